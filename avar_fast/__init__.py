@@ -1,0 +1,1 @@
+"""Training vision-language models that look: AVAR on fused attention."""

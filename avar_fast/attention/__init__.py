@@ -1,0 +1,24 @@
+"""How a transformers model uses the kernels: importing this registers attn_implementation "avar"."""
+
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import flash_attention_mask
+
+from .attach import ATTN_NAME, Recording, attach, detach, intervene, record_attention
+from .call import avar_attention
+from .tokens import SpecialTokens, key_types, query_mask
+
+AttentionInterface.register(ATTN_NAME, avar_attention)
+# The 2-D padding mask comes through; without a mask function transformers would drop it silently.
+AttentionMaskInterface.register(ATTN_NAME, flash_attention_mask)
+
+__all__ = [
+    "ATTN_NAME",
+    "Recording",
+    "SpecialTokens",
+    "attach",
+    "detach",
+    "intervene",
+    "key_types",
+    "query_mask",
+    "record_attention",
+]

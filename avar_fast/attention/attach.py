@@ -1,0 +1,218 @@
+"""Attaching a model: from then on each forward derives its key types from input_ids by itself."""
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor, nn
+
+from ..models import family_of
+from .call import CALL_ARGUMENT, NUM_TYPES, AttnCall
+from .tokens import SpecialTokens, key_types
+
+ATTN_NAME = "avar"
+_attached: "weakref.WeakKeyDictionary[nn.Module, Attachment]" = weakref.WeakKeyDictionary()
+
+
+@dataclass
+class Recording:
+    """Attention masses of the latest forward inside ``record_attention``."""
+
+    mass: dict[int, Tensor] = field(default_factory=dict)
+    """{layer: (B, L, H, 3) float32}, part of the graph; with a cache, L is the new tokens only."""
+
+
+@dataclass(frozen=True)
+class _Intervention:
+    bias: tuple[float, ...]
+    scale: tuple[float, ...]
+    layers: frozenset[int]
+
+
+class Attachment:
+    """Builds the ``AttnCall`` of every forward of one model."""
+
+    def __init__(self, model: nn.Module, tokens: SpecialTokens) -> None:
+        self.tokens = tokens
+        self.num_layers = len(family_of(model).text_attention(model))
+        self.recording: Recording | None = None
+        self.record_layers: frozenset[int] = frozenset()
+        self.intervention: _Intervention | None = None
+        # Token ids behind every live KV cache: key types of cached keys are derived from them again.
+        self._history: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+        self.hook = model.register_forward_pre_hook(self._enter, with_kwargs=True)
+
+    def _enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        input_ids = args[0] if args else kwargs.get("input_ids")
+        if input_ids is None:
+            raise ValueError(
+                "an attached model needs input_ids, from which key types are derived; got inputs_embeds alone. "
+                "Pass input_ids, or detach with avar_fast.attention.detach(model)."
+            )
+        ids = self._with_cached(input_ids, kwargs.get("past_key_values"))
+        mask = _padding_mask(kwargs.get("attention_mask"), ids)
+        _refuse_hidden_packing(kwargs, mask)
+        call = AttnCall(key_types(ids, mask, tokens=self.tokens), torch.is_grad_enabled())
+        if self.recording is not None:
+            call.mass = self.recording.mass = {}
+            call.record_layers = self.record_layers
+        if self.intervention is not None:
+            call.type_bias = torch.tensor(self.intervention.bias, device=ids.device)
+            call.type_scale = torch.tensor(self.intervention.scale, device=ids.device)
+            call.intervene_layers = self.intervention.layers
+        return args, kwargs | {CALL_ARGUMENT: call}
+
+    def _with_cached(self, input_ids: Tensor, cache: Any) -> Tensor:
+        """(B, cached + new) ids. A cache repeated n-fold for sampling repeats its ids the same way."""
+        if cache is None:
+            return input_ids
+        cached = cache.get_seq_length()
+        if cached:
+            ids = self._history.get(cache)
+            if ids is None or ids.shape[1] < cached or input_ids.shape[0] % ids.shape[0]:
+                held = "none" if ids is None else tuple(ids.shape)
+                raise ValueError(
+                    f"past_key_values holds {cached} keys of a batch of {input_ids.shape[0]} whose tokens are unknown "
+                    f"(known: {held}). Fill the cache through the attached model."
+                )
+            ids = ids[:, :cached].repeat_interleave(input_ids.shape[0] // ids.shape[0], dim=0)
+            input_ids = torch.cat([ids, input_ids], dim=1)
+        self._history[cache] = input_ids
+        return input_ids
+
+
+def attach(model: nn.Module, processor: Any) -> None:
+    """Makes every forward of ``model`` derive key types from its input_ids.
+
+    Args:
+        model: a supported transformers model whose text tower uses attn_implementation "avar".
+        processor: the model's processor or tokenizer, for the ids of its special tokens.
+
+    Raises:
+        TypeError: no supported model family.
+        ValueError: the text tower uses another attention, or the tokenizer lacks Qwen-VL's tokens.
+    """
+    family = family_of(model)
+    name = family.text_attention_name(model)
+    if name != ATTN_NAME:
+        raise ValueError(
+            f'model must use attn_implementation "avar" in its text tower; got {name!r}. Load it with '
+            'attn_implementation={"text_config": "avar", "vision_config": "sdpa"}.'
+        )
+    tokens = SpecialTokens.from_processor(processor)
+    detach(model)
+    _attached[model] = Attachment(model, tokens)
+
+
+def detach(model: nn.Module) -> None:
+    """Undoes ``attach``; a model that is not attached is left alone."""
+    attachment = _attached.pop(model, None)
+    if attachment is not None:
+        attachment.hook.remove()
+
+
+def attachment_of(model: nn.Module) -> Attachment:
+    """The attachment of a model or of the model inside a wrapper (DeepSpeed engine, PEFT)."""
+    for module in model.modules():
+        if module in _attached:
+            return _attached[module]
+    raise ValueError(
+        "model must be attached first; it is not. Call avar_fast.attention.attach(model, processor)."
+    )
+
+
+@contextlib.contextmanager
+def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> Iterator[Recording]:
+    """Records the attention mass per key type of every forward inside; the latest one is kept.
+
+    Args:
+        model: an attached model.
+        layers: text layers to record; all by default.
+
+    Yields:
+        Recording with ``mass`` = {layer: (B, L, H, 3) float32}, differentiable.
+    """
+    attachment = attachment_of(model)
+    if attachment.recording is not None:
+        raise RuntimeError("record_attention is already active on this model; leave it before entering again.")
+    attachment.record_layers = _layer_set(layers, attachment.num_layers)
+    attachment.recording = Recording()
+    try:
+        yield attachment.recording
+    finally:
+        attachment.recording = None
+
+
+@contextlib.contextmanager
+def intervene(
+    model: nn.Module,
+    visual_scale: float = 1.0,
+    system_scale: float = 1.0,
+    visual_bias: float = 0.0,
+    system_bias: float = 0.0,
+    layers: Iterable[int] | None = None,
+) -> Iterator[None]:
+    """Changes the attention logits of visual and system keys in every forward inside, generate included.
+
+    Logits become ``scale * z + bias`` by key type, for all heads and queries. AVAR's training-free form
+    is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the paper); the authors' slides
+    add a bias to visual logits instead.
+
+    Args:
+        model: an attached model.
+        visual_scale, system_scale: factors of the logits; 1.0 changes nothing.
+        visual_bias, system_bias: added to the logits; 0.0 changes nothing.
+        layers: text layers to change; all by default.
+    """
+    attachment = attachment_of(model)
+    if attachment.intervention is not None:
+        raise RuntimeError("intervene is already active on this model; leave it before entering again.")
+    bias, scale = [0.0] * NUM_TYPES, [1.0] * NUM_TYPES
+    bias[KeyType.VISUAL], bias[KeyType.SYSTEM] = float(visual_bias), float(system_bias)
+    scale[KeyType.VISUAL], scale[KeyType.SYSTEM] = float(visual_scale), float(system_scale)
+    chosen = _layer_set(layers, attachment.num_layers)
+    attachment.intervention = _Intervention(tuple(bias), tuple(scale), chosen)
+    try:
+        yield
+    finally:
+        attachment.intervention = None
+
+
+def _layer_set(layers: Iterable[int] | None, num_layers: int) -> frozenset[int]:
+    chosen = frozenset(range(num_layers) if layers is None else layers)
+    if not chosen or not chosen <= frozenset(range(num_layers)):
+        raise ValueError(f"layers must be a non-empty subset of 0..{num_layers - 1}; got {sorted(chosen)}.")
+    return chosen
+
+
+def _padding_mask(attention_mask: Any, ids: Tensor) -> Tensor | None:
+    """The (B, L) padding mask over cached and new tokens, from what the model was given."""
+    if isinstance(attention_mask, dict):  # generate prepares one mask per layer type
+        attention_mask = attention_mask.get("full_attention")
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2 or attention_mask.shape[1] < ids.shape[1]:
+        raise ValueError(
+            f"attention_mask must be 2-D over all {ids.shape[1]} tokens, the cached ones included; got shape "
+            f"{tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
+        )
+    return attention_mask[:, : ids.shape[1]]
+
+
+def _refuse_hidden_packing(kwargs: dict, mask: Tensor | None) -> None:
+    """Packed samples announced by position ids alone would see one another, with no error anywhere."""
+    positions = kwargs.get("position_ids")
+    if positions is None or "cu_seq_lens_q" in kwargs or positions.dim() != 3 or positions.shape[0] != 4:
+        return
+    falls = positions[0, :, 1:] < positions[0, :, :-1]
+    if mask is not None and mask.shape == positions.shape[1:]:
+        falls &= (mask[:, 1:] != 0) & (mask[:, :-1] != 0)
+    if falls.any():
+        raise ValueError(
+            "position_ids restart inside a row, which means packed samples; 'avar' separates them by offsets. "
+            "Pass cu_seq_lens_q, cu_seq_lens_k, max_length_q and max_length_k."
+        )

@@ -1,0 +1,102 @@
+"""What one forward pass carries to its attention layers, and the attention function itself.
+
+The state of a forward travels as a keyword argument through the model instead of sitting on a module:
+gradient checkpointing replays a layer with the arguments it had, so a replay sees the key types of its
+own forward even when other forwards have run in between.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from avar_kernels import KeyType, visual_attn_func, visual_attn_varlen_func
+from torch import Tensor, nn
+
+NUM_TYPES = 3
+CALL_ARGUMENT = "avar_call"
+
+
+@dataclass
+class AttnCall:
+    """Key types of one forward, where to record masses, and which logits to change."""
+
+    key_types: Tensor
+    """(B, Lk) int32 over all keys, the cached ones included."""
+    grad_enabled: bool
+    """Whether gradients were on when the model was entered."""
+    mass: dict[int, Tensor] | None = None
+    """Filled with {layer: (B, L, H, 3)} where recording."""
+    record_layers: frozenset[int] = frozenset()
+    type_bias: Tensor | None = None
+    """(3,) float32 added to the logits by key type."""
+    type_scale: Tensor | None = None
+    """(3,) float32 factor of the logits by key type."""
+    intervene_layers: frozenset[int] = field(default_factory=frozenset)
+
+
+def avar_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: (B, H, L, D) queries on (B, Hkv, Lk, D) keys -> (B, L, H, D).
+
+    Without an attached model it is plain attention over the keys that ``attention_mask`` leaves.
+    """
+    if dropout:
+        raise NotImplementedError(f"attention dropout must be 0 with 'avar'; got {dropout}. Set attention_dropout=0.0.")
+    if sliding_window is not None:
+        raise NotImplementedError(
+            f"sliding-window layers are not supported with 'avar'; got a window of {sliding_window}. "
+            "Set use_sliding_window=False."
+        )
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    call: AttnCall | None = kwargs.get(CALL_ARGUMENT) if causal else None  # vision towers are not causal
+    if call is None:
+        types = _types_from_mask(attention_mask, k)
+        return visual_attn_func(q, k, v, types, softmax_scale=scaling, causal=causal).out, None
+
+    layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
+    if call.grad_enabled and not torch.is_grad_enabled():
+        raise RuntimeError(
+            "reentrant gradient checkpointing runs layers without gradients and loses those of recorded attention. "
+            'Use model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}).'
+        )
+    options: dict[str, Any] = {"num_types": NUM_TYPES, "softmax_scale": scaling, "causal": True}
+    if layer in call.intervene_layers:
+        options |= {"type_bias": call.type_bias, "type_scale": call.type_scale}
+    known = call.key_types.shape[1]
+    if k.shape[1] > known:  # a preallocated cache is longer than what it holds
+        k, v = k[:, :known], v[:, :known]
+    cu_q = kwargs.get("cu_seq_lens_q")
+    if cu_q is None:
+        out, mass, _ = visual_attn_func(q, k, v, call.key_types, **options)
+    else:
+        packed = visual_attn_varlen_func(
+            q[0], k[0], v[0], cu_q, kwargs["cu_seq_lens_k"],
+            int(kwargs["max_length_q"]), int(kwargs["max_length_k"]), call.key_types[0], **options,
+        )  # fmt: skip
+        out, mass = packed.out[None], packed.mass[None]
+    if call.mass is not None and layer in call.record_layers and layer not in call.mass:
+        call.mass[layer] = mass  # a checkpoint's replay finds its layer filled and leaves it
+    return out, None
+
+
+def _types_from_mask(attention_mask: Tensor | None, k: Tensor) -> Tensor | None:
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2 or attention_mask.shape[1] < k.shape[1]:
+        raise ValueError(
+            f"attention_mask must be the 2-D padding mask over {k.shape[1]} keys; got shape "
+            f"{tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
+        )
+    padded = attention_mask[:, : k.shape[1]] == 0
+    return torch.where(padded, int(KeyType.PAD), int(KeyType.TEXT)).to(torch.int32)

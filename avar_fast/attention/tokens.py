@@ -1,0 +1,172 @@
+"""Key types and query roles from token ids: spans come from ids, never from characters or fractions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor
+
+ROLES = ("user", "prompt", "response", "all")
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The token ids that delimit turns and stand for pixels, in Qwen-VL's chat format."""
+
+    turn_start: int
+    """``<|im_start|>``"""
+    turn_end: int
+    """``<|im_end|>``"""
+    newline: tuple[int, ...]
+    """What closes a turn behind ``<|im_end|>``."""
+    system: tuple[int, ...]
+    """The tokens of the word that opens a system turn."""
+    user: tuple[int, ...]
+    assistant: tuple[int, ...]
+    visual: tuple[int, ...]
+    """``<|image_pad|>`` and ``<|video_pad|>``: one token stands for one visual feature."""
+
+    @classmethod
+    def from_processor(cls, processor: Any) -> "SpecialTokens":
+        """Reads the ids off a processor or a tokenizer.
+
+        Raises:
+            ValueError: the tokenizer lacks a token of the chat format.
+        """
+        tokenizer = getattr(processor, "tokenizer", processor)
+
+        def single(token: str) -> int:
+            token_id = tokenizer.convert_tokens_to_ids(token)
+            if token_id is None or token_id == tokenizer.unk_token_id:
+                raise ValueError(
+                    f"processor must know the token {token}, as Qwen-VL tokenizers do; "
+                    f"{type(tokenizer).__name__} does not. Pass the processor saved with the model."
+                )
+            return token_id
+
+        def word(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+        return cls(
+            turn_start=single("<|im_start|>"),
+            turn_end=single("<|im_end|>"),
+            newline=word("\n"),
+            system=word("system"),
+            user=word("user"),
+            assistant=word("assistant"),
+            visual=(single("<|image_pad|>"), single("<|video_pad|>")),
+        )
+
+
+def key_types(
+    input_ids: Tensor, attention_mask: Tensor | None = None, *, tokens: SpecialTokens
+) -> Tensor:
+    """The type of every key.
+
+    VISUAL: every image or video pad; SYSTEM: every token of the system turn, header and closing
+    ``<|im_end|>`` newline included; PAD where the attention mask is zero; the rest TEXT. A prompt
+    without a system turn has no SYSTEM key.
+
+    Args:
+        input_ids: (B, L) integers.
+        attention_mask: (B, L), zero where padded, or None for no padding.
+        tokens: from ``SpecialTokens.from_processor``.
+
+    Returns:
+        (B, L) int32, values of ``avar_kernels.KeyType``.
+    """
+    _check_ids(input_ids, attention_mask)
+    types = torch.full_like(input_ids, KeyType.TEXT, dtype=torch.int32)
+    types = types.masked_fill(_in_turn_of(input_ids, tokens.system, tokens), KeyType.SYSTEM)
+    types = types.masked_fill(_is_visual(input_ids, tokens), KeyType.VISUAL)
+    if attention_mask is not None:
+        types = types.masked_fill(attention_mask == 0, KeyType.PAD)
+    return types
+
+
+def query_mask(
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    role: str = "user",
+    tokens: SpecialTokens,
+) -> Tensor:
+    """Which tokens count as queries.
+
+    "user": user turns without image tokens; "prompt": user turns with them; "response": what the
+    assistant says, its ``<|im_end|>`` included and the header not; "all": every token that exists.
+
+    Returns:
+        (B, L) bool.
+    """
+    _check_ids(input_ids, attention_mask)
+    if role not in ROLES:
+        raise ValueError(f"role must be one of {', '.join(ROLES)}; got {role!r}.")
+    if role == "all":
+        mask = torch.ones_like(input_ids, dtype=torch.bool)
+    elif role == "response":
+        header = _header_mask(input_ids, tokens.assistant, tokens)
+        mask = _in_turn_of(input_ids, tokens.assistant, tokens, closing=False) & ~header
+    else:
+        mask = _in_turn_of(input_ids, tokens.user, tokens)
+        if role == "user":
+            mask = mask & ~_is_visual(input_ids, tokens)
+    return mask if attention_mask is None else mask & (attention_mask != 0)
+
+
+def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:
+    if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
+        got = (tuple(input_ids.shape), input_ids.dtype) if isinstance(input_ids, Tensor) else type(input_ids)
+        raise ValueError(f"input_ids must be integers of shape (B, L); got {got}. Use input_ids[None] for one row.")
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"attention_mask must be of shape {tuple(input_ids.shape)}, as input_ids; got "
+            f"{tuple(attention_mask.shape)}. Pass the 2-D padding mask."
+        )
+
+
+def _is_visual(input_ids: Tensor, tokens: SpecialTokens) -> Tensor:
+    return torch.isin(input_ids, torch.tensor(tokens.visual, device=input_ids.device))
+
+
+def _starts_turn_of(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens) -> Tensor:
+    """(B, L) bool: the ``<|im_start|>`` of every turn whose header is this word."""
+    length = input_ids.shape[1]
+    starts = input_ids == tokens.turn_start
+    for offset, token in enumerate(word, start=1):
+        following = torch.zeros_like(starts)
+        following[:, : max(length - offset, 0)] = input_ids[:, offset:] == token
+        starts = starts & following
+    return starts
+
+
+def _header_mask(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens) -> Tensor:
+    starts = _starts_turn_of(input_ids, word, tokens)
+    header = starts.clone()
+    for offset in range(1, 1 + len(word) + len(tokens.newline)):
+        header[:, offset:] |= starts[:, :-offset]
+    return header
+
+
+def _in_turn_of(
+    input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens, closing: bool = True
+) -> Tensor:
+    """(B, L) bool: inside a turn of this role, up to ``<|im_end|>`` and, if closing, the newline."""
+    start = input_ids == tokens.turn_start
+    position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+    last_start = torch.where(start, position, -1).cummax(dim=1).values
+    role_starts = _starts_turn_of(input_ids, word, tokens)
+    of_role = role_starts.gather(1, last_start.clamp(min=0)) & (last_start >= 0)
+
+    end = input_ids == tokens.turn_end
+    last_end = torch.where(end, position, -1).cummax(dim=1).values
+    open_turn = last_end < last_start
+    inside = of_role & (open_turn | end)
+    if closing:
+        behind = inside & end
+        for offset, token in enumerate(tokens.newline, start=1):
+            follows = torch.zeros_like(behind)
+            follows[:, offset:] = behind[:, :-offset] & (input_ids[:, offset:] == token)
+            inside = inside | follows
+    return inside

@@ -1,0 +1,19 @@
+"""Fused attention with typed keys: exact, differentiable attention mass as a by-product.
+
+Tensors in, tensors out. Depends on torch, triton (on Linux) and the standard library only.
+"""
+
+from .api import flash_attn_func, flash_attn_varlen_func, visual_attn_func, visual_attn_varlen_func
+from .backends import BackendStatus, available_backends
+from .types import AttnOutput, KeyType
+
+__all__ = [
+    "AttnOutput",
+    "BackendStatus",
+    "KeyType",
+    "available_backends",
+    "flash_attn_func",
+    "flash_attn_varlen_func",
+    "visual_attn_func",
+    "visual_attn_varlen_func",
+]

@@ -1,0 +1,80 @@
+"""Which implementations run here, and which one a call takes."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+
+import torch
+
+BACKENDS = ("eager", "sdpa", "cpu", "triton", "hopper")
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend runs on this machine; truthy if so, otherwise ``reason`` says why not."""
+
+    available: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.available
+
+
+def interpreting() -> bool:
+    """Triton runs kernels in its CPU interpreter; the variable is read when triton is imported."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def available_backends() -> dict[str, BackendStatus]:
+    """Every backend by name, truthy where it runs on this machine, with the reason where not.
+
+    Example:
+        >>> available_backends()["triton"].reason
+        'no CUDA or ROCm device, and TRITON_INTERPRET is not 1'
+    """
+    return {
+        "eager": BackendStatus(True),
+        "sdpa": BackendStatus(True),
+        "cpu": BackendStatus(False, "the fused C++ kernel is not part of this release"),
+        "triton": _triton_status(),
+        "hopper": BackendStatus(False, "the sm_90 kernel is not part of this release"),
+    }
+
+
+def _triton_status() -> BackendStatus:
+    if importlib.util.find_spec("triton") is None:
+        return BackendStatus(False, "triton is not installed (it is published for Linux only)")
+    if interpreting():
+        return BackendStatus(True)
+    if not torch.cuda.is_available():
+        return BackendStatus(False, "no CUDA or ROCm device, and TRITON_INTERPRET is not 1")
+    if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
+        return BackendStatus(False, "needs compute capability 8.0 or newer")
+    return BackendStatus(True)
+
+
+def resolve_backend(name: str | None, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend a call takes. A named one is never replaced by another: it works or raises.
+
+    Raises:
+        ValueError: unknown name.
+        RuntimeError: the backend does not run here, or not on this device or dtype.
+    """
+    if name is None:
+        on_gpu = device.type == "cuda" and dtype != torch.float64 and _triton_status()
+        if on_gpu:
+            return "triton"
+        return "sdpa" if device.type == "cpu" else "eager"
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be None or one of {', '.join(BACKENDS)}; got {name!r}.")
+    status = available_backends()[name]
+    if not status:
+        raise RuntimeError(f"backend {name!r} does not run here: {status.reason}. Use backend=None to let avar choose.")
+    if name == "sdpa" and device.type != "cpu":
+        raise RuntimeError(f"backend 'sdpa' runs on CPU tensors; got {device}. Use backend=None or 'eager'.")
+    if name == "triton":
+        if dtype == torch.float64:
+            raise RuntimeError("backend 'triton' takes float32, float16 and bfloat16; got float64. Use 'eager' or 'sdpa'.")
+        if device.type != "cuda" and not interpreting():
+            raise RuntimeError(f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'sdpa' on CPU.")
+    return name

@@ -1,0 +1,107 @@
+"""The specification of the operation in plain differentiable PyTorch ("eager" backend).
+
+    z_ij   = softmax_scale * (q_i . k_j) * type_scale[h, t_j] + type_bias[h, t_j]
+    lse_i  = logsumexp of z_ij over visible keys with t_j >= 0,   P_ij = exp(z_ij - lse_i)
+    out_i  = sum_j P_ij v_j,   mass_i[c] = sum_j P_ij [t_j = c]
+
+Materialises P: O(Lq * Lk) memory per head. Half precision inputs are computed in float32 and only
+``out`` is rounded back; float64 stays float64. Gradients come from autograd, so this file shares no
+formula with the fused backends.
+"""
+
+import torch
+from torch import Tensor
+
+from .types import AttnOutput, AttnParams, PackedLengths
+
+
+def visible_keys(
+    num_queries: int, num_keys: int, causal: bool, window: tuple[int, int], device: torch.device
+) -> Tensor:
+    """(Lq, Lk) bool: which key each query may see; bottom-right aligned as in flash-attn >= 2.1."""
+    position = torch.arange(num_queries, device=device)[:, None] + (num_keys - num_queries)
+    key = torch.arange(num_keys, device=device)[None, :]
+    left, right = window
+    if causal:
+        right = 0 if right < 0 else min(right, 0)
+    visible = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+    if left >= 0:
+        visible &= key >= position - left
+    if right >= 0:
+        visible &= key <= position + right
+    return visible
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_types: Tensor | None,
+    type_bias: Tensor | None,
+    type_scale: Tensor | None,
+    params: AttnParams,
+    packed: PackedLengths | None = None,
+) -> AttnOutput:
+    """Dense (B, L, H, D) or, with ``packed``, (T, H, D) attention; arguments already validated."""
+    if packed is None:
+        return _dense(q, k, v, key_types, type_bias, type_scale, params)
+    outs, masses, lses = [], [], []
+    starts_q, starts_k = packed.cu_seqlens_q.tolist(), packed.cu_seqlens_k.tolist()
+    for i in range(len(starts_q) - 1):
+        rows, keys = slice(starts_q[i], starts_q[i + 1]), slice(starts_k[i], starts_k[i + 1])
+        types = None if key_types is None else key_types[None, keys]
+        one = _dense(q[None, rows], k[None, keys], v[None, keys], types, type_bias, type_scale, params)
+        outs.append(one.out[0])
+        masses.append(one.mass[0])
+        lses.append(one.lse[0])
+    tail = q.shape[0] - starts_q[-1]  # tokens behind the last boundary belong to no sequence
+    outs.append(q.new_zeros(tail, q.shape[1], v.shape[2]))
+    masses.append(masses[0].new_zeros(tail, q.shape[1], params.num_types))
+    lses.append(lses[0].new_full((q.shape[1], tail), float("-inf")))
+    return AttnOutput(torch.cat(outs), torch.cat(masses), torch.cat(lses, dim=1))
+
+
+def _dense(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_types: Tensor | None,
+    type_bias: Tensor | None,
+    type_scale: Tensor | None,
+    params: AttnParams,
+) -> AttnOutput:
+    batch, num_queries, heads, _ = q.shape
+    num_keys, group = k.shape[1], heads // k.shape[2]
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    if key_types is None:
+        key_types = torch.zeros(batch, num_keys, dtype=torch.long, device=q.device)
+    exists = key_types >= 0  # (B, Lk)
+    channel = key_types.clamp(min=0).long()
+
+    q_heads = q.to(dtype).transpose(1, 2)  # (B, H, Lq, D)
+    # Padding may hold anything, NaN included, and 0 * NaN is NaN: it is zeroed before any product.
+    k_heads = k.to(dtype).masked_fill(~exists[:, :, None, None], 0.0)
+    v_heads = v.to(dtype).masked_fill(~exists[:, :, None, None], 0.0)
+    k_heads = k_heads.transpose(1, 2).repeat_interleave(group, dim=1)  # (B, H, Lk, D)
+    v_heads = v_heads.transpose(1, 2).repeat_interleave(group, dim=1)
+
+    logits = params.softmax_scale * (q_heads @ k_heads.transpose(-1, -2))  # (B, H, Lq, Lk)
+    if type_scale is not None:
+        per_key = type_scale.to(dtype)[:, channel].transpose(0, 1)  # (B, H, Lk)
+        logits = logits * per_key[:, :, None, :]
+    if type_bias is not None:
+        per_key = type_bias.to(dtype)[:, channel].transpose(0, 1)
+        logits = logits + per_key[:, :, None, :]
+
+    visible = visible_keys(num_queries, num_keys, params.causal, params.window, q.device)
+    visible = visible & exists[:, None, None, :]  # (B, 1, Lq, Lk)
+    sees = visible.any(dim=-1, keepdim=True)  # (B, 1, Lq, 1)
+    # A row that sees nothing gets finite logits here and is put right below, so that no NaN is made.
+    logits = torch.where(sees, logits.masked_fill(~visible, float("-inf")), 0.0)
+    lse = torch.logsumexp(logits, dim=-1, keepdim=True)
+    weights = torch.where(visible, torch.exp(logits - lse), 0.0)
+
+    one_hot = torch.nn.functional.one_hot(channel, params.num_types).to(dtype)  # (B, Lk, C)
+    out = (weights @ v_heads).transpose(1, 2).to(q.dtype)
+    mass = (weights @ one_hot[:, None]).transpose(1, 2)
+    return AttnOutput(out, mass, torch.where(sees, lse, float("-inf")).squeeze(-1))

@@ -1,0 +1,343 @@
+"""The operation on torch's fused scaled-dot-product attention: memory linear in L, no compile step.
+
+Forward. V gets indicator columns [t_j = c], so the fused kernel returns the mass beside the output;
+type_bias and missing keys enter as an additive mask of shape (B, H or 1, 1, Lk) that is broadcast,
+never materialised; type_scale multiplies K per query head.
+
+Backward. The fused backward computes dZ = P (dP - rowsum(dout * out)) from the tensors it is given:
+* a column of ones in V with cotangent dlse, and 0 where its output 1 would stand in ``out``, adds
+  dlse_i to dP without entering rowsum, which is exactly the gradient of lse;
+* indicator columns in K against zeros in Q leave the logits alone, and their dQ is
+  softmax_scale * sum_j dZ_ij [t_j = c], whose sum over i is the gradient of type_bias.
+Because P is rebuilt from lse, giving the row's global lse and out makes the backward of any piece
+of the key axis independent of the others. So bottom-right causal attention with Lq < Lk is two pieces
+(all earlier keys, then a causal square), and a window is a piece per block of queries.
+
+Half precision is computed in float32 (torch's CPU kernel is no faster in bfloat16, and mass is
+promised in float32); float64 stays float64.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .types import AttnOutput, AttnParams, PackedLengths
+
+WINDOW_BLOCK = 256  # queries per piece under a sliding window: the mask is 256 x (256 + window)
+COLUMN_MULTIPLE = 8  # torch's kernels are up to 1.5x slower on widths that are no multiple of 8
+
+
+class _Piece(NamedTuple):
+    """One fused call: a range of queries against a range of keys."""
+
+    rows: slice
+    keys: slice
+    causal: bool = False
+    visible: Tensor | None = None  # (rows, keys) bool where a window cuts through
+    again: bool = False  # an earlier piece has covered these rows with other keys
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_types: Tensor | None,
+    type_bias: Tensor | None,
+    type_scale: Tensor | None,
+    params: AttnParams,
+    packed: PackedLengths | None = None,
+) -> AttnOutput:
+    """Dense (B, L, H, D) or, with ``packed``, (T, H, D) attention; arguments already validated."""
+    if packed is None:
+        return _dense_forward(q, k, v, key_types, type_bias, type_scale, params)
+    acc = q.dtype if q.dtype == torch.float64 else torch.float32
+    tokens, heads = q.shape[:2]
+    out = q.new_zeros(tokens, heads, v.shape[2])
+    mass = q.new_zeros(tokens, heads, params.num_types, dtype=acc)
+    lse = q.new_full((heads, tokens), float("-inf"), dtype=acc)
+    for rows, keys in _sequences(packed):
+        types = None if key_types is None else key_types[None, keys]
+        one = _dense_forward(
+            q[None, rows], k[None, keys], v[None, keys], types, type_bias, type_scale, params
+        )
+        out[rows], mass[rows], lse[:, rows] = one.out[0], one.mass[0], one.lse[0]
+    return AttnOutput(out, mass, lse)
+
+
+def backward(
+    cotangents: AttnOutput,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_types: Tensor | None,
+    type_bias: Tensor | None,
+    type_scale: Tensor | None,
+    result: AttnOutput,
+    params: AttnParams,
+    packed: PackedLengths | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of q, k, v, type_bias and type_scale (the last two None where not given)."""
+    args = (type_bias, type_scale)
+    if packed is None:
+        return _dense_backward(cotangents, q, k, v, key_types, *args, result, params)
+    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    dbias = None if type_bias is None else torch.zeros_like(type_bias)
+    dscale = None if type_scale is None else torch.zeros_like(type_scale)
+    for rows, keys in _sequences(packed):
+        types = None if key_types is None else key_types[None, keys]
+        one = _dense_backward(
+            _rows_of(cotangents, rows),
+            q[None, rows],
+            k[None, keys],
+            v[None, keys],
+            types,
+            *args,
+            _rows_of(result, rows),
+            params,
+        )
+        dq[rows], dk[keys], dv[keys] = one[0][0], one[1][0], one[2][0]
+        if dbias is not None:
+            dbias += one[3]
+        if dscale is not None:
+            dscale += one[4]
+    return dq, dk, dv, dbias, dscale
+
+
+def _sequences(packed: PackedLengths) -> Iterator[tuple[slice, slice]]:
+    starts_q, starts_k = packed.cu_seqlens_q.tolist(), packed.cu_seqlens_k.tolist()
+    for i in range(len(starts_q) - 1):
+        if starts_q[i + 1] > starts_q[i] and starts_k[i + 1] > starts_k[i]:
+            yield slice(starts_q[i], starts_q[i + 1]), slice(starts_k[i], starts_k[i + 1])
+
+
+def _rows_of(packed_output: AttnOutput, rows: slice) -> AttnOutput:
+    """One sequence of a packed output as a dense batch of one."""
+    out, mass, lse = packed_output
+    return AttnOutput(out[None, rows], mass[None, rows], lse[None, :, rows])
+
+
+def _dense_forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_types: Tensor | None,
+    type_bias: Tensor | None,
+    type_scale: Tensor | None,
+    params: AttnParams,
+) -> AttnOutput:
+    wide = _Widened(q, k, v, key_types, type_bias, type_scale, params)
+    batch, heads, num_queries = wide.q.shape[:3]
+    total = wide.q.new_zeros(batch, heads, num_queries, wide.width)
+    lse = wide.q.new_full((batch, heads, num_queries), float("-inf"))
+    for piece in _pieces(num_queries, k.shape[1], params, q.device):
+        rows = piece.rows
+        part, part_lse = _fused_forward(wide, piece)
+        if piece.again:
+            before, lse_before = total[:, :, rows], lse[:, :, rows]
+            merged = torch.logaddexp(lse_before, part_lse)
+            finite = merged.masked_fill(torch.isneginf(merged), 0.0)
+            part = part * torch.exp(part_lse - finite)[..., None]
+            part += before * torch.exp(lse_before - finite)[..., None]
+            part_lse = merged
+        total[:, :, rows] = part
+        lse[:, :, rows] = part_lse
+    value_dim = v.shape[-1]
+    out = _rows_first(total[..., :value_dim], q.dtype)
+    mass = _rows_first(total[..., value_dim : value_dim + params.num_types], total.dtype)
+    return AttnOutput(out, mass, lse)
+
+
+def _rows_first(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, heads, L, n) -> a new contiguous (B, L, heads, n); operators may not return views."""
+    rows = x.transpose(1, 2)
+    return torch.empty(rows.shape, dtype=dtype, device=x.device).copy_(rows)
+
+
+def _dense_backward(
+    cotangents: AttnOutput,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_types: Tensor | None,
+    type_bias: Tensor | None,
+    type_scale: Tensor | None,
+    result: AttnOutput,
+    params: AttnParams,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    wide = _Widened(q, k, v, key_types, type_bias, type_scale, params)
+    blind = torch.isneginf(result.lse)  # (B, H, Lq): rows that see no key get zero gradients
+    grad_out = wide.join(*cotangents).masked_fill(blind[..., None], 0.0)
+    out = wide.join(result.out, result.mass, torch.zeros_like(result.lse))
+    lse = result.lse.masked_fill(blind, 0.0)
+
+    dq, dk, dv = torch.zeros_like(wide.q), torch.zeros_like(wide.k), torch.zeros_like(wide.v)
+    for piece in _pieces(q.shape[1], k.shape[1], params, q.device):
+        rows, keys = piece.rows, piece.keys
+        grads = _fused_backward(wide, piece, grad_out[:, :, rows], out[:, :, rows], lse[:, :, rows])
+        dq[:, :, rows] += grads[0]
+        dk[:, :, keys] += grads[1]
+        dv[:, :, keys] += grads[2]
+    return wide.gradients(dq, dk, dv, q, k, v)
+
+
+class _Widened:
+    """q, k, v as (B, heads, L, width) with the extra columns described in the module docstring."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_types: Tensor | None,
+        type_bias: Tensor | None,
+        type_scale: Tensor | None,
+        params: AttnParams,
+    ) -> None:
+        self.params = params
+        self.group = q.shape[2] // k.shape[2]
+        acc = q.dtype if q.dtype == torch.float64 else torch.float32
+        batch, num_keys = k.shape[:2]
+        if key_types is None:
+            key_types = torch.zeros(batch, num_keys, dtype=torch.long, device=q.device)
+        self.channel = key_types.clamp(min=0).long()  # (B, Lk)
+        self.exists = key_types >= 0
+        self.padded = not bool(self.exists.all())
+        types = torch.arange(params.num_types, device=q.device)
+        self.one_hot = (key_types[..., None] == types).to(acc)  # (B, Lk, C)
+        self.key_bias = None if type_bias is None else self._per_key(type_bias.to(acc))
+        self.key_scale = None if type_scale is None else self._per_key(type_scale.to(acc))
+
+        used = max(q.shape[-1] + params.num_types, v.shape[-1] + params.num_types + 1)
+        self.width = -(-used // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
+        absent = ~self.exists[:, :, None, None]
+        # Padding may hold anything, NaN included, and 0 * NaN is NaN: it is zeroed first.
+        self.plain_k = k.to(acc).masked_fill(absent, 0.0).transpose(1, 2)
+        value = v.to(acc).masked_fill(absent, 0.0).transpose(1, 2)
+        key = self.plain_k
+        if self.key_scale is not None:  # K differs per query head, so neither K nor V can be shared
+            key = key.repeat_interleave(self.group, dim=1) * self.key_scale[..., None]
+            value = value.repeat_interleave(self.group, dim=1)
+        self.q = self._pad(q.to(acc).transpose(1, 2))
+        self.k = self._pad(key, self.one_hot)
+        self.v = self._pad(value, self.one_hot, torch.ones_like(self.one_hot[..., :1]))
+
+    def _per_key(self, table: Tensor) -> Tensor:
+        """(H, C) table -> (B, H, Lk) value of each key."""
+        return table[:, self.channel].transpose(0, 1)
+
+    def _pad(self, x: Tensor, *columns: Tensor) -> Tensor:
+        """Appends (B, L, n) columns, the same for every head, and zeros up to the common width."""
+        batch, heads, length, _ = x.shape
+        parts = [x, *(c[:, None].expand(batch, heads, length, c.shape[-1]) for c in columns)]
+        filled = sum(part.shape[-1] for part in parts)
+        return torch.cat([*parts, x.new_zeros(batch, heads, length, self.width - filled)], dim=-1)
+
+    def join(self, out: Tensor, mass: Tensor, lse: Tensor) -> Tensor:
+        """(B, Lq, H, Dv), (B, Lq, H, C), (B, H, Lq) -> (B, H, Lq, width) in V's column order."""
+        parts = [out.transpose(1, 2), mass.transpose(1, 2), lse[..., None]]
+        return self._pad(torch.cat([part.to(self.q.dtype) for part in parts], dim=-1))
+
+    def mask(self, piece: _Piece) -> Tensor | None:
+        """(B, H, rows, keys) additive mask, a broadcast view unless a window cuts through."""
+        if not self.padded and self.key_bias is None and piece.visible is None:
+            return None
+        batch, heads, keys = self.q.shape[0], self.q.shape[1], piece.keys
+        num_rows, num_keys = piece.rows.stop - piece.rows.start, keys.stop - keys.start
+        mask = self.q.new_zeros(batch, 1, 1, num_keys)
+        mask = mask.masked_fill(~self.exists[:, None, None, keys], float("-inf"))
+        if self.key_bias is not None:
+            mask = mask + self.key_bias[:, :, None, keys]
+        if piece.visible is not None:
+            mask = mask.masked_fill(~piece.visible, float("-inf"))
+        return mask.expand(batch, heads, num_rows, num_keys)
+
+    def sees(self, piece: _Piece) -> Tensor | None:
+        """(B, 1, rows) bool: which rows see a key of this piece; None when all do."""
+        exists = self.exists[:, piece.keys]
+        if piece.visible is not None:
+            return (piece.visible & exists[:, None, :]).any(-1)[:, None]
+        if not self.padded:
+            return None
+        if piece.causal:
+            return (exists.cumsum(-1) > 0)[:, None]
+        return exists.any(-1)[:, None, None]
+
+    def gradients(
+        self, dq: Tensor, dk: Tensor, dv: Tensor, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Strips the extra columns and turns them into the gradients they stand for."""
+        head_dim, num_types = q.shape[-1], self.params.num_types
+        dbias = dscale = None
+        if self.key_bias is not None:
+            columns = dq[..., head_dim : head_dim + num_types]
+            dbias = columns.sum(dim=(0, 2)) / self.params.softmax_scale
+        dk = dk[..., :head_dim]
+        if self.key_scale is not None:
+            by_group = dk.unflatten(1, (-1, self.group))  # (B, Hkv, G, Lk, D)
+            per_key = (by_group * self.plain_k[:, :, None]).sum(-1).flatten(1, 2)  # (B, H, Lk)
+            dscale = torch.einsum("bhk,bkc->hc", per_key, self.one_hot)
+            dk = (dk * self.key_scale[..., None]).unflatten(1, (-1, self.group)).sum(2)
+            dv = dv.unflatten(1, (-1, self.group)).sum(2)
+        dq = _rows_first(dq[..., :head_dim], q.dtype)
+        dv = _rows_first(dv[..., : v.shape[-1]], v.dtype)
+        return dq, _rows_first(dk, k.dtype), dv, dbias, dscale
+
+
+def _pieces(
+    num_queries: int, num_keys: int, params: AttnParams, device: torch.device
+) -> Iterator[_Piece]:
+    """Cuts the (Lq, Lk) plane into fused calls; what no query sees is left out."""
+    past = num_keys - num_queries  # query i stands at key position i + past
+    left, right = params.window
+    if params.causal:
+        right = 0 if right < 0 else min(right, 0)
+    if num_queries == 0 or num_keys == 0:
+        return
+    if left < 0 and right < 0:
+        yield _Piece(slice(0, num_queries), slice(0, num_keys))
+    elif left < 0 and right == 0:
+        if past > 0:
+            yield _Piece(slice(0, num_queries), slice(0, past))
+        square = slice(max(-past, 0), num_queries), slice(max(past, 0), num_keys)
+        yield _Piece(*square, causal=True, again=past > 0)
+    else:
+        for start in range(0, num_queries, WINDOW_BLOCK):
+            stop = min(start + WINDOW_BLOCK, num_queries)
+            first = 0 if left < 0 else max(start + past - left, 0)
+            last = num_keys if right < 0 else min(stop + past + right, num_keys)
+            if first >= last:
+                continue
+            position = torch.arange(start, stop, device=device)[:, None] + past
+            key = torch.arange(first, last, device=device)
+            visible = torch.ones(stop - start, last - first, dtype=torch.bool, device=device)
+            if left >= 0:
+                visible &= key >= position - left
+            if right >= 0:
+                visible &= key <= position + right
+            yield _Piece(slice(start, stop), slice(first, last), visible=visible)
+
+
+def _fused_forward(wide: _Widened, piece: _Piece) -> tuple[Tensor, Tensor]:
+    """(B, H, rows, width) output and (B, H, rows) lse of one piece; blind rows give 0 and -inf."""
+    q, k, v = wide.q[:, :, piece.rows], wide.k[:, :, piece.keys], wide.v[:, :, piece.keys]
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k, v, 0.0, piece.causal, attn_mask=wide.mask(piece), scale=wide.params.softmax_scale
+    )
+    sees = wide.sees(piece)
+    if sees is not None:
+        out = torch.where(sees[..., None], out, 0.0)
+        lse = torch.where(sees, lse, float("-inf"))
+    return out, lse
+
+
+def _fused_backward(
+    wide: _Widened, piece: _Piece, grad_out: Tensor, out: Tensor, lse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the widened q, k and v of one piece, from the rows' global out and lse."""
+    q, k, v = wide.q[:, :, piece.rows], wide.k[:, :, piece.keys], wide.v[:, :, piece.keys]
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad_out, q, k, v, out, lse, 0.0, piece.causal,
+        attn_mask=wide.mask(piece), scale=wide.params.softmax_scale,
+    )  # fmt: skip

@@ -1,0 +1,174 @@
+"""Argument checks of the public functions.
+
+Shapes, dtypes, devices and plain numbers are checked by the caller before dispatch. What needs the
+*values* of a tensor (types in range, offsets in order) is checked inside the operator: at once on
+CPU, and on a GPU by a device-side assertion, because reading a value there would stall the stream.
+"""
+
+import math
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from .types import MAX_TYPES, PackedLengths
+
+FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+
+
+def _bad(name: str, expected: str, got: object, remedy: str) -> NoReturn:
+    raise ValueError(f"{name} must be {expected}; got {got}. {remedy}")
+
+
+def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
+    """Raises unless q, k, v are (B, L, H, D), or (T, H, D) when packed, and fit one another."""
+    layout, rank = ("(T, H, D)", 3) if packed else ("(B, L, H, D)", 4)
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}.")
+        if x.dim() != rank:
+            _bad(name, f"of shape {layout}", f"shape {tuple(x.shape)}", "Reshape it.")
+        if x.dtype not in FLOAT_DTYPES:
+            raise TypeError(
+                f"{name} must be float32, float16, bfloat16 or float64; got {x.dtype}. Convert it with .to()."
+            )
+        if x.dtype != q.dtype:
+            raise TypeError(f"{name} must have q's dtype {q.dtype}; got {x.dtype}. Use {name}.to(q.dtype).")
+        if x.device != q.device:
+            _bad(name, f"on q's device {q.device}", x.device, f"Use {name}.to(q.device).")
+    if k.shape[:-1] != v.shape[:-1]:
+        _bad("v", f"of shape {(*k.shape[:-1], 'Dv')}, as k", f"shape {tuple(v.shape)}", "Every key needs a value.")
+    if not packed and q.shape[0] != k.shape[0]:
+        _bad("k", f"of batch size {q.shape[0]}, as q", k.shape[0], "Batch sizes must agree.")
+    if q.shape[-1] != k.shape[-1]:
+        _bad("k", f"of head dimension {q.shape[-1]}, as q", k.shape[-1], "q and k must agree.")
+    if q.shape[-1] == 0 or v.shape[-1] == 0:
+        _bad("q, k, v", "of head dimension 1 or more", (q.shape[-1], v.shape[-1]), "Empty heads mean nothing.")
+    heads, kv_heads = q.shape[-2], k.shape[-2]
+    if kv_heads == 0 or heads == 0 or heads % kv_heads:
+        _bad(
+            "q",
+            "of a number of heads that is a positive multiple of k's",
+            f"{heads} query heads on {kv_heads} key heads",
+            "Grouped-query attention needs H % Hkv == 0.",
+        )
+
+
+def check_key_types(key_types: Tensor | None, k: Tensor, num_types: int) -> None:
+    """Raises unless key_types is None or an integer tensor over k's keys, and num_types is legal."""
+    if isinstance(num_types, bool) or not isinstance(num_types, int):
+        raise TypeError(f"num_types must be an int; got {type(num_types).__name__}.")
+    if not 1 <= num_types <= MAX_TYPES:
+        _bad("num_types", f"in 1..{MAX_TYPES}", num_types, "Merge types or renumber them.")
+    if key_types is None:
+        return
+    if not isinstance(key_types, Tensor):
+        raise TypeError(f"key_types must be an integer torch.Tensor or None; got {type(key_types).__name__}.")
+    if key_types.dtype not in INTEGER_DTYPES:
+        raise TypeError(f"key_types must be of an integer dtype; got {key_types.dtype}. Use .to(torch.int32).")
+    if key_types.shape != k.shape[:-2]:
+        _bad(
+            "key_types",
+            f"of shape {tuple(k.shape[:-2])}, one type per key",
+            f"shape {tuple(key_types.shape)}",
+            "Give every key of k its type.",
+        )
+    if key_types.device != k.device:
+        _bad("key_types", f"on {k.device}", key_types.device, "Use key_types.to(q.device).")
+
+
+def per_head_table(name: str, table: Tensor | None, q: Tensor, num_types: int) -> Tensor | None:
+    """(num_types,) or (H, num_types) -> (H, num_types) in the accumulation dtype; raises if neither."""
+    if table is None:
+        return None
+    heads = q.shape[-2]
+    if not isinstance(table, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor or None; got {type(table).__name__}.")
+    if not table.dtype.is_floating_point:
+        raise TypeError(f"{name} must be of a floating dtype, float32 by contract; got {table.dtype}.")
+    if table.device != q.device:
+        _bad(name, f"on q's device {q.device}", table.device, f"Use {name}.to(q.device).")
+    if tuple(table.shape) not in ((num_types,), (heads, num_types)):
+        _bad(
+            name,
+            f"of shape ({num_types},) or ({heads}, {num_types})",
+            f"shape {tuple(table.shape)}",
+            "One value per type, or per query head and type.",
+        )
+    accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return table.to(accumulate).expand(heads, num_types)
+
+
+def softmax_scale_or_default(softmax_scale: float | None, head_dim: int) -> float:
+    """D ** -0.5 unless given; raises unless positive and finite."""
+    if softmax_scale is None:
+        return head_dim**-0.5
+    scale = float(softmax_scale)
+    if not (math.isfinite(scale) and scale > 0.0):
+        _bad("softmax_scale", "positive and finite", scale, "The default is D ** -0.5.")
+    return scale
+
+
+def check_window(window_size: tuple[int, int]) -> tuple[int, int]:
+    """(left, right) as plain ints, -1 for unlimited."""
+    if len(window_size) != 2 or any(int(side) != side or side < -1 for side in window_size):
+        _bad("window_size", "(left, right), each -1 (unlimited) or >= 0", window_size, "Use (-1, -1) for none.")
+    return int(window_size[0]), int(window_size[1])
+
+
+def check_packed(q: Tensor, packed: PackedLengths) -> None:
+    """Raises unless both offset tensors are int32 of shape (N + 1,) on q's device."""
+    for name, offsets in (("cu_seqlens_q", packed.cu_seqlens_q), ("cu_seqlens_k", packed.cu_seqlens_k)):
+        if not isinstance(offsets, Tensor):
+            raise TypeError(f"{name} must be an int32 torch.Tensor; got {type(offsets).__name__}.")
+        if offsets.dtype != torch.int32 or offsets.dim() != 1 or offsets.numel() < 2 or offsets.device != q.device:
+            _bad(
+                name,
+                f"int32 of shape [N + 1], N >= 1, on {q.device}",
+                f"{offsets.dtype} of shape {tuple(offsets.shape)} on {offsets.device}",
+                f"Use {name}.to(q.device, torch.int32).",
+            )
+    if packed.cu_seqlens_q.shape != packed.cu_seqlens_k.shape:
+        _bad(
+            "cu_seqlens_k",
+            f"of shape {tuple(packed.cu_seqlens_q.shape)}, as cu_seqlens_q",
+            f"shape {tuple(packed.cu_seqlens_k.shape)}",
+            "Both must describe the same sequences.",
+        )
+    for name, longest in (("max_seqlen_q", packed.max_seqlen_q), ("max_seqlen_k", packed.max_seqlen_k)):
+        if longest < 0:
+            _bad(name, "the length of the longest sequence", longest, "Pass the maximum of the differences.")
+
+
+def check_values(key_types: Tensor | None, num_types: int, packed: PackedLengths | None, q: Tensor, k: Tensor) -> None:
+    """The checks that read tensor values; on a GPU they become device-side assertions."""
+    if key_types is not None and key_types.numel():
+        in_range = (key_types < num_types).all()
+        if key_types.is_cuda:
+            torch._assert_async(in_range, f"key_types must be below num_types = {num_types}")
+        elif not in_range:
+            _bad(
+                "key_types",
+                f"below num_types = {num_types} (negative: the key does not exist)",
+                f"{int(key_types.max())}",
+                "Raise num_types or renumber the types.",
+            )
+    if packed is None:
+        return
+    for name, offsets, tokens, longest in (
+        ("cu_seqlens_q", packed.cu_seqlens_q, q.shape[0], packed.max_seqlen_q),
+        ("cu_seqlens_k", packed.cu_seqlens_k, k.shape[0], packed.max_seqlen_k),
+    ):
+        lengths = offsets.diff()
+        good = (offsets[0] == 0) & (lengths >= 0).all() & (offsets[-1] <= tokens) & (lengths.max() <= longest)
+        if offsets.is_cuda:
+            torch._assert_async(good, f"{name} must start at 0, not decrease, end within the tokens, fit max_seqlen")
+        elif not good:
+            _bad(
+                name,
+                f"offsets that start at 0, never decrease, end at or before {tokens} tokens and are at most "
+                f"{longest} (max_seqlen) apart",
+                offsets.tolist() if offsets.numel() <= 16 else f"{offsets[:16].tolist()}...",
+                "Build it as the cumulative sum of the lengths, 0 in front.",
+            )

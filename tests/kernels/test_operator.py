@@ -1,0 +1,124 @@
+"""The operator under torch.compile, its memory, and flash-attn's signatures."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from avar_kernels import (
+    AttnOutput,
+    KeyType,
+    available_backends,
+    flash_attn_func,
+    flash_attn_varlen_func,
+    visual_attn_func,
+)
+
+
+def inputs(dtype=torch.float32):
+    torch.manual_seed(3)
+    q = torch.randn(2, 33, 4, 16, dtype=dtype, requires_grad=True)
+    k = torch.randn(2, 33, 2, 16, dtype=dtype, requires_grad=True)
+    v = torch.randn(2, 33, 2, 16, dtype=dtype, requires_grad=True)
+    return q, k, v, torch.randint(-1, 3, (2, 33))
+
+
+def step(q, k, v, types, bias):
+    out, mass, lse = visual_attn_func(q, k, v, types, type_bias=bias, causal=True)
+    seen = torch.where(torch.isfinite(lse), lse, 0.0)
+    return out.square().sum() + mass[..., KeyType.VISUAL].sum() + seen.sum()
+
+
+def test_compiles_without_a_graph_break_and_agrees_with_eager_mode():
+    q, k, v, types = inputs()
+    bias = torch.tensor([0.0, 0.3, -0.2], requires_grad=True)
+    leaves = (q, k, v, bias)
+    plain = step(q, k, v, types, bias)
+    want = torch.autograd.grad(plain, leaves)
+    compiled = torch.compile(step, fullgraph=True)
+    got_loss = compiled(q, k, v, types, bias)
+    got = torch.autograd.grad(got_loss, leaves)
+    assert torch.allclose(got_loss, plain, rtol=1e-6)
+    for a, b in zip(got, want, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_operator_registration_passes_opcheck():
+    q, k, v, types = inputs()
+    table = torch.randn(4, 3, requires_grad=True)
+    arguments = (q, k, v, types, table, table.detach().exp().requires_grad_(), None, None, 0, 0)
+    numbers = (3, 0.25, True, -1, -1, "sdpa")
+    torch.library.opcheck(torch.ops.avar_kernels.visual_attn.default, (*arguments, *numbers))
+
+
+PEAK = """
+import sys, torch
+from avar_kernels import visual_attn_func
+def kib(field):
+    return int(next(x for x in open("/proc/self/status") if x.startswith(field)).split()[1])
+length = int(sys.argv[1])
+make = lambda heads: torch.randn(1, length, heads, 32, requires_grad=True)
+q, k, v = make(4), make(2), make(2)
+types = torch.arange(length)[None] % 3
+bias = torch.zeros(3, requires_grad=True)
+with open("/proc/self/clear_refs", "w") as peak:
+    peak.write("5")  # the peak so far is forgotten
+base = kib("VmRSS")
+result = visual_attn_func(q, k, v, types, type_bias=bias, causal=True, backend="sdpa")
+(result.out.sum() + result.mass[..., 1].sum() + result.lse.sum()).backward()
+print(kib("VmHWM") - base)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sdpa_memory_grows_linearly_with_length():
+    """Doubling L doubles the peak; one 16384 x 16384 float32 matrix alone would be 1 GiB."""
+
+    def peak_kib(length: int) -> int:
+        run = [sys.executable, "-c", PEAK, str(length)]
+        return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+
+    short, long = peak_kib(8192), peak_kib(16384)
+    assert long < 2.3 * short
+    assert long < 512 * 1024
+
+
+def test_flash_attn_signatures_return_the_output_only():
+    q, k, v, _ = inputs()
+    out = flash_attn_func(q, k, v, 0.0, None, True)
+    want = torch.nn.functional.scaled_dot_product_attention(
+        *(x.transpose(1, 2) for x in (q, k, v)), is_causal=True, enable_gqa=True
+    ).transpose(1, 2)
+    assert torch.allclose(out, want, atol=1e-5)
+    offsets = torch.tensor([0, 33], dtype=torch.int32)
+    packed = flash_attn_varlen_func(q[0], k[0], v[0], offsets, offsets, 33, 33, causal=True)
+    assert torch.allclose(packed, want[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [dict(dropout_p=0.1), dict(softcap=30.0), dict(alibi_slopes=torch.ones(4)), dict(return_attn_probs=True)],
+)
+def test_flash_attn_options_we_lack_are_refused(extra):
+    q, k, v, _ = inputs()
+    with pytest.raises(NotImplementedError, match=next(iter(extra))):
+        flash_attn_func(q, k, v, **extra)
+
+
+def test_backends_say_whether_they_run_and_why_not():
+    backends = available_backends()
+    assert set(backends) == {"eager", "sdpa", "cpu", "triton", "hopper"}
+    assert backends["eager"]
+    assert backends["sdpa"]
+    for status in backends.values():
+        assert status or status.reason
+
+
+def test_a_named_backend_never_falls_back():
+    q, k, v, types = inputs()
+    for name, status in available_backends().items():
+        if status:
+            assert isinstance(visual_attn_func(q, k, v, types, backend=name), AttnOutput)
+        else:
+            with pytest.raises(RuntimeError, match=name):
+                visual_attn_func(q, k, v, types, backend=name)
