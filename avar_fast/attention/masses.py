@@ -1,0 +1,39 @@
+"""Recorded masses as a plain list of layers, checked once for every objective that reads them."""
+
+from collections.abc import Mapping, Sequence
+
+from avar_kernels import KeyType
+from torch import Tensor
+
+MassByLayer = Mapping[int, Tensor] | Sequence[Tensor] | Tensor
+
+
+def as_layers(mass: MassByLayer) -> list[Tensor]:
+    """{layer: (B, L, H, C)}, a sequence of them, one (B, L, H, C) or stacked (N, B, L, H, C) -> list.
+
+    Raises:
+        ValueError: no layer, or a tensor that is not (B, L, H, C >= 3).
+    """
+    if isinstance(mass, Tensor):
+        layers = [mass] if mass.dim() == 4 else list(mass)
+    elif isinstance(mass, Mapping):
+        layers = [mass[index] for index in sorted(mass)]
+    else:
+        layers = list(mass)
+    if not layers:
+        raise ValueError("mass must hold at least one layer; got none. Record with record_attention(model).")
+    for layer in layers:
+        if layer.dim() != 4 or layer.shape[-1] <= KeyType.SYSTEM or layer.shape != layers[0].shape:
+            raise ValueError(
+                "mass must be (B, L, H, 3) in every layer, columns TEXT, VISUAL, SYSTEM; got "
+                f"{[tuple(x.shape) for x in layers]}. Use Recording.mass as it is."
+            )
+    return layers
+
+
+def check_mask(name: str, mask: Tensor, layers: list[Tensor]) -> Tensor:
+    """A (B, L) mask over the rows of the masses as bool on their device; raises if it does not fit."""
+    rows = layers[0].shape[:2]
+    if mask.shape != rows:
+        raise ValueError(f"{name} must be of shape {tuple(rows)}, as the masses' (B, L); got {tuple(mask.shape)}.")
+    return mask.to(layers[0].device).bool()

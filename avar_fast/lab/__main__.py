@@ -1,0 +1,133 @@
+"""Write the lab's data and its untrained model.
+
+python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
+                              [--style mixed|direct|chain] [--grid 2x2]
+                              [--shortcut RHO] [--test-hint random|absent] [--plain]
+python -m avar_fast.lab model --out DIR --seed S
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .digits import SPLITS
+from .world import MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """Turn "2x3" into (2, 3): rows, columns."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    sides = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(1 <= side <= MAX_SIDE for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"must be ROWSxCOLS, each from 1 to {MAX_SIDE}; got {text!r}. Use e.g. 2x2."
+        )
+    return sides
+
+
+def parse_probability(text: str) -> float:
+    """Turn "0.9" into 0.9, refusing what is no probability."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(
+            f"must be a probability from 0 to 1; got {text!r}. Use 0 for no hints, e.g. 0.9 for "
+            "hints that are mostly right."
+        )
+    return value
+
+
+def parse_count(text: str) -> int:
+    """Turn "2000" into 2000, refusing less than one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 1; got {text!r}. Use e.g. 2000."
+        )
+    return int(text)
+
+
+def parse_seed(text: str) -> int:
+    """Turn "0" into 0, refusing what numpy takes for no seed."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 0; got {text!r}. Use e.g. 0."
+        )
+    return int(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: one sub-command for data, one for the model."""
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.lab",
+        description="Write the lab's data (JSONL and images) or its untrained model.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{data,model}")
+
+    data = commands.add_parser("data", help="write SPLIT.jsonl and images/ into a folder")
+    data.add_argument("--out", type=Path, required=True, metavar="DIR")
+    data.add_argument("--rows", type=parse_count, required=True, metavar="N", help="how many")
+    data.add_argument("--split", choices=SPLITS, required=True)
+    data.add_argument("--seed", type=parse_seed, required=True, metavar="S")
+    data.add_argument("--style", choices=STYLE_CHOICES, default="mixed")
+    data.add_argument(
+        "--grid", type=parse_grid, default=(2, 2), metavar="ROWSxCOLS", help="default 2x2"
+    )
+    data.add_argument(
+        "--shortcut",
+        type=parse_probability,
+        default=0.0,
+        metavar="RHO",
+        help="probability that a training hint is right (default 0: no hints)",
+    )
+    data.add_argument(
+        "--test-hint",
+        choices=TEST_HINTS,
+        default="random",
+        help="with --shortcut, what test questions carry (default random)",
+    )
+    data.add_argument(
+        "--plain", action="store_true", help="do not vary size, slant, angle, place in training"
+    )
+
+    model = commands.add_parser("model", help="write an untrained model with its tokenizer")
+    model.add_argument("--out", type=Path, required=True, metavar="DIR")
+    model.add_argument("--seed", type=parse_seed, required=True, metavar="S")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(
+            f"argument --out: must be a folder; got the file {args.out}. Name another folder."
+        )
+    if args.command == "data":
+        rows, cols = args.grid
+        config = WorldConfig(
+            rows=rows,
+            cols=cols,
+            style=args.style,
+            shortcut=args.shortcut,
+            test_hint=args.test_hint,
+            vary=not args.plain,
+        )
+        path = write_rows(args.out, config, args.split, args.rows, args.seed)
+        print(f"wrote {args.rows} rows to {path}")
+    else:
+        # Only here: writing data needs neither torch nor transformers.
+        from .model import save_base
+
+        print(f"wrote the untrained model to {save_base(args.out, args.seed)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""A random Qwen2.5-VL of about one million parameters, and its image processor.
+
+The architecture is the real one, only small, so everything that works on a model's internals
+(attention plug-in, key types, packing, checkpoints) meets the same modules and names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import (
+    GenerationConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
+
+from .digits import TILE_PX
+from .tokenizer import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, build_tokenizer
+from .world import MAX_SIDE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PATCH_PX = 14
+MERGE = 2
+TEXT_HIDDEN, TEXT_LAYERS, TEXT_HEADS, TEXT_KV_HEADS = 128, 4, 4, 2
+VISION_HIDDEN, VISION_LAYERS, VISION_HEADS = 64, 2, 4
+MAX_POSITIONS = 1024
+# Rotary frequencies per axis (time, height, width): they share half of a head's 32 dimensions in
+# about the proportions of the published models (16, 24, 24 of 64).
+MROPE_SECTION = [4, 6, 6]
+ROPE_THETA = 10_000.0  # prompts are short: Qwen's 1e6 would leave most frequencies unused
+
+
+def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
+    """The lab model's configuration for a tokenizer made by `build_tokenizer`."""
+    token_id = tokenizer.convert_tokens_to_ids
+    head_dim = TEXT_HIDDEN // TEXT_HEADS
+    assert sum(MROPE_SECTION) == head_dim // 2
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": TEXT_HIDDEN,
+        "intermediate_size": 3 * TEXT_HIDDEN,
+        "num_hidden_layers": TEXT_LAYERS,
+        "num_attention_heads": TEXT_HEADS,
+        "num_key_value_heads": TEXT_KV_HEADS,
+        "max_position_embeddings": MAX_POSITIONS,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": ROPE_THETA,
+            "mrope_section": MROPE_SECTION,
+        },
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "depth": VISION_LAYERS,
+        "hidden_size": VISION_HIDDEN,
+        "intermediate_size": 3 * VISION_HIDDEN,
+        "num_heads": VISION_HEADS,
+        "patch_size": PATCH_PX,
+        "spatial_merge_size": MERGE,
+        "out_hidden_size": TEXT_HIDDEN,
+        # One window covers the largest grid, and every layer looks at all of it anyway.
+        "window_size": MAX_SIDE * TILE_PX,
+        "fullatt_block_indexes": list(range(VISION_LAYERS)),
+    }
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=token_id(IMAGE_PAD),
+        video_token_id=token_id(VIDEO_PAD),
+        vision_start_token_id=token_id(VISION_START),
+        vision_end_token_id=token_id(VISION_END),
+        tie_word_embeddings=True,
+    )
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerBase, seed: int
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A model with random fp32 weights; the same seed gives the same weights.
+
+    The caller's random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    return model
+
+
+def build_image_processor() -> Qwen2VLImageProcessorPil:
+    """Qwen's image processor, which needs no torchvision, set so that no lab image is resized."""
+    return Qwen2VLImageProcessorPil(
+        patch_size=PATCH_PX,
+        merge_size=MERGE,
+        min_pixels=TILE_PX**2,
+        max_pixels=(MAX_SIDE * TILE_PX) ** 2,
+    )
+
+
+def save_base(path: str | Path, seed: int) -> Path:
+    """Write model, tokenizer and image processor into one folder that `from_pretrained` loads."""
+    path = Path(path)
+    tokenizer = build_tokenizer()
+    build_model(tokenizer, seed).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    build_image_processor().save_pretrained(path)
+    return path

@@ -1,0 +1,95 @@
+"""AGTO, the attention-guided training objective of AVAR (arXiv 2603.03825), added to the LM loss.
+
+For sample b, layer l, head h, queries Q and the image or system keys K of the sample:
+
+    m_img = 1 / (|Q| |K_img|) * sum_{q in Q} mass_q[VISUAL],   m_sys likewise with SYSTEM
+    L_enh = - mean_{l, h} log(m_img + eps)
+    L_sup = + mean_{l, h} log(m_sys + eps)
+    loss  = mean_b (alpha * L_enh + beta * L_sup)
+
+The mean over queries comes before the logarithm. Samples without image keys, system keys or queries
+contribute nothing and are counted, where a plain mean would add the constant -log eps.
+"""
+
+from typing import NamedTuple
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor
+
+from ..attention.masses import MassByLayer, as_layers, check_mask
+
+
+class AgtoParts(NamedTuple):
+    """What the loss is made of; the terms are unweighted and detached."""
+
+    enhance: Tensor
+    """Mean of L_enh over the counted samples, scalar."""
+    suppress: Tensor
+    """Mean of L_sup over the counted samples, scalar."""
+    num_samples: Tensor
+    """Samples that count: image keys, system keys and queries present."""
+    num_skipped: Tensor
+    """Samples that lack one of them."""
+
+
+def agto_loss(
+    mass_by_layer: MassByLayer,
+    query_mask: Tensor,
+    key_types: Tensor,
+    alpha: float = 0.15,
+    beta: float = 0.15,
+    eps: float = 1e-6,
+    num_samples: Tensor | float | None = None,
+) -> tuple[Tensor, AgtoParts]:
+    """Raises attention on image keys, lowers it on system keys.
+
+    Args:
+        mass_by_layer: {layer: (B, L, H, 3)} from ``record_attention``.
+        query_mask: (B, L), true for the queries Q (the user's text tokens by default in the trainer).
+        key_types: (B, Lk) key types, which give |K_img| and |K_sys|.
+        alpha, beta: weights of the two terms, 0.15 in the paper.
+        eps: inside both logarithms, 1e-6 in the paper.
+        num_samples: what to divide the sum over samples by; the counted samples of this batch unless
+            given (a trainer passes the count over all ranks and micro-batches).
+
+    Returns:
+        loss: scalar with gradient; 0, still attached to the graph, if no sample counts.
+        parts: AgtoParts.
+
+    Raises:
+        ValueError: shapes that do not fit, or eps not positive.
+    """
+    if not eps > 0:
+        raise ValueError(f"eps must be positive, it keeps the logarithms finite; got {eps}.")
+    layers = as_layers(mass_by_layer)
+    queries = check_mask("query_mask", query_mask, layers).to(layers[0].dtype)
+    if key_types.dim() != 2 or key_types.shape[0] != queries.shape[0]:
+        raise ValueError(
+            f"key_types must be (B, Lk) with B = {queries.shape[0]}; got {tuple(key_types.shape)}."
+        )
+    num_image = (key_types == KeyType.VISUAL).sum(1)  # (B,)
+    num_system = (key_types == KeyType.SYSTEM).sum(1)
+    counts = (num_image > 0) & (num_system > 0) & (queries.sum(1) > 0)
+
+    num_queries = queries.sum(1).clamp(min=1)[:, None]
+    # (layers, B, H, 3): attention a query gives to each type, averaged over the queries
+    mean_mass = torch.stack([torch.einsum("bqht,bq->bht", m, queries) for m in layers])
+    mean_mass = mean_mass / num_queries[..., None]
+    per_image_key = mean_mass[..., KeyType.VISUAL] / num_image.clamp(min=1)[:, None]
+    per_system_key = mean_mass[..., KeyType.SYSTEM] / num_system.clamp(min=1)[:, None]
+    enhance = -torch.log(per_image_key + eps).mean(dim=(0, 2))  # (B,)
+    suppress = torch.log(per_system_key + eps).mean(dim=(0, 2))
+
+    enhance_sum = torch.where(counts, enhance, 0.0).sum()
+    suppress_sum = torch.where(counts, suppress, 0.0).sum()
+    counted = counts.sum()
+    divisor = counted.clamp(min=1) if num_samples is None else num_samples
+    loss = (alpha * enhance_sum + beta * suppress_sum) / divisor
+    parts = AgtoParts(
+        enhance=enhance_sum.detach() / counted.clamp(min=1),
+        suppress=suppress_sum.detach() / counted.clamp(min=1),
+        num_samples=counted,
+        num_skipped=(~counts).sum(),
+    )
+    return loss, parts

@@ -1,0 +1,176 @@
+"""The GRPO family of policy losses.
+
+With token log-probabilities p under the policy and o under the policy that sampled, ratio
+r_t = exp(p_t - o_t), advantage A of the response, and clip bounds c_low, c_high:
+
+    surrogate_t = min(r_t A, clip(r_t, 1 - c_low, 1 + c_high) A)
+
+    grpo     mean over responses of the mean over tokens of -surrogate       (arXiv 2402.03300, eq. 3)
+    dr_grpo  sum over tokens / (responses * max_tokens), A without std       (arXiv 2503.20783, section 3)
+    dapo     mean over all tokens, c_high > c_low                            (arXiv 2503.14476, eq. 8)
+    gspo     r = exp(mean_t (p_t - o_t)) of the whole response               (arXiv 2507.18071, eq. 5-7)
+    cispo    mean over all tokens of -stopgrad(clip(r_t)) A p_t              (arXiv 2506.13585, eq. 4-5)
+
+    KL to a reference f, estimator k3: exp(f_t - p_t) - (f_t - p_t) - 1      (J. Schulman, "Approximating KL")
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+POLICY_LOSSES = ("grpo", "dr_grpo", "dapo", "gspo", "cispo")
+
+
+class PolicyStats(NamedTuple):
+    """Detached scalars of one loss call."""
+
+    clip_fraction: Tensor
+    """Share of tokens (responses for gspo) where the clip bound is active."""
+    ratio: Tensor
+    """Mean importance ratio."""
+    kl: Tensor
+    """Mean k3 estimate to the reference; 0 without one."""
+
+
+def group_advantages(
+    rewards: Tensor, group_size: int, scale_by_std: bool = True, eps: float = 1e-6
+) -> Tensor:
+    """(r - mean) / (std + eps) within each group of responses to one prompt.
+
+    Args:
+        rewards: (N,), group after group.
+        group_size: responses per prompt, at least 2; N must be a multiple.
+        scale_by_std: False gives Dr. GRPO's unscaled advantage.
+        eps: added to the (unbiased) standard deviation.
+
+    Returns:
+        (N,); a group of equal rewards gets exactly 0.
+
+    Raises:
+        ValueError: group size below 2, N not a multiple, or rewards that are not finite.
+    """
+    if group_size < 2 or rewards.dim() != 1 or rewards.numel() % group_size:
+        raise ValueError(
+            f"rewards must be (N,) with N a multiple of group_size >= 2; got shape {tuple(rewards.shape)} and "
+            f"group_size {group_size}."
+        )
+    if not torch.isfinite(rewards).all():
+        bad = int((~torch.isfinite(rewards)).nonzero()[0])
+        raise ValueError(f"rewards must be finite; response {bad} has {rewards[bad].item()}. Check the reward.")
+    groups = rewards.reshape(-1, group_size)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    centred = torch.where(informative_groups(rewards, group_size)[:, None], centred, 0.0)
+    if scale_by_std:
+        centred = centred / (groups.std(dim=1, keepdim=True) + eps)
+    return centred.reshape(-1)
+
+
+def informative_groups(rewards: Tensor, group_size: int) -> Tensor:
+    """(N / group_size,) bool: groups whose rewards differ; the others carry no gradient."""
+    groups = rewards.reshape(-1, group_size)
+    return (groups != groups[:, :1]).any(dim=1)
+
+
+def policy_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    form: str = "grpo",
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    ref_log_probs: Tensor | None = None,
+    kl_coef: float = 0.0,
+    max_tokens: int | None = None,
+    normalizer: Tensor | float | None = None,
+) -> tuple[Tensor, PolicyStats]:
+    """The policy loss of a batch of responses.
+
+    Args:
+        log_probs: (N, T) log-probabilities of the response tokens, with gradient.
+        old_log_probs: (N, T) under the policy that sampled; no gradient.
+        advantages: (N,).
+        mask: (N, T), true for response tokens.
+        form: one of ``POLICY_LOSSES``.
+        clip_low, clip_high: bounds of the ratio; DAPO uses 0.2 and 0.28, GSPO about 3e-4 and 4e-4; cispo
+            clips its weight with them.
+        ref_log_probs: (N, T) of the reference policy, needed if kl_coef > 0.
+        kl_coef: weight of the KL term; 0, the default here and in AVAR, leaves it out.
+        max_tokens: dr_grpo's constant divisor, the longest response that sampling allows.
+        normalizer: what to divide the sum by: tokens (dapo, cispo) or responses (the others). Those of
+            this batch unless given; a trainer passes the count over all ranks and micro-batches.
+
+    Returns:
+        loss (scalar) and PolicyStats.
+
+    Raises:
+        ValueError: unknown form, shapes that do not fit, or a missing max_tokens or reference.
+    """
+    _check(log_probs, old_log_probs, advantages, mask, form, ref_log_probs, kl_coef, max_tokens)
+    mask = mask.bool()
+    tokens_per_response = mask.sum(1).clamp(min=1)
+    # Masked positions may hold anything: they are zeroed before the exponential, not after.
+    log_ratio = torch.where(mask, log_probs - old_log_probs.detach(), 0.0)
+    advantage = advantages.detach()[:, None]
+
+    if form == "gspo":
+        mean_ratio = log_ratio.sum(1, keepdim=True) / tokens_per_response[:, None]
+        ratio = torch.exp(mean_ratio)  # (N, 1)
+    else:
+        ratio = torch.exp(log_ratio)
+    clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
+    if form == "cispo":
+        per_token = -clipped.detach() * advantage * torch.where(mask, log_probs, 0.0)
+        active = (ratio != clipped) & mask
+    else:
+        per_token = -torch.minimum(ratio * advantage, clipped * advantage)
+        active = (clipped * advantage < ratio * advantage) & (mask if form != "gspo" else True)
+
+    kl_tokens = torch.zeros_like(log_probs)
+    if ref_log_probs is not None:
+        gap = torch.where(mask, ref_log_probs.detach() - log_probs, 0.0)
+        kl_tokens = torch.exp(gap) - gap - 1.0
+    num_tokens = mask.sum().clamp(min=1)
+
+    def reduce(values: Tensor) -> Tensor:
+        """(N, T) per-token values -> scalar, by the form's own average."""
+        values = torch.where(mask, values, 0.0)
+        if form in ("dapo", "cispo"):
+            return values.sum() / (num_tokens if normalizer is None else normalizer)
+        per_response = values.sum(1) / (max_tokens if form == "dr_grpo" else tokens_per_response)
+        return per_response.sum() / (len(values) if normalizer is None else normalizer)
+
+    loss = reduce(per_token.expand_as(mask))
+    if kl_coef > 0.0:
+        loss = loss + kl_coef * reduce(kl_tokens)
+    in_mask = mask if form != "gspo" else torch.ones_like(ratio, dtype=torch.bool)
+    stats = PolicyStats(
+        clip_fraction=active.sum() / in_mask.sum().clamp(min=1),
+        ratio=torch.where(in_mask, ratio.detach(), 0.0).sum() / in_mask.sum().clamp(min=1),
+        kl=torch.where(mask, kl_tokens.detach(), 0.0).sum() / num_tokens,
+    )
+    return loss, stats
+
+
+def _check(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    form: str,
+    ref_log_probs: Tensor | None,
+    kl_coef: float,
+    max_tokens: int | None,
+) -> None:
+    if form not in POLICY_LOSSES:
+        raise ValueError(f"form must be one of {', '.join(POLICY_LOSSES)}; got {form!r}.")
+    for name, x in (("old_log_probs", old_log_probs), ("mask", mask), ("ref_log_probs", ref_log_probs)):
+        if x is not None and x.shape != log_probs.shape:
+            raise ValueError(f"{name} must be of shape {tuple(log_probs.shape)}, as log_probs; got {tuple(x.shape)}.")
+    if advantages.shape != log_probs.shape[:1]:
+        raise ValueError(f"advantages must be of shape ({len(log_probs)},); got {tuple(advantages.shape)}.")
+    if form == "dr_grpo" and not max_tokens:
+        raise ValueError("max_tokens must be given for dr_grpo, its constant divisor; got None.")
+    if kl_coef < 0.0 or (kl_coef > 0.0 and ref_log_probs is None):
+        raise ValueError(f"kl_coef must be 0, or positive with ref_log_probs given; got {kl_coef}.")

@@ -1,0 +1,77 @@
+"""VARS, the visual-anchored reward of AVAR (arXiv 2603.03825).
+
+    r_visual = 0 for a wrong answer, else
+               1/|T| sum_{t in T} 1/|L| sum_l  v_t(l) / (s_t(l) + eps)
+    r_total  = r_accuracy + 0.3 r_visual + 0.1 r_format
+
+with T the response tokens and v_t(l), s_t(l) the visual and system mass of row t summed over heads.
+"""
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor
+
+from ..attention.masses import MassByLayer, as_layers, check_mask
+from ..vas.score import FORMS, require_system_mass, score_of
+
+
+@torch.no_grad()
+def visual_reward(
+    mass_by_layer: MassByLayer,
+    response_mask: Tensor,
+    correct: Tensor,
+    form: str = "ratio",
+    eps: float = 1e-6,
+    clip: float | None = None,
+) -> Tensor:
+    """How much a correct response looked at the image.
+
+    Args:
+        mass_by_layer: {layer: (N, L, H, 3)} of a forward over prompts and responses.
+        response_mask: (N, L), true for the response tokens T.
+        correct: (N,), true where the answer is right.
+        form: "ratio" is the paper's; "log_ratio" and "share" read the same masses, less led by rows
+            with tiny system mass.
+        eps: added to the system mass (ratio), to both (log ratio), to their sum (share).
+        clip: upper bound of |r_visual|; none in the paper. The plain ratio easily outweighs accuracy.
+
+    Returns:
+        (N,) float32, no gradient; 0 where wrong or where the response is empty.
+
+    Raises:
+        ValueError: shapes that do not fit, unknown form, eps not positive, or a correct sample without a
+            system turn.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}.")
+    if not eps > 0:
+        raise ValueError(f"eps must be positive; got {eps}.")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be positive or None; got {clip}.")
+    layers = as_layers(mass_by_layer)
+    response = check_mask("response_mask", response_mask, layers)
+    if correct.shape != response.shape[:1]:
+        raise ValueError(f"correct must be of shape ({response.shape[0]},); got {tuple(correct.shape)}.")
+    correct = correct.to(response.device).bool()
+    require_system_mass(layers, response & correct[:, None])
+
+    total = torch.zeros(response.shape, device=response.device)
+    for layer in layers:
+        heads = layer.float().sum(dim=2)  # (N, L, 3)
+        total += score_of(heads[..., KeyType.VISUAL], heads[..., KeyType.SYSTEM], eps, form)
+    per_token = torch.where(response, total / len(layers), 0.0)
+    reward = per_token.sum(1) / response.sum(1).clamp(min=1)
+    if clip is not None:
+        reward = reward.clamp(-clip, clip)
+    return torch.where(correct, reward, 0.0)
+
+
+def total_reward(
+    accuracy: Tensor,
+    visual: Tensor,
+    format_: Tensor,
+    visual_weight: float = 0.3,
+    format_weight: float = 0.1,
+) -> Tensor:
+    """r_accuracy + 0.3 r_visual + 0.1 r_format, all (N,)."""
+    return accuracy + visual_weight * visual + format_weight * format_

@@ -1,0 +1,87 @@
+"""Visual Attention Score: how much queries look at the image rather than at the system turn.
+
+AVAR (arXiv 2603.03825), section on VAS:
+
+    VAS_i(l, h) = sum_{j in V} A_ij(l, h) / sum_{j in S} A_ij(l, h)
+    VAS         = 1 / (L H |U|) * sum_l sum_h sum_{i in U} VAS_i(l, h)
+
+The mean of ratios is led by the few rows with tiny system mass, and it also rises when only the system
+mass falls. So two bounded readings of the same masses stand beside it: the log ratio and the share.
+"""
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor
+
+from ..attention.masses import MassByLayer, as_layers, check_mask
+
+FORMS = ("ratio", "log_ratio", "share")
+
+
+def visual_attention_score(
+    mass: MassByLayer, query_mask: Tensor, eps: float = 0.0, form: str = "ratio"
+) -> Tensor:
+    """The mean over layers, heads and the queries in the mask.
+
+    Args:
+        mass: {layer: (B, L, H, 3)} or any form ``as_layers`` takes.
+        query_mask: (B, L), true for the queries U; the paper's are the user's text tokens
+            (``query_mask(..., role="user")``).
+        eps: added to the system mass (ratio), to both masses (log ratio), or to their sum (share); the
+            paper has none.
+        form: "ratio": visual / system, the paper's; "log_ratio": its logarithm; "share":
+            visual / (visual + system), in [0, 1].
+
+    Returns:
+        Scalar tensor, differentiable.
+
+    Raises:
+        ValueError: unknown form, a mask that does not fit or is empty, a sample in the mask whose
+            queries give the system turn no mass at all (it has none), or a zero mass that makes the
+            form infinite.
+    """
+    return score_table(mass, query_mask, eps, form).mean()
+
+
+def score_table(
+    mass: MassByLayer, query_mask: Tensor, eps: float = 0.0, form: str = "ratio"
+) -> Tensor:
+    """(layers, H) table of the same score, averaged over the queries only."""
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}.")
+    layers = as_layers(mass)
+    chosen = check_mask("query_mask", query_mask, layers)
+    if not chosen.any():
+        raise ValueError("query_mask must select at least one query; it is all false. Check the role and the batch.")
+    require_system_mass(layers, chosen)
+    rows = torch.stack([layer[chosen] for layer in layers])  # (layers, queries, H, 3)
+    visual, system = rows[..., KeyType.VISUAL], rows[..., KeyType.SYSTEM]
+    return score_of(visual, system, eps, form).mean(dim=1)
+
+
+def score_of(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
+    """Elementwise score of a pair of masses in the given form."""
+    if form == "share":
+        score = visual / (visual + system + eps)
+    elif form == "ratio":
+        score = visual / (system + eps)
+    else:
+        score = torch.log(visual + eps) - torch.log(system + eps)
+    if not torch.isfinite(score).all():
+        raise ValueError(
+            f"the {form} of visual and system mass must be finite; some query gives one of them exactly 0. "
+            "Pass a small eps such as 1e-6, or use form='share'."
+        )
+    return score
+
+
+def require_system_mass(layers: list[Tensor], chosen: Tensor) -> None:
+    """Raises if a sample with chosen queries has no system turn, or none that its queries see."""
+    for sample in range(chosen.shape[0]):
+        if chosen[sample].any() and not any(
+            bool((layer[sample, chosen[sample]][..., KeyType.SYSTEM] > 0).any()) for layer in layers
+        ):
+            raise ValueError(
+                f"every sample must have a system turn for the visual attention score; sample {sample} has no "
+                "SYSTEM keys. Add a system message (the data pipeline does by default)."
+            )

@@ -1,0 +1,92 @@
+"""AGTO against the formula written over eager attention matrices: value, parts and gradient."""
+
+import math
+
+import pytest
+import torch
+from avar_fast.objectives import agto_loss
+
+from .matrices import (
+    NUM_HEADS,
+    NUM_LAYERS,
+    SYSTEM,
+    TYPES,
+    USER,
+    VISUAL,
+    key_mass,
+    logits,
+    masses,
+    matrices,
+)
+
+EPS = 1e-6
+
+
+def terms_from_matrices(attention, samples):
+    """Per sample (L_enh, L_sup), every average taken by hand."""
+    out = []
+    for b in samples:
+        queries = USER[b].nonzero().flatten().tolist()
+        enhance = suppress = 0.0
+        for layer in range(NUM_LAYERS):
+            for h in range(NUM_HEADS):
+                means = {}
+                for kind in (VISUAL, SYSTEM):
+                    num_keys = int((TYPES[b] == kind).sum())
+                    total = sum(key_mass(attention, layer, b, h, q, kind) for q in queries)
+                    means[kind] = total / (len(queries) * num_keys)
+                enhance = enhance - torch.log(means[VISUAL] + EPS) / (NUM_LAYERS * NUM_HEADS)
+                suppress = suppress + torch.log(means[SYSTEM] + EPS) / (NUM_LAYERS * NUM_HEADS)
+        out.append((enhance, suppress))
+    return out
+
+
+def test_value_parts_and_gradient():
+    z = logits()
+    terms = terms_from_matrices(matrices(z), [0, 1])  # sample 2 has no image
+    want = sum(0.2 * e + 0.1 * s for e, s in terms) / 2
+    (want_grad,) = torch.autograd.grad(want, z)
+
+    z2 = logits()
+    loss, parts = agto_loss(masses(matrices(z2)), USER, TYPES, alpha=0.2, beta=0.1)
+    (got_grad,) = torch.autograd.grad(loss, z2)
+    assert torch.allclose(loss, want, rtol=1e-12)
+    assert torch.allclose(got_grad, want_grad, rtol=1e-9, atol=1e-12)
+    assert math.isclose(parts.enhance.item(), sum(e.item() for e, _ in terms) / 2, rel_tol=1e-6)
+    assert math.isclose(parts.suppress.item(), sum(s.item() for _, s in terms) / 2, rel_tol=1e-6)
+    assert (int(parts.num_samples), int(parts.num_skipped)) == (2, 1)
+
+
+def test_a_batch_without_images_gives_zero_loss_and_zero_gradient():
+    z = logits()
+    types = torch.where(TYPES == VISUAL, 0, TYPES)
+    mass = masses(matrices(z))
+    loss, parts = agto_loss(mass, USER, types)
+    (grad,) = torch.autograd.grad(loss, z)
+    assert loss == 0
+    assert (grad == 0).all()
+    assert (int(parts.num_samples), int(parts.num_skipped)) == (0, 3)
+
+
+def test_a_given_divisor_makes_micro_batches_add_up():
+    mass = masses(matrices(logits()))
+    whole, _ = agto_loss(mass, USER, TYPES)
+    halves = [
+        agto_loss({i: m[s] for i, m in mass.items()}, USER[s], TYPES[s], num_samples=2)[0]
+        for s in (slice(0, 1), slice(1, 3))
+    ]
+    assert torch.allclose(sum(halves), whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(eps=0.0), "eps must be positive"),
+        (dict(query_mask=USER[:, :4]), "query_mask must be of shape"),
+        (dict(key_types=TYPES[:2]), r"key_types must be \(B, Lk\)"),
+    ],
+)
+def test_bad_input(change, words):
+    arguments = dict(mass_by_layer=masses(matrices(logits())), query_mask=USER, key_types=TYPES)
+    with pytest.raises(ValueError, match=words):
+        agto_loss(**(arguments | change))
