@@ -5,16 +5,20 @@ from types import ModuleType
 from torch import nn
 
 
+def families() -> tuple[ModuleType, ...]:
+    """The supported families' modules."""
+    from . import qwen2_5_vl
+
+    return (qwen2_5_vl,)
+
+
 def family_of(model: nn.Module) -> ModuleType:
     """The family module of a transformers model.
 
     Raises:
         TypeError: no supported family.
     """
-    from . import qwen2_5_vl
-
-    families = (qwen2_5_vl,)
-    for family in families:
+    for family in families():
         if family.is_family(model):
             return family
     raise TypeError(

@@ -1,26 +1,92 @@
 """Qwen2.5-VL's internals, read from transformers 5.16 to 5.19; the only file that touches them."""
 
+from typing import Any
+
 from torch import Tensor, nn
+from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+
+MODEL_TYPE = "qwen2_5_vl"
+Model = modeling.Qwen2_5_VLForConditionalGeneration
 
 
 def is_family(model: nn.Module) -> bool:
-    return isinstance(model, modeling.Qwen2_5_VLForConditionalGeneration)
+    return isinstance(model, Model)
 
 
-def text_attention(model: modeling.Qwen2_5_VLForConditionalGeneration) -> list[nn.Module]:
+def text_attention(model: Model) -> list[nn.Module]:
     """The self-attention module of every text layer, in order."""
     return [layer.self_attn for layer in model.model.language_model.layers]
 
 
-def text_attention_name(model: modeling.Qwen2_5_VLForConditionalGeneration) -> str:
+def text_attention_name(model: Model) -> str:
     return model.config.text_config._attn_implementation
 
 
-def get_rope_deltas(model: modeling.Qwen2_5_VLForConditionalGeneration) -> Tensor | None:
+def vision_tower(model: Model) -> nn.Module:
+    return model.model.visual
+
+
+def load_image_processor(path: str) -> Any:
+    """The Pillow one: it needs no torchvision and gives the same pixels on every machine."""
+    return Qwen2VLImageProcessorPil.from_pretrained(path)
+
+
+def get_rope_deltas(model: Model) -> Tensor | None:
     """(B, 1) offset between cache length and rotary position; hidden state of the last image forward."""
     return model.model.rope_deltas
 
 
-def set_rope_deltas(model: modeling.Qwen2_5_VLForConditionalGeneration, deltas: Tensor | None) -> None:
+def set_rope_deltas(model: Model, deltas: Tensor | None) -> None:
     model.model.rope_deltas = deltas
+
+
+def apply_liger() -> None:
+    """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's kernels.
+
+    The rotary function's name decides what Liger 0.8 patches: up to transformers 5.16 it is the
+    multimodal one; from 5.17 on Liger's own switch sets a name nobody reads, so it is set here.
+
+    Raises:
+        RuntimeError: a replacement did not take; the names and versions are in the message.
+    """
+    import liger_kernel.transformers as liger
+
+    multimodal = hasattr(modeling, "apply_multimodal_rotary_pos_emb")
+    liger.apply_liger_kernel_to_qwen2_5_vl(
+        rope=multimodal,
+        cross_entropy=False,
+        fused_linear_cross_entropy=False,
+        rms_norm=True,
+        swiglu=True,
+    )
+    rope = liger.liger_multimodal_rotary_pos_emb if multimodal else liger.liger_rotary_pos_emb
+    if not multimodal:
+        modeling.apply_rotary_pos_emb = rope
+    wanted = {
+        "Qwen2_5_VLRMSNorm": liger.LigerRMSNorm,
+        "Qwen2MLP": liger.LigerSwiGLUMLP,
+        "apply_multimodal_rotary_pos_emb" if multimodal else "apply_rotary_pos_emb": rope,
+    }
+    attention_globals = modeling.Qwen2_5_VLAttention.forward.__globals__
+    missed = [name for name, kernel in wanted.items() if attention_globals.get(name) is not kernel]
+    if missed:
+        from importlib.metadata import version
+
+        raise RuntimeError(
+            f"Liger {version('liger-kernel')} did not replace {', '.join(missed)} of transformers "
+            f"{version('transformers')}. Install versions in avar-fast's ranges, or set model.liger=false."
+        )
+
+
+def check_liger(model: Model) -> None:
+    """Raises RuntimeError unless the text tower of a built model consists of Liger's modules."""
+    from liger_kernel.transformers import LigerRMSNorm, LigerSwiGLUMLP
+
+    for index, layer in enumerate(model.model.language_model.layers):
+        norms = (layer.input_layernorm, layer.post_attention_layernorm)
+        if not isinstance(layer.mlp, LigerSwiGLUMLP) or not all(isinstance(n, LigerRMSNorm) for n in norms):
+            raise RuntimeError(
+                f"text layer {index} does not use Liger's RMSNorm and SwiGLU; the model was built before the patch. "
+                "Call apply_liger first, or set model.liger=false."
+            )

@@ -8,6 +8,7 @@ from .grpo import (
     informative_groups,
     policy_loss,
 )
+from .log_probs import token_log_probs
 from .visual_reward import total_reward, visual_reward
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "group_advantages",
     "informative_groups",
     "policy_loss",
+    "token_log_probs",
     "total_reward",
     "visual_reward",
 ]

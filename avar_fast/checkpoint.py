@@ -1,0 +1,120 @@
+"""Checkpoints: each a folder ``from_pretrained`` loads, with the state of the engine beside it.
+
+    output_dir/checkpoints/step-000200/   model, tokenizer, image processor, recipe.yaml
+                                          engine/ (DeepSpeed), rng/, manifest.json
+    output_dir/latest                     link to the newest one
+
+A checkpoint is written under a name that ends in ``.partial`` and renamed when whole; the manifest,
+written last, lists every file with its size. So an interrupted one is never taken for whole.
+"""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .config import Recipe, dump_recipe
+from .engine import Engine
+
+MANIFEST = "manifest.json"
+
+
+def save_checkpoint(engine: Engine, step: int, recipe: Recipe, tokenizer: Any, image_processor: Any) -> Path:
+    """Writes the checkpoint of a step, on all ranks; drops those older than ``train.keep_last``."""
+    rank = torch.distributed.get_rank()
+    folder = Path(recipe.train.output_dir) / "checkpoints"
+    whole, partial = folder / f"step-{step:06d}", folder / f"step-{step:06d}.partial"
+    if rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "rng").mkdir(parents=True)
+    torch.distributed.barrier()
+    torch.save(_random_state(), partial / "rng" / f"rank{rank}.pt")
+    engine.deepspeed.save_checkpoint(str(partial), tag="engine", save_latest=False)
+    weights = None
+    if recipe.train.zero_stage == 3:
+        weights = engine.deepspeed._zero3_consolidated_16bit_state_dict()
+    if rank == 0:
+        engine.module.save_pretrained(partial, state_dict=weights)  # pyright: ignore[reportCallIssue]
+        tokenizer.save_pretrained(partial)
+        image_processor.save_pretrained(partial)
+        (partial / "recipe.yaml").write_text(dump_recipe(recipe))
+    torch.distributed.barrier()
+    if rank == 0:
+        sizes = {str(f.relative_to(partial)): f.stat().st_size for f in partial.rglob("*") if f.is_file()}
+        (partial / MANIFEST).write_text(json.dumps({"step": step, "files": sizes}, indent=1))
+        shutil.rmtree(whole, ignore_errors=True)
+        partial.rename(whole)
+        _point_latest(Path(recipe.train.output_dir), whole)
+        for old in whole_checkpoints(recipe.train.output_dir)[: -recipe.train.keep_last]:
+            shutil.rmtree(old)
+    torch.distributed.barrier()
+    return whole
+
+
+def load_checkpoint(engine: Engine, checkpoint: Path) -> int:
+    """Restores weights, optimizer, schedule and random state; returns the step reached."""
+    loaded, _ = engine.deepspeed.load_checkpoint(str(checkpoint), tag="engine")
+    if loaded is None:
+        raise RuntimeError(f"{checkpoint} holds no engine state for this ZeRO stage and number of ranks.")
+    rng = checkpoint / "rng" / f"rank{torch.distributed.get_rank()}.pt"
+    if rng.is_file():
+        _set_random_state(torch.load(rng, weights_only=False))
+    return step_of(checkpoint)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(json.loads((checkpoint / MANIFEST).read_text())["step"])
+
+
+def whole_checkpoints(output_dir: str | Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    folder = Path(output_dir) / "checkpoints"
+    found = [path for path in folder.glob("step-*") if path.suffix != ".partial" and is_whole(path)]
+    return sorted(found, key=step_of)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file the manifest lists is there with its size."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all(
+        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size
+        for name, size in files.items()
+    )
+
+
+def newest_checkpoint(output_dir: str | Path) -> tuple[Path | None, list[Path]]:
+    """The newest whole checkpoint, and the interrupted ones beside it."""
+    folder = Path(output_dir) / "checkpoints"
+    whole = whole_checkpoints(output_dir)
+    broken = sorted(path for path in folder.glob("step-*") if path not in whole)
+    return (whole[-1] if whole else None), broken
+
+
+def _point_latest(output_dir: Path, checkpoint: Path) -> None:
+    link = output_dir / "latest.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(checkpoint.relative_to(output_dir))
+    os.replace(link, output_dir / "latest")
+
+
+def _random_state() -> dict[str, Any]:
+    state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    np.random.set_state(state["numpy"])
+    random.setstate(state["python"])
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])

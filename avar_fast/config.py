@@ -1,0 +1,246 @@
+"""The recipe: every setting of a run, as frozen dataclasses read from YAML and ``section.key=value``."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    path: str
+    """Folder or hub name that ``from_pretrained`` loads: model, tokenizer, image processor."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of weights and activations; bfloat16 keeps float32 master weights in the optimizer."""
+    gradient_checkpointing: bool = False
+    """Recompute layers in the backward pass (non-reentrant)."""
+    freeze_vision: bool = False
+    """Train the language model only."""
+    liger: bool = True
+    """Fused RMSNorm, SwiGLU and rotary embedding on a GPU; on CPU the plain modules run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    path: str
+    """A .jsonl or .json file, a parquet file or folder, or a hub name."""
+    split: str = "train"
+    """Split of a hub data set."""
+    limit: int | None = None
+    """Take only the first rows."""
+    system_prompt: str | None = "You are a helpful assistant."
+    """System turn for rows that have none; null adds none, and then no VAS can be computed."""
+    max_length: int = 8192
+    """Tokens in a sample, prompt and target; a longer row is an error that names it."""
+    cache_gib: float = 2.0
+    """Encoded samples kept in memory across epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    lr: float = 1e-5
+    """Peak learning rate of AdamW; AVAR's released recipe has 1e-5 for SFT, the paper 1e-6 for GRPO."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Cosine falls to a tenth of the peak."""
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    output_dir: str
+    """Checkpoints, log and the resolved recipe."""
+    steps: int
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Samples (sft) or prompts (grpo) per optimizer step over all ranks."""
+    micro_batch_size: int = 1
+    """Samples per forward on one rank; for grpo, responses."""
+    seed: int = 0
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage."""
+    save_every: int | None = None
+    """Steps between checkpoints; the end is always saved."""
+    keep_last: int = 2
+    """Older checkpoints are deleted."""
+    log_every: int = 1
+    """Steps between JSONL lines."""
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Besides the JSONL log, which is always written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgtoConfig:
+    enabled: bool = False
+    alpha: float = 0.15
+    """Weight of the term that raises attention on image keys; the paper's value."""
+    beta: float = 0.15
+    """Weight of the term that lowers attention on system keys; the paper's value."""
+    eps: float = 1e-6
+    queries: Literal["user", "prompt", "response", "all"] = "user"
+    """Which rows count: user text, user turn with image tokens, response, or all."""
+    layers: tuple[int, ...] | None = None
+    """Text layers; null for all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoConfig:
+    group_size: int = 8
+    """Completions per prompt."""
+    max_new_tokens: int = 2048
+    temperature: float = 1.0
+    """Of sampling and of the log-probabilities alike."""
+    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl_coef: float = 0.0
+    """Weight of the k3 KL to the starting model; 0, as in AVAR, needs no reference copy."""
+    updates_per_rollout: int = 1
+    """Optimizer steps on each set of completions."""
+    prompts_per_generation: int = 8
+    """Prompts that are sampled from together on one rank."""
+    visual_weight: float = 0.3
+    """Weight of VARS; 0 turns it off."""
+    visual_form: Literal["ratio", "log_ratio", "share"] = "ratio"
+    visual_clip: float | None = None
+    """Upper bound of VARS; none in the paper."""
+    format_weight: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    stage: Literal["sft", "grpo"]
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    agto: AgtoConfig = field(default_factory=AgtoConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+
+    def __post_init__(self) -> None:
+        positive = {
+            "train.steps": self.train.steps,
+            "train.batch_size": self.train.batch_size,
+            "train.micro_batch_size": self.train.micro_batch_size,
+            "train.keep_last": self.train.keep_last,
+            "train.log_every": self.train.log_every,
+            "data.max_length": self.data.max_length,
+            "optim.lr": self.optim.lr,
+            "grpo.max_new_tokens": self.grpo.max_new_tokens,
+            "grpo.temperature": self.grpo.temperature,
+            "grpo.updates_per_rollout": self.grpo.updates_per_rollout,
+            "grpo.prompts_per_generation": self.grpo.prompts_per_generation,
+        }
+        for name, value in positive.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be positive; got {value}.")
+        if self.grpo.group_size < 2:
+            raise ValueError(f"grpo.group_size must be at least 2; got {self.grpo.group_size}.")
+        if self.agto.enabled and self.stage != "sft":
+            raise ValueError("agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false.")
+        if self.stage == "grpo" and self.train.zero_stage == 3:
+            raise ValueError("train.zero_stage must be 0, 1 or 2 in stage grpo, whose generation needs whole weights; got 3.")
+        sees_system = self.data.system_prompt is not None
+        needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight > 0)
+        if needs_system and not sees_system:
+            raise ValueError(
+                "data.system_prompt must be set where AGTO or VARS is on, they compare image with system "
+                "attention; got null. Give a text, or set agto.enabled=false and grpo.visual_weight=0."
+            )
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Reads a YAML recipe and applies ``section.key=value`` overrides (values are YAML).
+
+    Raises:
+        ValueError: unknown key (the nearest is named), missing key, or a value of the wrong type.
+        FileNotFoundError: no such recipe.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"recipe must be an existing YAML file; {path} is not.")
+    tree = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} must hold a mapping of sections; got {type(tree).__name__}.")
+    for override in overrides or []:
+        key, sign, value = override.partition("=")
+        if not sign:
+            raise ValueError(f"override must read section.key=value; got {override!r}.")
+        *sections, last = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"override {key!r} names a key inside {section!r}, which is no section.")
+        node[last] = yaml.safe_load(value)
+    return _build(Recipe, tree, "")
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that ``load_recipe`` reads back to the same recipe."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    return yaml.safe_dump(plain(dataclasses.asdict(recipe)), sort_keys=False)
+
+
+def _build(kind: type, tree: dict, prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    for key in tree:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
+            raise ValueError(f"unknown key {prefix}{key}; did you mean {prefix}{near}? Known: {', '.join(names)}.")
+    values = {}
+    for item in dataclasses.fields(kind):
+        name, hint = prefix + item.name, hints[item.name]
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if item.name not in tree:
+            if required:
+                raise ValueError(f"{name} must be given; the recipe lacks it.")
+            continue
+        value = tree[item.name]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} must be a section; got {value!r}.")
+            values[item.name] = _build(typing.cast(type, hint), value, f"{name}.")
+        else:
+            values[item.name] = _convert(value, hint, name)
+    return kind(**values)
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(value, next(a for a in arguments if a is not type(None)), name)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool):
+            raise ValueError(f"{name} must be one of {', '.join(map(str, arguments))}; got {value!r}.")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or (Ellipsis not in arguments and len(value) != len(arguments)):
+            raise ValueError(f"{name} must be a list{'' if Ellipsis in arguments else f' of {len(arguments)}'}; got {value!r}.")
+        return tuple(_convert(v, arguments[0], f"{name}[{i}]") for i, v in enumerate(value))
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{name} must be a number; got {value!r}.") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{name} must be of type {hint.__name__}; got {value!r}.")
+    return value

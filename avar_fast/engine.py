@@ -1,0 +1,143 @@
+"""The DeepSpeed engine of a run: its JSON is generated from the recipe, nothing is written by hand."""
+
+import math
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import Recipe
+
+
+def init_distributed() -> tuple[int, int, torch.device]:
+    """Joins the process group torchrun describes, or makes one of a single process.
+
+    Returns:
+        rank, world size and this process's device.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to guess
+    import deepspeed
+
+    for name, value in (
+        ("RANK", "0"),
+        ("LOCAL_RANK", "0"),
+        ("WORLD_SIZE", "1"),
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", "0"),
+    ):
+        os.environ.setdefault(name, value)
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        device, backend = torch.device("cuda", local_rank), "nccl"
+    else:
+        device, backend = torch.device("cpu"), "gloo"
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    return torch.distributed.get_rank(), torch.distributed.get_world_size(), device
+
+
+def deepspeed_config(recipe: Recipe, micro_steps: int) -> dict[str, Any]:
+    """DeepSpeed's JSON for a recipe.
+
+    Args:
+        micro_steps: forwards per optimizer step on each rank.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": recipe.train.micro_batch_size,
+        "gradient_accumulation_steps": micro_steps,
+        "gradient_clipping": recipe.optim.max_grad_norm,
+        "bf16": {"enabled": recipe.model.dtype == "bfloat16", "check_grad_overflow": False},
+        "zero_optimization": {
+            "stage": recipe.train.zero_stage,
+            "stage3_gather_16bit_weights_on_model_save": recipe.train.zero_stage == 3,
+        },
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31 - 1,
+    }
+
+
+class Engine:
+    """One model under training: forward, backward with a global divisor, optimizer step.
+
+    Args:
+        model: on its device, attached.
+        recipe: the run.
+        micro_steps: forwards per optimizer step on each rank.
+        num_steps: optimizer steps of the whole run, for the schedule.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, micro_steps: int, num_steps: int) -> None:
+        import deepspeed
+
+        optim = recipe.optim
+        optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=optim.lr,
+            betas=optim.betas,
+            weight_decay=optim.weight_decay,
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(step, num_steps, optim.warmup_steps, optim.schedule)
+        )
+        self.recipe, self.micro_steps = recipe, micro_steps
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            lr_scheduler=schedule,  # pyright: ignore[reportArgumentType]
+            config=deepspeed_config(recipe, micro_steps),
+        )
+        self.module: nn.Module = self.deepspeed.module
+        self.device = next(model.parameters()).device
+        self.world_size = torch.distributed.get_world_size()
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self.deepspeed(**inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulates the gradient of one micro-batch's share of the step's loss.
+
+        ``loss`` is already divided by the step's global count (tokens, samples); DeepSpeed divides by
+        micro-steps and ranks once more, which is undone here. So the step's gradient is that of the sum
+        over micro-batches and ranks, whatever their number.
+        """
+        self.deepspeed.backward(loss * (self.micro_steps * self.world_size))
+
+    def micro_step(self) -> float | None:
+        """Ends a micro-batch; after the last of a step the optimizer moves.
+
+        Returns:
+            The gradient norm before clipping where the optimizer moved, else None.
+        """
+        moved = self.deepspeed.is_gradient_accumulation_boundary()
+        norm = None
+        if moved and self.recipe.train.zero_stage == 0:  # DeepSpeed reports none at stage 0
+            grads = [p.grad for p in self.module.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(grads).item()
+        self.deepspeed.step()
+        if not moved:
+            return None
+        reported = self.deepspeed.get_global_grad_norm()
+        return norm if reported is None else float(reported)
+
+    @property
+    def lr(self) -> float:
+        return self.deepspeed.get_lr()[0]
+
+    def sum_over_ranks(self, *values: Tensor | float) -> list[float]:
+        """Each value summed over all ranks, in one collective."""
+        packed = torch.tensor([float(v) for v in values], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(packed)
+        return packed.tolist()
+
+
+def lr_factor(step: int, num_steps: int, warmup_steps: int, schedule: str) -> float:
+    """Learning rate over its peak at a step: linear warm-up, then constant or cosine to a tenth."""
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    if schedule == "constant":
+        return 1.0
+    progress = min((step - warmup_steps) / max(num_steps - warmup_steps, 1), 1.0)
+    return 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * progress))

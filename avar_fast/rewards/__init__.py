@@ -1,0 +1,5 @@
+"""Rewards: answer checking and format."""
+
+from .answers import extract_answer, has_format, is_correct
+
+__all__ = ["extract_answer", "has_format", "is_correct"]

@@ -1,0 +1,5 @@
+"""Generation engines."""
+
+from .generate import Rollouts, generate
+
+__all__ = ["Rollouts", "generate"]

@@ -1,0 +1,1 @@
+"""The training stages: one file each for what happens in a step."""

@@ -1,0 +1,169 @@
+"""Stage grpo: sample a group per prompt, reward accuracy, looking and format, and update.
+
+One pass without gradient over prompts and completions gives the log-probabilities under the sampling
+policy and, from the same attention, the masses of VARS: the visual reward costs no extra forward.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attention import record_attention
+from ..data import IGNORE, Batch, Sample
+from ..objectives import (
+    group_advantages,
+    informative_groups,
+    policy_loss,
+    total_reward,
+    visual_reward,
+)
+from ..rewards import has_format, is_correct
+from ..rollout import generate
+from .forward import label_log_probs
+from .setup import Run
+
+
+@dataclass
+class _Group:
+    """The completions of one step on this rank, in micro-batches."""
+
+    batches: list[Batch]
+    old_log_probs: list[Tensor]
+    ref_log_probs: list[Tensor | None]
+    advantages: list[Tensor]
+
+
+def run_grpo(run: Run, reference: torch.nn.Module | None) -> None:
+    """Trains from ``run.first_step`` on; ``reference`` is the frozen start for the KL term."""
+    for step in range(run.first_step, run.recipe.train.steps):
+        started = time.perf_counter()
+        group, metrics = _collect(run, step, reference)
+        for _ in range(run.recipe.grpo.updates_per_rollout):
+            metrics |= _update(run, group, step)
+        metrics["step_seconds"] = time.perf_counter() - started
+        run.end_step(step + 1, metrics, shown=("reward", "accuracy", "visual_reward"))
+
+
+def _collect(
+    run: Run, step: int, reference: torch.nn.Module | None
+) -> tuple[_Group, dict[str, float]]:
+    """Completions, rewards and advantages of one step."""
+    grpo, size = run.recipe.grpo, run.recipe.train.micro_batch_size
+    started = time.perf_counter()
+    responses = _sample(run, run.stream.samples(step))
+    generation_seconds = time.perf_counter() - started
+    texts = run.tokenizer.batch_decode([r.target_ids[:-1] for r in responses])
+    for response in responses:
+        if response.row.answer is None:
+            raise ValueError(f"{response.row.where}: stage grpo needs an answer to check against; got none.")
+    correct = torch.tensor([is_correct(t, str(r.row.answer)) for t, r in zip(texts, responses, strict=True)])
+    well_formed = torch.tensor([has_format(text) for text in texts])
+
+    group = _Group([], [], [], [])
+    visual = []
+    for i in range(0, len(responses), size):
+        batch = run.collate(responses[i : i + size])
+        old, seen = _score(run, batch, correct[i : i + size])
+        group.batches.append(batch)
+        group.old_log_probs.append(old)
+        group.ref_log_probs.append(None if reference is None else _log_probs(run, reference, batch)[0])
+        visual.append(seen)
+    rewards = total_reward(
+        correct.float(), torch.cat(visual).cpu(), well_formed.float(), grpo.visual_weight, grpo.format_weight
+    )
+    advantages = group_advantages(rewards, grpo.group_size, scale_by_std=grpo.loss != "dr_grpo")
+    group.advantages = list(advantages.to(run.engine.device).split(size))
+
+    informative = informative_groups(rewards, grpo.group_size).float().sum()
+    lengths = sum(len(r.target_ids) for r in responses)
+    names = ("reward", "accuracy", "format", "visual_reward", "completion_tokens")
+    values = (rewards.sum(), correct.sum(), well_formed.sum(), torch.cat(visual).sum(), lengths)
+    *summed, num_informative, num_responses = run.engine.sum_over_ranks(*values, informative, len(responses))
+    metrics = {name: value / num_responses for name, value in zip(names, summed, strict=True)}
+    metrics["informative_groups"] = num_informative * grpo.group_size / num_responses
+    metrics["generation_seconds"] = generation_seconds
+    return group, metrics
+
+
+def _sample(run: Run, prompts: list[Sample]) -> list[Sample]:
+    """Completions as samples whose target is what the policy said."""
+    grpo, at_once = run.recipe.grpo, run.recipe.grpo.prompts_per_generation
+    responses = []
+    for i in range(0, len(prompts), at_once):
+        some = prompts[i : i + at_once]
+        rollouts = generate(
+            run.engine.module,
+            run.collate(some, with_target=False).inputs,
+            num_samples=grpo.group_size,
+            max_new_tokens=grpo.max_new_tokens,
+            temperature=grpo.temperature,
+            eos_id=run.tokens.turn_end,
+            pad_id=run.tokenizer.pad_token_id,
+            banned_ids=run.tokens.visual,
+        )
+        for j, (ids, mask) in enumerate(
+            zip(rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu(), strict=True)
+        ):
+            responses.append(dataclasses.replace(some[j // grpo.group_size], target_ids=ids[mask]))
+    return responses
+
+
+def _log_probs(run: Run, model: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
+    """Log-probabilities under the distribution that sampling drew from, and their mask."""
+    return label_log_probs(model, batch, run.recipe.grpo.temperature, run.tokens.visual)
+
+
+@torch.no_grad()
+def _score(run: Run, batch: Batch, correct: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities under the sampling policy, and VARS, from one forward."""
+    grpo = run.recipe.grpo
+    with record_attention(run.engine.module) as recording:
+        log_probs, _ = _log_probs(run, run.engine.module, batch)
+    if grpo.visual_weight == 0:
+        return log_probs, torch.zeros(len(correct), device=log_probs.device)
+    reward = visual_reward(
+        recording.mass, batch.labels != IGNORE, correct, grpo.visual_form, clip=grpo.visual_clip
+    )
+    return log_probs, reward
+
+
+def _update(run: Run, group: _Group, step: int) -> dict[str, float]:
+    """One optimizer step on the collected completions."""
+    grpo = run.recipe.grpo
+    num_tokens, num_responses = run.engine.sum_over_ranks(
+        sum((batch.labels != IGNORE).sum() for batch in group.batches),
+        sum(len(batch.labels) for batch in group.batches),
+    )
+    normalizer = num_tokens if grpo.loss in ("dapo", "cispo") else num_responses
+    totals = torch.zeros(4, dtype=torch.float64)
+    norm = None
+    for i, batch in enumerate(group.batches):
+        log_probs, mask = _log_probs(run, run.engine, batch)
+        loss, stats = policy_loss(
+            log_probs,
+            group.old_log_probs[i],
+            group.advantages[i],
+            mask,
+            grpo.loss,
+            grpo.clip_low,
+            grpo.clip_high,
+            ref_log_probs=group.ref_log_probs[i],
+            kl_coef=grpo.kl_coef,
+            max_tokens=grpo.max_new_tokens,
+            normalizer=normalizer,
+        )
+        run.engine.backward(loss)
+        share = len(log_probs) / num_responses
+        totals += torch.tensor([loss.item(), *(float(s) * share for s in stats)], dtype=torch.float64)
+        if i + 1 == len(group.batches):
+            summed = run.engine.sum_over_ranks(*totals)
+            run.require_finite(summed[0], step + 1)
+        norm = run.engine.micro_step()
+    loss_sum, clip_fraction, ratio, kl = summed  # pyright: ignore[reportPossiblyUnboundVariable]
+    return {"loss": loss_sum, "clip_fraction": clip_fraction, "ratio": ratio, "kl": kl,
+            "grad_norm": norm or 0.0, "lr": run.engine.lr}  # fmt: skip

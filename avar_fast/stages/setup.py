@@ -1,0 +1,144 @@
+"""What both stages need before their first step: model, data, engine, and where to go on from."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import checkpoint
+from ..attention import SpecialTokens, attach
+from ..config import Recipe
+from ..data import Batch, Encoder, Sample, SampleStream, collate, load_rows
+from ..engine import Engine, init_distributed
+from ..models import family_of
+from ..models.load import load
+from ..tracking import Tracker
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss became NaN or infinite; the message names the step and the last good checkpoint."""
+
+
+@dataclass
+class Run:
+    """A prepared run."""
+
+    recipe: Recipe
+    engine: Engine
+    stream: SampleStream
+    tracker: Tracker
+    tokenizer: Any
+    image_processor: Any
+    tokens: SpecialTokens
+    first_step: int
+
+    def collate(self, samples: list[Sample], with_target: bool = True) -> Batch:
+        batch = collate(samples, self.tokenizer.pad_token_id, self.tokens.visual, with_target)
+        return batch.to(self.engine.device)
+
+    def require_finite(self, loss: float, step: int) -> None:
+        """Stops the run, on every rank alike, before a bad loss reaches the weights."""
+        if math.isfinite(loss):
+            return
+        last, _ = checkpoint.newest_checkpoint(self.recipe.train.output_dir)
+        raise TrainingDivergedError(
+            f"loss is {loss} at step {step}; the weights were not updated with it. Last good checkpoint: "
+            f"{last or 'none yet'}. Lower optim.lr or optim.max_grad_norm, or check the rows of this step."
+        )
+
+    def end_step(self, step: int, metrics: dict[str, float], shown: tuple[str, ...]) -> None:
+        """Logs the step (counted from 1) and saves where the recipe says so."""
+        self.tracker.log(step, metrics, shown)
+        train = self.recipe.train
+        if step == train.steps or (train.save_every and step % train.save_every == 0):
+            self.save(step)
+
+    def save(self, step: int) -> Path:
+        path = checkpoint.save_checkpoint(
+            self.engine, step, self.recipe, self.tokenizer, self.image_processor
+        )
+        self.tracker.say(f"saved {path}")
+        return path
+
+
+def prepare(recipe: Recipe, resume: bool) -> Run:
+    """Builds everything a stage needs.
+
+    Raises:
+        ValueError: the output folder already holds checkpoints and resume is off, or batch sizes that
+            do not divide.
+    """
+    rank, world_size, device = init_distributed()
+    torch.manual_seed(recipe.train.seed + rank)
+    last = _where_to_start(recipe, resume, rank)
+    loaded = _load_model(recipe, device)
+    attach(loaded.model, loaded.tokenizer)
+    rows = load_rows(recipe.data.path, recipe.data.split, recipe.data.limit)
+    encoder = Encoder(
+        loaded.tokenizer, loaded.image_processor, recipe.data.system_prompt, recipe.data.max_length
+    )
+    stream = SampleStream(
+        rows,
+        encoder,
+        recipe.train.batch_size,
+        recipe.train.seed,
+        rank,
+        world_size,
+        cache_bytes=int(recipe.data.cache_gib * 2**30),
+    )
+    engine = Engine(loaded.model, recipe, *_steps(recipe, world_size))
+    first_step = checkpoint.load_checkpoint(engine, last) if last else 0
+    tracker = Tracker(recipe, rank, first_step)
+    tokens = SpecialTokens.from_processor(loaded.tokenizer)
+    return Run(
+        recipe, engine, stream, tracker, loaded.tokenizer, loaded.image_processor, tokens, first_step
+    )
+
+
+def _where_to_start(recipe: Recipe, resume: bool, rank: int) -> Path | None:
+    last, broken = checkpoint.newest_checkpoint(recipe.train.output_dir)
+    if rank == 0 and resume:
+        for path in broken:
+            print(f"ignored {path}: interrupted while it was written")
+        print(f"resuming from {last}" if last else "nothing to resume from; starting at step 0", flush=True)
+    if not resume and (last or broken):
+        raise ValueError(
+            f"train.output_dir must be a new folder; {recipe.train.output_dir} already holds checkpoints. "
+            "Add --resume to go on from the newest, or choose another folder."
+        )
+    return last
+
+
+def _load_model(recipe: Recipe, device: torch.device) -> Any:
+    liger = recipe.model.liger and device.type == "cuda"
+    if liger:
+        from ..models import qwen2_5_vl
+
+        qwen2_5_vl.apply_liger()
+    loaded = load(recipe.model.path, getattr(torch, recipe.model.dtype), device)
+    family = family_of(loaded.model)
+    if liger:
+        family.check_liger(loaded.model)
+    if recipe.model.freeze_vision:
+        family.vision_tower(loaded.model).requires_grad_(False)
+    if recipe.model.gradient_checkpointing:
+        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    loaded.model.train()
+    return loaded
+
+
+def _steps(recipe: Recipe, world_size: int) -> tuple[int, int]:
+    """Micro-batches per optimizer step on a rank, and optimizer steps of the run."""
+    train = recipe.train
+    per_rank = train.batch_size // world_size
+    if recipe.stage == "grpo":
+        responses = per_rank * recipe.grpo.group_size
+        return math.ceil(responses / train.micro_batch_size), train.steps * recipe.grpo.updates_per_rollout
+    if per_rank % train.micro_batch_size:
+        raise ValueError(
+            f"train.batch_size must be a multiple of train.micro_batch_size times the {world_size} ranks; got "
+            f"{train.batch_size} and {train.micro_batch_size}."
+        )
+    return per_rank // train.micro_batch_size, train.steps

@@ -1,0 +1,81 @@
+"""Trains from a recipe: ``torchrun --nproc_per_node N -m avar_fast.train RECIPE.yaml [section.key=value ...]``."""
+
+import argparse
+import os
+import sys
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import logging as transformers_logging
+
+from .config import Recipe, dump_recipe, load_recipe
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the command line and runs the recipe's stage."""
+    parser = argparse.ArgumentParser(prog="avar_fast.train", description=__doc__)
+    parser.add_argument("recipe", help="YAML recipe")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, values in YAML")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the memory plan")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
+    options = parser.parse_args(arguments)
+    try:
+        recipe = load_recipe(options.recipe, options.overrides)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    if options.dry_run:
+        print(dump_recipe(recipe))
+        print(memory_plan(recipe, int(os.environ.get("WORLD_SIZE", "1"))))
+        return
+    train(recipe, options.resume)
+
+
+def train(recipe: Recipe, resume: bool = False) -> None:
+    """Runs a recipe in this process, one of those that torchrun started (or alone)."""
+    from .stages.grpo import run_grpo
+    from .stages.setup import prepare
+    from .stages.sft import run_sft
+
+    transformers_logging.disable_progress_bar()  # one bar is enough: the run's own
+    run = prepare(recipe, resume)
+    try:
+        if recipe.stage == "sft":
+            run_sft(run)
+        else:
+            run_grpo(run, _reference(recipe, run) if recipe.grpo.kl_coef > 0 else None)
+    finally:
+        run.tracker.close()
+        torch.distributed.destroy_process_group()
+
+
+def _reference(recipe: Recipe, run) -> torch.nn.Module:
+    """The frozen starting model of the KL term."""
+    from .models.load import load
+
+    loaded = load(recipe.model.path, getattr(torch, recipe.model.dtype), run.engine.device)
+    return loaded.model.requires_grad_(False).eval()
+
+
+def memory_plan(recipe: Recipe, world_size: int) -> str:
+    """Bytes per rank of weights, gradients and AdamW's states under the recipe's ZeRO stage.
+
+    Activations are not counted: they depend on the rows.
+    """
+    config = AutoConfig.from_pretrained(recipe.model.path)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    num_params = sum(p.numel() for p in model.parameters())
+    width = 2 if recipe.model.dtype == "bfloat16" else 4
+    stage = recipe.train.zero_stage
+    weights = num_params * width / (world_size if stage >= 3 else 1)
+    grads = num_params * width / (world_size if stage >= 2 else 1)
+    states = num_params * (8 if width == 4 else 12) / (world_size if stage >= 1 else 1)
+    lines = [f"memory plan per rank, {num_params / 1e6:.2f} M parameters, ZeRO-{stage}, {world_size} ranks:"]
+    for name, size in (("weights", weights), ("gradients", grads), ("optimizer", states)):
+        lines.append(f"  {name:<10} {size / 2**30:8.3f} GiB")
+    lines.append(f"  {'sum':<10} {(weights + grads + states) / 2**30:8.3f} GiB, activations not counted")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
