@@ -44,7 +44,10 @@ class Attachment:
         self.intervention: _Intervention | None = None
         # Token ids behind every live KV cache: key types of cached keys are derived from them again.
         self._history: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
-        self.hook = model.register_forward_pre_hook(self._enter, with_kwargs=True)
+        self.hooks = (
+            model.register_forward_pre_hook(self._enter, with_kwargs=True),
+            model.register_forward_hook(self._leave, with_kwargs=True),
+        )
 
     def _enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         input_ids = args[0] if args else kwargs.get("input_ids")
@@ -56,7 +59,7 @@ class Attachment:
         ids = self._with_cached(input_ids, kwargs.get("past_key_values"))
         mask = _padding_mask(kwargs.get("attention_mask"), ids)
         _refuse_hidden_packing(kwargs, mask)
-        call = AttnCall(key_types(ids, mask, tokens=self.tokens), torch.is_grad_enabled())
+        call = AttnCall(ids, key_types(ids, mask, tokens=self.tokens), torch.is_grad_enabled())
         if self.recording is not None:
             call.mass = self.recording.mass = {}
             call.record_layers = self.record_layers
@@ -65,6 +68,12 @@ class Attachment:
             call.type_scale = torch.tensor(self.intervention.scale, device=ids.device)
             call.intervene_layers = self.intervention.layers
         return args, kwargs | {CALL_ARGUMENT: call}
+
+    def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        """Remembers the tokens behind the cache that comes out, which the model itself may have made."""
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None:
+            self._history[cache] = kwargs[CALL_ARGUMENT].token_ids
 
     def _with_cached(self, input_ids: Tensor, cache: Any) -> Tensor:
         """(B, cached + new) ids. A cache repeated n-fold for sampling repeats its ids the same way."""
@@ -81,7 +90,6 @@ class Attachment:
                 )
             ids = ids[:, :cached].repeat_interleave(input_ids.shape[0] // ids.shape[0], dim=0)
             input_ids = torch.cat([ids, input_ids], dim=1)
-        self._history[cache] = input_ids
         return input_ids
 
 
@@ -112,7 +120,8 @@ def detach(model: nn.Module) -> None:
     """Undoes ``attach``; a model that is not attached is left alone."""
     attachment = _attached.pop(model, None)
     if attachment is not None:
-        attachment.hook.remove()
+        for hook in attachment.hooks:
+            hook.remove()
 
 
 def attachment_of(model: nn.Module) -> Attachment:

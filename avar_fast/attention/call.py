@@ -20,8 +20,10 @@ CALL_ARGUMENT = "avar_call"
 class AttnCall:
     """Key types of one forward, where to record masses, and which logits to change."""
 
+    token_ids: Tensor
+    """(B, Lk) of all keys, the cached ones included."""
     key_types: Tensor
-    """(B, Lk) int32 over all keys, the cached ones included."""
+    """(B, Lk) int32 of the same keys."""
     grad_enabled: bool
     """Whether gradients were on when the model was entered."""
     mass: dict[int, Tensor] | None = None

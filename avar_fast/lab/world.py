@@ -44,6 +44,9 @@ class WorldConfig:
     """Digits from top to bottom, 1 to 8."""
     cols: int = 2
     """Digits from left to right, 1 to 8."""
+    smaller: bool = False
+    """Draw each side from 1 up to `rows` or `cols` for every sample. Single digits teach reading
+    and grids teach where to look: a base model learns both several times sooner from the mixture."""
     style: str = "mixed"
     """"direct", "chain", or "mixed": either with probability one half."""
     shortcut: float = 0.0
@@ -99,7 +102,10 @@ def make_sample(config: WorldConfig, split: str, seed: int, index: int) -> Sampl
         raise ValueError(f"split must be one of {SPLITS}; got {split!r}. Use split='train'.")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     style = STYLES[rng.integers(2)] if config.style == "mixed" else config.style
-    digits = rng.integers(10, size=(config.rows, config.cols))
+    rows, cols = config.rows, config.cols
+    if config.smaller:
+        rows, cols = (int(rng.integers(1, side + 1)) for side in (rows, cols))
+    digits = rng.integers(10, size=(rows, cols))
     part = digit_part(split)
     pictures = np.array([[part.draw(int(value), rng) for value in row] for row in digits])
     line, addends = _choose_line(digits, rng)

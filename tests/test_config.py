@@ -1,0 +1,76 @@
+"""Recipes: strict keys and types, overrides, and a dump that reads back."""
+
+import pytest
+from avar_fast.config import dump_recipe, load_recipe
+
+TEXT = """
+stage: sft
+model: {path: some/model}
+data: {path: rows.jsonl}
+train: {output_dir: runs/x, steps: 10}
+optim: {lr: 1e-5}
+"""
+
+
+def recipe(tmp_path, *overrides, text=TEXT):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return load_recipe(path, list(overrides))
+
+
+def test_values_defaults_and_overrides(tmp_path):
+    got = recipe(tmp_path, "train.steps=20", "optim.betas=[0.9, 0.99]", "agto.layers=[1, 2]", "data.system_prompt=null")
+    assert (got.train.steps, got.optim.lr, got.optim.betas) == (20, 1e-5, (0.9, 0.99))
+    assert got.agto.layers == (1, 2)
+    assert got.data.system_prompt is None
+    assert got.grpo.visual_weight == 0.3
+
+
+def test_dump_reads_back_to_the_same_recipe(tmp_path):
+    got = recipe(tmp_path, "agto.layers=[0]", "agto.enabled=true")
+    path = tmp_path / "dumped.yaml"
+    path.write_text(dump_recipe(got))
+    assert load_recipe(path) == got
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.stpes=3", "unknown key train.stpes; did you mean train.steps"),
+        ("agot.alpha=3", "unknown key agot; did you mean agto"),
+        ("train.steps=many", "train.steps must be of type int; got 'many'"),
+        ("train.steps=0", "train.steps must be positive; got 0"),
+        ("train.zero_stage=4", "train.zero_stage must be one of 0, 1, 2, 3; got 4"),
+        ("optim.lr=fast", "optim.lr must be a number; got 'fast'"),
+        ("optim.betas=[0.9]", "optim.betas must be a list of 2"),
+        ("model=7", "model must be a section; got 7"),
+        ("train.steps", "override must read section.key=value"),
+        ("stage.sub=1", "names a key inside 'stage', which is no section"),
+        ("grpo.group_size=1", "grpo.group_size must be at least 2"),
+        ("agto={enabled: true, alpha: -1}", None),
+    ],
+)
+def test_bad_override_names_key_and_remedy(tmp_path, override, words):
+    if words is None:  # a negative weight is the user's experiment
+        assert recipe(tmp_path, override).agto.alpha == -1
+        return
+    with pytest.raises(ValueError, match=words):
+        recipe(tmp_path, override)
+
+
+def test_cross_field_checks(tmp_path):
+    with pytest.raises(ValueError, match="data.system_prompt must be set where AGTO or VARS is on"):
+        recipe(tmp_path, "agto.enabled=true", "data.system_prompt=null")
+    with pytest.raises(ValueError, match="agto.enabled works in stage sft"):
+        recipe(tmp_path, "agto.enabled=true", "stage=grpo")
+    with pytest.raises(ValueError, match="train.zero_stage must be 0, 1 or 2 in stage grpo"):
+        recipe(tmp_path, "train.zero_stage=3", "stage=grpo")
+
+
+def test_missing_parts_are_named(tmp_path):
+    with pytest.raises(ValueError, match="train must be given"):
+        recipe(tmp_path, text="stage: sft\nmodel: {path: x}\ndata: {path: y}\n")
+    with pytest.raises(ValueError, match="model.path must be given"):
+        recipe(tmp_path, text=TEXT.replace("path: some/model", "dtype: float32"))
+    with pytest.raises(FileNotFoundError, match=r"recipe must be an existing YAML file"):
+        load_recipe(tmp_path / "none.yaml")
