@@ -43,6 +43,9 @@ def generate(
         temperature: 0 for greedy.
         eos_id, pad_id: end of turn, padding.
         banned_ids: never sampled; image pads must be among them, for one would break the next forward.
+
+    Raises:
+        FloatingPointError: the model's logits are not finite.
     """
     family = family_of(model)
     was_training = model.training
@@ -52,7 +55,10 @@ def generate(
         per_token = ("input_ids", "attention_mask", "mm_token_type_ids")
         prefix = {name: x[:, :-1] if name in per_token else x for name, x in inputs.items()}
         family.set_rope_deltas(model, None)
-        cache = model(**prefix, use_cache=True, logits_to_keep=1).past_key_values
+        first = model(**prefix, use_cache=True, logits_to_keep=1)
+        if not torch.isfinite(first.logits).all():
+            raise FloatingPointError("the model gives logits that are not finite; nothing can be sampled.")
+        cache = first.past_key_values
         deltas = family.get_rope_deltas(model)
         if num_samples > 1:
             cache.batch_repeat_interleave(num_samples)

@@ -5,6 +5,7 @@ policy and, from the same attention, the masses of VARS: the visual reward costs
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +56,11 @@ def _collect(
     """Completions, rewards and advantages of one step."""
     grpo, size = run.recipe.grpo, run.recipe.train.micro_batch_size
     started = time.perf_counter()
-    responses = _sample(run, run.stream.samples(step))
+    try:
+        responses = _sample(run, run.stream.samples(step))
+    except FloatingPointError:
+        run.require_finite(math.nan, step + 1, "a logit of the sampling policy")
+        raise
     generation_seconds = time.perf_counter() - started
     texts = run.tokenizer.batch_decode([r.target_ids[:-1] for r in responses])
     for response in responses:
@@ -164,6 +169,7 @@ def _update(run: Run, group: _Group, step: int) -> dict[str, float]:
             summed = run.engine.sum_over_ranks(*totals)
             run.require_finite(summed[0], step + 1)
         norm = run.engine.micro_step()
+    run.require_finite(norm, step + 1, "gradient norm")  # pyright: ignore[reportArgumentType]
     loss_sum, clip_fraction, ratio, kl = summed  # pyright: ignore[reportPossiblyUnboundVariable]
     return {"loss": loss_sum, "clip_fraction": clip_fraction, "ratio": ratio, "kl": kl,
-            "grad_norm": norm or 0.0, "lr": run.engine.lr}  # fmt: skip
+            "grad_norm": norm, "lr": run.engine.lr}  # fmt: skip

@@ -18,7 +18,7 @@ from ..tracking import Tracker
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite; the message names the step and the last good checkpoint."""
+    """A loss or gradient became NaN or infinite; the message names step and last good checkpoint."""
 
 
 @dataclass
@@ -38,13 +38,13 @@ class Run:
         batch = collate(samples, self.tokenizer.pad_token_id, self.tokens.visual, with_target)
         return batch.to(self.engine.device)
 
-    def require_finite(self, loss: float, step: int) -> None:
-        """Stops the run, on every rank alike, before a bad loss reaches the weights."""
-        if math.isfinite(loss):
+    def require_finite(self, value: float, step: int, what: str = "loss") -> None:
+        """Stops the run, before anything made from a bad value is saved."""
+        if math.isfinite(value):
             return
         last, _ = checkpoint.newest_checkpoint(self.recipe.train.output_dir)
         raise TrainingDivergedError(
-            f"loss is {loss} at step {step}; the weights were not updated with it. Last good checkpoint: "
+            f"{what} is {value} at step {step}; nothing was saved after it. Last good checkpoint: "
             f"{last or 'none yet'}. Lower optim.lr or optim.max_grad_norm, or check the rows of this step."
         )
 

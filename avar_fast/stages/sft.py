@@ -49,6 +49,7 @@ def _step(run: Run, step: int) -> dict[str, float]:
             summed = run.engine.sum_over_ranks(*totals)
             run.require_finite(summed[0], step + 1)
         norm = run.engine.micro_step()
+    run.require_finite(norm, step + 1, "gradient norm")  # pyright: ignore[reportArgumentType]
     lm, enhance, suppress, guided = summed[1:5]  # pyright: ignore[reportPossiblyUnboundVariable]
     metrics = {"loss": summed[0], "lm_loss": lm, "lr": run.engine.lr, "grad_norm": norm, "tokens": num_tokens}
     if run.recipe.agto.enabled:
@@ -87,7 +88,8 @@ def _losses(
         )
         loss = loss + extra
         sums = [parts.enhance * parts.num_samples, parts.suppress * parts.num_samples, parts.num_samples]
-    scores = _scores(recording.mass, types, queries)
+    finite = bool(torch.isfinite(loss))  # of a loss that stops the run there is nothing to score
+    scores = _scores(recording.mass, types, queries) if finite else [0.0] * len(FORMS)
     return loss, torch.tensor([float(x) for x in (loss.detach(), lm_loss.detach(), *sums, *scores)], dtype=torch.float64)
 
 
