@@ -50,7 +50,7 @@ def train(recipe: Recipe, resume: bool = False) -> None:
 
 def _reference(recipe: Recipe, run) -> torch.nn.Module:
     """The frozen starting model of the KL term."""
-    from .models.load import load
+    from .loading import load
 
     loaded = load(recipe.model.path, getattr(torch, recipe.model.dtype), run.engine.device)
     return loaded.model.requires_grad_(False).eval()

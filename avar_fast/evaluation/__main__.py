@@ -10,7 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
 from ..data import load_rows
-from ..models.load import load
+from ..loading import load
 from .evaluate import evaluate
 
 

@@ -13,7 +13,7 @@ from ..config import Recipe
 from ..data import Batch, Encoder, Sample, SampleStream, collate, load_rows
 from ..engine import Engine, init_distributed
 from ..models import family_of
-from ..models.load import load
+from ..loading import load
 from ..tracking import Tracker
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from ..attention import ATTN_NAME
-from . import families
+from .attention import ATTN_NAME
+from .models import families
 
 
 @dataclass(frozen=True)

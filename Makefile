@@ -1,0 +1,38 @@
+# make demo and make test need Python 3.11 or newer with pip and a C++ compiler; .venv is made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := train,lab,report,dev
+
+.PHONY: install demo test test-gpu bench lint clean
+
+install: $(VENV)/.installed
+
+# torch goes first, at its exact version: a machine without a GPU then keeps the CPU build it was given,
+# where a later package's open range would replace it by the newest CUDA build.
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+demo: install
+	$(BIN)/python -m avar_fast.lab.demo --out runs/demo
+
+test: install
+	$(BIN)/python -m pytest tests
+
+test-gpu: install
+	$(BIN)/python -m pytest tests -m gpu
+
+bench: install
+	$(BIN)/python -m pytest bench
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache

@@ -1,0 +1,172 @@
+"""Compiles a kernel variant for a chip without having one, and reads back what it uses.
+
+    python -m avar_kernels.triton_backend.aot sm90 bfloat16 128 128 [--plain] [--causal]
+
+prints registers, spilled bytes and shared memory of the four kernels. Needs ``TRITON_INTERPRET`` unset.
+"""
+
+import argparse
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .blocks import plan_kernel
+from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
+from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
+from .kernel_forward import visual_attn_fwd_kernel
+from .tiles import KINDS, PLAN_CHUNK_KEYS
+from .variants import Variant
+
+KERNELS = {
+    "forward": visual_attn_fwd_kernel,
+    "dq": visual_attn_bwd_dq_kernel,
+    "dkdv": visual_attn_bwd_dkdv_kernel,
+    "stats": visual_attn_bwd_stats_kernel,
+}
+TARGETS = {
+    "sm80": GPUTarget("cuda", 80, 32),
+    "sm86": GPUTarget("cuda", 86, 32),
+    "sm90": GPUTarget("cuda", 90, 32),
+    "sm100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+# What one program may use, in bytes.
+SHARED_LIMIT_BYTES = {
+    "sm80": 163 * 1024,
+    "sm86": 99 * 1024,
+    "sm90": 227 * 1024,
+    "sm100": 227 * 1024,
+    "gfx942": 64 * 1024,
+}
+ELEMENT = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+FLOAT32_POINTERS = ("mass_ptr", "lse_ptr", "dmass_ptr", "dlse_ptr", "stats_ptr", "bias_ptr", "scale_ptr",
+                    "dbias_ptr", "dscale_ptr")  # fmt: skip
+INT32_POINTERS = ("types_ptr", "plan_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel uses; registers are per thread (VGPRs on AMD)."""
+
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+
+
+def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
+    """Compiles kernel ``kind`` ("plan" too) for ``variant.arch``, with arguments as an aligned call has them."""
+    kernel = plan_kernel if kind == "plan" else KERNELS[kind]
+    if kind == "plan":
+        block_n = variant.tile("forward").block_n
+        constexprs = {"PACKED": variant.packed, "BLOCK_N": block_n, "CHUNK": PLAN_CHUNK_KEYS // block_n}
+        options = {"num_warps": 4}
+    else:
+        constexprs = variant.constexprs(kind)
+        tile = variant.tile(kind)
+        options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    types = {name: _type_of(name, dtype) for name in kernel.arg_names}
+    aligned = {
+        (position,): [["tt.divisibility", 16]]
+        for position, name in enumerate(kernel.arg_names)
+        if name.endswith("_ptr") or (name.startswith("stride_") and variant.head_dim % 16 == 0)
+    }
+    signature = {name: "constexpr" if name in constexprs else types[name] for name in kernel.arg_names}
+    source = ASTSource(kernel, signature, constexprs, aligned)
+    compiled = triton.compile(source, target=TARGETS[variant.arch], options=options)
+    shared = compiled.metadata.shared
+    if variant.arch.startswith("gfx"):
+        return Resources(*_read_amdgcn(compiled.asm["amdgcn"]), shared)
+    return Resources(*_read_ptxas(compiled.asm["ptx"], variant.arch), shared)
+
+
+def _type_of(name: str, dtype: str) -> str:
+    if name.endswith("_ptr"):
+        if name in INT32_POINTERS:
+            return "*i32"
+        return "*fp32" if name in FLOAT32_POINTERS else f"*{ELEMENT[dtype]}"
+    return "fp32" if name == "softmax_scale" else "i32"
+
+
+def _read_ptxas(ptx: str, arch: str) -> tuple[int, int]:
+    """(registers, spilled bytes) from the verbose output of the assembler that triton brings along."""
+    binary = "ptxas-blackwell" if arch == "sm100" else "ptxas"
+    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / binary
+    gpu = {"sm90": "sm_90a", "sm100": "sm_100a"}.get(arch, arch.replace("sm", "sm_"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.ptx"
+        file.write_text(ptx)
+        done = subprocess.run(
+            [ptxas, "-v", f"--gpu-name={gpu}", file, "-o", Path(folder) / "kernel.cubin"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    registers = max(int(n) for n in re.findall(r"Used (\d+) registers", done.stderr))
+    spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", done.stderr))
+    return registers, spills
+
+
+def _read_amdgcn(assembly: str) -> tuple[int, int]:
+    registers = int(re.search(r"\.vgpr_count:\s*(\d+)", assembly)[1])
+    spilled = int(re.search(r"\.vgpr_spill_count:\s*(\d+)", assembly)[1])
+    return registers, 4 * spilled
+
+
+def make_variant(
+    arch: str,
+    dtype: str,
+    head_dim: int,
+    value_dim: int,
+    *,
+    plain: bool = False,
+    causal: bool = False,
+    packed: bool = False,
+    window: bool = False,
+    precision: str = "ieee",
+    num_types: int = 3,
+) -> Variant:
+    """A variant with types, bias and scale, or with none of them if ``plain``."""
+    return Variant(
+        arch=arch,
+        element_bytes=4 if dtype == "float32" else 2,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        num_types=num_types,
+        has_types=not plain,
+        has_bias=not plain,
+        has_scale=not plain,
+        has_left=window,
+        has_right=causal or window,
+        packed=packed,
+        precision=precision,
+    )
+
+
+def main() -> None:
+    """Prints a table for one variant."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arch", choices=TARGETS)
+    parser.add_argument("dtype", choices=ELEMENT)
+    parser.add_argument("head_dim", type=int)
+    parser.add_argument("value_dim", type=int)
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--causal", action="store_true")
+    parser.add_argument("--packed", action="store_true")
+    parser.add_argument("--precision", default="ieee", choices=("ieee", "tf32"))
+    args = parser.parse_args()
+    variant = make_variant(
+        args.arch, args.dtype, args.head_dim, args.value_dim,
+        plain=args.plain, causal=args.causal, packed=args.packed, precision=args.precision,
+    )  # fmt: skip
+    for kind in KINDS:
+        used = compile_kernel(kind, variant, args.dtype)
+        tile = variant.tile(kind)
+        print(f"{kind:8} {tile}: {used.registers} registers, {used.spill_bytes} B spilled, {used.shared_bytes} B shared")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Backward kernels, first half: statistics per row, then dq.
+
+With cotangents of out, mass and lse at once,
+    dP_ij = dout_i . v_j + dmass_i[t_j],   delta_i = dout_i . out_i + dmass_i . mass_i
+    dZ_ij = P_ij (dP_ij - delta_i + dlse_i)
+          = P_ij (dout_i . v_j - shift_i[t_j]),   shift_i[c] = delta_i - dlse_i - dmass_i[c]
+    dq_i  = softmax_scale * sum_j dZ_ij type_scale[h, t_j] k_j
+so a block of keys of one type needs one float32 number per row, exactly as plain flash attention does.
+
+``row_stats`` (B, H, 1 + channels, Lq) float32 holds lse * log2(e) in row 0 and shift[c] in row 1 + c. Rows that
+see no key get lse = +inf there, which makes every P_ij zero, and shift 0.
+
+Rounding: logits, P and dP in float32; dZ is rounded to q's dtype for the product with k, which accumulates in
+float32. P is rebuilt from lse. dq needs no atomics: one program owns a query block.
+"""
+
+import triton
+import triton.language as tl
+
+from .blocks import (
+    LOG2E,
+    general_block,
+    key_block_range,
+    load_tile,
+    logit_terms,
+    sees,
+    sequence_of,
+    types_of,
+)
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def visual_attn_bwd_stats_kernel(
+    out_ptr, mass_ptr, lse_ptr, dout_ptr, dmass_ptr, dlse_ptr, stats_ptr,
+    num_rows,
+    stride_ob, stride_ol, stride_oh, stride_dob, stride_dol, stride_doh, stride_mb, stride_ml,
+    stride_lb, stride_lh, stride_sb, stride_sh, stride_sc,
+    NUM_TYPES: tl.constexpr, VALUE_DIM: tl.constexpr, HAS_TYPES: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr,
+):  # fmt: skip
+    """Fills row_stats. Grid (row blocks, H, B); packed rows are one long sequence here."""
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    rows = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    value_dims = tl.arange(0, BLOCK_DV)
+    row_exists = rows < num_rows
+    tile_mask = row_exists[:, None] & (value_dims < VALUE_DIM)[None, :]
+    out_ptr += batch * stride_ob + head.to(tl.int64) * stride_oh
+    dout_ptr += batch * stride_dob + head.to(tl.int64) * stride_doh
+    out = tl.load(out_ptr + rows[:, None] * stride_ol + value_dims[None, :], mask=tile_mask, other=0.0)
+    dout = tl.load(dout_ptr + rows[:, None] * stride_dol + value_dims[None, :], mask=tile_mask, other=0.0)
+    shift = tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1)  # [M]
+    lse_offsets = batch * stride_lb + head.to(tl.int64) * stride_lh + rows
+    lse = tl.load(lse_ptr + lse_offsets, mask=row_exists, other=float("-inf"))
+    shift -= tl.load(dlse_ptr + lse_offsets, mask=row_exists, other=0.0)
+    sees_any = lse > float("-inf")
+    stats_ptrs = stats_ptr + batch * stride_sb + head.to(tl.int64) * stride_sh + rows
+    tl.store(stats_ptrs, tl.where(sees_any, lse * LOG2E, float("inf")), mask=row_exists)
+    if HAS_TYPES:
+        channels = tl.arange(0, 16)
+        mass_offsets = batch * stride_mb + rows[:, None] * stride_ml + head * NUM_TYPES + channels[None, :]
+        mass_mask = row_exists[:, None] & (channels < NUM_TYPES)[None, :]
+        mass = tl.load(mass_ptr + mass_offsets, mask=mass_mask, other=0.0)  # [M, 16]
+        dmass = tl.load(dmass_ptr + mass_offsets, mask=mass_mask, other=0.0)
+        shift += tl.sum(mass * dmass, 1)
+        shifts = tl.where(sees_any[:, None], shift[:, None] - dmass, 0.0)
+        tl.store(stats_ptrs[:, None] + (1 + channels)[None, :] * stride_sc, shifts, mask=mass_mask)
+    else:
+        # All mass is of one type, so its cotangent cancels: mass is 1 wherever it is not 0.
+        tl.store(stats_ptrs + stride_sc, tl.where(sees_any, shift, 0.0), mask=row_exists)
+
+
+@triton.jit
+def shift_per_element(
+    stats_ptr, stride_sc, rows, row_exists, types, NUM_TYPES: tl.constexpr, HAS_TYPES: tl.constexpr
+):  # fmt: skip
+    """shift_i[t_j] where ``types`` broadcasts against rows in the result: [1, N] with rows [M, 1] or vice versa."""
+    shift = tl.load(stats_ptr + stride_sc + rows, mask=row_exists, other=0.0)
+    if HAS_TYPES:
+        for channel in tl.static_range(1, NUM_TYPES):
+            other = tl.load(stats_ptr + (1 + channel) * stride_sc + rows, mask=row_exists, other=0.0)
+            shift = tl.where(types == channel, other, shift)
+    return shift
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "plan_stride"])
+def visual_attn_bwd_dq_kernel(
+    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, plan_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
+    dout_ptr, stats_ptr, dq_ptr,
+    softmax_scale, num_rows, num_keys, group, left, right, plan_stride,
+    stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh, stride_vb, stride_vl, stride_vh,
+    stride_dob, stride_dol, stride_doh, stride_sb, stride_sh, stride_sc,
+    stride_dqb, stride_dql, stride_dqh, stride_tb,
+    NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
+    HAS_TYPES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr,
+    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+):  # fmt: skip
+    """Grid (query blocks, H, N)."""
+    head = tl.program_id(1)
+    index = tl.program_id(2)
+    q_first, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED)
+    k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED)
+    row_first = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
+    if row_first >= num_rows:
+        return
+    MASK_D: tl.constexpr = HEAD_DIM != BLOCK_D
+    MASK_DV: tl.constexpr = VALUE_DIM != BLOCK_DV
+    batch = index.to(tl.int64)
+    head_long = head.to(tl.int64)
+    kv_head = (head // group).to(tl.int64)
+    rows = row_first + tl.arange(0, BLOCK_M)
+    tile_keys = tl.arange(0, BLOCK_N)
+    dims = tl.arange(0, BLOCK_D)
+    value_dims = tl.arange(0, BLOCK_DV)
+    row_exists = rows < num_rows
+    dim_mask = dims < HEAD_DIM
+    value_mask = value_dims < VALUE_DIM
+    token_rows = q_first + rows  # int64
+
+    q_ptrs = q_ptr + batch * stride_qb + head_long * stride_qh
+    q_ptrs += token_rows[:, None] * stride_ql + dims[None, :]
+    q = load_tile(q_ptrs, row_exists, dim_mask, True, MASK_D)  # [M, D]
+    dout_ptrs = dout_ptr + batch * stride_dob + head_long * stride_doh
+    dout_ptrs += token_rows[:, None] * stride_dol + value_dims[None, :]
+    dout = load_tile(dout_ptrs, row_exists, value_mask, True, MASK_DV)  # [M, DV]
+    k_ptrs = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
+    k_ptrs += tile_keys.to(tl.int64)[:, None] * stride_kl + dims[None, :]  # [N, D]
+    v_ptrs = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
+    v_ptrs += tile_keys.to(tl.int64)[:, None] * stride_vl + value_dims[None, :]  # [N, DV]
+    k_step = tl.zeros((), tl.int64) + BLOCK_N * stride_kl
+    v_step = tl.zeros((), tl.int64) + BLOCK_N * stride_vl
+    types_ptr += batch * stride_tb + k_first
+    bias_ptr += head * NUM_TYPES
+    scale_ptr += head * NUM_TYPES
+    plan_ptr += batch * 4 * plan_stride
+    stats_ptr += batch * stride_sb + head_long * stride_sh
+    lse = tl.load(stats_ptr + token_rows, mask=row_exists, other=float("inf"))
+    dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    softmax_scale_log2 = softmax_scale * LOG2E
+
+    row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
+    start, lo, hi, end = key_block_range(
+        row_first, row_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_N
+    )
+    plain_begin, plain_end = lo, hi
+    general_begin = tl.zeros((), tl.int32)
+    num_listed = tl.zeros((), tl.int32)
+    if HAS_TYPES:
+        plain_begin = tl.load(plan_ptr + 2 * plan_stride + lo)
+        plain_end = tl.load(plan_ptr + 2 * plan_stride + hi)
+        general_begin = tl.load(plan_ptr + 3 * plan_stride + lo)
+        num_listed = tl.load(plan_ptr + 3 * plan_stride + hi) - general_begin
+
+    for position in range(plain_begin, plain_end):
+        block = position
+        key_type = 0
+        if HAS_TYPES:
+            entry = tl.load(plan_ptr + position)
+            block = entry // 16
+            key_type = entry % 16
+        factor = softmax_scale_log2
+        lse_here = lse
+        if HAS_SCALE:
+            block_scale = tl.load(scale_ptr + key_type)
+            factor *= block_scale
+        if HAS_BIAS:
+            lse_here = lse - tl.load(bias_ptr + key_type) * LOG2E
+        shift = tl.load(
+            stats_ptr + (1 + key_type) * stride_sc + token_rows, mask=row_exists, other=0.0
+        )
+        k = load_tile(k_ptrs + block * k_step, tile_keys, dim_mask, False, MASK_D)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
+        weights = tl.exp2(scores * factor - lse_here[:, None])
+        v = load_tile(v_ptrs + block * v_step, tile_keys, value_mask, False, MASK_DV)
+        minus_shift = tl.broadcast_to(-shift[:, None], weights.shape)
+        dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
+        if HAS_SCALE:
+            dlogits *= block_scale
+        dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
+
+    for position in range(0, num_listed + (lo - start) + (end - hi)):
+        block = general_block(
+            plan_ptr + plan_stride + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
+        )
+        keys = block * BLOCK_N + tile_keys
+        types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)
+        type_scale, bias = logit_terms(bias_ptr, scale_ptr, types, exists, HAS_BIAS, HAS_SCALE)
+        k = load_tile(k_ptrs + block * k_step, exists, dim_mask, True, MASK_D)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
+        visible = exists[None, :] & sees(
+            rows[:, None], keys[None, :], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
+        )
+        logits = scores * (softmax_scale_log2 * type_scale)[None, :] + bias[None, :]
+        logits = tl.where(visible, logits, float("-inf"))
+        weights = tl.exp2(logits - lse[:, None])
+        v = load_tile(v_ptrs + block * v_step, exists, value_mask, True, MASK_DV)
+        shift = shift_per_element(
+            stats_ptr, stride_sc, token_rows[:, None], row_exists[:, None], types[None, :], NUM_TYPES, HAS_TYPES
+        )
+        minus_shift = tl.broadcast_to(-shift, weights.shape)
+        dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
+        if HAS_SCALE:
+            dlogits *= type_scale[None, :]
+        dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
+
+    dq_ptrs = dq_ptr + batch * stride_dqb + head_long * stride_dqh
+    dq_ptrs += token_rows[:, None] * stride_dql + dims[None, :]
+    tl.store(
+        dq_ptrs,
+        (dq * softmax_scale).to(dq_ptr.dtype.element_ty),
+        mask=row_exists[:, None] & dim_mask[None, :],
+    )

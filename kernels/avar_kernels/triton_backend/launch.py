@@ -1,0 +1,123 @@
+"""Allocates and launches; no validation, and nothing here waits for the device."""
+
+import contextlib
+
+import torch
+import triton
+from torch import Tensor
+
+from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
+from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
+from .call import Call, last_dim_contiguous
+from .kernel_forward import visual_attn_fwd_kernel
+
+
+def forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """out, mass, lse of a call."""
+    leading = call.q.shape[:-2]
+    heads, variant = call.heads, call.variant
+    out = call.new((*leading, heads, variant.value_dim), call.q.dtype)
+    mass = call.new((*leading, heads, variant.num_types), torch.float32)
+    lse = call.new((*leading[:-1], heads, leading[-1]), torch.float32, float("-inf"))
+    grid = (triton.cdiv(call.max_rows, variant.tile("forward").block_m), heads, call.num_sequences)
+    if 0 not in grid:
+        with _on_device(call.q):
+            visual_attn_fwd_kernel[grid](
+                **call.arguments("forward"),
+                **call.plan("forward"),
+                **call.strides("o", out),
+                **call.row_strides(),
+                out_ptr=out,
+                mass_ptr=mass,
+                lse_ptr=lse,
+            )
+    return out, mass, lse
+
+
+def backward(
+    call: Call, dout: Tensor, dmass: Tensor, dlse: Tensor, out: Tensor, mass: Tensor, lse: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """dq, dk, dv and the gradients of the type tables that the call has."""
+    dout, out = last_dim_contiguous(dout.to(call.q.dtype)), last_dim_contiguous(out)
+    with _on_device(call.q):
+        stats = _row_stats(call, dout, dmass.float(), dlse.float(), out, mass, lse)
+        dq = _dq(call, dout, stats)
+        return dq, *_dkdv(call, dout, stats)
+
+
+def _row_stats(
+    call: Call, dout: Tensor, dmass: Tensor, dlse: Tensor, out: Tensor, mass: Tensor, lse: Tensor
+) -> dict[str, object]:
+    channels = call.variant.num_types if call.variant.has_types else 1
+    stats = torch.empty(
+        call.batch, call.heads, 1 + channels, call.rows, dtype=torch.float32, device=call.q.device
+    )
+    strides = {"stride_sb": stats.stride(0), "stride_sh": stats.stride(1), "stride_sc": stats.stride(2)}
+    grid = (triton.cdiv(call.rows, call.variant.tile("stats").block_m), call.heads, call.batch)
+    if 0 not in grid:
+        visual_attn_bwd_stats_kernel[grid](
+            out,
+            mass.contiguous(),
+            lse.contiguous(),
+            dout,
+            dmass.contiguous(),
+            dlse.contiguous(),
+            stats,
+            call.rows,
+            **call.strides("o", out),
+            **call.strides("do", dout),
+            **call.row_strides(),
+            **strides,
+            **call.options("stats"),
+        )
+    return {"stats_ptr": stats, **strides}
+
+
+def _dq(call: Call, dout: Tensor, stats: dict[str, object]) -> Tensor:
+    dq = call.new(tuple(call.q.shape), call.q.dtype)
+    grid = (triton.cdiv(call.max_rows, call.variant.tile("dq").block_m), call.heads, call.num_sequences)
+    if 0 not in grid:
+        visual_attn_bwd_dq_kernel[grid](
+            **call.arguments("dq"),
+            **call.plan("dq"),
+            **stats,
+            **call.strides("do", dout),
+            **call.strides("dq", dq),
+            dout_ptr=dout,
+            dq_ptr=dq,
+        )
+    return dq
+
+
+def _dkdv(call: Call, dout: Tensor, stats: dict[str, object]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    dk = call.new(tuple(call.k.shape), call.q.dtype)
+    dv = call.new(tuple(call.v.shape), call.q.dtype)
+    num_blocks = triton.cdiv(call.max_keys, call.variant.tile("dkdv").block_n)
+    grid = (num_blocks, call.kv_heads, call.num_sequences)
+    parts = (call.num_sequences, num_blocks, call.heads, 16)
+    dbias = None if call.bias is None else call.new(parts, torch.float32)
+    dscale = None if call.scale is None else call.new(parts, torch.float32)
+    if 0 not in grid:
+        visual_attn_bwd_dkdv_kernel[grid](
+            **call.arguments("dkdv"),
+            **stats,
+            **call.strides("do", dout),
+            **call.strides("dk", dk),
+            **call.strides("dv", dv),
+            dout_ptr=dout,
+            dk_ptr=dk,
+            dv_ptr=dv,
+            dbias_ptr=call.or_dummy(dbias),
+            dscale_ptr=call.or_dummy(dscale),
+        )
+    return dk, dv, _reduced(call, dbias), _reduced(call, dscale)
+
+
+def _reduced(call: Call, parts: Tensor | None) -> Tensor | None:
+    """(sequences, key blocks, H, 16) -> (H, num_types), added in an order that does not vary."""
+    return None if parts is None else parts.sum((0, 1))[:, : call.variant.num_types].contiguous()
+
+
+def _on_device(x: Tensor) -> contextlib.AbstractContextManager:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

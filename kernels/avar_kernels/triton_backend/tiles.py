@@ -1,0 +1,84 @@
+"""Tile sizes: a static table and a pure function, no run-time autotuning.
+
+The entries are the largest tiles for which every shipped variant compiles without register spills and within
+the chip's shared memory (``aot.py`` reads both back; the tests hold them). They have not been timed.
+"""
+
+from dataclasses import dataclass
+
+KINDS = ("forward", "dq", "dkdv", "stats")
+ARCHS = ("sm80", "sm86", "sm90", "sm100", "gfx942", "interpreter")
+PLAN_CHUNK_KEYS = 4096  # keys that one step of the plan kernel reads
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and keys per block, warps per program, stages of the load pipeline."""
+
+    block_m: int
+    block_n: int
+    num_warps: int
+    num_stages: int
+
+
+# (kind, arch) -> {padded head dimension: tile} for 2-byte inputs.
+_HALF = {
+    ("forward", "sm80"): {64: Tile(128, 64, 4, 3), 128: Tile(128, 32, 8, 3), 256: Tile(64, 32, 8, 2)},
+    ("forward", "sm86"): {64: Tile(128, 64, 4, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 1)},
+    ("forward", "sm90"): {64: Tile(128, 128, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
+    ("forward", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
+    ("forward", "gfx942"): {64: Tile(128, 64, 4, 2), 128: Tile(128, 64, 4, 2), 256: Tile(128, 32, 8, 1)},
+    ("dq", "sm80"): {64: Tile(128, 64, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(64, 32, 8, 1)},
+    ("dq", "sm86"): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
+    ("dq", "sm90"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 32, 8, 2)},
+    ("dq", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 32, 8, 2)},
+    ("dq", "gfx942"): {64: Tile(128, 64, 8, 1), 128: Tile(64, 64, 8, 1), 256: Tile(64, 32, 8, 1)},
+    ("dkdv", "sm80"): {64: Tile(64, 128, 8, 2), 128: Tile(32, 128, 8, 2), 256: Tile(16, 64, 8, 1)},
+    ("dkdv", "sm86"): {64: Tile(64, 64, 8, 1), 128: Tile(32, 64, 8, 1), 256: Tile(16, 32, 8, 1)},
+    ("dkdv", "sm90"): {64: Tile(64, 128, 8, 2), 128: Tile(64, 128, 8, 2), 256: Tile(32, 64, 8, 2)},
+    ("dkdv", "sm100"): {64: Tile(64, 128, 8, 2), 128: Tile(64, 128, 8, 2), 256: Tile(32, 64, 8, 2)},
+    ("dkdv", "gfx942"): {64: Tile(32, 128, 8, 1), 128: Tile(32, 64, 8, 1), 256: Tile(16, 64, 8, 1)},
+}
+# The same for float32, whose exact products run on ordinary arithmetic units and hold operands in registers.
+_SINGLE = {
+    "forward": {64: Tile(32, 32, 4, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
+    "dq": {64: Tile(32, 32, 4, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
+    "dkdv": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
+}
+_STATS = Tile(64, 16, 4, 1)
+# Small enough that the tests' short sequences have plain, general and ragged blocks.
+_INTERPRETER = Tile(32, 32, 4, 1)
+
+
+def padded_dim(dim: int) -> int:
+    """Width of the tile that holds a head dimension: the next power of two, 16 at least."""
+    return max(16, 1 << (dim - 1).bit_length())
+
+
+def tile_for(kind: str, arch: str, element_bytes: int, head_dim: int, value_dim: int) -> Tile:
+    """The tile of a kernel kind on an architecture; a pure function of its arguments.
+
+    Raises:
+        NotImplementedError: a head dimension above 256.
+    """
+    assert kind in KINDS, kind
+    assert arch in ARCHS, arch
+    if kind == "stats":
+        return _STATS
+    if arch == "interpreter":
+        return _INTERPRETER
+    width = max(64, padded_dim(max(head_dim, value_dim)))
+    if width > 256:
+        raise NotImplementedError(
+            f"head dimensions go up to 256 in the triton backend; got {head_dim} and {value_dim}. Use backend='eager'."
+        )
+    return _SINGLE[kind][width] if element_bytes == 4 else _HALF[kind, arch][width]
+
+
+def arch_of_capability(major: int, minor: int) -> str:
+    """Table row for an NVIDIA compute capability; chips with 100 KB of shared memory share one."""
+    if major == 8:
+        return "sm80" if minor == 0 else "sm86"
+    if major == 9:
+        return "sm90"
+    return "sm100" if major in (10, 11) else "sm86"

@@ -1,0 +1,59 @@
+"""What a kernel is specialised on, in one place for the launcher and for ahead-of-time compilation."""
+
+from dataclasses import dataclass
+
+from .tiles import Tile, padded_dim, tile_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """The compile-time properties of one call."""
+
+    arch: str
+    """A member of ``tiles.ARCHS``."""
+    element_bytes: int
+    head_dim: int
+    value_dim: int
+    num_types: int
+    has_types: bool
+    has_bias: bool
+    has_scale: bool
+    has_left: bool
+    """Whether a window bounds the keys before the query."""
+    has_right: bool
+    """Whether causality or a window bounds the keys after the query."""
+    packed: bool
+    precision: str
+    """``input_precision`` of float32 products: "ieee" or "tf32"; half precision ignores it."""
+
+    def tile(self, kind: str) -> Tile:
+        """The tile of kernel ``kind``."""
+        return tile_for(kind, self.arch, self.element_bytes, self.head_dim, self.value_dim)
+
+    def constexprs(self, kind: str) -> dict[str, object]:
+        """The constexpr arguments of kernel ``kind``."""
+        tile = self.tile(kind)
+        if kind == "stats":
+            return {
+                "NUM_TYPES": self.num_types,
+                "VALUE_DIM": self.value_dim,
+                "HAS_TYPES": self.has_types,
+                "BLOCK_M": tile.block_m,
+                "BLOCK_DV": padded_dim(self.value_dim),
+            }
+        return {
+            "NUM_TYPES": self.num_types,
+            "HEAD_DIM": self.head_dim,
+            "VALUE_DIM": self.value_dim,
+            "HAS_TYPES": self.has_types,
+            "HAS_BIAS": self.has_bias,
+            "HAS_SCALE": self.has_scale,
+            "HAS_LEFT": self.has_left,
+            "HAS_RIGHT": self.has_right,
+            "PACKED": self.packed,
+            "PRECISION": self.precision,
+            "BLOCK_M": tile.block_m,
+            "BLOCK_N": tile.block_n,
+            "BLOCK_D": padded_dim(self.head_dim),
+            "BLOCK_DV": padded_dim(self.value_dim),
+        }

@@ -1,0 +1,141 @@
+"""The folder ``kernels`` must shadow nothing, packages stay light, and imports go one way."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+KERNELS = ROOT / "kernels" / "avar_kernels"
+PACKAGE = ROOT / "avar_fast"
+
+# A part may import parts of a lower number, and itself.
+LAYERS = {
+    "models": 1,
+    "attention": 2,
+    "vas": 3,
+    "config": 3,
+    "objectives": 4,
+    "data": 4,
+    "rewards": 4,
+    "rollout": 4,
+    "loading": 4,
+    "engine": 5,
+    "checkpoint": 6,
+    "tracking": 6,
+    "evaluation": 7,
+    "stages": 7,
+    "train": 8,
+    "report": 8,
+    "lab": 9,
+}
+
+
+def python(code, *path):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, path)], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.strip()
+
+
+def imports(file: Path) -> list[tuple[int, str]]:
+    """(level, module) of every import of a file, inside functions too; level 0 is absolute."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.module is None:
+                found += [(node.level, alias.name) for alias in node.names]
+            else:
+                found.append((node.level, node.module))
+    return found
+
+
+def test_kernels_folder_holds_no_module():
+    assert not list((ROOT / "kernels").glob("*.py"))
+
+
+def test_an_installed_kernels_package_wins_over_the_folder(tmp_path):
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("real = True")
+    assert python("import sys; sys.path.append(sys.argv[1]); import kernels; print(kernels.real)", tmp_path) == "True"
+
+
+def test_transformers_answer_about_kernels_is_that_of_the_installed_distribution():
+    code = (
+        "from transformers.utils.import_utils import is_kernels_available, _is_package_available as has\n"
+        "import importlib.metadata as m\n"
+        "names = {d.metadata['Name'] for d in m.distributions()}\n"
+        "is_kernels_available()\n"
+        "print(has('kernels', return_version=True)[0] == ('kernels' in names))"
+    )
+    assert python(code) == "True"
+
+
+@pytest.mark.parametrize("file", sorted(KERNELS.rglob("*.py")), ids=lambda f: str(f.relative_to(KERNELS)))
+def test_avar_kernels_imports_only_torch_triton_and_the_standard_library(file):
+    for level, module in imports(file):
+        top = module.partition(".")[0]
+        assert level > 0 or top in ("torch", "triton") or top in sys.stdlib_module_names, module
+
+
+def part_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_go_one_way(file):
+    if file == PACKAGE / "__init__.py":
+        assert not imports(file)
+        return
+    own = part_of(file)
+    depth = len(file.relative_to(PACKAGE).parts)
+    for level, module in imports(file):
+        parts = module.split(".")
+        if level == 0:
+            assert parts[0] != "avar_fast", f"{module}: inside the package imports are relative"
+            if parts[0] == "avar_kernels":
+                assert len(parts) == 1, f"{module}: only the public names of avar_kernels"
+            if parts[0] == "deepspeed":
+                assert own in ("engine", "checkpoint"), "DeepSpeed stays in engine.py and checkpoint.py"
+            if ".modeling_" in f".{module}":
+                assert own == "models", "model internals stay in models/"
+        elif level == depth and parts[0] != own:
+            assert LAYERS[parts[0]] < LAYERS[own], f"{own} must not import {parts[0]}"
+
+
+def test_imports_are_light():
+    code = (
+        "import sys, torch; before = set(sys.modules); import avar_kernels, avar_fast\n"
+        "new = {m.partition('.')[0] for m in set(sys.modules) - before}\n"
+        "print(sorted(new & {'deepspeed', 'datasets', 'transformers', 'liger_kernel', 'matplotlib', 'sklearn'}))"
+    )
+    assert python(code) == "[]"
+
+
+def test_the_sdpa_path_works_without_triton():
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch, avar_kernels as ak\n"
+        "q = torch.randn(1, 4, 2, 8); print(ak.visual_attn_func(q, q, q).out.shape[1])"
+    )
+    assert python(code) == "4"
+
+
+def test_the_wheel_holds_both_packages_and_nothing_else():
+    from setuptools import find_packages
+
+    found = [
+        name
+        for where in (ROOT, ROOT / "kernels")
+        for name in find_packages(str(where), include=["avar_fast*", "avar_kernels*"])
+    ]
+    assert {name.partition(".")[0] for name in found} == {"avar_fast", "avar_kernels"}
+    for folder in (PACKAGE, KERNELS):
+        for file in folder.rglob("*.py"):
+            package = ".".join(file.parent.relative_to(folder.parent).parts)
+            assert package in found, f"{file} is in no package"
+    assert importlib.util.find_spec("avar_kernels") is not None
