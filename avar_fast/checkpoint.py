@@ -24,7 +24,9 @@ from .engine import Engine
 MANIFEST = "manifest.json"
 
 
-def save_checkpoint(engine: Engine, step: int, recipe: Recipe, tokenizer: Any, image_processor: Any) -> Path:
+def save_checkpoint(
+    engine: Engine, step: int, recipe: Recipe, tokenizer: Any, image_processor: Any
+) -> Path:
     """Writes the checkpoint of a step, on all ranks; drops those older than ``train.keep_last``."""
     rank = torch.distributed.get_rank()
     folder = Path(recipe.train.output_dir) / "checkpoints"
@@ -45,7 +47,9 @@ def save_checkpoint(engine: Engine, step: int, recipe: Recipe, tokenizer: Any, i
         (partial / "recipe.yaml").write_text(dump_recipe(recipe))
     torch.distributed.barrier()
     if rank == 0:
-        sizes = {str(f.relative_to(partial)): f.stat().st_size for f in partial.rglob("*") if f.is_file()}
+        sizes = {
+            str(f.relative_to(partial)): f.stat().st_size for f in partial.rglob("*") if f.is_file()
+        }
         (partial / MANIFEST).write_text(json.dumps({"step": step, "files": sizes}, indent=1))
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
@@ -60,7 +64,9 @@ def load_checkpoint(engine: Engine, checkpoint: Path) -> int:
     """Restores weights, optimizer, schedule and random state; returns the step reached."""
     loaded, _ = engine.deepspeed.load_checkpoint(str(checkpoint), tag="engine")
     if loaded is None:
-        raise RuntimeError(f"{checkpoint} holds no engine state for this ZeRO stage and number of ranks.")
+        raise RuntimeError(
+            f"{checkpoint} holds no engine state for this ZeRO stage and number of ranks."
+        )
     rng = checkpoint / "rng" / f"rank{torch.distributed.get_rank()}.pt"
     if rng.is_file():
         _set_random_state(torch.load(rng, weights_only=False))
@@ -106,7 +112,11 @@ def _point_latest(output_dir: Path, checkpoint: Path) -> None:
 
 
 def _random_state() -> dict[str, Any]:
-    state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+    state = {
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state(),
+        "python": random.getstate(),
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state

@@ -145,9 +145,13 @@ class Recipe:
         if self.grpo.group_size < 2:
             raise ValueError(f"grpo.group_size must be at least 2; got {self.grpo.group_size}.")
         if self.agto.enabled and self.stage != "sft":
-            raise ValueError("agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false.")
+            raise ValueError(
+                "agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false."
+            )
         if self.stage == "grpo" and self.train.zero_stage == 3:
-            raise ValueError("train.zero_stage must be 0, 1 or 2 in stage grpo, whose generation needs whole weights; got 3.")
+            raise ValueError(
+                "train.zero_stage must be 0, 1 or 2 in stage grpo, whose generation needs whole weights; got 3."
+            )
         sees_system = self.data.system_prompt is not None
         needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight > 0)
         if needs_system and not sees_system:
@@ -179,7 +183,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         for section in sections:
             node = node.setdefault(section, {})
             if not isinstance(node, dict):
-                raise ValueError(f"override {key!r} names a key inside {section!r}, which is no section.")
+                raise ValueError(
+                    f"override {key!r} names a key inside {section!r}, which is no section."
+                )
         node[last] = yaml.safe_load(value)
     return _build(Recipe, tree, "")
 
@@ -201,11 +207,15 @@ def _build(kind: type, tree: dict, prefix: str) -> Any:
     for key in tree:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown key {prefix}{key}; did you mean {prefix}{near}? Known: {', '.join(names)}.")
+            raise ValueError(
+                f"unknown key {prefix}{key}; did you mean {prefix}{near}? Known: {', '.join(names)}."
+            )
     values = {}
     for item in dataclasses.fields(kind):
         name, hint = prefix + item.name, hints[item.name]
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        required = (
+            item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        )
         if item.name not in tree:
             if required:
                 raise ValueError(f"{name} must be given; the recipe lacks it.")
@@ -228,11 +238,17 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         return _convert(value, next(a for a in arguments if a is not type(None)), name)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool):
-            raise ValueError(f"{name} must be one of {', '.join(map(str, arguments))}; got {value!r}.")
+            raise ValueError(
+                f"{name} must be one of {', '.join(map(str, arguments))}; got {value!r}."
+            )
         return value
     if origin is tuple:
-        if not isinstance(value, list | tuple) or (Ellipsis not in arguments and len(value) != len(arguments)):
-            raise ValueError(f"{name} must be a list{'' if Ellipsis in arguments else f' of {len(arguments)}'}; got {value!r}.")
+        if not isinstance(value, list | tuple) or (
+            Ellipsis not in arguments and len(value) != len(arguments)
+        ):
+            raise ValueError(
+                f"{name} must be a list{'' if Ellipsis in arguments else f' of {len(arguments)}'}; got {value!r}."
+            )
         return tuple(_convert(v, arguments[0], f"{name}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
         try:

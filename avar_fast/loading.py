@@ -29,7 +29,9 @@ def load(path: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> L
     family = next((f for f in families() if model_type == f.MODEL_TYPE), None)
     if family is None:
         known = ", ".join(f.MODEL_TYPE for f in families())
-        raise ValueError(f"model.path must hold a model of type {known}; {path} holds {model_type!r}.")
+        raise ValueError(
+            f"model.path must hold a model of type {known}; {path} holds {model_type!r}."
+        )
     model = AutoModelForImageTextToText.from_pretrained(
         path, dtype=dtype, attn_implementation={"text_config": ATTN_NAME, "vision_config": "sdpa"}
     )

@@ -33,7 +33,11 @@ class Tracker:
         self._drop_lines_after(folder / "log.jsonl", first_step)
         self.file = (folder / "log.jsonl").open("a")
         self.bar = tqdm(
-            total=recipe.train.steps, initial=first_step, desc=recipe.stage, file=sys.stderr, dynamic_ncols=True
+            total=recipe.train.steps,
+            initial=first_step,
+            desc=recipe.stage,
+            file=sys.stderr,
+            dynamic_ncols=True,
         )
         self.writers = [_writer(name, folder, recipe) for name in recipe.train.loggers]
 
@@ -50,7 +54,10 @@ class Tracker:
             return
         self.bar.update(step - self.bar.n)
         peak = peak_memory_gib()
-        self.bar.set_postfix({name: f"{metrics[name]:.3g}" for name in shown if name in metrics} | {"GiB": f"{peak:.1f}"})
+        self.bar.set_postfix(
+            {name: f"{metrics[name]:.3g}" for name in shown if name in metrics}
+            | {"GiB": f"{peak:.1f}"}
+        )
         if step % self.recipe.train.log_every and step != self.recipe.train.steps:
             return
         seconds = time.perf_counter() - self.started
@@ -91,7 +98,9 @@ def _writer(name: str, folder: Path, recipe: Recipe) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
         board = SummaryWriter(str(folder / "tensorboard"))
-        return lambda step, metrics: [board.add_scalar(key, value, step) for key, value in metrics.items()]
+        return lambda step, metrics: [
+            board.add_scalar(key, value, step) for key, value in metrics.items()
+        ]
     import wandb  # pyright: ignore[reportMissingImports]
 
     run = wandb.init(project="avar-fast", dir=str(folder), config={"recipe": dump_recipe(recipe)})

@@ -16,8 +16,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="avar_fast.train", description=__doc__)
     parser.add_argument("recipe", help="YAML recipe")
     parser.add_argument("overrides", nargs="*", help="section.key=value, values in YAML")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the memory plan")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved recipe and the memory plan"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest whole checkpoint"
+    )
     options = parser.parse_args(arguments)
     try:
         recipe = load_recipe(options.recipe, options.overrides)
@@ -70,10 +74,14 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
     weights = num_params * width / (world_size if stage >= 3 else 1)
     grads = num_params * width / (world_size if stage >= 2 else 1)
     states = num_params * (8 if width == 4 else 12) / (world_size if stage >= 1 else 1)
-    lines = [f"memory plan per rank, {num_params / 1e6:.2f} M parameters, ZeRO-{stage}, {world_size} ranks:"]
+    lines = [
+        f"memory plan per rank, {num_params / 1e6:.2f} M parameters, ZeRO-{stage}, {world_size} ranks:"
+    ]
     for name, size in (("weights", weights), ("gradients", grads), ("optimizer", states)):
         lines.append(f"  {name:<10} {size / 2**30:8.3f} GiB")
-    lines.append(f"  {'sum':<10} {(weights + grads + states) / 2**30:8.3f} GiB, activations not counted")
+    lines.append(
+        f"  {'sum':<10} {(weights + grads + states) / 2**30:8.3f} GiB, activations not counted"
+    )
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Recipes: strict keys and types, overrides, and a dump that reads back."""
 
 import pytest
+
 from avar_fast.config import dump_recipe, load_recipe
 
 TEXT = """
@@ -19,7 +20,13 @@ def recipe(tmp_path, *overrides, text=TEXT):
 
 
 def test_values_defaults_and_overrides(tmp_path):
-    got = recipe(tmp_path, "train.steps=20", "optim.betas=[0.9, 0.99]", "agto.layers=[1, 2]", "data.system_prompt=null")
+    got = recipe(
+        tmp_path,
+        "train.steps=20",
+        "optim.betas=[0.9, 0.99]",
+        "agto.layers=[1, 2]",
+        "data.system_prompt=null",
+    )
     assert (got.train.steps, got.optim.lr, got.optim.betas) == (20, 1e-5, (0.9, 0.99))
     assert got.agto.layers == (1, 2)
     assert got.data.system_prompt is None

@@ -36,7 +36,11 @@ LAYERS = {
 
 def python(code, *path):
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, path)], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", code, *map(str, path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     ).stdout.strip()
 
 
@@ -61,7 +65,13 @@ def test_kernels_folder_holds_no_module():
 def test_an_installed_kernels_package_wins_over_the_folder(tmp_path):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__init__.py").write_text("real = True")
-    assert python("import sys; sys.path.append(sys.argv[1]); import kernels; print(kernels.real)", tmp_path) == "True"
+    assert (
+        python(
+            "import sys; sys.path.append(sys.argv[1]); import kernels; print(kernels.real)",
+            tmp_path,
+        )
+        == "True"
+    )
 
 
 def test_transformers_answer_about_kernels_is_that_of_the_installed_distribution():
@@ -75,7 +85,9 @@ def test_transformers_answer_about_kernels_is_that_of_the_installed_distribution
     assert python(code) == "True"
 
 
-@pytest.mark.parametrize("file", sorted(KERNELS.rglob("*.py")), ids=lambda f: str(f.relative_to(KERNELS)))
+@pytest.mark.parametrize(
+    "file", sorted(KERNELS.rglob("*.py")), ids=lambda f: str(f.relative_to(KERNELS))
+)
 def test_avar_kernels_imports_only_torch_triton_and_the_standard_library(file):
     for level, module in imports(file):
         top = module.partition(".")[0]
@@ -86,7 +98,9 @@ def part_of(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE))
+)
 def test_imports_go_one_way(file):
     if file == PACKAGE / "__init__.py":
         assert not imports(file)
@@ -100,7 +114,9 @@ def test_imports_go_one_way(file):
             if parts[0] == "avar_kernels":
                 assert len(parts) == 1, f"{module}: only the public names of avar_kernels"
             if parts[0] == "deepspeed":
-                assert own in ("engine", "checkpoint"), "DeepSpeed stays in engine.py and checkpoint.py"
+                assert own in ("engine", "checkpoint"), (
+                    "DeepSpeed stays in engine.py and checkpoint.py"
+                )
             if ".modeling_" in f".{module}":
                 assert own == "models", "model internals stay in models/"
         elif level == depth and parts[0] != own:

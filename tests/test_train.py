@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
-from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +37,9 @@ def run(world, output, *arguments, ranks=1, check=True):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}",
                "-m", "avar_fast.train", str(world / "recipe.yaml"), f"train.output_dir={output}", *arguments]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
+    )
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -51,7 +54,15 @@ def test_sft_resumes_exactly_and_skips_an_interrupted_checkpoint(world, tmp_path
     whole = log_of(tmp_path / "whole")
     assert [line["step"] for line in whole] == [1, 2, 3, 4]
     assert whole[-1]["loss"] < whole[0]["loss"]
-    assert {"lm_loss", "agto_enhance", "vas_ratio", "vas_log_ratio", "vas_share", "tokens_per_s", "lr"} <= set(whole[0])
+    assert {
+        "lm_loss",
+        "agto_enhance",
+        "vas_ratio",
+        "vas_log_ratio",
+        "vas_share",
+        "tokens_per_s",
+        "lr",
+    } <= set(whole[0])
 
     # A crash while the newest checkpoint was written: it lacks a file, and the log runs ahead.
     newest = tmp_path / "whole" / "checkpoints" / "step-000004"
@@ -99,7 +110,13 @@ def test_the_step_does_not_depend_on_ranks_or_micro_batches(world, tmp_path):
 
 
 def test_grpo_first_update_is_on_policy_and_moves_the_model(world, tmp_path):
-    arguments = ["stage=grpo", "agto.enabled=false", "train.steps=2", "grpo.kl_coef=0.01", "train.micro_batch_size=3"]
+    arguments = [
+        "stage=grpo",
+        "agto.enabled=false",
+        "train.steps=2",
+        "grpo.kl_coef=0.01",
+        "train.micro_batch_size=3",
+    ]
     run(world, tmp_path / "grpo", *arguments, ranks=2)
     log = log_of(tmp_path / "grpo")
     assert log[0]["ratio"] == pytest.approx(1.0, abs=1e-5)
@@ -114,7 +131,9 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(world, tmp_path):
     done = run(world, tmp_path / "nan", *arguments, check=False)
     assert done.returncode != 0
     assert "loss is nan at step 2" in done.stderr
-    assert f"Last good checkpoint: {tmp_path / 'nan' / 'checkpoints' / 'step-000001'}" in done.stderr
+    assert (
+        f"Last good checkpoint: {tmp_path / 'nan' / 'checkpoints' / 'step-000001'}" in done.stderr
+    )
 
 
 def test_typo_and_missing_image_stop_with_a_message(world, tmp_path):

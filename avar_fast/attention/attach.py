@@ -147,7 +147,9 @@ def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> I
     """
     attachment = attachment_of(model)
     if attachment.recording is not None:
-        raise RuntimeError("record_attention is already active on this model; leave it before entering again.")
+        raise RuntimeError(
+            "record_attention is already active on this model; leave it before entering again."
+        )
     attachment.record_layers = _layer_set(layers, attachment.num_layers)
     attachment.recording = Recording()
     try:
@@ -179,7 +181,9 @@ def intervene(
     """
     attachment = attachment_of(model)
     if attachment.intervention is not None:
-        raise RuntimeError("intervene is already active on this model; leave it before entering again.")
+        raise RuntimeError(
+            "intervene is already active on this model; leave it before entering again."
+        )
     bias, scale = [0.0] * NUM_TYPES, [1.0] * NUM_TYPES
     bias[KeyType.VISUAL], bias[KeyType.SYSTEM] = float(visual_bias), float(system_bias)
     scale[KeyType.VISUAL], scale[KeyType.SYSTEM] = float(visual_scale), float(system_scale)
@@ -194,7 +198,9 @@ def intervene(
 def _layer_set(layers: Iterable[int] | None, num_layers: int) -> frozenset[int]:
     chosen = frozenset(range(num_layers) if layers is None else layers)
     if not chosen or not chosen <= frozenset(range(num_layers)):
-        raise ValueError(f"layers must be a non-empty subset of 0..{num_layers - 1}; got {sorted(chosen)}.")
+        raise ValueError(
+            f"layers must be a non-empty subset of 0..{num_layers - 1}; got {sorted(chosen)}."
+        )
     return chosen
 
 
@@ -215,7 +221,12 @@ def _padding_mask(attention_mask: Any, ids: Tensor) -> Tensor | None:
 def _refuse_hidden_packing(kwargs: dict, mask: Tensor | None) -> None:
     """Packed samples announced by position ids alone would see one another, with no error anywhere."""
     positions = kwargs.get("position_ids")
-    if positions is None or "cu_seq_lens_q" in kwargs or positions.dim() != 3 or positions.shape[0] != 4:
+    if (
+        positions is None
+        or "cu_seq_lens_q" in kwargs
+        or positions.dim() != 3
+        or positions.shape[0] != 4
+    ):
         return
     falls = positions[0, :, 1:] < positions[0, :, :-1]
     if mask is not None and mask.shape == positions.shape[1:]:

@@ -53,7 +53,9 @@ def avar_attention(
     Without an attached model it is plain attention over the keys that ``attention_mask`` leaves.
     """
     if dropout:
-        raise NotImplementedError(f"attention dropout must be 0 with 'avar'; got {dropout}. Set attention_dropout=0.0.")
+        raise NotImplementedError(
+            f"attention dropout must be 0 with 'avar'; got {dropout}. Set attention_dropout=0.0."
+        )
     if sliding_window is not None:
         raise NotImplementedError(
             f"sliding-window layers are not supported with 'avar'; got a window of {sliding_window}. "
@@ -61,7 +63,9 @@ def avar_attention(
         )
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    call: AttnCall | None = kwargs.get(CALL_ARGUMENT) if causal else None  # vision towers are not causal
+    call: AttnCall | None = (
+        kwargs.get(CALL_ARGUMENT) if causal else None
+    )  # vision towers are not causal
     if call is None:
         types = _types_from_mask(attention_mask, k)
         return visual_attn_func(q, k, v, types, softmax_scale=scaling, causal=causal).out, None

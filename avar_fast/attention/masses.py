@@ -21,7 +21,9 @@ def as_layers(mass: MassByLayer) -> list[Tensor]:
     else:
         layers = list(mass)
     if not layers:
-        raise ValueError("mass must hold at least one layer; got none. Record with record_attention(model).")
+        raise ValueError(
+            "mass must hold at least one layer; got none. Record with record_attention(model)."
+        )
     for layer in layers:
         if layer.dim() != 4 or layer.shape[-1] <= KeyType.SYSTEM or layer.shape != layers[0].shape:
             raise ValueError(
@@ -35,5 +37,7 @@ def check_mask(name: str, mask: Tensor, layers: list[Tensor]) -> Tensor:
     """A (B, L) mask over the rows of the masses as bool on their device; raises if it does not fit."""
     rows = layers[0].shape[:2]
     if mask.shape != rows:
-        raise ValueError(f"{name} must be of shape {tuple(rows)}, as the masses' (B, L); got {tuple(mask.shape)}.")
+        raise ValueError(
+            f"{name} must be of shape {tuple(rows)}, as the masses' (B, L); got {tuple(mask.shape)}."
+        )
     return mask.to(layers[0].device).bool()

@@ -117,8 +117,14 @@ def query_mask(
 
 def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:
     if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
-        got = (tuple(input_ids.shape), input_ids.dtype) if isinstance(input_ids, Tensor) else type(input_ids)
-        raise ValueError(f"input_ids must be integers of shape (B, L); got {got}. Use input_ids[None] for one row.")
+        got = (
+            (tuple(input_ids.shape), input_ids.dtype)
+            if isinstance(input_ids, Tensor)
+            else type(input_ids)
+        )
+        raise ValueError(
+            f"input_ids must be integers of shape (B, L); got {got}. Use input_ids[None] for one row."
+        )
     if attention_mask is not None and attention_mask.shape != input_ids.shape:
         raise ValueError(
             f"attention_mask must be of shape {tuple(input_ids.shape)}, as input_ids; got "

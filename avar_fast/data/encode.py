@@ -61,7 +61,9 @@ class Encoder:
         if self.system_prompt is not None and messages[0]["role"] != "system":
             system = {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}
             messages = [system, *messages]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
         ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
         pixels = grid = None
         if row.images:
@@ -113,7 +115,9 @@ def collate(
     samples: list[Sample], pad_id: int, visual_ids: tuple[int, ...], with_target: bool = True
 ) -> Batch:
     """Pads prompts with their targets on the right, or prompts alone on the left (for generation)."""
-    rows = [torch.cat([s.prompt_ids, s.target_ids]) if with_target else s.prompt_ids for s in samples]
+    rows = [
+        torch.cat([s.prompt_ids, s.target_ids]) if with_target else s.prompt_ids for s in samples
+    ]
     longest = max(len(row) for row in rows)
     input_ids = torch.full((len(rows), longest), pad_id)
     attention_mask = torch.zeros_like(input_ids)
@@ -128,7 +132,9 @@ def collate(
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         # Without these, Qwen2.5-VL falls back to one-dimensional positions and says nothing.
-        "mm_token_type_ids": sum((input_ids == v).int() * (i + 1) for i, v in enumerate(visual_ids)),
+        "mm_token_type_ids": sum(
+            (input_ids == v).int() * (i + 1) for i, v in enumerate(visual_ids)
+        ),
     }
     with_images = [s for s in samples if s.pixel_values is not None]
     if with_images:

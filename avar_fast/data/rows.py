@@ -60,7 +60,11 @@ def load_rows(path: str, split: str = "train", limit: int | None = None) -> Rows
     else:
         records, folder = _load_dataset(path, split), file.parent
     if limit is not None:
-        records = records[:limit] if isinstance(records, list) else records.select(range(min(limit, len(records))))
+        records = (
+            records[:limit]
+            if isinstance(records, list)
+            else records.select(range(min(limit, len(records))))
+        )
     if len(records) == 0:
         raise ValueError(f"data.path must hold at least one row; {path} holds none.")
     return Rows(records, path, folder)
@@ -76,7 +80,9 @@ def _read_json(file: Path) -> list[Any]:
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{file} line {number} must be one JSON object; {error}.") from None
+                raise ValueError(
+                    f"{file} line {number} must be one JSON object; {error}."
+                ) from None
     return records
 
 
@@ -120,7 +126,9 @@ def parse_row(record: dict[str, Any], where: str, folder: Path) -> Row:
     else:
         target = None
     if not turns or turns[-1]["role"] != "user":
-        raise ValueError(f"{where}: messages must end with a user turn, or a user turn and its answer.")
+        raise ValueError(
+            f"{where}: messages must end with a user turn, or a user turn and its answer."
+        )
     marks = sum(part["type"] == "image" for turn in turns for part in turn["content"])
     if marks != len(images):
         raise ValueError(
@@ -131,7 +139,9 @@ def parse_row(record: dict[str, Any], where: str, folder: Path) -> Row:
 
 def _parse_message(message: Any, where: str) -> dict[str, Any]:
     if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
-        raise ValueError(f"{where}: a message must have role system, user or assistant; got {message!r}.")
+        raise ValueError(
+            f"{where}: a message must have role system, user or assistant; got {message!r}."
+        )
     content = message.get("content")
     if isinstance(content, str):
         parts: list[dict[str, Any]] = []
@@ -140,10 +150,17 @@ def _parse_message(message: Any, where: str) -> dict[str, Any]:
                 parts.append({"type": "image"})
             if text:
                 parts.append({"type": "text", "text": text})
-    elif isinstance(content, list) and all(isinstance(p, dict) and p.get("type") in ("image", "text") for p in content):
-        parts = [{"type": "image"} if p["type"] == "image" else {"type": "text", "text": p["text"]} for p in content]
+    elif isinstance(content, list) and all(
+        isinstance(p, dict) and p.get("type") in ("image", "text") for p in content
+    ):
+        parts = [
+            {"type": "image"} if p["type"] == "image" else {"type": "text", "text": p["text"]}
+            for p in content
+        ]
     else:
-        raise ValueError(f"{where}: content must be text or a list of image and text parts; got {content!r}.")
+        raise ValueError(
+            f"{where}: content must be text or a list of image and text parts; got {content!r}."
+        )
     return {"role": message["role"], "content": parts}
 
 
@@ -155,7 +172,9 @@ def _image_reference(image: Any, where: str, folder: Path) -> Any:
         return path
     if isinstance(image, Image.Image):
         return image
-    raise ValueError(f"{where}: an image must be a path or a PIL image; got {type(image).__name__}.")
+    raise ValueError(
+        f"{where}: an image must be a path or a PIL image; got {type(image).__name__}."
+    )
 
 
 def open_image(image: Any, where: str) -> Image.Image:

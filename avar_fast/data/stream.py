@@ -56,7 +56,9 @@ class SampleStream:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             order = torch.randperm(len(self.rows), generator=generator).tolist()
             # A step may span two epochs; older ones are not needed again.
-            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {
+                epoch: order
+            }
         return self._orders[epoch][offset]
 
     def _sample(self, index: int) -> Sample:

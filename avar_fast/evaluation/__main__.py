@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.out:
         Path(options.out).parent.mkdir(parents=True, exist_ok=True)
         Path(options.out).write_text(json.dumps(result.as_dict(), indent=1))
-    print(f"exact match {result.exact_match:.3f} on {result.num_rows} rows {result.exact_match_by_style}; VAS {result.vas}")
+    print(
+        f"exact match {result.exact_match:.3f} on {result.num_rows} rows {result.exact_match_by_style}; VAS {result.vas}"
+    )
 
 
 if __name__ == "__main__":

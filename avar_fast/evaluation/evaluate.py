@@ -38,7 +38,7 @@ class Evaluation:
 
 
 def style_of(row: Row) -> str:
-    """"chain" where the reference reasons before it answers, else "direct"."""
+    """ "chain" where the reference reasons before it answers, else "direct"."""
     return "chain" if row.target is not None and "<think>" in row.target else "direct"
 
 
@@ -119,12 +119,19 @@ def _complete(
         banned_ids=tokens.visual,
     )
     return tokenizer.batch_decode(
-        [ids[mask & (ids != tokens.turn_end)] for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)]
+        [
+            ids[mask & (ids != tokens.turn_end)]
+            for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
+        ]
     )
 
 
 def _score(
-    model: nn.Module, tokenizer: Any, samples: list[Sample], tokens: SpecialTokens, device: torch.device
+    model: nn.Module,
+    tokenizer: Any,
+    samples: list[Sample],
+    tokens: SpecialTokens,
+    device: torch.device,
 ) -> list[tuple[str, torch.Tensor, int]]:
     batch = collate(samples, tokenizer.pad_token_id, tokens.visual, with_target=False).to(device)
     with record_attention(model) as recording:
@@ -133,7 +140,9 @@ def _score(
         batch.inputs["input_ids"], batch.inputs["attention_mask"], role="user", tokens=tokens
     )
     count = int(queries.sum())
-    return [(form, score_table(recording.mass, queries, VAS_EPS, form).cpu(), count) for form in FORMS]
+    return [
+        (form, score_table(recording.mass, queries, VAS_EPS, form).cpu(), count) for form in FORMS
+    ]
 
 
 def _weighted_mean(parts: list[tuple[torch.Tensor, int]]) -> torch.Tensor:

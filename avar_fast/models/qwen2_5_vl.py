@@ -85,7 +85,9 @@ def check_liger(model: Model) -> None:
 
     for index, layer in enumerate(model.model.language_model.layers):
         norms = (layer.input_layernorm, layer.post_attention_layernorm)
-        if not isinstance(layer.mlp, LigerSwiGLUMLP) or not all(isinstance(n, LigerRMSNorm) for n in norms):
+        if not isinstance(layer.mlp, LigerSwiGLUMLP) or not all(
+            isinstance(n, LigerRMSNorm) for n in norms
+        ):
             raise RuntimeError(
                 f"text layer {index} does not use Liger's RMSNorm and SwiGLU; the model was built before the patch. "
                 "Call apply_liger first, or set model.liger=false."

@@ -57,7 +57,9 @@ def group_advantages(
         )
     if not torch.isfinite(rewards).all():
         bad = int((~torch.isfinite(rewards)).nonzero()[0])
-        raise ValueError(f"rewards must be finite; response {bad} has {rewards[bad].item()}. Check the reward.")
+        raise ValueError(
+            f"rewards must be finite; response {bad} has {rewards[bad].item()}. Check the reward."
+        )
     groups = rewards.reshape(-1, group_size)
     centred = groups - groups.mean(dim=1, keepdim=True)
     centred = torch.where(informative_groups(rewards, group_size)[:, None], centred, 0.0)
@@ -165,11 +167,19 @@ def _check(
 ) -> None:
     if form not in POLICY_LOSSES:
         raise ValueError(f"form must be one of {', '.join(POLICY_LOSSES)}; got {form!r}.")
-    for name, x in (("old_log_probs", old_log_probs), ("mask", mask), ("ref_log_probs", ref_log_probs)):
+    for name, x in (
+        ("old_log_probs", old_log_probs),
+        ("mask", mask),
+        ("ref_log_probs", ref_log_probs),
+    ):
         if x is not None and x.shape != log_probs.shape:
-            raise ValueError(f"{name} must be of shape {tuple(log_probs.shape)}, as log_probs; got {tuple(x.shape)}.")
+            raise ValueError(
+                f"{name} must be of shape {tuple(log_probs.shape)}, as log_probs; got {tuple(x.shape)}."
+            )
     if advantages.shape != log_probs.shape[:1]:
-        raise ValueError(f"advantages must be of shape ({len(log_probs)},); got {tuple(advantages.shape)}.")
+        raise ValueError(
+            f"advantages must be of shape ({len(log_probs)},); got {tuple(advantages.shape)}."
+        )
     if form == "dr_grpo" and not max_tokens:
         raise ValueError("max_tokens must be given for dr_grpo, its constant divisor; got None.")
     if kl_coef < 0.0 or (kl_coef > 0.0 and ref_log_probs is None):

@@ -20,6 +20,8 @@ def token_log_probs(
     """
     logits = logits.float() / temperature
     if banned_ids:
-        logits = logits.index_fill(-1, torch.tensor(banned_ids, device=logits.device), float("-inf"))
+        logits = logits.index_fill(
+            -1, torch.tensor(banned_ids, device=logits.device), float("-inf")
+        )
     chosen = logits.gather(-1, tokens[..., None]).squeeze(-1)
     return chosen - torch.logsumexp(logits, dim=-1)

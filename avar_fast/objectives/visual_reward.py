@@ -51,7 +51,9 @@ def visual_reward(
     layers = as_layers(mass_by_layer)
     response = check_mask("response_mask", response_mask, layers)
     if correct.shape != response.shape[:1]:
-        raise ValueError(f"correct must be of shape ({response.shape[0]},); got {tuple(correct.shape)}.")
+        raise ValueError(
+            f"correct must be of shape ({response.shape[0]},); got {tuple(correct.shape)}."
+        )
     correct = correct.to(response.device).bool()
     require_system_mass(layers, response & correct[:, None])
 

@@ -57,7 +57,9 @@ def generate(
         family.set_rope_deltas(model, None)
         first = model(**prefix, use_cache=True, logits_to_keep=1)
         if not torch.isfinite(first.logits).all():
-            raise FloatingPointError("the model gives logits that are not finite; nothing can be sampled.")
+            raise FloatingPointError(
+                "the model gives logits that are not finite; nothing can be sampled."
+            )
         cache = first.past_key_values
         deltas = family.get_rope_deltas(model)
         if num_samples > 1:
@@ -65,7 +67,11 @@ def generate(
         # generate takes positions behind a cache from this hidden state of the model
         family.set_rope_deltas(model, deltas.repeat_interleave(num_samples, dim=0))
         prompt_ids = inputs["input_ids"].repeat_interleave(num_samples, dim=0)
-        sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature}
+        sampling = (
+            {"do_sample": False}
+            if temperature == 0
+            else {"do_sample": True, "temperature": temperature}
+        )
         sequences = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=prompt_ids,
             attention_mask=inputs["attention_mask"].repeat_interleave(num_samples, dim=0),

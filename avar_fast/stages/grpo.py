@@ -65,8 +65,12 @@ def _collect(
     texts = run.tokenizer.batch_decode([r.target_ids[:-1] for r in responses])
     for response in responses:
         if response.row.answer is None:
-            raise ValueError(f"{response.row.where}: stage grpo needs an answer to check against; got none.")
-    correct = torch.tensor([is_correct(t, str(r.row.answer)) for t, r in zip(texts, responses, strict=True)])
+            raise ValueError(
+                f"{response.row.where}: stage grpo needs an answer to check against; got none."
+            )
+    correct = torch.tensor(
+        [is_correct(t, str(r.row.answer)) for t, r in zip(texts, responses, strict=True)]
+    )
     well_formed = torch.tensor([has_format(text) for text in texts])
 
     group = _Group([], [], [], [])
@@ -76,10 +80,16 @@ def _collect(
         old, seen = _score(run, batch, correct[i : i + size])
         group.batches.append(batch)
         group.old_log_probs.append(old)
-        group.ref_log_probs.append(None if reference is None else _log_probs(run, reference, batch)[0])
+        group.ref_log_probs.append(
+            None if reference is None else _log_probs(run, reference, batch)[0]
+        )
         visual.append(seen)
     rewards = total_reward(
-        correct.float(), torch.cat(visual).cpu(), well_formed.float(), grpo.visual_weight, grpo.format_weight
+        correct.float(),
+        torch.cat(visual).cpu(),
+        well_formed.float(),
+        grpo.visual_weight,
+        grpo.format_weight,
     )
     advantages = group_advantages(rewards, grpo.group_size, scale_by_std=grpo.loss != "dr_grpo")
     group.advantages = list(advantages.to(run.engine.device).split(size))
@@ -88,7 +98,9 @@ def _collect(
     lengths = sum(len(r.target_ids) for r in responses)
     names = ("reward", "accuracy", "format", "visual_reward", "completion_tokens")
     values = (rewards.sum(), correct.sum(), well_formed.sum(), torch.cat(visual).sum(), lengths)
-    *summed, num_informative, num_responses = run.engine.sum_over_ranks(*values, informative, len(responses))
+    *summed, num_informative, num_responses = run.engine.sum_over_ranks(
+        *values, informative, len(responses)
+    )
     metrics = {name: value / num_responses for name, value in zip(names, summed, strict=True)}
     metrics["informative_groups"] = num_informative * grpo.group_size / num_responses
     metrics["generation_seconds"] = generation_seconds
@@ -164,7 +176,9 @@ def _update(run: Run, group: _Group, step: int) -> dict[str, float]:
         )
         run.engine.backward(loss)
         share = len(log_probs) / num_responses
-        totals += torch.tensor([loss.item(), *(float(s) * share for s in stats)], dtype=torch.float64)
+        totals += torch.tensor(
+            [loss.item(), *(float(s) * share for s in stats)], dtype=torch.float64
+        )
         if i + 1 == len(group.batches):
             summed = run.engine.sum_over_ranks(*totals)
             run.require_finite(summed[0], step + 1)

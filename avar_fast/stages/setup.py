@@ -12,8 +12,8 @@ from ..attention import SpecialTokens, attach
 from ..config import Recipe
 from ..data import Batch, Encoder, Sample, SampleStream, collate, load_rows
 from ..engine import Engine, init_distributed
-from ..models import family_of
 from ..loading import load
+from ..models import family_of
 from ..tracking import Tracker
 
 
@@ -93,7 +93,14 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     tracker = Tracker(recipe, rank, first_step)
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
     return Run(
-        recipe, engine, stream, tracker, loaded.tokenizer, loaded.image_processor, tokens, first_step
+        recipe,
+        engine,
+        stream,
+        tracker,
+        loaded.tokenizer,
+        loaded.image_processor,
+        tokens,
+        first_step,
     )
 
 
@@ -102,7 +109,10 @@ def _where_to_start(recipe: Recipe, resume: bool, rank: int) -> Path | None:
     if rank == 0 and resume:
         for path in broken:
             print(f"ignored {path}: interrupted while it was written")
-        print(f"resuming from {last}" if last else "nothing to resume from; starting at step 0", flush=True)
+        print(
+            f"resuming from {last}" if last else "nothing to resume from; starting at step 0",
+            flush=True,
+        )
     if not resume and (last or broken):
         raise ValueError(
             f"train.output_dir must be a new folder; {recipe.train.output_dir} already holds checkpoints. "
@@ -124,7 +134,9 @@ def _load_model(recipe: Recipe, device: torch.device) -> Any:
     if recipe.model.freeze_vision:
         family.vision_tower(loaded.model).requires_grad_(False)
     if recipe.model.gradient_checkpointing:
-        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        loaded.model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
     loaded.model.train()
     return loaded
 
@@ -135,7 +147,9 @@ def _steps(recipe: Recipe, world_size: int) -> tuple[int, int]:
     per_rank = train.batch_size // world_size
     if recipe.stage == "grpo":
         responses = per_rank * recipe.grpo.group_size
-        return math.ceil(responses / train.micro_batch_size), train.steps * recipe.grpo.updates_per_rollout
+        return math.ceil(
+            responses / train.micro_batch_size
+        ), train.steps * recipe.grpo.updates_per_rollout
     if per_rank % train.micro_batch_size:
         raise ValueError(
             f"train.batch_size must be a multiple of train.micro_batch_size times the {world_size} ranks; got "

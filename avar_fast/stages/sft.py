@@ -30,7 +30,9 @@ def _step(run: Run, step: int) -> dict[str, float]:
     samples, size = run.stream.samples(step), run.recipe.train.micro_batch_size
     for sample in samples:
         if not len(sample.target_ids):
-            raise ValueError(f"{sample.row.where}: stage sft needs an answer or a final assistant message; got none.")
+            raise ValueError(
+                f"{sample.row.where}: stage sft needs an answer or a final assistant message; got none."
+            )
     batches = [run.collate(samples[i : i + size]) for i in range(0, len(samples), size)]
     spans = [_spans(run, batch) for batch in batches]
     # Both divisors are global, so the step is the same for any number of ranks and micro-batches.
@@ -51,9 +53,18 @@ def _step(run: Run, step: int) -> dict[str, float]:
         norm = run.engine.micro_step()
     run.require_finite(norm, step + 1, "gradient norm")  # pyright: ignore[reportArgumentType]
     lm, enhance, suppress, guided = summed[1:5]  # pyright: ignore[reportPossiblyUnboundVariable]
-    metrics = {"loss": summed[0], "lm_loss": lm, "lr": run.engine.lr, "grad_norm": norm, "tokens": num_tokens}
+    metrics = {
+        "loss": summed[0],
+        "lm_loss": lm,
+        "lr": run.engine.lr,
+        "grad_norm": norm,
+        "tokens": num_tokens,
+    }
     if run.recipe.agto.enabled:
-        metrics |= {"agto_enhance": enhance / max(guided, 1), "agto_suppress": suppress / max(guided, 1)}
+        metrics |= {
+            "agto_enhance": enhance / max(guided, 1),
+            "agto_suppress": suppress / max(guided, 1),
+        }
         metrics |= {"agto_samples": guided, "agto_skipped": run.recipe.train.batch_size - guided}
     if num_guided:
         metrics |= {f"vas_{f}": v / num_guided for f, v in zip(FORMS, summed[5:], strict=True)}
@@ -87,10 +98,16 @@ def _losses(
             recording.mass, queries, types, agto.alpha, agto.beta, agto.eps, num_samples=num_guided
         )
         loss = loss + extra
-        sums = [parts.enhance * parts.num_samples, parts.suppress * parts.num_samples, parts.num_samples]
+        sums = [
+            parts.enhance * parts.num_samples,
+            parts.suppress * parts.num_samples,
+            parts.num_samples,
+        ]
     finite = bool(torch.isfinite(loss))  # of a loss that stops the run there is nothing to score
     scores = _scores(recording.mass, types, queries) if finite else [0.0] * len(FORMS)
-    return loss, torch.tensor([float(x) for x in (loss.detach(), lm_loss.detach(), *sums, *scores)], dtype=torch.float64)
+    return loss, torch.tensor(
+        [float(x) for x in (loss.detach(), lm_loss.detach(), *sums, *scores)], dtype=torch.float64
+    )
 
 
 @torch.no_grad()

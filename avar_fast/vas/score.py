@@ -52,7 +52,9 @@ def score_table(
     layers = as_layers(mass)
     chosen = check_mask("query_mask", query_mask, layers)
     if not chosen.any():
-        raise ValueError("query_mask must select at least one query; it is all false. Check the role and the batch.")
+        raise ValueError(
+            "query_mask must select at least one query; it is all false. Check the role and the batch."
+        )
     require_system_mass(layers, chosen)
     rows = torch.stack([layer[chosen] for layer in layers])  # (layers, queries, H, 3)
     visual, system = rows[..., KeyType.VISUAL], rows[..., KeyType.SYSTEM]

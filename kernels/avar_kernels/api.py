@@ -62,7 +62,18 @@ def visual_attn_func(
     """
     validation.check_qkv(q, k, v, packed=False)
     return _attention(
-        q, k, v, key_types, num_types, type_bias, type_scale, softmax_scale, causal, window_size, backend, None
+        q,
+        k,
+        v,
+        key_types,
+        num_types,
+        type_bias,
+        type_scale,
+        softmax_scale,
+        causal,
+        window_size,
+        backend,
+        None,
     )
 
 
@@ -110,7 +121,18 @@ def visual_attn_varlen_func(
     packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, int(max_seqlen_q), int(max_seqlen_k))
     validation.check_packed(q, packed)
     return _attention(
-        q, k, v, key_types, num_types, type_bias, type_scale, softmax_scale, causal, window_size, backend, packed
+        q,
+        k,
+        v,
+        key_types,
+        num_types,
+        type_bias,
+        type_scale,
+        softmax_scale,
+        causal,
+        window_size,
+        backend,
+        packed,
     )
 
 
@@ -141,7 +163,21 @@ def _attention(
     cu_q, cu_k, max_q, max_k = packed or (None, None, 0, 0)
     return AttnOutput(
         *visual_attn(
-            q, k, v, key_types, bias, scale, cu_q, cu_k, max_q, max_k, num_types, softmax_scale, causal, *window, backend
+            q,
+            k,
+            v,
+            key_types,
+            bias,
+            scale,
+            cu_q,
+            cu_k,
+            max_q,
+            max_k,
+            num_types,
+            softmax_scale,
+            causal,
+            *window,
+            backend,
         )
     )
 
@@ -197,7 +233,9 @@ def flash_attn_varlen_func(
     """
     _refuse_unsupported(dropout_p, softcap, alibi_slopes, return_attn_probs)
     if block_table is not None:
-        raise NotImplementedError("block_table (paged keys) is not supported; pass contiguous k and v.")
+        raise NotImplementedError(
+            "block_table (paged keys) is not supported; pass contiguous k and v."
+        )
     return visual_attn_varlen_func(
         q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, num_types=1, softmax_scale=softmax_scale,
         causal=causal, window_size=window_size, deterministic=deterministic,
@@ -215,4 +253,6 @@ def _refuse_unsupported(
     }
     for name, given in asked.items():
         if given:
-            raise NotImplementedError(f"{name} is not supported by avar_kernels; leave it at its default.")
+            raise NotImplementedError(
+                f"{name} is not supported by avar_kernels; leave it at its default."
+            )

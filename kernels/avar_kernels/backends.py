@@ -69,12 +69,20 @@ def resolve_backend(name: str | None, device: torch.device, dtype: torch.dtype) 
         raise ValueError(f"backend must be None or one of {', '.join(BACKENDS)}; got {name!r}.")
     status = available_backends()[name]
     if not status:
-        raise RuntimeError(f"backend {name!r} does not run here: {status.reason}. Use backend=None to let avar choose.")
+        raise RuntimeError(
+            f"backend {name!r} does not run here: {status.reason}. Use backend=None to let avar choose."
+        )
     if name == "sdpa" and device.type != "cpu":
-        raise RuntimeError(f"backend 'sdpa' runs on CPU tensors; got {device}. Use backend=None or 'eager'.")
+        raise RuntimeError(
+            f"backend 'sdpa' runs on CPU tensors; got {device}. Use backend=None or 'eager'."
+        )
     if name == "triton":
         if dtype == torch.float64:
-            raise RuntimeError("backend 'triton' takes float32, float16 and bfloat16; got float64. Use 'eager' or 'sdpa'.")
+            raise RuntimeError(
+                "backend 'triton' takes float32, float16 and bfloat16; got float64. Use 'eager' or 'sdpa'."
+            )
         if device.type != "cuda" and not interpreting():
-            raise RuntimeError(f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'sdpa' on CPU.")
+            raise RuntimeError(
+                f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'sdpa' on CPU."
+            )
     return name

@@ -22,7 +22,9 @@ def _implementation(backend: str):
     return _FUSED[backend]
 
 
-def _packed(cu_q: Tensor | None, cu_k: Tensor | None, max_q: int, max_k: int) -> PackedLengths | None:
+def _packed(
+    cu_q: Tensor | None, cu_k: Tensor | None, max_q: int, max_k: int
+) -> PackedLengths | None:
     return None if cu_q is None or cu_k is None else PackedLengths(cu_q, cu_k, max_q, max_k)
 
 
@@ -99,7 +101,13 @@ def visual_attn_backward(
         AttnOutput(out, mass, lse), params, packed,
     )  # fmt: skip
     none = lse.new_empty(0)
-    return dq, dk, dv, none if dbias is None else dbias, lse.new_empty(0) if dscale is None else dscale
+    return (
+        dq,
+        dk,
+        dv,
+        none if dbias is None else dbias,
+        lse.new_empty(0) if dscale is None else dscale,
+    )
 
 
 @visual_attn_backward.register_fake

@@ -50,7 +50,9 @@ def attention(
     for i in range(len(starts_q) - 1):
         rows, keys = slice(starts_q[i], starts_q[i + 1]), slice(starts_k[i], starts_k[i + 1])
         types = None if key_types is None else key_types[None, keys]
-        one = _dense(q[None, rows], k[None, keys], v[None, keys], types, type_bias, type_scale, params)
+        one = _dense(
+            q[None, rows], k[None, keys], v[None, keys], types, type_bias, type_scale, params
+        )
         outs.append(one.out[0])
         masses.append(one.mass[0])
         lses.append(one.lse[0])

@@ -34,17 +34,29 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
                 f"{name} must be float32, float16, bfloat16 or float64; got {x.dtype}. Convert it with .to()."
             )
         if x.dtype != q.dtype:
-            raise TypeError(f"{name} must have q's dtype {q.dtype}; got {x.dtype}. Use {name}.to(q.dtype).")
+            raise TypeError(
+                f"{name} must have q's dtype {q.dtype}; got {x.dtype}. Use {name}.to(q.dtype)."
+            )
         if x.device != q.device:
             _bad(name, f"on q's device {q.device}", x.device, f"Use {name}.to(q.device).")
     if k.shape[:-1] != v.shape[:-1]:
-        _bad("v", f"of shape {(*k.shape[:-1], 'Dv')}, as k", f"shape {tuple(v.shape)}", "Every key needs a value.")
+        _bad(
+            "v",
+            f"of shape {(*k.shape[:-1], 'Dv')}, as k",
+            f"shape {tuple(v.shape)}",
+            "Every key needs a value.",
+        )
     if not packed and q.shape[0] != k.shape[0]:
         _bad("k", f"of batch size {q.shape[0]}, as q", k.shape[0], "Batch sizes must agree.")
     if q.shape[-1] != k.shape[-1]:
         _bad("k", f"of head dimension {q.shape[-1]}, as q", k.shape[-1], "q and k must agree.")
     if q.shape[-1] == 0 or v.shape[-1] == 0:
-        _bad("q, k, v", "of head dimension 1 or more", (q.shape[-1], v.shape[-1]), "Empty heads mean nothing.")
+        _bad(
+            "q, k, v",
+            "of head dimension 1 or more",
+            (q.shape[-1], v.shape[-1]),
+            "Empty heads mean nothing.",
+        )
     heads, kv_heads = q.shape[-2], k.shape[-2]
     if kv_heads == 0 or heads == 0 or heads % kv_heads:
         _bad(
@@ -64,9 +76,13 @@ def check_key_types(key_types: Tensor | None, k: Tensor, num_types: int) -> None
     if key_types is None:
         return
     if not isinstance(key_types, Tensor):
-        raise TypeError(f"key_types must be an integer torch.Tensor or None; got {type(key_types).__name__}.")
+        raise TypeError(
+            f"key_types must be an integer torch.Tensor or None; got {type(key_types).__name__}."
+        )
     if key_types.dtype not in INTEGER_DTYPES:
-        raise TypeError(f"key_types must be of an integer dtype; got {key_types.dtype}. Use .to(torch.int32).")
+        raise TypeError(
+            f"key_types must be of an integer dtype; got {key_types.dtype}. Use .to(torch.int32)."
+        )
     if key_types.shape != k.shape[:-2]:
         _bad(
             "key_types",
@@ -86,7 +102,9 @@ def per_head_table(name: str, table: Tensor | None, q: Tensor, num_types: int) -
     if not isinstance(table, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or None; got {type(table).__name__}.")
     if not table.dtype.is_floating_point:
-        raise TypeError(f"{name} must be of a floating dtype, float32 by contract; got {table.dtype}.")
+        raise TypeError(
+            f"{name} must be of a floating dtype, float32 by contract; got {table.dtype}."
+        )
     if table.device != q.device:
         _bad(name, f"on q's device {q.device}", table.device, f"Use {name}.to(q.device).")
     if tuple(table.shape) not in ((num_types,), (heads, num_types)):
@@ -113,16 +131,29 @@ def softmax_scale_or_default(softmax_scale: float | None, head_dim: int) -> floa
 def check_window(window_size: tuple[int, int]) -> tuple[int, int]:
     """(left, right) as plain ints, -1 for unlimited."""
     if len(window_size) != 2 or any(int(side) != side or side < -1 for side in window_size):
-        _bad("window_size", "(left, right), each -1 (unlimited) or >= 0", window_size, "Use (-1, -1) for none.")
+        _bad(
+            "window_size",
+            "(left, right), each -1 (unlimited) or >= 0",
+            window_size,
+            "Use (-1, -1) for none.",
+        )
     return int(window_size[0]), int(window_size[1])
 
 
 def check_packed(q: Tensor, packed: PackedLengths) -> None:
     """Raises unless both offset tensors are int32 of shape (N + 1,) on q's device."""
-    for name, offsets in (("cu_seqlens_q", packed.cu_seqlens_q), ("cu_seqlens_k", packed.cu_seqlens_k)):
+    for name, offsets in (
+        ("cu_seqlens_q", packed.cu_seqlens_q),
+        ("cu_seqlens_k", packed.cu_seqlens_k),
+    ):
         if not isinstance(offsets, Tensor):
             raise TypeError(f"{name} must be an int32 torch.Tensor; got {type(offsets).__name__}.")
-        if offsets.dtype != torch.int32 or offsets.dim() != 1 or offsets.numel() < 2 or offsets.device != q.device:
+        if (
+            offsets.dtype != torch.int32
+            or offsets.dim() != 1
+            or offsets.numel() < 2
+            or offsets.device != q.device
+        ):
             _bad(
                 name,
                 f"int32 of shape [N + 1], N >= 1, on {q.device}",
@@ -136,12 +167,22 @@ def check_packed(q: Tensor, packed: PackedLengths) -> None:
             f"shape {tuple(packed.cu_seqlens_k.shape)}",
             "Both must describe the same sequences.",
         )
-    for name, longest in (("max_seqlen_q", packed.max_seqlen_q), ("max_seqlen_k", packed.max_seqlen_k)):
+    for name, longest in (
+        ("max_seqlen_q", packed.max_seqlen_q),
+        ("max_seqlen_k", packed.max_seqlen_k),
+    ):
         if longest < 0:
-            _bad(name, "the length of the longest sequence", longest, "Pass the maximum of the differences.")
+            _bad(
+                name,
+                "the length of the longest sequence",
+                longest,
+                "Pass the maximum of the differences.",
+            )
 
 
-def check_values(key_types: Tensor | None, num_types: int, packed: PackedLengths | None, q: Tensor, k: Tensor) -> None:
+def check_values(
+    key_types: Tensor | None, num_types: int, packed: PackedLengths | None, q: Tensor, k: Tensor
+) -> None:
     """The checks that read tensor values; on a GPU they become device-side assertions."""
     if key_types is not None and key_types.numel():
         in_range = (key_types < num_types).all()
@@ -161,9 +202,16 @@ def check_values(key_types: Tensor | None, num_types: int, packed: PackedLengths
         ("cu_seqlens_k", packed.cu_seqlens_k, k.shape[0], packed.max_seqlen_k),
     ):
         lengths = offsets.diff()
-        good = (offsets[0] == 0) & (lengths >= 0).all() & (offsets[-1] <= tokens) & (lengths.max() <= longest)
+        good = (
+            (offsets[0] == 0)
+            & (lengths >= 0).all()
+            & (offsets[-1] <= tokens)
+            & (lengths.max() <= longest)
+        )
         if offsets.is_cuda:
-            torch._assert_async(good, f"{name} must start at 0, not decrease, end within the tokens, fit max_seqlen")
+            torch._assert_async(
+                good, f"{name} must start at 0, not decrease, end within the tokens, fit max_seqlen"
+            )
         elif not good:
             _bad(
                 name,

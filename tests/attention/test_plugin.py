@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from avar_fast.attention import SpecialTokens, attach, intervene, key_types, record_attention
 
 from .world import TOKENIZER, batch, models
@@ -45,7 +46,9 @@ def test_gradients_through_mass_and_logits_match_eager(checkpointing):
     slow.train()
 
     def loss(logits, masses):
-        return logits[real].logsumexp(-1).mean() + sum((m[real][..., 1] + 1e-2).log().mean() for m in masses)
+        return logits[real].logsumexp(-1).mean() + sum(
+            (m[real][..., 1] + 1e-2).log().mean() for m in masses
+        )
 
     with record_attention(fast) as rec:
         logits = fast(**inputs, use_cache=False).logits
@@ -67,7 +70,10 @@ def test_reentrant_checkpointing_is_refused():
     fast.train()
     fast.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
     fast.enable_input_require_grads()
-    with pytest.raises(RuntimeError, match="reentrant.*use_reentrant.*False"), record_attention(fast):
+    with (
+        pytest.raises(RuntimeError, match="reentrant.*use_reentrant.*False"),
+        record_attention(fast),
+    ):
         fast(**batch(), use_cache=False)
 
 
@@ -156,9 +162,16 @@ def test_attach_and_recording_errors_name_the_remedy():
         attach(slow, TOKENIZER)
     with pytest.raises(ValueError, match="attached first"), record_attention(slow):
         pass
-    with pytest.raises(ValueError, match=r"layers must be.*0\.\.3.*\[9\]"), record_attention(fast, [9]):
+    with (
+        pytest.raises(ValueError, match=r"layers must be.*0\.\.3.*\[9\]"),
+        record_attention(fast, [9]),
+    ):
         pass
-    with pytest.raises(RuntimeError, match="already active"), record_attention(fast), record_attention(fast):
+    with (
+        pytest.raises(RuntimeError, match="already active"),
+        record_attention(fast),
+        record_attention(fast),
+    ):
         pass
     with pytest.raises(TypeError, match="supported family.*Linear"):
         attach(torch.nn.Linear(2, 2), TOKENIZER)

@@ -3,10 +3,11 @@
 import copy
 
 import torch
+from PIL import Image
+
 from avar_fast.attention import attach
 from avar_fast.lab.model import build_image_processor, build_model
 from avar_fast.lab.tokenizer import build_tokenizer
-from PIL import Image
 
 TOKENIZER = build_tokenizer()
 PROMPTS = ["Add row 1. Answer at once.", "Add column 2. Think first."]
@@ -45,7 +46,9 @@ def batch(side="right", system=True, images=(1, 2)):
             grids.append(features["image_grid_thw"])
             pads = int(features["image_grid_thw"].prod()) // 4
             text = text.replace("<|image_pad|>", "<|hold|>" * pads, 1)
-        rows.append(TOKENIZER.encode(text.replace("<|hold|>", "<|image_pad|>"), add_special_tokens=False))
+        rows.append(
+            TOKENIZER.encode(text.replace("<|hold|>", "<|image_pad|>"), add_special_tokens=False)
+        )
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), TOKENIZER.pad_token_id)
     mask = torch.zeros_like(ids)

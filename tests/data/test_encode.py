@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
+from PIL import Image
+
 from avar_fast.data import IGNORE, Encoder, SampleStream, collate, load_rows
 from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.tokenizer import build_tokenizer
-from PIL import Image
 
 TOKENIZER = build_tokenizer()
 
@@ -26,7 +27,9 @@ def rows(tmp_path):
             Image.new("RGB", size, (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
             images = [f"{i}.png"]
         text = "<image>" * len(images) + "Add row 1. Answer at once."
-        records.append({"messages": [{"role": "user", "content": text}], "images": images, "answer": str(i)})
+        records.append(
+            {"messages": [{"role": "user", "content": text}], "images": images, "answer": str(i)}
+        )
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, records)))
     return load_rows(str(tmp_path / "rows.jsonl"))
 
@@ -37,7 +40,9 @@ def test_prompt_holds_one_pad_per_visual_feature_and_the_system_turn(rows):
         sample = encode(row)
         assert int((sample.prompt_ids == encode.image_pad).sum()) == pads
         text = TOKENIZER.decode(sample.prompt_ids)
-        assert text.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n")
+        assert text.startswith(
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        )
         assert text.endswith("<|im_start|>assistant\n")
         assert TOKENIZER.decode(sample.target_ids) == f"<answer>{row.answer}</answer><|im_end|>"
 
@@ -51,27 +56,44 @@ def test_targets_are_labelled_and_nothing_else(rows):
         assert torch.equal(batch.labels[i][labelled], sample.target_ids)
         assert torch.equal(batch.inputs["input_ids"][i][labelled], sample.target_ids)
         length = int(batch.inputs["attention_mask"][i].sum())
-        assert torch.equal(batch.inputs["attention_mask"][i], (torch.arange(batch.labels.shape[1]) < length).long())
-    assert torch.equal(batch.inputs["mm_token_type_ids"] == 1, batch.inputs["input_ids"] == encode.image_pad)
+        assert torch.equal(
+            batch.inputs["attention_mask"][i], (torch.arange(batch.labels.shape[1]) < length).long()
+        )
+    assert torch.equal(
+        batch.inputs["mm_token_type_ids"] == 1, batch.inputs["input_ids"] == encode.image_pad
+    )
     assert batch.inputs["image_grid_thw"].shape == (4, 3)
 
 
 def test_prompts_for_generation_are_padded_on_the_left(rows):
     encode = encoder()
-    batch = collate([encode(row) for row in rows], TOKENIZER.pad_token_id, encode.tokens.visual, with_target=False)
+    batch = collate(
+        [encode(row) for row in rows],
+        TOKENIZER.pad_token_id,
+        encode.tokens.visual,
+        with_target=False,
+    )
     assert (batch.inputs["attention_mask"][:, -1] == 1).all()
     assert (batch.labels == IGNORE).all()
 
 
 def test_bad_samples_are_named(rows, tmp_path):
-    with pytest.raises(ValueError, match=r"row 1: a sample must have at most data.max_length = 20 tokens"):
+    with pytest.raises(
+        ValueError, match=r"row 1: a sample must have at most data.max_length = 20 tokens"
+    ):
         encoder(max_length=20)(rows[0])
     record = {"messages": [{"role": "user", "content": "<|image_pad|> Add row 1."}], "answer": "1"}
     (tmp_path / "pads.jsonl").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="row 1: the prompt must hold one image pad per image; got 1 for 0 images"):
+    with pytest.raises(
+        ValueError, match="row 1: the prompt must hold one image pad per image; got 1 for 0 images"
+    ):
         encoder()(load_rows(str(tmp_path / "pads.jsonl"))[0])
     (tmp_path / "bad.png").write_bytes(b"no image")
-    record = {"messages": [{"role": "user", "content": "<image>?"}], "images": ["bad.png"], "answer": "1"}
+    record = {
+        "messages": [{"role": "user", "content": "<image>?"}],
+        "images": ["bad.png"],
+        "answer": "1",
+    }
     (tmp_path / "bad.jsonl").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"row 1: image .*bad.png cannot be read"):
         encoder()(load_rows(str(tmp_path / "bad.jsonl"))[0])
@@ -89,7 +111,10 @@ def test_every_epoch_deals_each_row_once_and_ranks_share_a_step(rows):
 
 
 def test_cache_keeps_within_its_bytes_and_changes_nothing(rows):
-    plain, cached = SampleStream(rows, encoder(), 2, 0), SampleStream(rows, encoder(), 2, 0, cache_bytes=60_000)
+    plain, cached = (
+        SampleStream(rows, encoder(), 2, 0),
+        SampleStream(rows, encoder(), 2, 0, cache_bytes=60_000),
+    )
     for step in range(6):
         for a, b in zip(plain.samples(step), cached.samples(step), strict=True):
             assert torch.equal(a.prompt_ids, b.prompt_ids)
@@ -98,5 +123,7 @@ def test_cache_keeps_within_its_bytes_and_changes_nothing(rows):
 
 
 def test_batch_size_must_divide_over_ranks(rows):
-    with pytest.raises(ValueError, match="train.batch_size must be a multiple of the 2 ranks; got 3"):
+    with pytest.raises(
+        ValueError, match="train.batch_size must be a multiple of the 2 ranks; got 3"
+    ):
         SampleStream(rows, encoder(), 3, 0, 0, 2)

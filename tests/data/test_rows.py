@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from avar_fast.data import load_rows
 from PIL import Image
+
+from avar_fast.data import load_rows
 
 
 @pytest.fixture
@@ -14,7 +15,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-GOOD = {"messages": [{"role": "user", "content": "<image>How many?"}], "images": ["a.png"], "answer": 3}
+GOOD = {
+    "messages": [{"role": "user", "content": "<image>How many?"}],
+    "images": ["a.png"],
+    "answer": 3,
+}
 
 
 def write(folder, *records):
@@ -25,15 +30,24 @@ def write(folder, *records):
 
 def test_the_target_is_composed_from_answer_and_reasoning(folder):
     rows = load_rows(write(folder, GOOD, GOOD | {"reasoning": "1 + 2"}))
-    assert [row.target for row in rows] == ["<answer>3</answer>", "<think>1 + 2</think><answer>3</answer>"]
-    assert rows[0].messages[0]["content"] == [{"type": "image"}, {"type": "text", "text": "How many?"}]
+    assert [row.target for row in rows] == [
+        "<answer>3</answer>",
+        "<think>1 + 2</think><answer>3</answer>",
+    ]
+    assert rows[0].messages[0]["content"] == [
+        {"type": "image"},
+        {"type": "text", "text": "How many?"},
+    ]
     assert rows[0].images == [folder / "a.png"]
 
 
 def test_a_final_assistant_turn_is_the_target_and_parts_may_be_lists(folder):
     messages = [
         {"role": "system", "content": "Look."},
-        {"role": "user", "content": [{"type": "image", "image": "ignored"}, {"type": "text", "text": "?"}]},
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": "ignored"}, {"type": "text", "text": "?"}],
+        },
         {"role": "assistant", "content": "<answer>9</answer>"},
     ]
     row = load_rows(write(folder, GOOD | {"messages": messages}))[0]
@@ -53,12 +67,28 @@ def test_limit_and_parquet(folder):
     ("change", "error", "words"),
     [
         (dict(images=["none.png"]), FileNotFoundError, r"row 2: image .*none.png does not exist"),
-        (dict(images=[]), ValueError, "row 2: messages must hold one <image> per image; got 1 for 0 images"),
+        (
+            dict(images=[]),
+            ValueError,
+            "row 2: messages must hold one <image> per image; got 1 for 0 images",
+        ),
         (dict(images=["a.png", "a.png"]), ValueError, "got 1 for 2 images"),
         (dict(messages=[]), ValueError, "row 2: messages must be a non-empty list"),
-        (dict(messages=[{"role": "robot", "content": ""}]), ValueError, "row 2: a message must have role"),
-        (dict(messages=[{"role": "user", "content": 5}]), ValueError, "row 2: content must be text or a list"),
-        (dict(messages=[{"role": "system", "content": "x"}], images=[]), ValueError, "must end with a user turn"),
+        (
+            dict(messages=[{"role": "robot", "content": ""}]),
+            ValueError,
+            "row 2: a message must have role",
+        ),
+        (
+            dict(messages=[{"role": "user", "content": 5}]),
+            ValueError,
+            "row 2: content must be text or a list",
+        ),
+        (
+            dict(messages=[{"role": "system", "content": "x"}], images=[]),
+            ValueError,
+            "must end with a user turn",
+        ),
         (dict(images=[7]), ValueError, "row 2: an image must be a path or a PIL image; got int"),
     ],
 )

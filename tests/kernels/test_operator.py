@@ -97,7 +97,12 @@ def test_flash_attn_signatures_return_the_output_only():
 
 @pytest.mark.parametrize(
     "extra",
-    [dict(dropout_p=0.1), dict(softcap=30.0), dict(alibi_slopes=torch.ones(4)), dict(return_attn_probs=True)],
+    [
+        dict(dropout_p=0.1),
+        dict(softcap=30.0),
+        dict(alibi_slopes=torch.ones(4)),
+        dict(return_attn_probs=True),
+    ],
 )
 def test_flash_attn_options_we_lack_are_refused(extra):
     q, k, v, _ = inputs()

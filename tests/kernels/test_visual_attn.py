@@ -61,7 +61,9 @@ def compare(got, want, tolerance):
         assert torch.equal(a.isinf(), b.isinf()), f"{name}: infinities differ"
         error = torch.where(b.isinf(), 0.0, a.double() - b.double()).abs()
         worst = error.max().item() if error.numel() else 0.0
-        bound = tolerance * max(1.0, torch.nan_to_num(b, neginf=0.0).abs().max().item() if b.numel() else 0)
+        bound = tolerance * max(
+            1.0, torch.nan_to_num(b, neginf=0.0).abs().max().item() if b.numel() else 0
+        )
         assert worst <= bound, f"{name}: error {worst:.2e} above {bound:.2e}"
 
 
@@ -72,7 +74,15 @@ def test_float64_matches_oracle_to_rounding(backend, shape):
 
     def ours(q, k, v, bias, scale):
         return visual_attn_func(
-            q, k, v, types, num_types=4, type_bias=bias, type_scale=scale, backend=backend, **options
+            q,
+            k,
+            v,
+            types,
+            num_types=4,
+            type_bias=bias,
+            type_scale=scale,
+            backend=backend,
+            **options,
         )
 
     def oracle(q, k, v, bias, scale):
@@ -92,7 +102,15 @@ def test_low_precision_error_is_that_of_its_inputs_and_outputs(backend, dtype):
     def ours(q, k, v, bias, scale):
         bias, scale = bias.float(), scale.float()
         return visual_attn_func(
-            q, k, v, types, num_types=4, type_bias=bias, type_scale=scale, backend=backend, **options
+            q,
+            k,
+            v,
+            types,
+            num_types=4,
+            type_bias=bias,
+            type_scale=scale,
+            backend=backend,
+            **options,
         )
 
     def oracle(q, k, v, bias, scale):
@@ -115,7 +133,15 @@ def test_wide_range_of_logits(backend):
 
     def ours(q, k, v, bias, scale):
         return visual_attn_func(
-            q, k, v, types, num_types=4, type_bias=bias, type_scale=scale, backend=backend, **options
+            q,
+            k,
+            v,
+            types,
+            num_types=4,
+            type_bias=bias,
+            type_scale=scale,
+            backend=backend,
+            **options,
         )
 
     def oracle(q, k, v, bias, scale):

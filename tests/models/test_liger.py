@@ -32,11 +32,16 @@ except RuntimeError as error:
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_patched_models_pass_the_check_and_older_ones_do_not():
-    assert "text layer 0 does not use Liger's RMSNorm and SwiGLU; the model was built before" in run(PATCH)
+    assert (
+        "text layer 0 does not use Liger's RMSNorm and SwiGLU; the model was built before"
+        in run(PATCH)
+    )
 
 
 def test_a_patch_that_does_nothing_is_an_error_naming_versions():

@@ -42,11 +42,15 @@ def matrices(z: Tensor) -> Tensor:
 
 def masses(attention: Tensor) -> dict[int, Tensor]:
     """{layer: (B, L, H, 3)}, what the kernels hand to the objectives."""
-    one_hot = torch.stack([TYPES == c for c in (TEXT, VISUAL, SYSTEM)], -1).double()
+    one_hot = torch.stack([c == TYPES for c in (TEXT, VISUAL, SYSTEM)], -1).double()
     return {i: (a @ one_hot[:, None]).transpose(1, 2) for i, a in enumerate(attention)}
 
 
-def key_mass(attention: Tensor, layer: int, sample: int, head: int, query: int, kind: int) -> Tensor:
+def key_mass(
+    attention: Tensor, layer: int, sample: int, head: int, query: int, kind: int
+) -> Tensor:
     """Attention of one row to all keys of one type, summed entry by entry."""
     row = attention[layer, sample, head, query]
-    return sum((row[j] for j in range(len(row)) if TYPES[sample, j] == kind), torch.zeros(()).double())
+    return sum(
+        (row[j] for j in range(len(row)) if TYPES[sample, j] == kind), torch.zeros(()).double()
+    )

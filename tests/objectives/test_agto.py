@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from avar_fast.objectives import agto_loss
 
 from .matrices import (

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from avar_fast.objectives import POLICY_LOSSES, group_advantages, informative_groups, policy_loss
 
 LENGTHS, LOW, HIGH, MAX = [4, 1, 3, 0], 0.2, 0.28, 6
@@ -51,7 +52,16 @@ def test_value_and_gradient(form, kl_coef):
     want = loss_by_hand(form, log_probs, old, ref, advantages, kl_coef)
     (want_grad,) = torch.autograd.grad(want, log_probs)
     got, stats = policy_loss(
-        log_probs, old, advantages, mask, form, LOW, HIGH, ref_log_probs=ref, kl_coef=kl_coef, max_tokens=MAX
+        log_probs,
+        old,
+        advantages,
+        mask,
+        form,
+        LOW,
+        HIGH,
+        ref_log_probs=ref,
+        kl_coef=kl_coef,
+        max_tokens=MAX,
     )
     (got_grad,) = torch.autograd.grad(got, log_probs)
     assert torch.allclose(got, want, rtol=1e-12)
@@ -70,8 +80,12 @@ def test_on_policy_gradient_is_the_policy_gradient(form):
     assert stats.ratio == pytest.approx(1.0)
     assert stats.clip_fraction == 0
     for i, length in enumerate(LENGTHS):
-        weight = {"dapo": 1 / 8, "cispo": 1 / 8, "dr_grpo": 1 / (MAX * 4)}.get(form, 1 / (4 * max(length, 1)))
-        assert torch.allclose(grad[i, :length], -advantages[i] * torch.full((length,), weight, dtype=torch.float64))
+        weight = {"dapo": 1 / 8, "cispo": 1 / 8, "dr_grpo": 1 / (MAX * 4)}.get(
+            form, 1 / (4 * max(length, 1))
+        )
+        assert torch.allclose(
+            grad[i, :length], -advantages[i] * torch.full((length,), weight, dtype=torch.float64)
+        )
 
 
 @pytest.mark.parametrize("form", POLICY_LOSSES)
@@ -80,7 +94,9 @@ def test_a_given_normalizer_makes_micro_batches_add_up(form):
     whole, _ = policy_loss(log_probs, old, advantages, mask, form, max_tokens=MAX)
     count = 8 if form in ("dapo", "cispo") else 4
     parts = [
-        policy_loss(log_probs[s], old[s], advantages[s], mask[s], form, max_tokens=MAX, normalizer=count)[0]
+        policy_loss(
+            log_probs[s], old[s], advantages[s], mask[s], form, max_tokens=MAX, normalizer=count
+        )[0]
         for s in (slice(0, 1), slice(1, 4))
     ]
     assert torch.allclose(sum(parts), whole)

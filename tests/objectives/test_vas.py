@@ -4,9 +4,20 @@ import math
 
 import pytest
 import torch
+
 from avar_fast.vas import score_table, visual_attention_score
 
-from .matrices import NUM_HEADS, NUM_LAYERS, SYSTEM, USER, VISUAL, key_mass, logits, masses, matrices
+from .matrices import (
+    NUM_HEADS,
+    NUM_LAYERS,
+    SYSTEM,
+    USER,
+    VISUAL,
+    key_mass,
+    logits,
+    masses,
+    matrices,
+)
 
 
 def score_from_matrices(attention, query_mask, form):
@@ -16,7 +27,7 @@ def score_from_matrices(attention, query_mask, form):
             for sample, query in query_mask.nonzero().tolist():
                 v = key_mass(attention, layer, sample, head, query, VISUAL)
                 s = key_mass(attention, layer, sample, head, query, SYSTEM)
-                scores.append({"ratio": v / s, "share": v / (v + s)}.get(form, None))
+                scores.append({"ratio": v / s, "share": v / (v + s)}.get(form))
                 if form == "log_ratio":
                     scores[-1] = torch.log(v) - torch.log(s)
     return sum(scores) / len(scores)
@@ -48,14 +59,19 @@ def test_table_averages_to_the_score():
     mass = masses(matrices(logits()))
     table = score_table(mass, with_image)
     assert table.shape == (NUM_LAYERS, NUM_HEADS)
-    assert math.isclose(table.mean().item(), visual_attention_score(mass, with_image).item(), rel_tol=1e-12)
+    assert math.isclose(
+        table.mean().item(), visual_attention_score(mass, with_image).item(), rel_tol=1e-12
+    )
 
 
 def test_a_batch_without_system_turn_is_refused_by_sample():
     mass = masses(matrices(logits()))
     for layer in mass.values():
         layer.data[1, ..., SYSTEM] = 0.0
-    with pytest.raises(ValueError, match="must have a system turn.*sample 1 has no SYSTEM keys.*Add a system message"):
+    with pytest.raises(
+        ValueError,
+        match="must have a system turn.*sample 1 has no SYSTEM keys.*Add a system message",
+    ):
         visual_attention_score(mass, USER)
 
 

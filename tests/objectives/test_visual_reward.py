@@ -4,9 +4,20 @@ import math
 
 import pytest
 import torch
+
 from avar_fast.objectives import total_reward, visual_reward
 
-from .matrices import NUM_HEADS, NUM_LAYERS, RESPONSE, SYSTEM, VISUAL, key_mass, logits, masses, matrices
+from .matrices import (
+    NUM_HEADS,
+    NUM_LAYERS,
+    RESPONSE,
+    SYSTEM,
+    VISUAL,
+    key_mass,
+    logits,
+    masses,
+    matrices,
+)
 
 EPS = 1e-6
 
@@ -35,7 +46,9 @@ def test_correct_responses_get_the_mean_over_tokens_and_layers(form):
     got = visual_reward(masses(attention), RESPONSE, correct, form=form)
     assert got[2] == 0
     for sample in (0, 1):
-        assert math.isclose(got[sample].item(), reward_from_matrices(attention, sample, form), rel_tol=1e-5)
+        assert math.isclose(
+            got[sample].item(), reward_from_matrices(attention, sample, form), rel_tol=1e-5
+        )
     assert not got.requires_grad
 
 
@@ -49,7 +62,11 @@ def test_no_image_earns_nothing_and_clip_bounds():
 
 
 def test_total_reward_has_the_papers_weights():
-    accuracy, visual, format_ = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0])
+    accuracy, visual, format_ = (
+        torch.tensor([1.0, 0.0]),
+        torch.tensor([2.0, 0.0]),
+        torch.tensor([1.0, 1.0]),
+    )
     assert total_reward(accuracy, visual, format_).tolist() == pytest.approx([1.7, 0.1])
 
 
@@ -73,6 +90,8 @@ def test_correct_sample_without_system_turn_is_refused_and_a_wrong_one_is_not():
     ],
 )
 def test_bad_input(change, words):
-    arguments = dict(mass_by_layer=masses(matrices(logits())), response_mask=RESPONSE, correct=torch.ones(3))
+    arguments = dict(
+        mass_by_layer=masses(matrices(logits())), response_mask=RESPONSE, correct=torch.ones(3)
+    )
     with pytest.raises(ValueError, match=words):
         visual_reward(**(arguments | change))

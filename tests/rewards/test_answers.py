@@ -1,6 +1,7 @@
 """Answer extraction, comparison and format."""
 
 import pytest
+
 from avar_fast.rewards import extract_answer, has_format, is_correct
 
 

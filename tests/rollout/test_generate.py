@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from avar_fast.attention import record_attention
 from avar_fast.objectives import token_log_probs
 from avar_fast.rollout import generate
@@ -59,7 +60,11 @@ def test_log_probs_of_the_training_forward_are_those_that_sampling_used(temperat
     with torch.no_grad(), record_attention(fast):
         logits = fast(**full, use_cache=False, logits_to_keep=11).logits[:, :-1]
     every = torch.stack(
-        [token_log_probs(logits, torch.full(logits.shape[:2], t), temperature, BANNED) for t in range(logits.shape[-1])], -1
+        [
+            token_log_probs(logits, torch.full(logits.shape[:2], t), temperature, BANNED)
+            for t in range(logits.shape[-1])
+        ],
+        -1,
     )
     assert torch.equal(every.argmax(-1), rollouts.completion_ids)
     assert torch.allclose(every.exp().sum(-1), torch.ones(()), atol=1e-5)

@@ -122,23 +122,25 @@ def make_variant(
     head_dim: int,
     value_dim: int,
     *,
-    plain: bool = False,
+    types: bool = True,
+    bias: bool = True,
+    scale: bool = True,
     causal: bool = False,
     packed: bool = False,
     window: bool = False,
     precision: str = "ieee",
     num_types: int = 3,
 ) -> Variant:
-    """A variant with types, bias and scale, or with none of them if ``plain``."""
+    """A variant; the switches are the optional inputs it has."""
     return Variant(
         arch=arch,
         element_bytes=4 if dtype == "float32" else 2,
         head_dim=head_dim,
         value_dim=value_dim,
         num_types=num_types,
-        has_types=not plain,
-        has_bias=not plain,
-        has_scale=not plain,
+        has_types=types,
+        has_bias=bias,
+        has_scale=scale,
         has_left=window,
         has_right=causal or window,
         packed=packed,
@@ -160,7 +162,7 @@ def main() -> None:
     args = parser.parse_args()
     variant = make_variant(
         args.arch, args.dtype, args.head_dim, args.value_dim,
-        plain=args.plain, causal=args.causal, packed=args.packed, precision=args.precision,
+        types=not args.plain, bias=not args.plain, scale=not args.plain, causal=args.causal, packed=args.packed, precision=args.precision,
     )  # fmt: skip
     for kind in KINDS:
         used = compile_kernel(kind, variant, args.dtype)

@@ -13,6 +13,7 @@ from .variants import Variant
 
 Packed = tuple[Tensor, Tensor, int, int]
 
+MAX_TILE_ROWS = 256
 MAX_WINDOW = 2**30  # beyond any sequence; row + window stays inside int32
 
 
@@ -38,7 +39,7 @@ class Call:
         num_types: int,
         packed: Packed | None,
     ) -> None:
-        self.q, self.k, self.v = (last_dim_contiguous(x) for x in (q, k, v))
+        self.q, self.k, self.v = (addressable(x) for x in (q, k, v))
         self.types = None if key_types is None else key_types.to(torch.int32).contiguous()
         self.bias = None if type_bias is None else type_bias.float().contiguous()
         self.scale = None if type_scale is None else type_scale.float().contiguous()
@@ -151,9 +152,10 @@ class Call:
         return {"plan_ptr": plan, "plan_stride": stride}
 
 
-def last_dim_contiguous(x: Tensor) -> Tensor:
-    """``x``, copied only if its last dimension is not contiguous."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+def addressable(x: Tensor) -> Tensor:
+    """``x``, copied if its last dimension is not contiguous or a tile's offsets would not fit 32 bits."""
+    fits = x.stride(-3) * MAX_TILE_ROWS < 2**31
+    return x if x.stride(-1) == 1 and fits else x.contiguous()
 
 
 def _arch(device: torch.device) -> str:

@@ -20,25 +20,6 @@ from .kernel_dq import shift_per_element
 from .blocks import LOG2E, load_tile, logit_terms, query_block_range, sees, sequence_of, types_of
 
 
-@triton.jit
-def _accumulate(
-    dk, dv, dbias, dscale, k, v, q, dout, scores, logits, lse, shift, type_scale,
-    HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Adds one query block; ``logits`` [N, M] and ``lse`` in base 2, ``type_scale`` [N]."""
-    weights = tl.exp2(logits - lse[None, :])
-    dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
-    # The accumulator starts at -shift: no tile of shifts is alive beside the product.
-    dlogits = weights * tl.dot(v, tl.trans(dout), tl.broadcast_to(-shift, weights.shape), input_precision=PRECISION)
-    if HAS_BIAS:
-        dbias += tl.sum(dlogits, 1)
-    if HAS_SCALE:
-        dscale += tl.sum(dlogits * scores, 1)
-        dlogits *= type_scale[:, None]
-    dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
-    return dk, dv, dbias, dscale
-
-
 @triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right"])
 def visual_attn_bwd_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
@@ -92,75 +73,70 @@ def visual_attn_bwd_dkdv_kernel(
     start, lo, hi, end = query_block_range(
         key_first, key_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M
     )
-    plain = key_first + BLOCK_N <= num_keys
     key_type = tl.zeros((), tl.int32)
+    is_mixed = False
     if HAS_TYPES:
-        key_type = tl.min(types, 0)
-        plain = (key_type >= 0) & (key_type == tl.max(types, 0))
+        key_type = tl.max(types, 0)
+        is_mixed = key_type != tl.min(types, 0)
         # A block without any existing key has nothing to do but to store zeros.
-        end = tl.where(tl.max(types, 0) < 0, start, end)
+        end = tl.where(key_type < 0, start, end)
         key_type = tl.maximum(key_type, 0)
-    hi = tl.where(plain, hi, start)
-    lo = tl.where(plain, lo, start)
 
     for member in range(0, group):
         head = kv_head * group + member
         head_long = head.to(tl.int64)
         q_base = q_ptr + batch * stride_qb + head_long * stride_qh + q_first * stride_ql
-        head_dout_ptr = dout_ptr + batch * stride_dob + head_long * stride_doh + q_first * stride_dol
+        dout_base = dout_ptr + batch * stride_dob + head_long * stride_doh + q_first * stride_dol
         stats_base = stats_ptr + batch * stride_sb + head_long * stride_sh + q_first
         type_scale, bias = logit_terms(
             bias_ptr + head * NUM_TYPES, scale_ptr + head * NUM_TYPES, types, exists, HAS_BIAS, HAS_SCALE
         )
+        factor = softmax_scale_log2 * type_scale
+        bias = tl.where(exists, bias, float("-inf"))
         dbias = tl.zeros([BLOCK_N], tl.float32)
         dscale = tl.zeros([BLOCK_N], tl.float32)
-        factor = softmax_scale_log2
-        block_bias = 0.0
-        if HAS_SCALE:
-            factor *= tl.load(scale_ptr + head * NUM_TYPES + key_type)
-        if HAS_BIAS:
-            block_bias = tl.load(bias_ptr + head * NUM_TYPES + key_type) * LOG2E
 
-        for block in range(lo, hi):
-            first_row = block.to(tl.int64) * BLOCK_M
-            q = load_tile(q_base + first_row * stride_ql + q_offsets, tile_rows, dim_mask, False, MASK_D)  # [M, D]
-            lse = tl.load(stats_base + first_row + tile_rows) - block_bias
-            shift = tl.load(stats_base + (1 + key_type) * stride_sc + first_row + tile_rows)
-            scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
-            dout_base = head_dout_ptr + first_row * stride_dol
-            dout = load_tile(dout_base + dout_offsets, tile_rows, value_mask, False, MASK_DV)  # [M, DV]
-            dk, dv, dbias, dscale = _accumulate(
-                dk, dv, dbias, dscale, k, v, q, dout, scores, scores * factor, lse, shift[None, :],
-                type_scale, HAS_BIAS, HAS_SCALE, PRECISION,
-            )  # fmt: skip
-
-        for position in range(0, (lo - start) + (end - hi)):
-            block = tl.where(position < lo - start, start + position, hi + position - (lo - start))
-            first_row = block.to(tl.int64) * BLOCK_M
+        for block in range(start, end):
+            first_row = tl.cast(block, tl.int64) * BLOCK_M
             rows = block * BLOCK_M + tile_rows
             row_exists = rows < num_rows
-            q = load_tile(q_base + first_row * stride_ql + q_offsets, row_exists, dim_mask, True, MASK_D)
+            q = load_tile(q_base + first_row * stride_ql + q_offsets, row_exists, dim_mask, True, MASK_D)  # [M, D]
             lse = tl.load(stats_base + first_row + tile_rows, mask=row_exists, other=float("inf"))
             scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
-            logits = scores * (softmax_scale_log2 * type_scale)[:, None] + bias[:, None]
-            visible = exists[:, None] & sees(
-                rows[None, :], keys[:, None], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
+            logits = scores * factor[:, None] + bias[:, None]
+            if HAS_LEFT or HAS_RIGHT:
+                if (block < lo) | (block >= hi):
+                    visible = sees(
+                        rows[None, :], keys[:, None], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
+                    )
+                    logits = tl.where(visible, logits, float("-inf"))
+            weights = tl.exp2(logits - lse[None, :])
+            dout = load_tile(
+                dout_base + first_row * stride_dol + dout_offsets, row_exists, value_mask, True, MASK_DV
+            )  # [M, DV]
+            dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
+            shift = tl.load(
+                stats_base + (1 + key_type) * stride_sc + first_row + tile_rows, mask=row_exists, other=0.0
             )
-            logits = tl.where(visible, logits, float("-inf"))
-            dout_base = head_dout_ptr + first_row * stride_dol
-            dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)  # [M, DV]
-            shift = shift_per_element(
-                stats_base + first_row, stride_sc, tile_rows[None, :], row_exists[None, :], types[:, None],
-                NUM_TYPES, HAS_TYPES,
-            )  # fmt: skip
-            dk, dv, dbias, dscale = _accumulate(
-                dk, dv, dbias, dscale, k, v, q, dout, scores, logits, lse, shift,
-                type_scale, HAS_BIAS, HAS_SCALE, PRECISION,
-            )  # fmt: skip
+            # The accumulator starts at -shift: no tile of shifts is alive beside the product.
+            minus_shift = tl.broadcast_to(-shift[None, :], weights.shape)
+            if HAS_TYPES:
+                if is_mixed:
+                    minus_shift = -shift_per_element(
+                        stats_base + first_row, stride_sc, tile_rows[None, :], row_exists[None, :], types[:, None],
+                        NUM_TYPES,
+                    )  # fmt: skip
+            dlogits = weights * tl.dot(v, tl.trans(dout), minus_shift, input_precision=PRECISION)
+            if HAS_BIAS:
+                dbias += tl.sum(dlogits, 1)
+            if HAS_SCALE:
+                dscale += tl.sum(dlogits * scores, 1)
+                dlogits *= type_scale[:, None]
+            dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
 
         if HAS_BIAS or HAS_SCALE:
             channels = tl.arange(0, 16)
-            is_type = types[:, None] == channels[None, :]  # [N, 16]
+            is_type = exists[:, None] & (types[:, None] == channels[None, :])  # [N, 16]
             slot = (batch * tl.num_programs(0) + tl.program_id(0)) * tl.num_programs(1) * group + head
             if HAS_BIAS:
                 dbias_row = tl.sum(tl.where(is_type, dbias[:, None], 0.0), 0)

@@ -71,15 +71,12 @@ def visual_attn_bwd_stats_kernel(
 
 
 @triton.jit
-def shift_per_element(
-    stats_ptr, stride_sc, rows, row_exists, types, NUM_TYPES: tl.constexpr, HAS_TYPES: tl.constexpr
-):  # fmt: skip
-    """shift_i[t_j] where ``types`` broadcasts against rows in the result: [1, N] with rows [M, 1] or vice versa."""
-    shift = tl.load(stats_ptr + stride_sc + rows, mask=row_exists, other=0.0)
-    if HAS_TYPES:
-        for channel in tl.static_range(1, NUM_TYPES):
-            other = tl.load(stats_ptr + (1 + channel) * stride_sc + rows, mask=row_exists, other=0.0)
-            shift = tl.where(types == channel, other, shift)
+def shift_per_element(stats_ptr, stride_sc, rows, row_exists, types, NUM_TYPES: tl.constexpr):
+    """shift_i[t_j] as a tile: rows are [M, 1] and types [1, N], or [1, M] and [N, 1]."""
+    shift = tl.broadcast_to(tl.load(stats_ptr + stride_sc + rows, mask=row_exists, other=0.0), (types + rows).shape)
+    for channel in tl.static_range(1, NUM_TYPES):
+        candidate = tl.load(stats_ptr + (1 + channel) * stride_sc + rows, mask=row_exists, other=0.0)
+        shift = tl.where(types == channel, candidate, shift)
     return shift
 
 
@@ -109,33 +106,34 @@ def visual_attn_bwd_dq_kernel(
     batch = index.to(tl.int64)
     head_long = head.to(tl.int64)
     kv_head = (head // group).to(tl.int64)
-    rows = row_first + tl.arange(0, BLOCK_M)
+    tile_rows = tl.arange(0, BLOCK_M)
+    rows = row_first + tile_rows
     tile_keys = tl.arange(0, BLOCK_N)
     dims = tl.arange(0, BLOCK_D)
     value_dims = tl.arange(0, BLOCK_DV)
     row_exists = rows < num_rows
     dim_mask = dims < HEAD_DIM
     value_mask = value_dims < VALUE_DIM
-    token_rows = q_first + rows  # int64
+    first_token = q_first + row_first  # int64
 
-    q_ptrs = q_ptr + batch * stride_qb + head_long * stride_qh
-    q_ptrs += token_rows[:, None] * stride_ql + dims[None, :]
-    q = load_tile(q_ptrs, row_exists, dim_mask, True, MASK_D)  # [M, D]
-    dout_ptrs = dout_ptr + batch * stride_dob + head_long * stride_doh
-    dout_ptrs += token_rows[:, None] * stride_dol + value_dims[None, :]
-    dout = load_tile(dout_ptrs, row_exists, value_mask, True, MASK_DV)  # [M, DV]
-    k_ptrs = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
-    k_ptrs += tile_keys.to(tl.int64)[:, None] * stride_kl + dims[None, :]  # [N, D]
-    v_ptrs = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
-    v_ptrs += tile_keys.to(tl.int64)[:, None] * stride_vl + value_dims[None, :]  # [N, DV]
+    # Offsets inside a tile fit 32 bits (the launcher sees to it); addresses of tiles are 64 bits wide.
+    q_base = q_ptr + batch * stride_qb + head_long * stride_qh + first_token * stride_ql
+    q = load_tile(q_base + tile_rows[:, None] * stride_ql + dims[None, :], row_exists, dim_mask, True, MASK_D)
+    dout_base = dout_ptr + batch * stride_dob + head_long * stride_doh + first_token * stride_dol
+    dout_offsets = tile_rows[:, None] * stride_dol + value_dims[None, :]
+    dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)  # [M, DV]
+    k_base = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
+    k_offsets = tile_keys[:, None] * stride_kl + dims[None, :]
+    v_base = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
+    v_offsets = tile_keys[:, None] * stride_vl + value_dims[None, :]
     k_step = tl.zeros((), tl.int64) + BLOCK_N * stride_kl
     v_step = tl.zeros((), tl.int64) + BLOCK_N * stride_vl
     types_ptr += batch * stride_tb + k_first
     bias_ptr += head * NUM_TYPES
     scale_ptr += head * NUM_TYPES
     plan_ptr += batch * 4 * plan_stride
-    stats_ptr += batch * stride_sb + head_long * stride_sh
-    lse = tl.load(stats_ptr + token_rows, mask=row_exists, other=float("inf"))
+    stats_ptr += batch * stride_sb + head_long * stride_sh + first_token
+    lse = tl.load(stats_ptr + tile_rows, mask=row_exists, other=float("inf"))
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     softmax_scale_log2 = softmax_scale * LOG2E
 
@@ -166,13 +164,11 @@ def visual_attn_bwd_dq_kernel(
             factor *= block_scale
         if HAS_BIAS:
             lse_here = lse - tl.load(bias_ptr + key_type) * LOG2E
-        shift = tl.load(
-            stats_ptr + (1 + key_type) * stride_sc + token_rows, mask=row_exists, other=0.0
-        )
-        k = load_tile(k_ptrs + block * k_step, tile_keys, dim_mask, False, MASK_D)
+        shift = tl.load(stats_ptr + (1 + key_type) * stride_sc + tile_rows, mask=row_exists, other=0.0)
+        k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
         weights = tl.exp2(scores * factor - lse_here[:, None])
-        v = load_tile(v_ptrs + block * v_step, tile_keys, value_mask, False, MASK_DV)
+        v = load_tile(v_base + block * v_step + v_offsets, tile_keys, value_mask, False, MASK_DV)
         minus_shift = tl.broadcast_to(-shift[:, None], weights.shape)
         dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
         if HAS_SCALE:
@@ -186,7 +182,7 @@ def visual_attn_bwd_dq_kernel(
         keys = block * BLOCK_N + tile_keys
         types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)
         type_scale, bias = logit_terms(bias_ptr, scale_ptr, types, exists, HAS_BIAS, HAS_SCALE)
-        k = load_tile(k_ptrs + block * k_step, exists, dim_mask, True, MASK_D)
+        k = load_tile(k_base + block * k_step + k_offsets, exists, dim_mask, True, MASK_D)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
         visible = exists[None, :] & sees(
             rows[:, None], keys[None, :], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
@@ -194,20 +190,19 @@ def visual_attn_bwd_dq_kernel(
         logits = scores * (softmax_scale_log2 * type_scale)[None, :] + bias[None, :]
         logits = tl.where(visible, logits, float("-inf"))
         weights = tl.exp2(logits - lse[:, None])
-        v = load_tile(v_ptrs + block * v_step, exists, value_mask, True, MASK_DV)
-        shift = shift_per_element(
-            stats_ptr, stride_sc, token_rows[:, None], row_exists[:, None], types[None, :], NUM_TYPES, HAS_TYPES
+        v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
+        # Without types there is one shift; NUM_TYPES then counts empty channels of mass.
+        minus_shift = -shift_per_element(
+            stats_ptr, stride_sc, tile_rows[:, None], row_exists[:, None], types[None, :], NUM_TYPES if HAS_TYPES else 1
         )
-        minus_shift = tl.broadcast_to(-shift, weights.shape)
         dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
         if HAS_SCALE:
             dlogits *= type_scale[None, :]
         dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
 
-    dq_ptrs = dq_ptr + batch * stride_dqb + head_long * stride_dqh
-    dq_ptrs += token_rows[:, None] * stride_dql + dims[None, :]
+    dq_base = dq_ptr + batch * stride_dqb + head_long * stride_dqh + first_token * stride_dql
     tl.store(
-        dq_ptrs,
+        dq_base + tile_rows[:, None] * stride_dql + dims[None, :],
         (dq * softmax_scale).to(dq_ptr.dtype.element_ty),
         mask=row_exists[:, None] & dim_mask[None, :],
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
 from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
-from .call import Call, last_dim_contiguous
+from .call import Call, addressable
 from .kernel_forward import visual_attn_fwd_kernel
 
 
@@ -38,7 +38,7 @@ def backward(
     call: Call, dout: Tensor, dmass: Tensor, dlse: Tensor, out: Tensor, mass: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """dq, dk, dv and the gradients of the type tables that the call has."""
-    dout, out = last_dim_contiguous(dout.to(call.q.dtype)), last_dim_contiguous(out)
+    dout, out = addressable(dout.to(call.q.dtype)), addressable(out)
     with _on_device(call.q):
         stats = _row_stats(call, dout, dmass.float(), dlse.float(), out, mass, lse)
         dq = _dq(call, dout, stats)

@@ -1,0 +1,155 @@
+"""The miniature AVAR study, through the real entry point: ``python -m avar_fast.lab.demo --out runs/demo``.
+
+Makes the lab's data and model, trains its base model, cold-starts it with and without AGTO, runs GRPO
+with and without VARS from the AGTO checkpoint, evaluates each on held-out digits, prints a table and
+writes a report. Every training run is ``torchrun -m avar_fast.train`` on a recipe in configs/.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
+
+from ..attention import attach
+from ..data import Rows, load_rows
+from ..evaluation import evaluate
+from ..loading import load
+from ..report import Entry, write_report
+from ..report.attention_maps import attention_map
+from ..report.page import text_table
+from .model import save_base
+from .tokenizer import DEFAULT_SYSTEM
+from .world import WorldConfig, write_rows
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
+NUM_TRAIN, NUM_TEST = 12_000, 500
+MAX_NEW_TOKENS = 24
+NUM_PICTURES = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run and its row in the table."""
+
+    key: str
+    title: str
+    recipe: str
+    start: str
+    """Key of the run it starts from, or "init" for the untrained model."""
+
+
+STAGES = (
+    Stage("base", "base model", "lab-base.yaml", "init"),
+    Stage("sft", "cold start", "lab-sft.yaml", "base"),
+    Stage("agto", "cold start + AGTO", "lab-sft-agto.yaml", "base"),
+    Stage("grpo", "AGTO, then GRPO", "lab-grpo.yaml", "agto"),
+    Stage("vars", "AGTO, then GRPO + VARS", "lab-grpo-vars.yaml", "agto"),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="avar_fast.lab.demo", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--seed", type=int, default=0, help="of data, model and training")
+    options = parser.parse_args(arguments)
+    transformers_logging.disable_progress_bar()
+    started = time.perf_counter()
+    out = options.out.resolve()
+    _make_folder(out)
+    _say(
+        "making images of handwritten digits, questions, and an untrained Qwen2.5-VL of 1.1 M parameters"
+    )
+    train = write_rows(
+        out / "data" / "base", WorldConfig(smaller=True), "train", NUM_TRAIN, options.seed
+    )
+    tune = write_rows(out / "data" / "tune", WorldConfig(), "train", NUM_TRAIN, options.seed + 1)
+    test = write_rows(out / "data" / "test", WorldConfig(), "test", NUM_TEST, options.seed + 2)
+    save_base(out / "init", options.seed)
+
+    rows = load_rows(str(test))
+    entries = []
+    for number, stage in enumerate(STAGES, start=1):
+        _say(f"[{number}/{len(STAGES)}] {stage.title}")
+        data = train if stage.key == "base" else tune
+        seconds = _train(stage, out, data, options.seed)
+        entries.append(_measure(stage, out, rows, seconds))
+    minutes = (time.perf_counter() - started) / 60
+    intro = (
+        f"Seed {options.seed}, {NUM_TEST} held-out questions on images of handwritten digits, greedy generation; "
+        f"{os.cpu_count()} CPU cores, {minutes:.1f} minutes in all."
+    )
+    write_report(out / "report.html", "The miniature AVAR study", intro, entries)
+    table = text_table(entries)
+    (out / "table.md").write_text(table + "\n")
+    print(f"\n{table}\n\n{intro}\nReport: {out / 'report.html'}")
+
+
+def _make_folder(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).is_file():
+        sys.exit(
+            f"error: --out must be a new folder or one an earlier demo made; {out} holds other files. Name another."
+        )
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARKER).write_text("{}")
+
+
+def _say(text: str) -> None:
+    tqdm.write(f"\n{text}", file=sys.stderr)
+
+
+def _checkpoint(out: Path, key: str) -> Path:
+    return out / "init" if key == "init" else out / key / "latest"
+
+
+def _train(stage: Stage, out: Path, data: Path, seed: int) -> float:
+    """Runs the stage's recipe with torchrun; returns its seconds."""
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"),
+        *("-m", "avar_fast.train", str(CONFIGS / stage.recipe)),
+        f"model.path={_checkpoint(out, stage.start)}",
+        f"data.path={data}",
+        f"train.output_dir={out / stage.key}",
+        f"train.seed={seed}",
+    ]
+    started = time.perf_counter()
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        sys.exit(
+            f"error: {stage.title} failed with exit code {done.returncode}; its messages are above."
+        )
+    return time.perf_counter() - started
+
+
+def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> Entry:
+    loaded = load(str(_checkpoint(out, stage.key)), torch.float32)
+    attach(loaded.model, loaded.tokenizer)
+    parts = (loaded.model, loaded.tokenizer, loaded.image_processor)
+    result = evaluate(
+        *parts,
+        rows,
+        system_prompt=DEFAULT_SYSTEM,
+        batch_size=100,
+        max_new_tokens=MAX_NEW_TOKENS,
+        name="held-out digits",
+    )
+    (out / stage.key / "evaluation.json").write_text(json.dumps(result.as_dict(), indent=1))
+    maps = [
+        attention_map(*parts, rows[i], DEFAULT_SYSTEM, MAX_NEW_TOKENS) for i in range(NUM_PICTURES)
+    ]
+    log = [json.loads(line) for line in (out / stage.key / "log.jsonl").read_text().splitlines()]
+    return Entry(stage.title, result, train_seconds, log, maps)
+
+
+if __name__ == "__main__":
+    main()

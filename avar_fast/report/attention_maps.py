@@ -1,0 +1,90 @@
+"""Where a model looks on an image while it answers: attention per visual token, from eager matrices.
+
+The matrices of one short prompt are small, and these pictures need every single key; so this is the one
+place that materialises them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..attention import SpecialTokens
+from ..data import Encoder, Row, collate
+from ..data.rows import open_image
+from ..rollout import generate
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """One image of one row and how the response looked at it."""
+
+    image: Image.Image
+    heat: Tensor
+    """(rows, columns) share of the response's attention per visual token, mean over layers and heads."""
+    question: str
+    response: str
+    answer: str
+
+
+@torch.no_grad()
+def attention_map(
+    model: nn.Module,
+    tokenizer: Any,
+    image_processor: Any,
+    row: Row,
+    system_prompt: str | None,
+    max_new_tokens: int,
+) -> AttentionMap:
+    """Answers a row with one image greedily, then reads the attention of the response on the image."""
+    encoder = Encoder(tokenizer, image_processor, system_prompt, max_length=1 << 20)
+    sample = encoder(row)
+    tokens: SpecialTokens = encoder.tokens
+    device = next(model.parameters()).device
+    inputs = (
+        collate([sample], tokenizer.pad_token_id, tokens.visual, with_target=False)
+        .to(device)
+        .inputs
+    )
+    rollouts = generate(
+        model,
+        inputs,
+        num_samples=1,
+        max_new_tokens=max_new_tokens,
+        temperature=0.0,
+        eos_id=tokens.turn_end,
+        pad_id=tokenizer.pad_token_id,
+        banned_ids=tokens.visual,
+    )
+    said = rollouts.completion_ids[0][rollouts.completion_mask[0]]
+    full = dict(inputs, input_ids=torch.cat([inputs["input_ids"], said[None]], dim=1))
+    for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+        full[name] = torch.cat(
+            [inputs[name], torch.full_like(said[None], value).to(inputs[name])], dim=1
+        )
+    attentions = _eager_attentions(model, full)
+    response = torch.stack(attentions).float().mean(dim=(0, 2))[0, -len(said) :]  # (T, L)
+    on_image = response[:, full["input_ids"][0] == encoder.image_pad].mean(dim=0)
+    assert sample.image_grid_thw is not None
+    _, height, width = (sample.image_grid_thw[0] // image_processor.merge_size).tolist()
+    question = "".join(part.get("text", "") for part in row.messages[-1]["content"])
+    return AttentionMap(
+        image=open_image(row.images[0], row.where),
+        heat=on_image.reshape(height, width).cpu(),
+        question=question,
+        response=tokenizer.decode(said[said != tokens.turn_end]),
+        answer=str(row.answer),
+    )
+
+
+def _eager_attentions(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """Per layer (B, H, L, L); the model's own attention is put back afterwards."""
+    config = model.config  # pyright: ignore[reportAttributeAccessIssue]
+    before = config.text_config._attn_implementation
+    try:
+        model.set_attn_implementation({"text_config": "eager"})  # pyright: ignore[reportCallIssue]
+        return model(**inputs, use_cache=False, output_attentions=True).attentions
+    finally:
+        model.set_attn_implementation({"text_config": before})  # pyright: ignore[reportCallIssue]

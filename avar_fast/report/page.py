@@ -1,0 +1,117 @@
+"""Assembles the report: one HTML file with everything inside, no scripts, no links to load."""
+
+import html
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..evaluation import Evaluation
+from . import figures
+from .attention_maps import AttentionMap
+
+CURVES = (
+    ("lm_loss", "language-model loss"),
+    ("vas_log_ratio", "VAS, log ratio (training batches)"),
+    ("vas_share", "VAS, share (training batches)"),
+    ("accuracy", "accuracy of sampled completions"),
+    ("visual_reward", "visual reward (VARS)"),
+)
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em; color: #222; }
+table { border-collapse: collapse; margin: 1em 0; }
+td, th { border-bottom: 1px solid #ccc; padding: .3em .8em; text-align: right; }
+td:first-child, th:first-child { text-align: left; }
+img { max-width: 100%; } .note { color: #555; font-size: 13px; }
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the study."""
+
+    name: str
+    evaluation: Evaluation
+    train_seconds: float
+    log: list[dict]
+    """JSONL lines of its training run."""
+    maps: list[AttentionMap] = field(default_factory=list)
+
+
+def table_rows(entries: list[Entry]) -> list[list[str]]:
+    """Header and one line per entry, as text."""
+    styles = sorted({style for e in entries for style in e.evaluation.exact_match_by_style})
+    header = [
+        "model",
+        "exact match",
+        *styles,
+        "VAS ratio",
+        "VAS log ratio",
+        "VAS share",
+        "train s",
+        "eval s",
+    ]
+    lines = [header]
+    for entry in entries:
+        result = entry.evaluation
+        lines.append(
+            [
+                entry.name,
+                f"{result.exact_match:.3f}",
+                *(
+                    f"{result.exact_match_by_style.get(style, float('nan')):.3f}"
+                    for style in styles
+                ),
+                f"{result.vas['ratio']:.4g}",
+                f"{result.vas['log_ratio']:.2f}",
+                f"{result.vas['share']:.3f}",
+                f"{entry.train_seconds:.0f}",
+                f"{result.seconds:.0f}",
+            ]
+        )
+    return lines
+
+
+def text_table(entries: list[Entry]) -> str:
+    """The table for a terminal or a Markdown file."""
+    lines = table_rows(entries)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+
+    def row(cells: list[str]) -> str:
+        padded = (
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "| " + " | ".join(padded) + " |"
+
+    rule = (
+        "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
+    )
+    return "\n".join([row(lines[0]), rule, *map(row, lines[1:])])
+
+
+def write_report(path: Path, title: str, intro: str, entries: list[Entry]) -> None:
+    """Writes the page; ``intro`` is plain text."""
+    header, *lines = table_rows(entries)
+    cells = "".join(f"<th>{html.escape(c)}</th>" for c in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in line) + "</tr>" for line in lines
+    )
+    logs = {e.name: e.log for e in entries if e.log}
+    tables = {e.name: e.evaluation.vas_table["log_ratio"] for e in entries}
+    shares = {e.name: e.evaluation.vas_table["share"] for e in entries}
+    maps = {e.name: e.maps for e in entries if e.maps}
+    parts = [
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>",
+        f"<table><tr>{cells}</tr>{body}</table>",
+        '<p class="note">VAS: mean over layers, heads and the user\'s text tokens of visual over system attention '
+        "mass. The plain ratio explodes where system mass nears zero (eps 1e-6 bounds it), so read the log ratio "
+        "and the share, visual / (visual + system), beside it.</p>",
+        f"<h2>Training</h2>{figures.curves(logs, CURVES)}" if logs else "",
+        f"<h2>VAS per layer and head</h2>{figures.vas_tables(tables, 'log ratio')}"
+        f"{figures.vas_tables(shares, 'share')}",
+        f"<h2>Where the response looks</h2>{figures.attention_grid(maps)}" if maps else "",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>"
+    )
