@@ -1,4 +1,5 @@
-"""Everything is in pyproject.toml; this file is where the C++ extension of csrc/ will be declared."""
+"""Everything is in pyproject.toml; this file is where the C++ extension of csrc/ will be
+declared."""
 
 from setuptools import setup
 

@@ -1,4 +1,5 @@
-"""The recipe: every setting of a run, as frozen dataclasses read from YAML and ``section.key=value``."""
+"""The recipe: every setting of a run, as frozen dataclasses read from YAML and
+``section.key=value``."""
 
 import dataclasses
 import difflib
@@ -44,7 +45,8 @@ class DataConfig:
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     lr: float = 1e-5
-    """Peak learning rate of AdamW; AVAR's released recipe has 1e-5 for SFT, the paper 1e-6 for GRPO."""
+    """Peak learning rate of AdamW; AVAR's released recipe has 1e-5 for SFT, the paper 1e-6 for
+    GRPO."""
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_steps: int = 0
@@ -150,14 +152,16 @@ class Recipe:
             )
         if self.stage == "grpo" and self.train.zero_stage == 3:
             raise ValueError(
-                "train.zero_stage must be 0, 1 or 2 in stage grpo, whose generation needs whole weights; got 3."
+                "train.zero_stage must be 0, 1 or 2 in stage grpo, whose generation needs whole"
+                " weights; got 3."
             )
         sees_system = self.data.system_prompt is not None
         needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight > 0)
         if needs_system and not sees_system:
             raise ValueError(
-                "data.system_prompt must be set where AGTO or VARS is on, they compare image with system "
-                "attention; got null. Give a text, or set agto.enabled=false and grpo.visual_weight=0."
+                "data.system_prompt must be set where AGTO or VARS is on, they compare image with"
+                " system attention; got null. Give a text, or set agto.enabled=false and"
+                " grpo.visual_weight=0."
             )
 
 
@@ -208,7 +212,8 @@ def _build(kind: type, tree: dict, prefix: str) -> Any:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"unknown key {prefix}{key}; did you mean {prefix}{near}? Known: {', '.join(names)}."
+                f"unknown key {prefix}{key}; did you mean {prefix}{near}? Known:"
+                f" {', '.join(names)}."
             )
     values = {}
     for item in dataclasses.fields(kind):
@@ -247,7 +252,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
             Ellipsis not in arguments and len(value) != len(arguments)
         ):
             raise ValueError(
-                f"{name} must be a list{'' if Ellipsis in arguments else f' of {len(arguments)}'}; got {value!r}."
+                f"{name} must be a list{'' if Ellipsis in arguments else f' of {len(arguments)}'};"
+                f" got {value!r}."
             )
         return tuple(_convert(v, arguments[0], f"{name}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text

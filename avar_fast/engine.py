@@ -1,4 +1,5 @@
-"""The DeepSpeed engine of a run: its JSON is generated from the recipe, nothing is written by hand."""
+"""The DeepSpeed engine of a run: its JSON is generated from the recipe, nothing is written by
+hand."""
 
 import math
 import os
@@ -89,7 +90,7 @@ class Engine:
             lr_scheduler=schedule,  # pyright: ignore[reportArgumentType]
             config=deepspeed_config(recipe, micro_steps),
         )
-        self.module: nn.Module = self.deepspeed.module
+        self.module: Any = self.deepspeed.module
         self.device = next(model.parameters()).device
         self.world_size = torch.distributed.get_world_size()
 
@@ -99,26 +100,21 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of one micro-batch's share of the step's loss.
 
-        ``loss`` is already divided by the step's global count (tokens, samples); DeepSpeed divides by
-        micro-steps and ranks once more, which is undone here. So the step's gradient is that of the sum
-        over micro-batches and ranks, whatever their number.
+        ``loss`` is already divided by the step's global count (tokens, samples); DeepSpeed divides
+        by micro-steps and ranks once more, which is undone here. So the step's gradient is that of
+        the sum over micro-batches and ranks, whatever their number.
         """
         self.deepspeed.backward(loss * (self.micro_steps * self.world_size))
+        if not self.deepspeed.is_gradient_accumulation_boundary():
+            self.deepspeed.step()
 
-    def micro_step(self) -> float | None:
-        """Ends a micro-batch; after the last of a step the optimizer moves.
-
-        Returns:
-            The gradient norm before clipping where the optimizer moved, else None.
-        """
-        moved = self.deepspeed.is_gradient_accumulation_boundary()
-        norm = None
-        if moved and self.recipe.train.zero_stage == 0:  # DeepSpeed reports none at stage 0
+    def step(self) -> float:
+        """Moves the weights after the last micro-batch; returns the gradient norm, unclipped."""
+        norm = 0.0
+        if self.recipe.train.zero_stage == 0:  # where DeepSpeed reports none
             grads = [p.grad for p in self.module.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(grads).item()
         self.deepspeed.step()
-        if not moved:
-            return None
         reported = self.deepspeed.get_global_grad_norm()
         return norm if reported is None else float(reported)
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from .attention import ATTN_NAME
@@ -13,7 +12,7 @@ from .models import families
 
 @dataclass(frozen=True)
 class Loaded:
-    model: nn.Module
+    model: Any
     tokenizer: Any
     image_processor: Any
 
@@ -32,8 +31,8 @@ def load(path: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> L
         raise ValueError(
             f"model.path must hold a model of type {known}; {path} holds {model_type!r}."
         )
-    model = AutoModelForImageTextToText.from_pretrained(
+    model: Any = AutoModelForImageTextToText.from_pretrained(
         path, dtype=dtype, attn_implementation={"text_config": ATTN_NAME, "vision_config": "sdpa"}
     )
     tokenizer = AutoTokenizer.from_pretrained(path)
-    return Loaded(model.to(device), tokenizer, family.load_image_processor(path))
+    return Loaded(model.to(torch.device(device)), tokenizer, family.load_image_processor(path))

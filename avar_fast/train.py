@@ -1,4 +1,5 @@
-"""Trains from a recipe: ``torchrun --nproc_per_node N -m avar_fast.train RECIPE.yaml [section.key=value ...]``."""
+"""Trains from a recipe: ``torchrun --nproc_per_node N -m avar_fast.train RECIPE.yaml
+[section.key=value ...]``."""
 
 import argparse
 import os
@@ -75,7 +76,8 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
     grads = num_params * width / (world_size if stage >= 2 else 1)
     states = num_params * (8 if width == 4 else 12) / (world_size if stage >= 1 else 1)
     lines = [
-        f"memory plan per rank, {num_params / 1e6:.2f} M parameters, ZeRO-{stage}, {world_size} ranks:"
+        f"memory plan per rank, {num_params / 1e6:.2f} M parameters, ZeRO-{stage}, {world_size}"
+        " ranks:"
     ]
     for name, size in (("weights", weights), ("gradients", grads), ("optimizer", states)):
         lines.append(f"  {name:<10} {size / 2**30:8.3f} GiB")

@@ -76,11 +76,10 @@ def test_an_installed_kernels_package_wins_over_the_folder(tmp_path):
 
 def test_transformers_answer_about_kernels_is_that_of_the_installed_distribution():
     code = (
-        "from transformers.utils.import_utils import is_kernels_available, _is_package_available as has\n"
-        "import importlib.metadata as m\n"
-        "names = {d.metadata['Name'] for d in m.distributions()}\n"
-        "is_kernels_available()\n"
-        "print(has('kernels', return_version=True)[0] == ('kernels' in names))"
+        "from transformers.utils.import_utils import is_kernels_available, _is_package_available as"
+        " has\nimport importlib.metadata as m\nnames = {d.metadata['Name'] for d in"
+        " m.distributions()}\nis_kernels_available()\nprint(has('kernels', return_version=True)[0]"
+        " == ('kernels' in names))"
     )
     assert python(code) == "True"
 
@@ -114,9 +113,10 @@ def test_imports_go_one_way(file):
             if parts[0] == "avar_kernels":
                 assert len(parts) == 1, f"{module}: only the public names of avar_kernels"
             if parts[0] == "deepspeed":
-                assert own in ("engine", "checkpoint"), (
-                    "DeepSpeed stays in engine.py and checkpoint.py"
-                )
+                assert own in (
+                    "engine",
+                    "checkpoint",
+                ), "DeepSpeed stays in engine.py and checkpoint.py"
             if ".modeling_" in f".{module}":
                 assert own == "models", "model internals stay in models/"
         elif level == depth and parts[0] != own:
@@ -125,9 +125,9 @@ def test_imports_go_one_way(file):
 
 def test_imports_are_light():
     code = (
-        "import sys, torch; before = set(sys.modules); import avar_kernels, avar_fast\n"
-        "new = {m.partition('.')[0] for m in set(sys.modules) - before}\n"
-        "print(sorted(new & {'deepspeed', 'datasets', 'transformers', 'liger_kernel', 'matplotlib', 'sklearn'}))"
+        "import sys, torch; before = set(sys.modules); import avar_kernels, avar_fast\nnew ="
+        " {m.partition('.')[0] for m in set(sys.modules) - before}\nprint(sorted(new &"
+        " {'deepspeed', 'datasets', 'transformers', 'liger_kernel', 'matplotlib', 'sklearn'}))"
     )
     assert python(code) == "[]"
 

@@ -1,4 +1,5 @@
-"""The trainer as a user starts it: torchrun in a process of its own, on a tiny model and real images."""
+"""The trainer as a user starts it: torchrun in a process of its own, on a tiny model and real
+images."""
 
 import json
 import os
@@ -35,8 +36,18 @@ def world(tmp_path_factory):
 
 def run(world, output, *arguments, ranks=1, check=True):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}",
-               "-m", "avar_fast.train", str(world / "recipe.yaml"), f"train.output_dir={output}", *arguments]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={ranks}",
+        "-m",
+        "avar_fast.train",
+        str(world / "recipe.yaml"),
+        f"train.output_dir={output}",
+        *arguments,
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
     )
@@ -91,7 +102,8 @@ def test_sft_resumes_exactly_and_skips_an_interrupted_checkpoint(world, tmp_path
 
 
 def test_the_step_does_not_depend_on_ranks_or_micro_batches(world, tmp_path):
-    """Losses are divided by global counts: targets and guided samples are unevenly spread over rows."""
+    """Losses are divided by global counts: targets and guided samples are unevenly spread over
+    rows."""
     runs = {
         "one": ([], 1),
         "accumulated": (["train.micro_batch_size=1"], 1),
@@ -104,7 +116,8 @@ def test_the_step_does_not_depend_on_ranks_or_micro_batches(world, tmp_path):
     for name in ("accumulated", "ranks"):
         for a, b in zip(logs["one"], logs[name], strict=True):
             for key in ("loss", "lm_loss", "agto_enhance", "grad_norm", "vas_log_ratio"):
-                # VAS averages queries within a batch, then batches: not the same mean over ragged rows.
+                # VAS averages queries within a batch, then batches: not the same mean over ragged
+                # rows.
                 tolerance = 2e-2 if key.startswith("vas") else 2e-4
                 assert a[key] == pytest.approx(b[key], rel=tolerance), (name, key)
 

@@ -1,4 +1,5 @@
-"""How a transformers model uses the kernels: importing this registers attn_implementation "avar"."""
+"""How a transformers model uses the kernels: importing this registers attn_implementation
+"avar"."""
 
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask

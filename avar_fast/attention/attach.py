@@ -42,7 +42,8 @@ class Attachment:
         self.recording: Recording | None = None
         self.record_layers: frozenset[int] = frozenset()
         self.intervention: _Intervention | None = None
-        # Token ids behind every live KV cache: key types of cached keys are derived from them again.
+        # Token ids behind every live KV cache: key types of cached keys are derived from them
+        # again.
         self._history: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
         self.hooks = (
             model.register_forward_pre_hook(self._enter, with_kwargs=True),
@@ -53,8 +54,9 @@ class Attachment:
         input_ids = args[0] if args else kwargs.get("input_ids")
         if input_ids is None:
             raise ValueError(
-                "an attached model needs input_ids, from which key types are derived; got inputs_embeds alone. "
-                "Pass input_ids, or detach with avar_fast.attention.detach(model)."
+                "an attached model needs input_ids, from which key types are derived; got"
+                " inputs_embeds alone. Pass input_ids, or detach with"
+                " avar_fast.attention.detach(model)."
             )
         ids = self._with_cached(input_ids, kwargs.get("past_key_values"))
         mask = _padding_mask(kwargs.get("attention_mask"), ids)
@@ -70,13 +72,15 @@ class Attachment:
         return args, kwargs | {CALL_ARGUMENT: call}
 
     def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        """Remembers the tokens behind the cache that comes out, which the model itself may have made."""
+        """Remembers the tokens behind the cache that comes out, which the model itself may have
+        made."""
         cache = getattr(output, "past_key_values", None)
         if cache is not None:
             self._history[cache] = kwargs[CALL_ARGUMENT].token_ids
 
     def _with_cached(self, input_ids: Tensor, cache: Any) -> Tensor:
-        """(B, cached + new) ids. A cache repeated n-fold for sampling repeats its ids the same way."""
+        """(B, cached + new) ids. A cache repeated n-fold for sampling repeats its ids the same
+        way."""
         if cache is None:
             return input_ids
         cached = cache.get_seq_length()
@@ -85,8 +89,9 @@ class Attachment:
             if ids is None or ids.shape[1] < cached or input_ids.shape[0] % ids.shape[0]:
                 held = "none" if ids is None else tuple(ids.shape)
                 raise ValueError(
-                    f"past_key_values holds {cached} keys of a batch of {input_ids.shape[0]} whose tokens are unknown "
-                    f"(known: {held}). Fill the cache through the attached model."
+                    f"past_key_values holds {cached} keys of a batch of {input_ids.shape[0]} whose"
+                    f" tokens are unknown (known: {held}). Fill the cache through the attached"
+                    " model."
                 )
             ids = ids[:, :cached].repeat_interleave(input_ids.shape[0] // ids.shape[0], dim=0)
             input_ids = torch.cat([ids, input_ids], dim=1)
@@ -108,8 +113,8 @@ def attach(model: nn.Module, processor: Any) -> None:
     name = family.text_attention_name(model)
     if name != ATTN_NAME:
         raise ValueError(
-            f'model must use attn_implementation "avar" in its text tower; got {name!r}. Load it with '
-            'attn_implementation={"text_config": "avar", "vision_config": "sdpa"}.'
+            f'model must use attn_implementation "avar" in its text tower; got {name!r}. Load it'
+            ' with attn_implementation={"text_config": "avar", "vision_config": "sdpa"}.'
         )
     tokens = SpecialTokens.from_processor(processor)
     detach(model)
@@ -130,7 +135,8 @@ def attachment_of(model: nn.Module) -> Attachment:
         if module in _attached:
             return _attached[module]
     raise ValueError(
-        "model must be attached first; it is not. Call avar_fast.attention.attach(model, processor)."
+        "model must be attached first; it is not. Call avar_fast.attention.attach(model,"
+        " processor)."
     )
 
 
@@ -167,11 +173,12 @@ def intervene(
     system_bias: float = 0.0,
     layers: Iterable[int] | None = None,
 ) -> Iterator[None]:
-    """Changes the attention logits of visual and system keys in every forward inside, generate included.
+    """Changes the attention logits of visual and system keys in every forward inside, generate
+    included.
 
-    Logits become ``scale * z + bias`` by key type, for all heads and queries. AVAR's training-free form
-    is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the paper); the authors' slides
-    add a bias to visual logits instead.
+    Logits become ``scale * z + bias`` by key type, for all heads and queries. AVAR's training-free
+    form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the paper); the
+    authors' slides add a bias to visual logits instead.
 
     Args:
         model: an attached model.
@@ -212,14 +219,15 @@ def _padding_mask(attention_mask: Any, ids: Tensor) -> Tensor | None:
         return None
     if attention_mask.dim() != 2 or attention_mask.shape[1] < ids.shape[1]:
         raise ValueError(
-            f"attention_mask must be 2-D over all {ids.shape[1]} tokens, the cached ones included; got shape "
-            f"{tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
+            f"attention_mask must be 2-D over all {ids.shape[1]} tokens, the cached ones included;"
+            f" got shape {tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
         )
     return attention_mask[:, : ids.shape[1]]
 
 
 def _refuse_hidden_packing(kwargs: dict, mask: Tensor | None) -> None:
-    """Packed samples announced by position ids alone would see one another, with no error anywhere."""
+    """Packed samples announced by position ids alone would see one another, with no error
+    anywhere."""
     positions = kwargs.get("position_ids")
     if (
         positions is None
@@ -233,6 +241,6 @@ def _refuse_hidden_packing(kwargs: dict, mask: Tensor | None) -> None:
         falls &= (mask[:, 1:] != 0) & (mask[:, :-1] != 0)
     if falls.any():
         raise ValueError(
-            "position_ids restart inside a row, which means packed samples; 'avar' separates them by offsets. "
-            "Pass cu_seq_lens_q, cu_seq_lens_k, max_length_q and max_length_k."
+            "position_ids restart inside a row, which means packed samples; 'avar' separates them"
+            " by offsets. Pass cu_seq_lens_q, cu_seq_lens_k, max_length_q and max_length_k."
         )

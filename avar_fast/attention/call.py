@@ -1,8 +1,8 @@
 """What one forward pass carries to its attention layers, and the attention function itself.
 
-The state of a forward travels as a keyword argument through the model instead of sitting on a module:
-gradient checkpointing replays a layer with the arguments it had, so a replay sees the key types of its
-own forward even when other forwards have run in between.
+The state of a forward travels through the model as a keyword argument instead of sitting on a
+module. Gradient checkpointing replays a layer with the arguments it had, so a replay sees the key
+types of its own forward even when other forwards have run in between.
 """
 
 from dataclasses import dataclass, field
@@ -48,7 +48,8 @@ def avar_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: (B, H, L, D) queries on (B, Hkv, Lk, D) keys -> (B, L, H, D).
+    """transformers' attention interface: (B, H, L, D) queries on (B, Hkv, Lk, D) keys -> (B, L, H,
+    D).
 
     Without an attached model it is plain attention over the keys that ``attention_mask`` leaves.
     """
@@ -58,8 +59,8 @@ def avar_attention(
         )
     if sliding_window is not None:
         raise NotImplementedError(
-            f"sliding-window layers are not supported with 'avar'; got a window of {sliding_window}. "
-            "Set use_sliding_window=False."
+            "sliding-window layers are not supported with 'avar'; got a window of"
+            f" {sliding_window}. Set use_sliding_window=False."
         )
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
@@ -73,8 +74,10 @@ def avar_attention(
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
     if call.grad_enabled and not torch.is_grad_enabled():
         raise RuntimeError(
-            "reentrant gradient checkpointing runs layers without gradients and loses those of recorded attention. "
-            'Use model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}).'
+            "reentrant gradient checkpointing runs layers without gradients and loses those of"
+            " recorded attention. Use"
+            ' model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant":'
+            " False})."
         )
     options: dict[str, Any] = {"num_types": NUM_TYPES, "softmax_scale": scaling, "causal": True}
     if layer in call.intervene_layers:

@@ -9,7 +9,8 @@ MassByLayer = Mapping[int, Tensor] | Sequence[Tensor] | Tensor
 
 
 def as_layers(mass: MassByLayer) -> list[Tensor]:
-    """{layer: (B, L, H, C)}, a sequence of them, one (B, L, H, C) or stacked (N, B, L, H, C) -> list.
+    """{layer: (B, L, H, C)}, a sequence of them, one (B, L, H, C) or stacked (N, B, L, H, C) ->
+    list.
 
     Raises:
         ValueError: no layer, or a tensor that is not (B, L, H, C >= 3).
@@ -34,10 +35,12 @@ def as_layers(mass: MassByLayer) -> list[Tensor]:
 
 
 def check_mask(name: str, mask: Tensor, layers: list[Tensor]) -> Tensor:
-    """A (B, L) mask over the rows of the masses as bool on their device; raises if it does not fit."""
+    """A (B, L) mask over the rows of the masses as bool on their device; raises if it does not
+    fit."""
     rows = layers[0].shape[:2]
     if mask.shape != rows:
         raise ValueError(
-            f"{name} must be of shape {tuple(rows)}, as the masses' (B, L); got {tuple(mask.shape)}."
+            f"{name} must be of shape {tuple(rows)}, as the masses' (B, L); got"
+            f" {tuple(mask.shape)}."
         )
     return mask.to(layers[0].device).bool()

@@ -1,4 +1,5 @@
-"""Key types and query roles from token ids: spans come from ids, never from characters or fractions."""
+"""Key types and query roles from token ids: spans come from ids, never from characters or
+fractions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +124,8 @@ def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:
             else type(input_ids)
         )
         raise ValueError(
-            f"input_ids must be integers of shape (B, L); got {got}. Use input_ids[None] for one row."
+            f"input_ids must be integers of shape (B, L); got {got}. Use input_ids[None] for one"
+            " row."
         )
     if attention_mask is not None and attention_mask.shape != input_ids.shape:
         raise ValueError(
@@ -158,7 +160,8 @@ def _header_mask(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens
 def _in_turn_of(
     input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens, closing: bool = True
 ) -> Tensor:
-    """(B, L) bool: inside a turn of this role, up to ``<|im_end|>`` and, if closing, the newline."""
+    """(B, L) bool: inside a turn of this role, up to ``<|im_end|>`` and, if closing, the
+    newline."""
     start = input_ids == tokens.turn_start
     position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     last_start = torch.where(start, position, -1).cummax(dim=1).values

@@ -54,7 +54,8 @@ class Encoder:
         """Encodes one row.
 
         Raises:
-            ValueError: the row needs more than max_length tokens, its text holds image pads of its own,
+            ValueError: the row needs more than max_length tokens, its text holds image pads of its
+            own,
                 or an image cannot be read; the message names the row.
         """
         messages = row.messages
@@ -77,8 +78,9 @@ class Encoder:
             target = torch.tensor([*target_ids, self.tokens.turn_end])
         if len(ids) + len(target) > self.max_length:
             raise ValueError(
-                f"{row.where}: a sample must have at most data.max_length = {self.max_length} tokens; this has "
-                f"{len(ids)} in the prompt and {len(target)} in the target. Raise it or shrink the images."
+                f"{row.where}: a sample must have at most data.max_length = {self.max_length}"
+                f" tokens; this has {len(ids)} in the prompt and {len(target)} in the target. Raise"
+                " it or shrink the images."
             )
         return Sample(row, ids, target, pixels, grid)
 
@@ -88,8 +90,9 @@ class Encoder:
         num_images = 0 if grid is None else len(grid)
         if int(is_pad.sum()) != num_images:
             raise ValueError(
-                f"{row.where}: the prompt must hold one image pad per image; got {int(is_pad.sum())} for "
-                f"{num_images} images. Take <|image_pad|> out of the text and check the chat template."
+                f"{row.where}: the prompt must hold one image pad per image; got"
+                f" {int(is_pad.sum())} for {num_images} images. Take <|image_pad|> out of the text"
+                " and check the chat template."
             )
         repeats = torch.ones_like(ids)
         if grid is not None:
@@ -114,7 +117,8 @@ class Batch:
 def collate(
     samples: list[Sample], pad_id: int, visual_ids: tuple[int, ...], with_target: bool = True
 ) -> Batch:
-    """Pads prompts with their targets on the right, or prompts alone on the left (for generation)."""
+    """Pads prompts with their targets on the right, or prompts alone on the left (for
+    generation)."""
     rows = [
         torch.cat([s.prompt_ids, s.target_ids]) if with_target else s.prompt_ids for s in samples
     ]
@@ -136,8 +140,9 @@ def collate(
             (input_ids == v).int() * (i + 1) for i, v in enumerate(visual_ids)
         ),
     }
-    with_images = [s for s in samples if s.pixel_values is not None]
-    if with_images:
-        inputs["pixel_values"] = torch.cat([s.pixel_values for s in with_images])
-        inputs["image_grid_thw"] = torch.cat([s.image_grid_thw for s in with_images])
+    pixels = [s.pixel_values for s in samples if s.pixel_values is not None]
+    if pixels:
+        inputs["pixel_values"] = torch.cat(pixels)
+        grids = [s.image_grid_thw for s in samples if s.image_grid_thw is not None]
+        inputs["image_grid_thw"] = torch.cat(grids)
     return Batch(inputs, labels)

@@ -18,7 +18,8 @@ class Row:
     where: str
     """File (or data set) and row number, for messages."""
     messages: list[dict[str, Any]]
-    """Turns whose content is a list of {"type": "image"} and {"type": "text", "text": ...} parts."""
+    """Turns whose content is a list of {"type": "image"} and {"type": "text", "text": ...}
+    parts."""
     images: list[Any]
     """Paths or PIL images, in the order of the image parts."""
     target: str | None
@@ -101,13 +102,14 @@ def _load_dataset(path: str, split: str) -> Any:
 def parse_row(record: dict[str, Any], where: str, folder: Path) -> Row:
     """Checks one record and brings it into the form of ``Row``.
 
-    A record has ``messages`` (role and content; content is text with ``<image>`` marks, or a list of
-    parts), ``images`` (paths relative to the file, or images), and either a final assistant message or
-    ``answer`` with optional ``reasoning``, from which the target is composed as
+    A record has ``messages`` (role and content; content is text with ``<image>`` marks, or a list
+    of parts), ``images`` (paths relative to the file, or images), and either a final assistant
+    message or ``answer`` with optional ``reasoning``, from which the target is composed as
     ``<think>reasoning</think><answer>answer</answer>``.
 
     Raises:
-        ValueError: a missing or malformed field, or a number of image marks that is not that of the images.
+        ValueError: a missing or malformed field, or a number of image marks that is not that of the
+        images.
         FileNotFoundError: an image file that does not exist.
     """
     messages = record.get("messages")
@@ -132,7 +134,8 @@ def parse_row(record: dict[str, Any], where: str, folder: Path) -> Row:
     marks = sum(part["type"] == "image" for turn in turns for part in turn["content"])
     if marks != len(images):
         raise ValueError(
-            f"{where}: messages must hold one {IMAGE_MARK} per image; got {marks} for {len(images)} images."
+            f"{where}: messages must hold one {IMAGE_MARK} per image; got {marks} for {len(images)}"
+            " images."
         )
     return Row(where, turns, images, target, answer)
 

@@ -1,4 +1,5 @@
-"""Which samples a rank sees at a step: a shuffled epoch after the other, restartable at any step."""
+"""Which samples a rank sees at a step: a shuffled epoch after the other, restartable at any
+step."""
 
 from collections import OrderedDict
 

@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
         Path(options.out).parent.mkdir(parents=True, exist_ok=True)
         Path(options.out).write_text(json.dumps(result.as_dict(), indent=1))
     print(
-        f"exact match {result.exact_match:.3f} on {result.num_rows} rows {result.exact_match_by_style}; VAS {result.vas}"
+        f"exact match {result.exact_match:.3f} on {result.num_rows} rows"
+        f" {result.exact_match_by_style}; VAS {result.vas}"
     )
 
 

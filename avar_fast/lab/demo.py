@@ -1,8 +1,10 @@
-"""The miniature AVAR study, through the real entry point: ``python -m avar_fast.lab.demo --out runs/demo``.
+"""The miniature AVAR study, through the real entry point: ``python -m avar_fast.lab.demo --out
+runs/demo``.
 
-Makes the lab's data and model, trains its base model, cold-starts it with and without AGTO, runs GRPO
-with and without VARS from the AGTO checkpoint, evaluates each on held-out digits, prints a table and
-writes a report. Every training run is ``torchrun -m avar_fast.train`` on a recipe in configs/.
+Makes the lab's data and model, trains its base model, cold-starts it with and without AGTO, runs
+GRPO with and without VARS from the AGTO checkpoint, evaluates each on held-out digits, prints a
+table and writes a report. Every training run is ``torchrun -m avar_fast.train`` on a recipe in
+configs/.
 """
 
 import argparse
@@ -67,7 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out.resolve()
     _make_folder(out)
     _say(
-        "making images of handwritten digits, questions, and an untrained Qwen2.5-VL of 1.1 M parameters"
+        "making images of handwritten digits, questions, and an untrained Qwen2.5-VL of 1.1 M"
+        " parameters"
     )
     train = write_rows(
         out / "data" / "base", WorldConfig(smaller=True), "train", NUM_TRAIN, options.seed
@@ -85,8 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
         entries.append(_measure(stage, out, rows, seconds))
     minutes = (time.perf_counter() - started) / 60
     intro = (
-        f"Seed {options.seed}, {NUM_TEST} held-out questions on images of handwritten digits, greedy generation; "
-        f"{os.cpu_count()} CPU cores, {minutes:.1f} minutes in all."
+        f"Seed {options.seed}, {NUM_TEST} held-out questions on images of handwritten digits,"
+        f" greedy generation; {os.cpu_count()} CPU cores, {minutes:.1f} minutes in all."
     )
     write_report(out / "report.html", "The miniature AVAR study", intro, entries)
     table = text_table(entries)
@@ -97,7 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _make_folder(out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not (out / MARKER).is_file():
         sys.exit(
-            f"error: --out must be a new folder or one an earlier demo made; {out} holds other files. Name another."
+            f"error: --out must be a new folder or one an earlier demo made; {out} holds other"
+            " files. Name another."
         )
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

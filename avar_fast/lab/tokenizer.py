@@ -12,7 +12,7 @@ import re
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from .world import STYLE_REQUEST
+from .world import MAX_SIDE, STYLE_REQUEST
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 PAD = "<|endoftext|>"
@@ -24,8 +24,11 @@ SPECIAL_TOKENS = (PAD, TURN_START, TURN_END, VISION_START, VISION_END, IMAGE_PAD
 ANSWER_TOKENS = ("<think>", "</think>", "<answer>", "</answer>")
 
 # A word with its leading blank is one token, as in Qwen's vocabulary.
-_SENTENCES = (DEFAULT_SYSTEM, "Hint: Add row column", *STYLE_REQUEST.values())
+_SENTENCES = (DEFAULT_SYSTEM, "Hint: Add", *STYLE_REQUEST.values())
 _SIGNS = (" + ", " = ")
+# One token names the whole line: binding a word to a number first costs a tiny model hundreds of
+# steps before it finds out where to look.
+_LINES = tuple(f" {kind} {at + 1}" for kind in ("row", "column") for at in range(MAX_SIDE))
 _ROLES = ("system", "user", "assistant")
 
 CHAT_TEMPLATE = """\
@@ -59,7 +62,7 @@ CHAT_TEMPLATE = """\
 
 def lab_words() -> list[str]:
     """The pieces of text, longer than one character, that are tokens of their own."""
-    words = set(_ROLES) | set(_SIGNS)
+    words = {*_ROLES, *_SIGNS, *_LINES}
     for sentence in _SENTENCES:
         words.update(re.findall(r" ?[A-Za-z]+", sentence))
     # "Add" starts a question or follows a hint; both must be one token.
@@ -75,9 +78,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         vocab.setdefault(word.replace(" ", "\u0120"), len(vocab))  # byte-level name of a blank
     core = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
     longest_first = sorted(lab_words(), key=len, reverse=True)
-    # (?!...) keeps a word from being cut out of a longer one: "rows" is bytes, not "row" + "s".
+    # (?!...) keeps a word from being cut out of a longer one: "users" is bytes, not "user" + "s".
     pieces = "|".join(
-        re.escape(word) + ("(?![A-Za-z])" if word[-1].isalpha() else "") for word in longest_first
+        re.escape(word) + ("(?![A-Za-z0-9])" if word[-1].isalnum() else "")
+        for word in longest_first
     )
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(f"{pieces}|[\\s\\S]"), behavior="isolated"), byte_level]

@@ -7,11 +7,12 @@ from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
 MODEL_TYPE = "qwen2_5_vl"
-Model = modeling.Qwen2_5_VLForConditionalGeneration
+# A modeling.Qwen2_5_VLForConditionalGeneration; transformers types its attributes too loosely to use.
+Model = Any
 
 
 def is_family(model: nn.Module) -> bool:
-    return isinstance(model, Model)
+    return isinstance(model, modeling.Qwen2_5_VLForConditionalGeneration)
 
 
 def text_attention(model: Model) -> list[nn.Module]:
@@ -33,7 +34,8 @@ def load_image_processor(path: str) -> Any:
 
 
 def get_rope_deltas(model: Model) -> Tensor | None:
-    """(B, 1) offset between cache length and rotary position; hidden state of the last image forward."""
+    """(B, 1) offset between cache length and rotary position; hidden state of the last image
+    forward."""
     return model.model.rope_deltas
 
 
@@ -42,7 +44,8 @@ def set_rope_deltas(model: Model, deltas: Tensor | None) -> None:
 
 
 def apply_liger() -> None:
-    """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's kernels.
+    """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's
+    kernels.
 
     The rotary function's name decides what Liger 0.8 patches: up to transformers 5.16 it is the
     multimodal one; from 5.17 on Liger's own switch sets a name nobody reads, so it is set here.
@@ -74,8 +77,9 @@ def apply_liger() -> None:
         from importlib.metadata import version
 
         raise RuntimeError(
-            f"Liger {version('liger-kernel')} did not replace {', '.join(missed)} of transformers "
-            f"{version('transformers')}. Install versions in avar-fast's ranges, or set model.liger=false."
+            f"Liger {version('liger-kernel')} did not replace {', '.join(missed)} of transformers"
+            f" {version('transformers')}. Install versions in avar-fast's ranges, or set"
+            " model.liger=false."
         )
 
 
@@ -89,6 +93,6 @@ def check_liger(model: Model) -> None:
             isinstance(n, LigerRMSNorm) for n in norms
         ):
             raise RuntimeError(
-                f"text layer {index} does not use Liger's RMSNorm and SwiGLU; the model was built before the patch. "
-                "Call apply_liger first, or set model.liger=false."
+                f"text layer {index} does not use Liger's RMSNorm and SwiGLU; the model was built"
+                " before the patch. Call apply_liger first, or set model.liger=false."
             )

@@ -46,12 +46,13 @@ def agto_loss(
 
     Args:
         mass_by_layer: {layer: (B, L, H, 3)} from ``record_attention``.
-        query_mask: (B, L), true for the queries Q (the user's text tokens by default in the trainer).
+        query_mask: (B, L), true for the queries Q (the user's text tokens by default in the
+            trainer).
         key_types: (B, Lk) key types, which give |K_img| and |K_sys|.
         alpha, beta: weights of the two terms, 0.15 in the paper.
         eps: inside both logarithms, 1e-6 in the paper.
-        num_samples: what to divide the sum over samples by; the counted samples of this batch unless
-            given (a trainer passes the count over all ranks and micro-batches).
+        num_samples: what to divide the sum over samples by; the counted samples of this batch
+            unless given (a trainer passes the count over all ranks and micro-batches).
 
     Returns:
         loss: scalar with gradient; 0, still attached to the graph, if no sample counts.

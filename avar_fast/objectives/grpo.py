@@ -5,13 +5,14 @@ r_t = exp(p_t - o_t), advantage A of the response, and clip bounds c_low, c_high
 
     surrogate_t = min(r_t A, clip(r_t, 1 - c_low, 1 + c_high) A)
 
-    grpo     mean over responses of the mean over tokens of -surrogate       (arXiv 2402.03300, eq. 3)
-    dr_grpo  sum over tokens / (responses * max_tokens), A without std       (arXiv 2503.20783, section 3)
-    dapo     mean over all tokens, c_high > c_low                            (arXiv 2503.14476, eq. 8)
-    gspo     r = exp(mean_t (p_t - o_t)) of the whole response               (arXiv 2507.18071, eq. 5-7)
-    cispo    mean over all tokens of -stopgrad(clip(r_t)) A p_t              (arXiv 2506.13585, eq. 4-5)
+    grpo     mean over responses of the mean over tokens of -surrogate   (arXiv 2402.03300, eq. 3)
+    dr_grpo  sum over tokens / (responses * max_tokens), A without std   (arXiv 2503.20783, sec. 3)
+    dapo     mean over all tokens, c_high > c_low                        (arXiv 2503.14476, eq. 8)
+    gspo     r = exp(mean_t (p_t - o_t)) of the whole response           (arXiv 2507.18071, eq. 5-7)
+    cispo    mean over all tokens of -stopgrad(clip(r_t)) A p_t          (arXiv 2506.13585, eq. 4-5)
 
-    KL to a reference f, estimator k3: exp(f_t - p_t) - (f_t - p_t) - 1      (J. Schulman, "Approximating KL")
+KL to a reference f, estimator k3: exp(f_t - p_t) - (f_t - p_t) - 1 (J. Schulman, "Approximating KL
+Divergence").
 """
 
 from typing import NamedTuple
@@ -52,8 +53,8 @@ def group_advantages(
     """
     if group_size < 2 or rewards.dim() != 1 or rewards.numel() % group_size:
         raise ValueError(
-            f"rewards must be (N,) with N a multiple of group_size >= 2; got shape {tuple(rewards.shape)} and "
-            f"group_size {group_size}."
+            "rewards must be (N,) with N a multiple of group_size >= 2; got shape"
+            f" {tuple(rewards.shape)} and group_size {group_size}."
         )
     if not torch.isfinite(rewards).all():
         bad = int((~torch.isfinite(rewards)).nonzero()[0])
@@ -95,13 +96,13 @@ def policy_loss(
         advantages: (N,).
         mask: (N, T), true for response tokens.
         form: one of ``POLICY_LOSSES``.
-        clip_low, clip_high: bounds of the ratio; DAPO uses 0.2 and 0.28, GSPO about 3e-4 and 4e-4; cispo
-            clips its weight with them.
+        clip_low, clip_high: bounds of the ratio; DAPO uses 0.2 and 0.28, GSPO about 3e-4 and 4e-4;
+            cispo clips its weight with them.
         ref_log_probs: (N, T) of the reference policy, needed if kl_coef > 0.
         kl_coef: weight of the KL term; 0, the default here and in AVAR, leaves it out.
         max_tokens: dr_grpo's constant divisor, the longest response that sampling allows.
-        normalizer: what to divide the sum by: tokens (dapo, cispo) or responses (the others). Those of
-            this batch unless given; a trainer passes the count over all ranks and micro-batches.
+        normalizer: what to divide the sum by: tokens (dapo, cispo) or responses (the others). Those
+            of this batch unless given; a trainer passes the count over all ranks and micro-batches.
 
     Returns:
         loss (scalar) and PolicyStats.
@@ -134,13 +135,14 @@ def policy_loss(
         gap = torch.where(mask, ref_log_probs.detach() - log_probs, 0.0)
         kl_tokens = torch.exp(gap) - gap - 1.0
     num_tokens = mask.sum().clamp(min=1)
+    dr_divisor = float(max_tokens or 1)  # _check has seen that dr_grpo was given one
 
     def reduce(values: Tensor) -> Tensor:
         """(N, T) per-token values -> scalar, by the form's own average."""
         values = torch.where(mask, values, 0.0)
         if form in ("dapo", "cispo"):
             return values.sum() / (num_tokens if normalizer is None else normalizer)
-        per_response = values.sum(1) / (max_tokens if form == "dr_grpo" else tokens_per_response)
+        per_response = values.sum(1) / (dr_divisor if form == "dr_grpo" else tokens_per_response)
         return per_response.sum() / (len(values) if normalizer is None else normalizer)
 
     loss = reduce(per_token.expand_as(mask))
@@ -174,7 +176,8 @@ def _check(
     ):
         if x is not None and x.shape != log_probs.shape:
             raise ValueError(
-                f"{name} must be of shape {tuple(log_probs.shape)}, as log_probs; got {tuple(x.shape)}."
+                f"{name} must be of shape {tuple(log_probs.shape)}, as log_probs; got"
+                f" {tuple(x.shape)}."
             )
     if advantages.shape != log_probs.shape[:1]:
         raise ValueError(

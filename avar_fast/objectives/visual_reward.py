@@ -33,13 +33,15 @@ def visual_reward(
         form: "ratio" is the paper's; "log_ratio" and "share" read the same masses, less led by rows
             with tiny system mass.
         eps: added to the system mass (ratio), to both (log ratio), to their sum (share).
-        clip: upper bound of |r_visual|; none in the paper. The plain ratio easily outweighs accuracy.
+        clip: upper bound of |r_visual|; none in the paper. The plain ratio easily outweighs
+            accuracy.
 
     Returns:
         (N,) float32, no gradient; 0 where wrong or where the response is empty.
 
     Raises:
-        ValueError: shapes that do not fit, unknown form, eps not positive, or a correct sample without a
+        ValueError: shapes that do not fit, unknown form, eps not positive, or a correct sample
+        without a
             system turn.
     """
     if form not in FORMS:

@@ -1,7 +1,8 @@
-"""Where a model looks on an image while it answers: attention per visual token, from eager matrices.
+"""Where a model looks on an image while it answers: attention per visual token, from eager
+matrices.
 
-The matrices of one short prompt are small, and these pictures need every single key; so this is the one
-place that materialises them.
+The matrices of one short prompt are small, and these pictures need every single key; so this is the
+one place that materialises them.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ class AttentionMap:
 
     image: Image.Image
     heat: Tensor
-    """(rows, columns) share of the response's attention per visual token, mean over layers and heads."""
+    """(rows, columns) share of the response's attention per visual token, mean over layers and
+    heads."""
     question: str
     response: str
     answer: str
@@ -38,7 +40,8 @@ def attention_map(
     system_prompt: str | None,
     max_new_tokens: int,
 ) -> AttentionMap:
-    """Answers a row with one image greedily, then reads the attention of the response on the image."""
+    """Answers a row with one image greedily, then reads the attention of the response on the
+    image."""
     encoder = Encoder(tokenizer, image_processor, system_prompt, max_length=1 << 20)
     sample = encoder(row)
     tokens: SpecialTokens = encoder.tokens
@@ -79,12 +82,12 @@ def attention_map(
     )
 
 
-def _eager_attentions(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+def _eager_attentions(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """Per layer (B, H, L, L); the model's own attention is put back afterwards."""
-    config = model.config  # pyright: ignore[reportAttributeAccessIssue]
+    config = model.config
     before = config.text_config._attn_implementation
     try:
-        model.set_attn_implementation({"text_config": "eager"})  # pyright: ignore[reportCallIssue]
+        model.set_attn_implementation({"text_config": "eager"})
         return model(**inputs, use_cache=False, output_attentions=True).attentions
     finally:
-        model.set_attn_implementation({"text_config": before})  # pyright: ignore[reportCallIssue]
+        model.set_attn_implementation({"text_config": before})

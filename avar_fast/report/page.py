@@ -16,8 +16,8 @@ CURVES = (
     ("visual_reward", "visual reward (VARS)"),
 )
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em;
+color: #222; } table { border-collapse: collapse; margin: 1em 0; }
 td, th { border-bottom: 1px solid #ccc; padding: .3em .8em; text-align: right; }
 td:first-child, th:first-child { text-align: left; }
 img { max-width: 100%; } .note { color: #555; font-size: 13px; }
@@ -102,12 +102,17 @@ def write_report(path: Path, title: str, intro: str, entries: list[Entry]) -> No
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>",
         f"<table><tr>{cells}</tr>{body}</table>",
-        '<p class="note">VAS: mean over layers, heads and the user\'s text tokens of visual over system attention '
-        "mass. The plain ratio explodes where system mass nears zero (eps 1e-6 bounds it), so read the log ratio "
-        "and the share, visual / (visual + system), beside it.</p>",
+        (
+            '<p class="note">VAS: mean over layers, heads and the user\'s text tokens of visual'
+            " over system attention mass. The plain ratio explodes where system mass nears zero"
+            " (eps 1e-6 bounds it), so read the log ratio and the share, visual / (visual +"
+            " system), beside it.</p>"
+        ),
         f"<h2>Training</h2>{figures.curves(logs, CURVES)}" if logs else "",
-        f"<h2>VAS per layer and head</h2>{figures.vas_tables(tables, 'log ratio')}"
-        f"{figures.vas_tables(shares, 'share')}",
+        (
+            f"<h2>VAS per layer and head</h2>{figures.vas_tables(tables, 'log ratio')}"
+            f"{figures.vas_tables(shares, 'share')}"
+        ),
         f"<h2>Where the response looks</h2>{figures.attention_grid(maps)}" if maps else "",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Sampling with transformers' own generate: the prompt is read once for all completions of a group."""
+"""Sampling with transformers' own generate: the prompt is read once for all completions of a
+group."""
 
 from dataclasses import dataclass
 
@@ -32,17 +33,19 @@ def generate(
 ) -> Rollouts:
     """Samples ``num_samples`` completions per prompt with a KV cache.
 
-    The prompt but for its last token goes through the model once, then the cache is repeated, so images
-    and prompts are not encoded once per completion.
+    The prompt but for its last token goes through the model once, then the cache is repeated, so
+    images and prompts are not encoded once per completion.
 
     Args:
         model: an attached transformers model (unwrapped).
-        inputs: left-padded prompts and their images, as ``collate(..., with_target=False)`` makes them.
+        inputs: left-padded prompts and their images, as ``collate(..., with_target=False)`` makes
+            them.
         num_samples: completions per prompt.
         max_new_tokens: longest completion.
         temperature: 0 for greedy.
         eos_id, pad_id: end of turn, padding.
-        banned_ids: never sampled; image pads must be among them, for one would break the next forward.
+        banned_ids: never sampled; image pads must be among them, for one would break the next
+            forward.
 
     Raises:
         FloatingPointError: the model's logits are not finite.

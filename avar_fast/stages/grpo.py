@@ -1,7 +1,8 @@
 """Stage grpo: sample a group per prompt, reward accuracy, looking and format, and update.
 
-One pass without gradient over prompts and completions gives the log-probabilities under the sampling
-policy and, from the same attention, the masses of VARS: the visual reward costs no extra forward.
+One pass without gradient over prompts and completions gives the log-probabilities under the
+sampling policy and, from the same attention, the masses of VARS: the visual reward costs no extra
+forward.
 """
 
 import dataclasses
@@ -158,7 +159,6 @@ def _update(run: Run, group: _Group, step: int) -> dict[str, float]:
     )
     normalizer = num_tokens if grpo.loss in ("dapo", "cispo") else num_responses
     totals = torch.zeros(4, dtype=torch.float64)
-    norm = None
     for i, batch in enumerate(group.batches):
         log_probs, mask = _log_probs(run, run.engine, batch)
         loss, stats = policy_loss(
@@ -179,11 +179,16 @@ def _update(run: Run, group: _Group, step: int) -> dict[str, float]:
         totals += torch.tensor(
             [loss.item(), *(float(s) * share for s in stats)], dtype=torch.float64
         )
-        if i + 1 == len(group.batches):
-            summed = run.engine.sum_over_ranks(*totals)
-            run.require_finite(summed[0], step + 1)
-        norm = run.engine.micro_step()
-    run.require_finite(norm, step + 1, "gradient norm")  # pyright: ignore[reportArgumentType]
-    loss_sum, clip_fraction, ratio, kl = summed  # pyright: ignore[reportPossiblyUnboundVariable]
-    return {"loss": loss_sum, "clip_fraction": clip_fraction, "ratio": ratio, "kl": kl,
-            "grad_norm": norm, "lr": run.engine.lr}  # fmt: skip
+    summed = run.engine.sum_over_ranks(*totals)
+    run.require_finite(summed[0], step + 1)
+    norm = run.engine.step()
+    run.require_finite(norm, step + 1, "gradient norm")
+    loss_sum, clip_fraction, ratio, kl = summed
+    return {
+        "loss": loss_sum,
+        "clip_fraction": clip_fraction,
+        "ratio": ratio,
+        "kl": kl,
+        "grad_norm": norm,
+        "lr": run.engine.lr,
+    }

@@ -18,7 +18,8 @@ from ..tracking import Tracker
 
 
 class TrainingDivergedError(RuntimeError):
-    """A loss or gradient became NaN or infinite; the message names step and last good checkpoint."""
+    """A loss or gradient became NaN or infinite; the message names step and last good
+    checkpoint."""
 
 
 @dataclass
@@ -44,8 +45,9 @@ class Run:
             return
         last, _ = checkpoint.newest_checkpoint(self.recipe.train.output_dir)
         raise TrainingDivergedError(
-            f"{what} is {value} at step {step}; nothing was saved after it. Last good checkpoint: "
-            f"{last or 'none yet'}. Lower optim.lr or optim.max_grad_norm, or check the rows of this step."
+            f"{what} is {value} at step {step}; nothing was saved after it. Last good checkpoint:"
+            f" {last or 'none yet'}. Lower optim.lr or optim.max_grad_norm, or check the rows of"
+            " this step."
         )
 
     def end_step(self, step: int, metrics: dict[str, float], shown: tuple[str, ...]) -> None:
@@ -67,7 +69,8 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     """Builds everything a stage needs.
 
     Raises:
-        ValueError: the output folder already holds checkpoints and resume is off, or batch sizes that
+        ValueError: the output folder already holds checkpoints and resume is off, or batch sizes
+        that
             do not divide.
     """
     rank, world_size, device = init_distributed()
@@ -115,8 +118,8 @@ def _where_to_start(recipe: Recipe, resume: bool, rank: int) -> Path | None:
         )
     if not resume and (last or broken):
         raise ValueError(
-            f"train.output_dir must be a new folder; {recipe.train.output_dir} already holds checkpoints. "
-            "Add --resume to go on from the newest, or choose another folder."
+            f"train.output_dir must be a new folder; {recipe.train.output_dir} already holds"
+            " checkpoints. Add --resume to go on from the newest, or choose another folder."
         )
     return last
 
@@ -147,12 +150,13 @@ def _steps(recipe: Recipe, world_size: int) -> tuple[int, int]:
     per_rank = train.batch_size // world_size
     if recipe.stage == "grpo":
         responses = per_rank * recipe.grpo.group_size
-        return math.ceil(
-            responses / train.micro_batch_size
-        ), train.steps * recipe.grpo.updates_per_rollout
+        return (
+            math.ceil(responses / train.micro_batch_size),
+            train.steps * recipe.grpo.updates_per_rollout,
+        )
     if per_rank % train.micro_batch_size:
         raise ValueError(
-            f"train.batch_size must be a multiple of train.micro_batch_size times the {world_size} ranks; got "
-            f"{train.batch_size} and {train.micro_batch_size}."
+            f"train.batch_size must be a multiple of train.micro_batch_size times the {world_size}"
+            f" ranks; got {train.batch_size} and {train.micro_batch_size}."
         )
     return per_rank // train.micro_batch_size, train.steps

@@ -31,7 +31,8 @@ def _step(run: Run, step: int) -> dict[str, float]:
     for sample in samples:
         if not len(sample.target_ids):
             raise ValueError(
-                f"{sample.row.where}: stage sft needs an answer or a final assistant message; got none."
+                f"{sample.row.where}: stage sft needs an answer or a final assistant message; got"
+                " none."
             )
     batches = [run.collate(samples[i : i + size]) for i in range(0, len(samples), size)]
     spans = [_spans(run, batch) for batch in batches]
@@ -42,17 +43,15 @@ def _step(run: Run, step: int) -> dict[str, float]:
         sum(b.inputs["attention_mask"].sum() for b in batches),
     )
     totals = torch.zeros(5 + len(FORMS), dtype=torch.float64)
-    norm = None
-    for number, (batch, (types, queries)) in enumerate(zip(batches, spans, strict=True), start=1):
+    for batch, (types, queries) in zip(batches, spans, strict=True):
         loss, parts = _losses(run, batch, types, queries, num_targets, max(num_guided, 1.0))
         run.engine.backward(loss)
         totals += parts
-        if number == len(batches):
-            summed = run.engine.sum_over_ranks(*totals)
-            run.require_finite(summed[0], step + 1)
-        norm = run.engine.micro_step()
-    run.require_finite(norm, step + 1, "gradient norm")  # pyright: ignore[reportArgumentType]
-    lm, enhance, suppress, guided = summed[1:5]  # pyright: ignore[reportPossiblyUnboundVariable]
+    summed = run.engine.sum_over_ranks(*totals)
+    run.require_finite(summed[0], step + 1)
+    norm = run.engine.step()
+    run.require_finite(norm, step + 1, "gradient norm")
+    lm, enhance, suppress, guided = summed[1:5]
     metrics = {
         "loss": summed[0],
         "lm_loss": lm,

@@ -5,8 +5,9 @@ AVAR (arXiv 2603.03825), section on VAS:
     VAS_i(l, h) = sum_{j in V} A_ij(l, h) / sum_{j in S} A_ij(l, h)
     VAS         = 1 / (L H |U|) * sum_l sum_h sum_{i in U} VAS_i(l, h)
 
-The mean of ratios is led by the few rows with tiny system mass, and it also rises when only the system
-mass falls. So two bounded readings of the same masses stand beside it: the log ratio and the share.
+The mean of ratios is led by the few rows with tiny system mass, and it also rises when only the
+system mass falls. So two bounded readings of the same masses stand beside it: the log ratio and the
+share.
 """
 
 import torch
@@ -27,8 +28,8 @@ def visual_attention_score(
         mass: {layer: (B, L, H, 3)} or any form ``as_layers`` takes.
         query_mask: (B, L), true for the queries U; the paper's are the user's text tokens
             (``query_mask(..., role="user")``).
-        eps: added to the system mass (ratio), to both masses (log ratio), or to their sum (share); the
-            paper has none.
+        eps: added to the system mass (ratio), to both masses (log ratio), or to their sum (share);
+            the paper has none.
         form: "ratio": visual / system, the paper's; "log_ratio": its logarithm; "share":
             visual / (visual + system), in [0, 1].
 
@@ -53,7 +54,8 @@ def score_table(
     chosen = check_mask("query_mask", query_mask, layers)
     if not chosen.any():
         raise ValueError(
-            "query_mask must select at least one query; it is all false. Check the role and the batch."
+            "query_mask must select at least one query; it is all false. Check the role and the"
+            " batch."
         )
     require_system_mass(layers, chosen)
     rows = torch.stack([layer[chosen] for layer in layers])  # (layers, queries, H, 3)
@@ -71,8 +73,8 @@ def score_of(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
         score = torch.log(visual + eps) - torch.log(system + eps)
     if not torch.isfinite(score).all():
         raise ValueError(
-            f"the {form} of visual and system mass must be finite; some query gives one of them exactly 0. "
-            "Pass a small eps such as 1e-6, or use form='share'."
+            f"the {form} of visual and system mass must be finite; some query gives one of them"
+            " exactly 0. Pass a small eps such as 1e-6, or use form='share'."
         )
     return score
 
@@ -84,6 +86,7 @@ def require_system_mass(layers: list[Tensor], chosen: Tensor) -> None:
             bool((layer[sample, chosen[sample]][..., KeyType.SYSTEM] > 0).any()) for layer in layers
         ):
             raise ValueError(
-                f"every sample must have a system turn for the visual attention score; sample {sample} has no "
-                "SYSTEM keys. Add a system message (the data pipeline does by default)."
+                "every sample must have a system turn for the visual attention score; sample"
+                f" {sample} has no SYSTEM keys. Add a system message (the data pipeline does by"
+                " default)."
             )

@@ -37,7 +37,8 @@ def visual_attn_func(
         q: (B, Lq, H, D), float32, float16, bfloat16 or float64, any strides.
         k: (B, Lk, Hkv, D), q's dtype and device; H must be a multiple of Hkv.
         v: (B, Lk, Hkv, Dv).
-        key_types: (B, Lk) integers below ``num_types``; negative: the key does not exist. None: all 0.
+        key_types: (B, Lk) integers below ``num_types``; negative: the key does not exist. None: all
+            0.
         num_types: number of types, 1 to 16.
         type_bias: (num_types,) or (H, num_types), added to the logits; differentiable.
         type_scale: the same shapes, multiplies the logits before the bias; differentiable.
@@ -45,20 +46,20 @@ def visual_attn_func(
         causal: query i sees key j only if j <= i + Lk - Lq (bottom-right, as flash-attn >= 2.1).
         window_size: (left, right) keys a query sees around its own position, -1 for unlimited.
         deterministic: ask for bitwise reproducible gradients; every backend here always is.
-        backend: "eager" | "sdpa" | "cpu" | "triton" | "hopper"; None takes the best that runs here. A
-            named backend never falls back to another.
+        backend: "eager" | "sdpa" | "cpu" | "triton" | "hopper"; None takes the best that runs here.
+            A named backend never falls back to another.
 
     Returns:
-        AttnOutput(out, mass, lse): (B, Lq, H, Dv) in q's dtype, (B, Lq, H, num_types) and (B, H, Lq) in
-        float32 (float64 for float64 inputs). All three are differentiable together with respect to
-        q, k, v, type_bias and type_scale.
+        AttnOutput(out, mass, lse): (B, Lq, H, Dv) in q's dtype, (B, Lq, H, num_types) and (B, H,
+        Lq) in float32 (float64 for float64 inputs). All three are differentiable together with
+        respect to q, k, v, type_bias and type_scale.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
         RuntimeError: the named backend does not run here.
 
-    Source: the mass is the inner sum of the Visual Attention Score (AVAR, ICLR 2026, arXiv 2603.03825);
-    the online softmax is FlashAttention's (arXiv 2205.14135).
+    Source: the mass is the inner sum of the Visual Attention Score (AVAR, ICLR 2026, arXiv
+    2603.03825); the online softmax is FlashAttention's (arXiv 2205.14135).
     """
     validation.check_qkv(q, k, v, packed=False)
     return _attention(
@@ -103,8 +104,9 @@ def visual_attn_varlen_func(
         k: (Tk, Hkv, D).
         v: (Tk, Hkv, Dv).
         cu_seqlens_q: (N + 1,) int32 on q's device: sequence n is rows cu_seqlens_q[n] to
-            cu_seqlens_q[n + 1]. Starts at 0, never decreases (equal: an empty sequence), ends at or before
-            Tq; rows behind its end belong to no sequence and give out = 0, mass = 0, lse = -inf.
+            cu_seqlens_q[n + 1]. Starts at 0, never decreases (equal: an empty sequence), ends at or
+            before Tq; rows behind its end belong to no sequence and give out = 0, mass = 0, lse =
+            -inf.
         cu_seqlens_k: the same for the keys.
         max_seqlen_q: length of the longest query sequence.
         max_seqlen_k: length of the longest key sequence.
@@ -114,8 +116,8 @@ def visual_attn_varlen_func(
         AttnOutput(out, mass, lse): (Tq, H, Dv), (Tq, H, num_types) and (H, Tq).
 
     Raises:
-        As ``visual_attn_func``; also ValueError for offsets that do not start at 0, decrease, leave the
-        tokens or lie further apart than max_seqlen.
+        As ``visual_attn_func``; also ValueError for offsets that do not start at 0, decrease, leave
+        the tokens or lie further apart than max_seqlen.
     """
     validation.check_qkv(q, k, v, packed=True)
     packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, int(max_seqlen_q), int(max_seqlen_k))
@@ -198,14 +200,21 @@ def flash_attn_func(
     """flash-attn 2's ``flash_attn_func``: (B, Lq, H, Dv) attention output, no types.
 
     Raises:
-        NotImplementedError: for dropout_p, softcap, alibi_slopes or return_attn_probs, which are declared
+        NotImplementedError: for dropout_p, softcap, alibi_slopes or return_attn_probs, which are
+        declared
             so that a caller who passes them hears of it.
     """
     _refuse_unsupported(dropout_p, softcap, alibi_slopes, return_attn_probs)
     return visual_attn_func(
-        q, k, v, num_types=1, softmax_scale=softmax_scale, causal=causal, window_size=window_size,
+        q,
+        k,
+        v,
+        num_types=1,
+        softmax_scale=softmax_scale,
+        causal=causal,
+        window_size=window_size,
         deterministic=deterministic,
-    ).out  # fmt: skip
+    ).out
 
 
 def flash_attn_varlen_func(
@@ -237,9 +246,19 @@ def flash_attn_varlen_func(
             "block_table (paged keys) is not supported; pass contiguous k and v."
         )
     return visual_attn_varlen_func(
-        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, num_types=1, softmax_scale=softmax_scale,
-        causal=causal, window_size=window_size, deterministic=deterministic,
-    ).out  # fmt: skip
+        q,
+        k,
+        v,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        max_seqlen_q,
+        max_seqlen_k,
+        num_types=1,
+        softmax_scale=softmax_scale,
+        causal=causal,
+        window_size=window_size,
+        deterministic=deterministic,
+    ).out
 
 
 def _refuse_unsupported(

@@ -70,7 +70,8 @@ def resolve_backend(name: str | None, device: torch.device, dtype: torch.dtype) 
     status = available_backends()[name]
     if not status:
         raise RuntimeError(
-            f"backend {name!r} does not run here: {status.reason}. Use backend=None to let avar choose."
+            f"backend {name!r} does not run here: {status.reason}. Use backend=None to let avar"
+            " choose."
         )
     if name == "sdpa" and device.type != "cpu":
         raise RuntimeError(
@@ -79,10 +80,12 @@ def resolve_backend(name: str | None, device: torch.device, dtype: torch.dtype) 
     if name == "triton":
         if dtype == torch.float64:
             raise RuntimeError(
-                "backend 'triton' takes float32, float16 and bfloat16; got float64. Use 'eager' or 'sdpa'."
+                "backend 'triton' takes float32, float16 and bfloat16; got float64. Use 'eager' or"
+                " 'sdpa'."
             )
         if device.type != "cuda" and not interpreting():
             raise RuntimeError(
-                f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'sdpa' on CPU."
+                f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'sdpa' on"
+                " CPU."
             )
     return name

@@ -1,7 +1,7 @@
 """``torch.library`` operators: fake kernels for torch.compile, autograd, and dispatch to a backend.
 
-The eager backend is plain differentiable PyTorch and needs no operator; the fused backends share one
-forward and one backward operator here.
+The eager backend is plain differentiable PyTorch and needs no operator; the fused backends share
+one forward and one backward operator here.
 """
 
 import torch
@@ -58,8 +58,7 @@ def visual_attn(
 
 
 @visual_attn.register_fake
-def _(q, k, v, key_types, type_bias, type_scale, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-      num_types, softmax_scale, causal, window_left, window_right, backend):  # fmt: skip
+def _(q, k, v, key_types, type_bias, type_scale, cu_q, cu_k, max_q, max_k, num_types, *_rest):
     accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
     rows, heads = q.shape[:-2], q.shape[-2]
     out = q.new_empty(*rows, heads, v.shape[-1])
@@ -97,9 +96,17 @@ def visual_attn_backward(
     packed = _packed(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     params = AttnParams(num_types, softmax_scale, causal, (window_left, window_right))
     dq, dk, dv, dbias, dscale = _implementation(backend).backward(
-        AttnOutput(grad_out, grad_mass, grad_lse), q, k, v, key_types, type_bias, type_scale,
-        AttnOutput(out, mass, lse), params, packed,
-    )  # fmt: skip
+        AttnOutput(grad_out, grad_mass, grad_lse),
+        q,
+        k,
+        v,
+        key_types,
+        type_bias,
+        type_scale,
+        AttnOutput(out, mass, lse),
+        params,
+        packed,
+    )
     none = lse.new_empty(0)
     return (
         dq,
@@ -111,11 +118,12 @@ def visual_attn_backward(
 
 
 @visual_attn_backward.register_fake
-def _(grad_out, grad_mass, grad_lse, q, k, v, key_types, type_bias, type_scale, cu_seqlens_q, cu_seqlens_k,
-      out, mass, lse, max_seqlen_q, max_seqlen_k, num_types, softmax_scale, causal, window_left, window_right,
-      backend):  # fmt: skip
+def _(grad_out, grad_mass, grad_lse, q, k, v, key_types, type_bias, type_scale, *_rest):
+    accumulate = grad_lse.dtype
+
     def table(x: Tensor | None) -> Tensor:
-        return lse.new_empty(0) if x is None else x.new_empty(x.shape)
+        shape = (0,) if x is None else x.shape
+        return q.new_empty(shape, dtype=accumulate)
 
     plain = [x.new_empty(x.shape) for x in (q, k, v)]
     return *plain, table(type_bias), table(type_scale)

@@ -98,7 +98,8 @@ def _dense(
     visible = visible_keys(num_queries, num_keys, params.causal, params.window, q.device)
     visible = visible & exists[:, None, None, :]  # (B, 1, Lq, Lk)
     sees = visible.any(dim=-1, keepdim=True)  # (B, 1, Lq, 1)
-    # A row that sees nothing gets finite logits here and is put right below, so that no NaN is made.
+    # A row that sees nothing gets finite logits here and is put right below, so that no NaN is
+    # made.
     logits = torch.where(sees, logits.masked_fill(~visible, float("-inf")), 0.0)
     lse = torch.logsumexp(logits, dim=-1, keepdim=True)
     weights = torch.where(visible, torch.exp(logits - lse), 0.0)

@@ -10,8 +10,8 @@ Backward. The fused backward computes dZ = P (dP - rowsum(dout * out)) from the 
 * indicator columns in K against zeros in Q leave the logits alone, and their dQ is
   softmax_scale * sum_j dZ_ij [t_j = c], whose sum over i is the gradient of type_bias.
 Because P is rebuilt from lse, giving the row's global lse and out makes the backward of any piece
-of the key axis independent of the others. So bottom-right causal attention with Lq < Lk is two pieces
-(all earlier keys, then a causal square), and a window is a piece per block of queries.
+of the key axis independent of the others. So bottom-right causal attention with Lq < Lk is two
+pieces (all earlier keys, then a causal square), and a window is a piece per block of queries.
 
 Half precision is computed in float32 (torch's CPU kernel is no faster in bfloat16, and mass is
 promised in float32); float64 stays float64.
@@ -98,10 +98,9 @@ def backward(
             params,
         )
         dq[rows], dk[keys], dv[keys] = one[0][0], one[1][0], one[2][0]
-        if dbias is not None:
-            dbias += one[3]
-        if dscale is not None:
-            dscale += one[4]
+        for total, part in ((dbias, one[3]), (dscale, one[4])):
+            if total is not None and part is not None:
+                total += part
     return dq, dk, dv, dbias, dscale
 
 

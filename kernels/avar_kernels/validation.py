@@ -31,7 +31,8 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
             _bad(name, f"of shape {layout}", f"shape {tuple(x.shape)}", "Reshape it.")
         if x.dtype not in FLOAT_DTYPES:
             raise TypeError(
-                f"{name} must be float32, float16, bfloat16 or float64; got {x.dtype}. Convert it with .to()."
+                f"{name} must be float32, float16, bfloat16 or float64; got {x.dtype}. Convert it"
+                " with .to()."
             )
         if x.dtype != q.dtype:
             raise TypeError(
@@ -68,7 +69,8 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
 
 
 def check_key_types(key_types: Tensor | None, k: Tensor, num_types: int) -> None:
-    """Raises unless key_types is None or an integer tensor over k's keys, and num_types is legal."""
+    """Raises unless key_types is None or an integer tensor over k's keys, and num_types is
+    legal."""
     if isinstance(num_types, bool) or not isinstance(num_types, int):
         raise TypeError(f"num_types must be an int; got {type(num_types).__name__}.")
     if not 1 <= num_types <= MAX_TYPES:
@@ -95,7 +97,8 @@ def check_key_types(key_types: Tensor | None, k: Tensor, num_types: int) -> None
 
 
 def per_head_table(name: str, table: Tensor | None, q: Tensor, num_types: int) -> Tensor | None:
-    """(num_types,) or (H, num_types) -> (H, num_types) in the accumulation dtype; raises if neither."""
+    """(num_types,) or (H, num_types) -> (H, num_types) in the accumulation dtype; raises if
+    neither."""
     if table is None:
         return None
     heads = q.shape[-2]
@@ -187,7 +190,9 @@ def check_values(
     if key_types is not None and key_types.numel():
         in_range = (key_types < num_types).all()
         if key_types.is_cuda:
-            torch._assert_async(in_range, f"key_types must be below num_types = {num_types}")
+            torch.ops.aten._assert_async.msg(
+                in_range, f"key_types must be below num_types = {num_types}"
+            )
         elif not in_range:
             _bad(
                 "key_types",
@@ -209,14 +214,14 @@ def check_values(
             & (lengths.max() <= longest)
         )
         if offsets.is_cuda:
-            torch._assert_async(
+            torch.ops.aten._assert_async.msg(
                 good, f"{name} must start at 0, not decrease, end within the tokens, fit max_seqlen"
             )
         elif not good:
             _bad(
                 name,
-                f"offsets that start at 0, never decrease, end at or before {tokens} tokens and are at most "
-                f"{longest} (max_seqlen) apart",
+                f"offsets that start at 0, never decrease, end at or before {tokens} tokens and are"
+                f" at most {longest} (max_seqlen) apart",
                 offsets.tolist() if offsets.numel() <= 16 else f"{offsets[:16].tolist()}...",
                 "Build it as the cumulative sum of the lengths, 0 in front.",
             )

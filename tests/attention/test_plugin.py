@@ -1,4 +1,5 @@
-"""The plug-in on a tiny random Qwen2.5-VL against transformers' eager attention with all matrices."""
+"""The plug-in on a tiny random Qwen2.5-VL against transformers' eager attention with all
+matrices."""
 
 import pytest
 import torch
@@ -78,7 +79,8 @@ def test_reentrant_checkpointing_is_refused():
 
 
 class BiasedEager:
-    """Eager attention with the intervention written into its logits: scale, then bias, then mask."""
+    """Eager attention with the intervention written into its logits: scale, then bias, then
+    mask."""
 
     def __init__(self, scale, bias, layers):
         self.scale, self.bias, self.layers = scale, bias, layers
@@ -112,8 +114,14 @@ def test_interventions_under_generate_match_eager_with_the_bias_in_its_logits(la
     AttentionInterface.register("biased_eager", biased)
     AttentionMaskInterface.register("biased_eager", eager_mask)
     slow.set_attn_implementation({"text_config": "biased_eager", "vision_config": "eager"})
-    options = dict(max_new_tokens=12, do_sample=False, return_dict_in_generate=True, output_logits=True,
-                   eos_token_id=None, pad_token_id=TOKENIZER.pad_token_id)  # fmt: skip
+    options = dict(
+        max_new_tokens=12,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+        eos_token_id=None,
+        pad_token_id=TOKENIZER.pad_token_id,
+    )
     with intervene(fast, 1.4, 0.5, visual_bias=0.7, system_bias=-0.6, layers=layers):
         got = fast.generate(**inputs, **options)
     want = slow.generate(**inputs, **options)
@@ -128,8 +136,13 @@ def test_recording_under_generate_grows_with_the_cache():
     fast, slow = models()
     inputs = batch("left")
     with record_attention(fast, layers=[0, 3]) as rec:
-        sequences = fast.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=None,
-                                  pad_token_id=TOKENIZER.pad_token_id)  # fmt: skip
+        sequences = fast.generate(
+            **inputs,
+            max_new_tokens=6,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=TOKENIZER.pad_token_id,
+        )
     assert set(rec.mass) == {0, 3}
     assert rec.mass[0].shape == (2, 1, 4, 3)
     new = sequences.shape[1] - inputs["input_ids"].shape[1]
@@ -203,9 +216,14 @@ def test_packed_offsets_separate_samples():
     offsets = torch.tensor([0, 8, 20], dtype=torch.int32)
     with torch.no_grad(), record_attention(fast) as rec:
         packed = fast(
-            input_ids=ids, position_ids=row.expand(4, 1, -1), use_cache=False,
-            cu_seq_lens_q=offsets, cu_seq_lens_k=offsets, max_length_q=12, max_length_k=12,
-        ).logits  # fmt: skip
+            input_ids=ids,
+            position_ids=row.expand(4, 1, -1),
+            use_cache=False,
+            cu_seq_lens_q=offsets,
+            cu_seq_lens_k=offsets,
+            max_length_q=12,
+            max_length_k=12,
+        ).logits
         assert rec.mass[0].shape == (1, 20, 4, 3)
         first = fast(input_ids=ids[:, :8], position_ids=row[:8].expand(4, 1, -1)).logits
         second = fast(input_ids=ids[:, 8:], position_ids=row[8:].expand(4, 1, -1)).logits

@@ -1,7 +1,8 @@
 """Float64 oracle of the attention contract, one (batch, head, query) row at a time.
 
-Written from the equations alone and slow on purpose: rows are computed over the list of keys they see,
-so there is no mask, no infinity and no broadcasting to get wrong. Gradients come from autograd.
+Written from the equations alone and slow on purpose: rows are computed over the list of keys they
+see, so there is no mask, no infinity and no broadcasting to get wrong. Gradients come from
+autograd.
 """
 
 import torch
@@ -68,7 +69,8 @@ def _sees(position: int, key: int, causal: bool, window: tuple[int, int]) -> boo
 
 
 def finite_loss(outputs: tuple[Tensor, Tensor, Tensor], seed: int) -> Tensor:
-    """A random linear function of out, mass and lse together, so that all cotangents are non-zero."""
+    """A random linear function of out, mass and lse together, so that all cotangents are
+    non-zero."""
     generator = torch.Generator().manual_seed(seed)
     total = outputs[0].new_zeros((), dtype=torch.float64)
     for x in outputs:

@@ -26,23 +26,43 @@ def call(**change):
         (dict(q=Q[..., :7]), ValueError, "k must be of head dimension 7, as q; got 8"),
         (dict(q=Q[:, :, :3]), ValueError, "3 query heads on 2 key heads.*H % Hkv"),
         (dict(k=K[:, :, :0], v=V[:, :, :0]), ValueError, "query heads on 0 key heads"),
-        (dict(key_types=TYPES.float()), TypeError, "key_types must be of an integer dtype; got torch.float32"),
-        (dict(key_types=TYPES[:, :5]), ValueError, r"key_types must be of shape \(2, 6\).*got shape \(2, 5\)"),
+        (
+            dict(key_types=TYPES.float()),
+            TypeError,
+            "key_types must be of an integer dtype; got torch.float32",
+        ),
+        (
+            dict(key_types=TYPES[:, :5]),
+            ValueError,
+            r"key_types must be of shape \(2, 6\).*got shape \(2, 5\)",
+        ),
         (dict(key_types=TYPES + 3), ValueError, "key_types must be below num_types = 3.*got 3"),
         (dict(key_types=[[0] * 6] * 2), TypeError, "key_types must be an integer torch.Tensor"),
         (dict(num_types=17), ValueError, r"num_types must be in 1..16; got 17"),
         (dict(num_types=0), ValueError, r"num_types must be in 1..16; got 0"),
         (dict(num_types=2.0), TypeError, "num_types must be an int"),
-        (dict(type_bias=torch.zeros(2)), ValueError, r"type_bias must be of shape \(3,\) or \(4, 3\)"),
-        (dict(type_scale=torch.zeros(3, 4)), ValueError, r"type_scale must be of shape \(3,\) or \(4, 3\)"),
-        (dict(type_bias=torch.zeros(3, dtype=torch.int32)), TypeError, "type_bias must be of a floating dtype"),
+        (
+            dict(type_bias=torch.zeros(2)),
+            ValueError,
+            r"type_bias must be of shape \(3,\) or \(4, 3\)",
+        ),
+        (
+            dict(type_scale=torch.zeros(3, 4)),
+            ValueError,
+            r"type_scale must be of shape \(3,\) or \(4, 3\)",
+        ),
+        (
+            dict(type_bias=torch.zeros(3, dtype=torch.int32)),
+            TypeError,
+            "type_bias must be of a floating dtype",
+        ),
         (dict(type_bias=[0.0, 0.0, 0.0]), TypeError, "type_bias must be a torch.Tensor"),
         (dict(softmax_scale=0.0), ValueError, "softmax_scale must be positive and finite"),
         (dict(softmax_scale=float("nan")), ValueError, "softmax_scale must be positive and finite"),
         (dict(window_size=(-2, 0)), ValueError, "window_size must be"),
         (dict(backend="fast"), ValueError, "backend must be None or one of"),
     ],
-)  # fmt: skip
+)
 def test_dense(change, error, words):
     with pytest.raises(error, match=words):
         call(**change)

@@ -95,8 +95,9 @@ def test_float64_matches_oracle_to_rounding(backend, shape):
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_low_precision_error_is_that_of_its_inputs_and_outputs(backend, dtype):
-    """Both compute in float32: what differs from float64 on the same rounded inputs is the rounding of
-    out and of the gradients to the input dtype (relative eps), plus float32 noise (1e-5 relative)."""
+    """Both compute in float32: what differs from float64 on the same rounded inputs is the rounding
+    of out and of the gradients to the input dtype (relative eps), plus float32 noise (1e-5
+    relative)."""
     leaves, types, options = make(SHAPES["gqa7_causal"], dtype)
 
     def ours(q, k, v, bias, scale):
@@ -119,7 +120,8 @@ def test_low_precision_error_is_that_of_its_inputs_and_outputs(backend, dtype):
     got, want = run(ours, leaves), run(oracle, leaves, torch.float64)
     assert got[0].dtype == dtype
     assert got[1].dtype == got[2].dtype == torch.float32
-    # out is rounded once (eps / 2 relative) and enters delta of the backward; twice that is the band.
+    # out is rounded once (eps / 2 relative) and enters delta of the backward; twice that is the
+    # band.
     compare(got, want, max(2 * torch.finfo(dtype).eps, 1e-5))
 
 
@@ -152,7 +154,8 @@ def test_wide_range_of_logits(backend):
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_packed_equals_per_sample(backend):
-    """Ragged lengths, an empty sequence, queries without keys, and tokens behind the last boundary."""
+    """Ragged lengths, an empty sequence, queries without keys, and tokens behind the last
+    boundary."""
     lengths_q, lengths_k = [3, 0, 5, 1, 2], [3, 4, 7, 0, 2]
     cu_q = torch.tensor([0, *torch.tensor(lengths_q).cumsum(0)], dtype=torch.int32)
     cu_k = torch.tensor([0, *torch.tensor(lengths_k).cumsum(0)], dtype=torch.int32)

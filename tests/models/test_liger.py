@@ -1,4 +1,5 @@
-"""Liger's patches take on the installed transformers; checked in a process of its own, they are global."""
+"""Liger's patches take on the installed transformers; checked in a process of its own, they are
+global."""
 
 import subprocess
 import sys

@@ -73,7 +73,8 @@ def test_value_and_gradient(form, kl_coef):
 
 @pytest.mark.parametrize("form", POLICY_LOSSES)
 def test_on_policy_gradient_is_the_policy_gradient(form):
-    """With old == new the ratio is 1 and every form's gradient is -A times its own weight per token."""
+    """With old == new the ratio is 1 and every form's gradient is -A times its own weight per
+    token."""
     log_probs, _, _, advantages, mask = problem()
     loss, stats = policy_loss(log_probs, log_probs.detach(), advantages, mask, form, max_tokens=MAX)
     (grad,) = torch.autograd.grad(loss, log_probs)
@@ -114,7 +115,8 @@ def test_advantages_are_normalised_within_groups():
 
 
 def test_equal_rewards_that_do_not_sum_exactly_still_give_zero():
-    """0.1 thrice has a mean that is not 0.1; the difference over eps would be an advantage from nothing."""
+    """0.1 thrice has a mean that is not 0.1; the difference over eps would be an advantage from
+    nothing."""
     assert (group_advantages(torch.full((6,), 0.1), 3, eps=1e-12) == 0).all()
 
 

@@ -36,7 +36,8 @@ def test_same_seed_same_samples_as_repeating_the_prompt():
 
 
 def test_a_forward_with_other_images_in_between_changes_nothing():
-    """generate keeps rotary offsets as hidden state of the model; a stale one shifts every position."""
+    """generate keeps rotary offsets as hidden state of the model; a stale one shifts every
+    position."""
     fast, _ = models()
     inputs = batch("left")
     before = sample(fast, inputs, num_samples=2)
@@ -49,7 +50,8 @@ def test_a_forward_with_other_images_in_between_changes_nothing():
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_log_probs_of_the_training_forward_are_those_that_sampling_used(temperature):
-    """The sampled token is drawn from the distribution the training forward computes: greedy agrees."""
+    """The sampled token is drawn from the distribution the training forward computes: greedy
+    agrees."""
     fast, _ = models()
     inputs = batch("left")
     rollouts = sample(fast, inputs, 1, temperature=0.0, eos_id=-1)

@@ -62,23 +62,16 @@ def query_block_range(
     key_first, key_last, num_rows, num_keys, left, right,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """(start, lo, hi, end) as ``key_block_range``, with the roles of queries and keys exchanged."""
+    """(start, end): the keys are seen by rows of blocks [start, end) only."""
     offset = num_keys - num_rows
     first_seeing = tl.zeros((), tl.int32)
-    first_seeing_all = tl.zeros((), tl.int32)
     end_seeing = num_rows
-    end_seeing_all = num_rows
     if HAS_RIGHT:
         first_seeing = tl.maximum(key_first - offset - right, 0)
-        first_seeing_all = tl.maximum(key_last - offset - right, 0)
     if HAS_LEFT:
         end_seeing = tl.minimum(tl.maximum(key_last - offset + left + 1, 0), num_rows)
-        end_seeing_all = tl.minimum(tl.maximum(key_first - offset + left + 1, 0), num_rows)
     end = tl.cdiv(end_seeing, BLOCK_M)
-    start = tl.minimum(first_seeing // BLOCK_M, end)
-    lo = tl.minimum(tl.cdiv(first_seeing_all, BLOCK_M), end)
-    hi = tl.maximum(end_seeing_all // BLOCK_M, lo)
-    return start, lo, hi, end
+    return tl.minimum(first_seeing // BLOCK_M, end), end
 
 
 @triton.jit
@@ -131,12 +124,12 @@ def logit_terms(bias_ptr, scale_ptr, types, exists, HAS_BIAS: tl.constexpr, HAS_
 @triton.jit
 def sees(rows, keys, offset, left, right, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr):
     """Whether each row sees each key; ``rows`` and ``keys`` broadcast against one another."""
-    distance = keys - rows - offset
-    visible = distance == distance
+    positions = rows + offset
+    visible = keys == keys
     if HAS_LEFT:
-        visible = visible & (distance >= -left)
+        visible = visible & (keys >= positions - left)
     if HAS_RIGHT:
-        visible = visible & (distance <= right)
+        visible = visible & (keys <= positions + right)
     return visible
 
 

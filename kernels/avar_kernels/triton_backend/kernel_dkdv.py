@@ -17,7 +17,16 @@ import triton
 import triton.language as tl
 
 from .kernel_dq import shift_per_element
-from .blocks import LOG2E, load_tile, logit_terms, query_block_range, sees, sequence_of, types_of
+from .blocks import LOG2E, load_tile, query_block_range, sees, sequence_of, types_of
+
+
+@triton.jit
+def _store_by_type(row_ptr, values, types, exists, NEEDED: tl.constexpr):
+    """Sums of ``values`` over the keys of each type."""
+    if NEEDED:
+        channels = tl.arange(0, 16)
+        is_type = exists[:, None] & (types[:, None] == channels[None, :])  # [N, 16]
+        tl.store(row_ptr + channels, tl.sum(tl.where(is_type, values[:, None], 0.0), 0))
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right"])
@@ -70,7 +79,7 @@ def visual_attn_bwd_dkdv_kernel(
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
 
     key_last = tl.minimum(key_first + BLOCK_N, num_keys) - 1
-    start, lo, hi, end = query_block_range(
+    start, end = query_block_range(
         key_first, key_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M
     )
     key_type = tl.zeros((), tl.int32)
@@ -82,73 +91,75 @@ def visual_attn_bwd_dkdv_kernel(
         end = tl.where(key_type < 0, start, end)
         key_type = tl.maximum(key_type, 0)
 
-    for member in range(0, group):
-        head = kv_head * group + member
-        head_long = head.to(tl.int64)
-        q_base = q_ptr + batch * stride_qb + head_long * stride_qh + q_first * stride_ql
-        dout_base = dout_ptr + batch * stride_dob + head_long * stride_doh + q_first * stride_dol
-        stats_base = stats_ptr + batch * stride_sb + head_long * stride_sh + q_first
-        type_scale, bias = logit_terms(
-            bias_ptr + head * NUM_TYPES, scale_ptr + head * NUM_TYPES, types, exists, HAS_BIAS, HAS_SCALE
-        )
-        factor = softmax_scale_log2 * type_scale
-        bias = tl.where(exists, bias, float("-inf"))
-        dbias = tl.zeros([BLOCK_N], tl.float32)
-        dscale = tl.zeros([BLOCK_N], tl.float32)
+    q_ptr += batch * stride_qb + q_first * stride_ql
+    dout_ptr += batch * stride_dob + q_first * stride_dol
+    stats_ptr += batch * stride_sb + q_first
+    dbias = tl.zeros([BLOCK_N], tl.float32)
+    dscale = tl.zeros([BLOCK_N], tl.float32)
+    type_scale = tl.full([BLOCK_N], 1.0, tl.float32)
 
-        for block in range(start, end):
-            first_row = tl.cast(block, tl.int64) * BLOCK_M
-            rows = block * BLOCK_M + tile_rows
-            row_exists = rows < num_rows
-            q = load_tile(q_base + first_row * stride_ql + q_offsets, row_exists, dim_mask, True, MASK_D)  # [M, D]
-            lse = tl.load(stats_base + first_row + tile_rows, mask=row_exists, other=float("inf"))
-            scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
-            logits = scores * factor[:, None] + bias[:, None]
-            if HAS_LEFT or HAS_RIGHT:
-                if (block < lo) | (block >= hi):
-                    visible = sees(
-                        rows[None, :], keys[:, None], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
-                    )
-                    logits = tl.where(visible, logits, float("-inf"))
-            weights = tl.exp2(logits - lse[None, :])
-            dout = load_tile(
-                dout_base + first_row * stride_dol + dout_offsets, row_exists, value_mask, True, MASK_DV
-            )  # [M, DV]
-            dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
-            shift = tl.load(
-                stats_base + (1 + key_type) * stride_sc + first_row + tile_rows, mask=row_exists, other=0.0
-            )
-            # The accumulator starts at -shift: no tile of shifts is alive beside the product.
-            minus_shift = tl.broadcast_to(-shift[None, :], weights.shape)
-            if HAS_TYPES:
-                if is_mixed:
-                    minus_shift = -shift_per_element(
-                        stats_base + first_row, stride_sc, tile_rows[None, :], row_exists[None, :], types[:, None],
-                        NUM_TYPES,
-                    )  # fmt: skip
-            dlogits = weights * tl.dot(v, tl.trans(dout), minus_shift, input_precision=PRECISION)
-            if HAS_BIAS:
-                dbias += tl.sum(dlogits, 1)
-            if HAS_SCALE:
-                dscale += tl.sum(dlogits * scores, 1)
-                dlogits *= type_scale[:, None]
-            dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
+    # One loop over (head, query block) instead of two nested ones: the load pipeline runs on from head to head,
+    # and the nested form needs up to a hundred registers more.
+    # Keys that do not exist have garbage weights, which stay in their own rows and are dropped at the end.
+    num_blocks = end - start
+    for step in range(0, group * num_blocks):
+        head = kv_head * group + step // num_blocks
+        block = start + step % num_blocks
+        head_long = tl.cast(head, tl.int64)
+        first_row = tl.cast(block, tl.int64) * BLOCK_M
+        rows = block * BLOCK_M + tile_rows
+        row_exists = rows < num_rows
+        q_base = q_ptr + head_long * stride_qh + first_row * stride_ql
+        q = load_tile(q_base + q_offsets, row_exists, dim_mask, True, MASK_D)  # [M, D]
+        stats_base = stats_ptr + head_long * stride_sh + first_row
+        lse = tl.load(stats_base + tile_rows, mask=row_exists, other=float("inf"))
+        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
+        if HAS_SCALE:
+            type_scale = tl.load(scale_ptr + head * NUM_TYPES + types, mask=exists, other=0.0)
+            logits = scores * (softmax_scale_log2 * type_scale)[:, None]
+        else:
+            logits = scores * softmax_scale_log2
+        if HAS_BIAS:
+            bias = tl.load(bias_ptr + head * NUM_TYPES + types, mask=exists, other=0.0)
+            logits += (bias * LOG2E)[:, None]
+        # Masked in every block: a branch would hide from the compiler that this product feeds the next one.
+        if HAS_LEFT or HAS_RIGHT:
+            visible = sees(rows[None, :], keys[:, None], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT)
+            logits = tl.where(visible, logits, float("-inf"))
+        weights = tl.exp2(logits - lse[None, :])
+        dout_base = dout_ptr + head_long * stride_doh + first_row * stride_dol
+        dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)  # [M, DV]
+        dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
+        shift = tl.load(stats_base + (1 + key_type) * stride_sc + tile_rows, mask=row_exists, other=0.0)
+        # The accumulator starts at -shift: no tile of shifts is alive beside the product.
+        minus_shift = tl.broadcast_to(-shift[None, :], weights.shape)
+        if HAS_TYPES:
+            if is_mixed:
+                minus_shift = -shift_per_element(
+                    stats_base, stride_sc, tile_rows[None, :], row_exists[None, :], types[:, None], NUM_TYPES
+                )
+        dlogits = weights * tl.dot(v, tl.trans(dout), minus_shift, input_precision=PRECISION)
+        if HAS_BIAS:
+            dbias += tl.sum(dlogits, 1)
+        if HAS_SCALE:
+            dscale += tl.sum(dlogits * scores, 1)
+            dlogits *= type_scale[:, None]
+        dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
 
         if HAS_BIAS or HAS_SCALE:
-            channels = tl.arange(0, 16)
-            is_type = exists[:, None] & (types[:, None] == channels[None, :])  # [N, 16]
-            slot = (batch * tl.num_programs(0) + tl.program_id(0)) * tl.num_programs(1) * group + head
-            if HAS_BIAS:
-                dbias_row = tl.sum(tl.where(is_type, dbias[:, None], 0.0), 0)
-                tl.store(dbias_ptr + slot * 16 + channels, dbias_row)
-            if HAS_SCALE:
-                dscale_row = tl.sum(tl.where(is_type, dscale[:, None], 0.0), 0) * softmax_scale
-                tl.store(dscale_ptr + slot * 16 + channels, dscale_row)
+            if block == end - 1:
+                slot = (batch * tl.num_programs(0) + tl.program_id(0)) * tl.num_programs(1) * group + head
+                _store_by_type(dbias_ptr + slot * 16, dbias, types, exists, HAS_BIAS)
+                _store_by_type(dscale_ptr + slot * 16, dscale * softmax_scale, types, exists, HAS_SCALE)
+                dbias = tl.zeros([BLOCK_N], tl.float32)
+                dscale = tl.zeros([BLOCK_N], tl.float32)
 
+    dk = tl.where(exists[:, None], dk * softmax_scale, 0.0)
+    dv = tl.where(exists[:, None], dv, 0.0)
     dk_base = dk_ptr + batch * stride_dkb + kv_head.to(tl.int64) * stride_dkh + first_token * stride_dkl
     tl.store(
         dk_base + tile_keys[:, None] * stride_dkl + dims[None, :],
-        (dk * softmax_scale).to(dk_ptr.dtype.element_ty),
+        dk.to(dk_ptr.dtype.element_ty),
         mask=key_in_range[:, None] & dim_mask[None, :],
     )
     dv_base = dv_ptr + batch * stride_dvb + kv_head.to(tl.int64) * stride_dvh + first_token * stride_dvl

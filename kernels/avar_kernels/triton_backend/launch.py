@@ -95,8 +95,9 @@ def _dkdv(call: Call, dout: Tensor, stats: dict[str, object]) -> tuple[Tensor, T
     num_blocks = triton.cdiv(call.max_keys, call.variant.tile("dkdv").block_n)
     grid = (num_blocks, call.kv_heads, call.num_sequences)
     parts = (call.num_sequences, num_blocks, call.heads, 16)
-    dbias = None if call.bias is None else call.new(parts, torch.float32)
-    dscale = None if call.scale is None else call.new(parts, torch.float32)
+    # Zeros: a key block that no query sees writes nothing.
+    dbias = None if call.bias is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
+    dscale = None if call.scale is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
     if 0 not in grid:
         visual_attn_bwd_dkdv_kernel[grid](
             **call.arguments("dkdv"),
