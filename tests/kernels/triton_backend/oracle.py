@@ -1,0 +1,125 @@
+"""The operation and its gradients written out from the equations, one sequence at a time.
+
+    z_ij = softmax_scale (q_i . k_j) scale[h, t_j] + bias[h, t_j],  P = softmax over visible existing keys
+    dP_ij = dout_i . v_j + dmass_i[t_j],  delta_i = dout_i . out_i + dmass_i . mass_i
+    dZ_ij = P_ij (dP_ij - delta_i + dlse_i)
+
+In float64 it is the oracle. In float32 with ``storage`` float16 it is the plain reference of that dtype: P, out and dZ
+are rounded where any fused kernel must round them, everything else is float32. Its distance from the oracle is the
+error that the dtype allows.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def attention_and_gradients(
+    x: dict[str, Tensor | None], options: dict, compute: torch.dtype, storage: torch.dtype
+) -> dict[str, Tensor]:
+    """out, mass, lse, dq, dk, dv, dtype_bias, dtype_scale; every leading layout as the kernels have it."""
+    packed = options["packed"]
+
+    def rounded(t: Tensor) -> Tensor:
+        return t if compute == torch.float64 else t.to(storage).to(compute)
+
+    x = {name: t if t is None or name == "key_types" else t.to(compute) for name, t in x.items()}
+    dense = packed is None
+    if dense:
+        spans = [((slice(b, b + 1), slice(None)),) * 2 for b in range(x["q"].shape[0])]
+    else:
+        cu_q, cu_k = packed[0].tolist(), packed[1].tolist()
+        spans = [
+            ((slice(cu_q[n], cu_q[n + 1]),), (slice(cu_k[n], cu_k[n + 1]),)) for n in range(len(cu_q) - 1)
+        ]
+    result = _empty_results(x, options["num_types"], dense)
+    for q_at, k_at in spans:
+        part = {name: x[name][q_at] for name in ("q", "dout", "dmass")}
+        part |= {name: x[name][k_at] for name in ("k", "v")}
+        lse_at = (q_at[0], slice(None), slice(None)) if dense else (slice(None), *q_at)
+        part["dlse"] = x["dlse"][lse_at]
+        keys = part["k"].shape[1 if dense else 0]
+        types = torch.zeros(keys, dtype=torch.long) if x["key_types"] is None else x["key_types"][k_at].long().reshape(-1)
+        flat = {name: t[0] if dense else t for name, t in part.items()}
+        one = _one_sequence(flat, types, x["type_bias"], x["type_scale"], options, rounded)
+        for name in ("out", "mass", "dq"):
+            result[name][q_at] = one[name]
+        for name in ("dk", "dv"):
+            result[name][k_at] = one[name]
+        result["lse"][lse_at] = one["lse"]
+        for name in ("dtype_bias", "dtype_scale"):
+            result[name] += one[name]
+    return result
+
+
+def _empty_results(x: dict[str, Tensor], num_types: int, dense: bool) -> dict[str, Tensor]:
+    q, v = x["q"], x["v"]
+    *rows, heads, _ = q.shape
+    lse_shape = (rows[0], heads, rows[1]) if dense else (heads, rows[0])
+    return {
+        "out": q.new_zeros(*rows, heads, v.shape[-1]),
+        "mass": q.new_zeros(*rows, heads, num_types),
+        "lse": q.new_full(lse_shape, float("-inf")),
+        "dq": torch.zeros_like(q),
+        "dk": torch.zeros_like(x["k"]),
+        "dv": torch.zeros_like(v),
+        "dtype_bias": q.new_zeros(heads, num_types),
+        "dtype_scale": q.new_zeros(heads, num_types),
+    }
+
+
+def _one_sequence(
+    x: dict[str, Tensor],
+    types: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    options: dict,
+    rounded: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    q, dout, dmass, dlse = x["q"], x["dout"], x["dmass"], x["dlse"]
+    heads, group = q.shape[1], q.shape[1] // x["k"].shape[1]
+    exists = types >= 0
+    k, v = (torch.where(exists[:, None, None], t, 0.0).repeat_interleave(group, 1) for t in (x["k"], x["v"]))
+    index = types.clamp(min=0)
+    is_type = (index[:, None] == torch.arange(options["num_types"])) & exists[:, None]
+    is_type = is_type.to(q.dtype)
+    factor = torch.ones(heads, len(types), dtype=q.dtype) if scale is None else scale[:, index]
+    summand = torch.zeros(heads, len(types), dtype=q.dtype) if bias is None else bias[:, index]
+
+    raw = options["softmax_scale"] * torch.einsum("ihd,jhd->hij", q, k)
+    visible = _visible(q.shape[0], len(types), options) & exists
+    logits = torch.where(visible, raw * factor[:, None] + summand[:, None], float("-inf"))
+    lse = torch.logsumexp(logits, -1) if len(types) else torch.full(logits.shape[:2], float("-inf"), dtype=q.dtype)
+    finite_lse = torch.where(lse.isinf(), 0.0, lse)
+    weights = torch.where(visible, torch.exp(logits - finite_lse[..., None]), 0.0)
+    out = rounded(torch.einsum("hij,jhd->ihd", rounded(weights), v))
+    mass = torch.einsum("hij,jc->ihc", rounded(weights), is_type)
+
+    dweights = torch.einsum("ihd,jhd->hij", dout, v) + torch.einsum("ihc,jc->hij", dmass, is_type)
+    delta = (dout * out).sum(-1) + (dmass * mass).sum(-1)
+    dlogits = weights * (dweights - delta.T[..., None] + torch.where(lse.isinf(), 0.0, dlse)[..., None])
+    passed_on = rounded(dlogits * factor[:, None])
+    dk = options["softmax_scale"] * torch.einsum("hij,ihd->jhd", passed_on, q)
+    dv = torch.einsum("hij,ihd->jhd", rounded(weights), dout)
+    return {
+        "out": out,
+        "mass": mass,
+        "lse": lse,
+        "dq": options["softmax_scale"] * torch.einsum("hij,jhd->ihd", passed_on, k),
+        "dk": dk.unflatten(1, (-1, group)).sum(2),
+        "dv": dv.unflatten(1, (-1, group)).sum(2),
+        "dtype_bias": torch.einsum("hij,jc->hc", dlogits, is_type),
+        "dtype_scale": torch.einsum("hij,jc->hc", dlogits * raw, is_type),
+    }
+
+
+def _visible(num_rows: int, num_keys: int, options: dict) -> Tensor:
+    left, right = options["window"]
+    distance = torch.arange(num_keys) - torch.arange(num_rows)[:, None] - (num_keys - num_rows)
+    visible = torch.ones(num_rows, num_keys, dtype=torch.bool)
+    if left >= 0:
+        visible &= distance >= -left
+    if right >= 0:
+        visible &= distance <= right
+    return visible & (distance <= 0) if options["causal"] else visible

@@ -1,0 +1,128 @@
+"""Runs in a child process: the cases' numbers in Triton's interpreter, or resources of compiled kernels.
+
+    python worker.py interpret CASE...        (TRITON_INTERPRET=1 in the environment)
+    python worker.py compile ARCH DTYPE ...   (see ``compile_all``)
+
+One JSON object per line on stdout. A child is needed because triton reads TRITON_INTERPRET when it is imported and
+jit functions stay what they were decorated as, while other tests of the same pytest process need triton as it is.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+ROW_BLOCK = 16  # rows whose errors are judged together, so that one wrong row cannot hide in a large tensor
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11}
+
+
+def interpret(names: list[str]) -> None:
+    """Errors and budgets of every tensor of every named case."""
+    torch.set_num_threads(1)
+    _poison_allocations()
+    for name in names:
+        try:
+            findings = _run_case(name)
+        except Exception:
+            findings = [traceback.format_exc()]
+        print(json.dumps({"case": name, "findings": findings}), flush=True)
+
+
+def _run_case(name: str) -> list[str]:
+    from avar_kernels import triton_backend
+    from cases import CASES, make_inputs
+    from oracle import attention_and_gradients
+
+    x, options = make_inputs(name)
+    inputs = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
+    cotangents = [x[key] for key in ("dout", "dmass", "dlse")]
+
+    def run() -> dict[str, torch.Tensor]:
+        outputs = triton_backend.forward(*inputs, **options)
+        gradients = triton_backend.backward(*cotangents, *inputs, *outputs, **options)
+        names = ("out", "mass", "lse", "dq", "dk", "dv", "dtype_bias", "dtype_scale")
+        return dict(zip(names, (*outputs, *gradients), strict=True))
+
+    got = run()
+    findings = []
+    if CASES[name].twice:
+        again = run()
+        findings += [f"{key} differs between two runs" for key in got if not torch.equal(got[key], again[key])]
+    for table in ("type_bias", "type_scale"):
+        if x[table] is None:
+            assert got.pop(f"d{table}") is None
+    storage = x["q"].dtype
+    want = attention_and_gradients(x, options, torch.float64, storage)
+    plain = attention_and_gradients(x, options, torch.float32, storage)
+    for key, value in got.items():
+        expected = torch.float32 if key in ("mass", "lse", "dtype_bias", "dtype_scale") else storage
+        assert value.dtype == expected, (key, value.dtype)
+        assert value.shape == want[key].shape, (key, value.shape)
+        findings += _judge(key, value, want[key], plain[key], CASES[name].dtype)
+    return findings
+
+
+def _judge(key: str, got: torch.Tensor, want: torch.Tensor, plain: torch.Tensor, dtype: str) -> list[str]:
+    """What is wrong with ``got``: |got - oracle| must be at most 2 |plain - oracle| + band in every block of rows.
+
+    The band is what rounding may add where the reference happens to be exact: 8 unit roundoffs of the largest oracle
+    value of the block (the result itself, P and dZ, and some slack for the order of sums), and 2 of the largest of
+    the tensor (a row's error scales with the terms of its sums, which may cancel in the row). The unit roundoff is the
+    inputs' dtype's, and float32's for lse, which no kernel computes from rounded numbers. Of the reference's error the
+    maximum and the mean are used: the kernel's mean error must be within the same bounds formed from means.
+    """
+    if got.numel() == 0:
+        return []
+    if not torch.equal(got.isneginf(), want.isneginf()) or not torch.isfinite(got[~want.isneginf()]).all():
+        return [f"{key}: NaN or infinities in other places than the oracle's"]
+    unit = UNIT_ROUNDOFF["float32" if key == "lse" else dtype]
+    clean = [torch.where(want.isneginf(), 0.0, t.double()) for t in (got, want, plain)]
+    rows_last = key == "lse"
+    blocks = [(t if rows_last else t.movedim(-3 if t.dim() > 2 else 0, -1)).split(ROW_BLOCK, -1) for t in clean]
+    scale_of_all = clean[1].abs().max().item()
+    findings = []
+    for index, (value, truth, reference) in enumerate(zip(*blocks, strict=True)):
+        error, allowed = (value - truth).abs(), (reference - truth).abs()
+        band = unit * (8 * truth.abs().max().item() + 2 * scale_of_all)
+        for kind, reduce in (("max", torch.max), ("mean", torch.mean)):
+            found, budget = reduce(error).item(), 2 * reduce(allowed).item() + band
+            if found > budget:
+                findings.append(
+                    f"{key}: {kind} error {found:.3e} over budget {budget:.3e} in rows {index * ROW_BLOCK}.., "
+                    f"worst element {error.argmax().item()} of shape {tuple(error.shape)}"
+                )
+    return findings
+
+
+def _poison_allocations() -> None:
+    """torch.empty returns NaN, so that an element nobody wrote is seen."""
+    empty = torch.empty
+
+    def poisoned(*args, **kwargs) -> torch.Tensor:
+        x = empty(*args, **kwargs)
+        return x.fill_(float("nan")) if x.is_floating_point() else x.fill_(7)
+
+    torch.empty = poisoned
+
+
+def compile_all(requests: list[str]) -> None:
+    """Resources of kernels given as JSON objects {"kind", "dtype", and the arguments of aot.make_variant}."""
+    from avar_kernels.triton_backend import aot
+
+    for text in requests:
+        request = json.loads(text)
+        kind = request.pop("kind")
+        variant = aot.make_variant(**request)
+        try:
+            used = aot.compile_kernel(kind, variant, request["dtype"])
+            result = {"registers": used.registers, "spill_bytes": used.spill_bytes, "shared_bytes": used.shared_bytes}
+        except Exception:
+            result = {"error": traceback.format_exc()[-2000:]}
+        print(json.dumps({"request": text, **result}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    {"interpret": interpret, "compile": compile_all}[sys.argv[1]](sys.argv[2:])
