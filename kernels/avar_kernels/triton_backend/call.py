@@ -125,9 +125,9 @@ class Call:
         """Strides of contiguous mass (B, L, H, C) and lse (B, H, L), packed or not."""
         per_token = self.heads * self.variant.num_types
         return {
-            "stride_mb": self.rows * per_token,
+            "stride_mb": 0 if self.packed else self.rows * per_token,
             "stride_ml": per_token,
-            "stride_lb": self.heads * self.rows,
+            "stride_lb": 0 if self.packed else self.heads * self.rows,
             "stride_lh": self.rows,
         }
 

@@ -52,7 +52,8 @@ def _row_stats(
     stats = torch.empty(
         call.batch, call.heads, 1 + channels, call.rows, dtype=torch.float32, device=call.q.device
     )
-    strides = {"stride_sb": stats.stride(0), "stride_sh": stats.stride(1), "stride_sc": stats.stride(2)}
+    batch_stride = 0 if call.packed else stats.stride(0)
+    strides = {"stride_sb": batch_stride, "stride_sh": stats.stride(1), "stride_sc": stats.stride(2)}
     grid = (triton.cdiv(call.rows, call.variant.tile("stats").block_m), call.heads, call.batch)
     if 0 not in grid:
         visual_attn_bwd_stats_kernel[grid](

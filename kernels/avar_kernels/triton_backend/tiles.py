@@ -1,13 +1,15 @@
 """Tile sizes: a static table and a pure function, no run-time autotuning.
 
-The entries are the largest tiles for which every shipped variant compiles without register spills and within
-the chip's shared memory (``aot.py`` reads both back; the tests hold them). They have not been timed.
+The entries are the largest tiles for which every shipped variant compiles without register spills and within the
+chip's shared memory (``aot.py`` reads both back; the tests hold them). They have not been timed.
 """
 
 from dataclasses import dataclass
 
 KINDS = ("forward", "dq", "dkdv", "stats")
 ARCHS = ("sm80", "sm86", "sm90", "sm100", "gfx942", "interpreter")
+# What the optional inputs cost in registers: none of them; types or a bias; a scale.
+LEVELS = ("plain", "typed", "scaled")
 PLAN_CHUNK_KEYS = 4096  # keys that one step of the plan kernel reads
 
 
@@ -21,26 +23,58 @@ class Tile:
     num_stages: int
 
 
-# (kind, arch) -> {padded head dimension: tile} for 2-byte inputs.
-_HALF = {
-    ("forward", "sm80"): {64: Tile(128, 64, 4, 3), 128: Tile(128, 32, 8, 3), 256: Tile(64, 32, 8, 2)},
-    ("forward", "sm86"): {64: Tile(128, 64, 4, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 1)},
-    ("forward", "sm90"): {64: Tile(128, 128, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
+# {(kind, arch): {padded head dimension: tile, or one per level}} for 2-byte inputs.
+_HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
+    ("forward", "sm80"): {
+        64: Tile(128, 128, 8, 3),
+        128: (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(128, 32, 8, 3)),
+        256: (Tile(64, 64, 8, 2), Tile(64, 16, 8, 2), Tile(64, 16, 8, 2)),
+    },
+    ("forward", "sm90"): {
+        64: Tile(128, 128, 8, 3),
+        128: Tile(128, 64, 8, 3),
+        256: (Tile(128, 64, 8, 2), Tile(128, 32, 8, 2), Tile(128, 32, 8, 2)),
+    },
     ("forward", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
-    ("forward", "gfx942"): {64: Tile(128, 64, 4, 2), 128: Tile(128, 64, 4, 2), 256: Tile(128, 32, 8, 1)},
-    ("dq", "sm80"): {64: Tile(128, 64, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(64, 32, 8, 1)},
-    ("dq", "sm86"): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
-    ("dq", "sm90"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 32, 8, 2)},
-    ("dq", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 32, 8, 2)},
-    ("dq", "gfx942"): {64: Tile(128, 64, 8, 1), 128: Tile(64, 64, 8, 1), 256: Tile(64, 32, 8, 1)},
-    ("dkdv", "sm80"): {64: Tile(64, 128, 8, 2), 128: Tile(32, 128, 8, 2), 256: Tile(16, 64, 8, 1)},
-    ("dkdv", "sm86"): {64: Tile(64, 64, 8, 1), 128: Tile(32, 64, 8, 1), 256: Tile(16, 32, 8, 1)},
-    ("dkdv", "sm90"): {64: Tile(64, 128, 8, 2), 128: Tile(64, 128, 8, 2), 256: Tile(32, 64, 8, 2)},
-    ("dkdv", "sm100"): {64: Tile(64, 128, 8, 2), 128: Tile(64, 128, 8, 2), 256: Tile(32, 64, 8, 2)},
-    ("dkdv", "gfx942"): {64: Tile(32, 128, 8, 1), 128: Tile(32, 64, 8, 1), 256: Tile(16, 64, 8, 1)},
+    ("forward", "gfx942"): {64: Tile(128, 64, 4, 1), 128: Tile(64, 64, 4, 1), 256: Tile(64, 32, 4, 1)},
+    ("dq", "sm80"): {
+        64: (Tile(128, 64, 8, 3), Tile(128, 32, 8, 3), Tile(64, 32, 4, 1)),
+        128: Tile(64, 64, 8, 2),
+        256: Tile(64, 32, 8, 2),
+    },
+    ("dq", "sm90"): {
+        64: Tile(128, 64, 8, 3),
+        128: Tile(128, 64, 8, 2),
+        256: (Tile(64, 32, 8, 2), Tile(32, 64, 8, 2), Tile(32, 32, 8, 1)),
+    },
+    ("dq", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 64, 8, 2)},
+    ("dq", "gfx942"): {64: Tile(64, 64, 4, 1), 128: Tile(64, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
+    ("dkdv", "sm80"): {
+        64: Tile(32, 128, 8, 2),
+        128: Tile(16, 128, 8, 2),
+        256: (Tile(32, 64, 8, 2), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
+    },
+    ("dkdv", "sm90"): {
+        64: Tile(64, 128, 8, 2),
+        128: (Tile(64, 128, 8, 2), Tile(32, 128, 8, 2), Tile(16, 128, 8, 2)),
+        256: (Tile(32, 64, 8, 2), Tile(16, 64, 8, 2), Tile(32, 32, 8, 1)),
+    },
+    ("dkdv", "sm100"): {
+        64: Tile(64, 128, 8, 2),
+        128: (Tile(64, 128, 8, 2), Tile(64, 128, 8, 2), Tile(32, 128, 8, 2)),
+        256: Tile(32, 64, 8, 2),
+    },
+    ("dkdv", "gfx942"): {64: Tile(32, 64, 4, 1), 128: Tile(16, 64, 4, 1), 256: Tile(16, 32, 4, 1)},
 }
-# The same for float32, whose exact products run on ordinary arithmetic units and hold operands in registers.
-_SINGLE = {
+# Consumer chips have sm_80's registers and 99 KB of shared memory.
+for _kind, _widest in (
+    ("forward", Tile(64, 16, 8, 2)),
+    ("dq", Tile(64, 32, 8, 1)),
+    ("dkdv", Tile(32, 32, 8, 1)),
+):
+    _HALF[_kind, "sm86"] = {**_HALF[_kind, "sm80"], 256: _widest}
+# For float32, whose exact products run on ordinary arithmetic units and hold their operands in registers.
+_SINGLE: dict[str, dict[int, Tile]] = {
     "forward": {64: Tile(32, 32, 4, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
     "dq": {64: Tile(32, 32, 4, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
     "dkdv": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
@@ -55,7 +89,7 @@ def padded_dim(dim: int) -> int:
     return max(16, 1 << (dim - 1).bit_length())
 
 
-def tile_for(kind: str, arch: str, element_bytes: int, head_dim: int, value_dim: int) -> Tile:
+def tile_for(kind: str, arch: str, element_bytes: int, head_dim: int, value_dim: int, level: str) -> Tile:
     """The tile of a kernel kind on an architecture; a pure function of its arguments.
 
     Raises:
@@ -63,16 +97,19 @@ def tile_for(kind: str, arch: str, element_bytes: int, head_dim: int, value_dim:
     """
     assert kind in KINDS, kind
     assert arch in ARCHS, arch
-    if kind == "stats":
-        return _STATS
-    if arch == "interpreter":
-        return _INTERPRETER
     width = max(64, padded_dim(max(head_dim, value_dim)))
     if width > 256:
         raise NotImplementedError(
             f"head dimensions go up to 256 in the triton backend; got {head_dim} and {value_dim}. Use backend='eager'."
         )
-    return _SINGLE[kind][width] if element_bytes == 4 else _HALF[kind, arch][width]
+    if kind == "stats":
+        return _STATS
+    if arch == "interpreter":
+        return _INTERPRETER
+    if element_bytes == 4:
+        return _SINGLE[kind][width]
+    tile = _HALF[kind, arch][width]
+    return tile if isinstance(tile, Tile) else tile[LEVELS.index(level)]
 
 
 def arch_of_capability(major: int, minor: int) -> str:

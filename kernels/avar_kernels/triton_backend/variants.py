@@ -28,7 +28,8 @@ class Variant:
 
     def tile(self, kind: str) -> Tile:
         """The tile of kernel ``kind``."""
-        return tile_for(kind, self.arch, self.element_bytes, self.head_dim, self.value_dim)
+        level = "scaled" if self.has_scale else "typed" if self.has_types or self.has_bias else "plain"
+        return tile_for(kind, self.arch, self.element_bytes, self.head_dim, self.value_dim, level)
 
     def constexprs(self, kind: str) -> dict[str, object]:
         """The constexpr arguments of kernel ``kind``."""

@@ -7,6 +7,9 @@
 In float64 it is the oracle. In float32 with ``storage`` float16 it is the plain reference of that dtype: P, out and dZ
 are rounded where any fused kernel must round them, everything else is float32. Its distance from the oracle is the
 error that the dtype allows.
+
+Beside every result stands its size, ``NAME_size``: the same sums with the absolute values of all terms. Rounding
+errors are proportional to it, not to the result, which is 0 where terms cancel.
 """
 
 from collections.abc import Callable
@@ -43,13 +46,15 @@ def attention_and_gradients(
         types = torch.zeros(keys, dtype=torch.long) if x["key_types"] is None else x["key_types"][k_at].long().reshape(-1)
         flat = {name: t[0] if dense else t for name, t in part.items()}
         one = _one_sequence(flat, types, x["type_bias"], x["type_scale"], options, rounded)
-        for name in ("out", "mass", "dq"):
-            result[name][q_at] = one[name]
-        for name in ("dk", "dv"):
-            result[name][k_at] = one[name]
-        result["lse"][lse_at] = one["lse"]
-        for name in ("dtype_bias", "dtype_scale"):
-            result[name] += one[name]
+        for suffix in ("", "_size"):
+            for name in ("out", "mass", "dq"):
+                result[name + suffix][q_at] = one[name + suffix]
+            for name in ("dk", "dv"):
+                result[name + suffix][k_at] = one[name + suffix]
+            result["lse" + suffix][lse_at] = one["lse" + suffix]
+            for name in ("dtype_bias", "dtype_scale"):
+                result[name + suffix] += one[name + suffix]
+        result["largest_logit"] = torch.maximum(result["largest_logit"], one["largest_logit"])
     return result
 
 
@@ -57,7 +62,7 @@ def _empty_results(x: dict[str, Tensor], num_types: int, dense: bool) -> dict[st
     q, v = x["q"], x["v"]
     *rows, heads, _ = q.shape
     lse_shape = (rows[0], heads, rows[1]) if dense else (heads, rows[0])
-    return {
+    results = {
         "out": q.new_zeros(*rows, heads, v.shape[-1]),
         "mass": q.new_zeros(*rows, heads, num_types),
         "lse": q.new_full(lse_shape, float("-inf")),
@@ -67,6 +72,8 @@ def _empty_results(x: dict[str, Tensor], num_types: int, dense: bool) -> dict[st
         "dtype_bias": q.new_zeros(heads, num_types),
         "dtype_scale": q.new_zeros(heads, num_types),
     }
+    sizes = {f"{name}_size": torch.zeros_like(result) for name, result in results.items()}
+    return {**results, **sizes, "largest_logit": q.new_zeros(())}
 
 
 def _one_sequence(
@@ -100,17 +107,42 @@ def _one_sequence(
     delta = (dout * out).sum(-1) + (dmass * mass).sum(-1)
     dlogits = weights * (dweights - delta.T[..., None] + torch.where(lse.isinf(), 0.0, dlse)[..., None])
     passed_on = rounded(dlogits * factor[:, None])
-    dk = options["softmax_scale"] * torch.einsum("hij,ihd->jhd", passed_on, q)
-    dv = torch.einsum("hij,ihd->jhd", rounded(weights), dout)
-    return {
+    results = {
         "out": out,
         "mass": mass,
         "lse": lse,
-        "dq": options["softmax_scale"] * torch.einsum("hij,jhd->ihd", passed_on, k),
-        "dk": dk.unflatten(1, (-1, group)).sum(2),
-        "dv": dv.unflatten(1, (-1, group)).sum(2),
         "dtype_bias": torch.einsum("hij,jc->hc", dlogits, is_type),
         "dtype_scale": torch.einsum("hij,jc->hc", dlogits * raw, is_type),
+    } | _last_products(passed_on, rounded(weights), q, k, dout, group, options["softmax_scale"])
+
+    raw_size = options["softmax_scale"] * torch.einsum("ihd,jhd->hij", q.abs(), k.abs())
+    logit_size = torch.where(visible, raw_size * factor[:, None].abs() + summand[:, None].abs(), 0.0)
+    delta_size = (dout * out).abs().sum(-1) + (dmass * mass).abs().sum(-1)
+    dweights_size = torch.einsum("ihd,jhd->hij", dout.abs(), v.abs()) + torch.einsum("ihc,jc->hij", dmass.abs(), is_type)
+    dlogits_size = weights * (dweights_size + delta_size.T[..., None] + dlse.abs()[..., None])
+    sizes = {
+        "out": torch.einsum("hij,jhd->ihd", weights, v.abs()),
+        "mass": mass,
+        "lse": logit_size.amax(-1) + 1.0 if len(types) else torch.zeros_like(lse),
+        "dtype_bias": torch.einsum("hij,jc->hc", dlogits_size, is_type),
+        "dtype_scale": torch.einsum("hij,jc->hc", dlogits_size * raw_size, is_type),
+    } | _last_products(
+        dlogits_size * factor[:, None].abs(), weights, q.abs(), k.abs(), dout.abs(), group, options["softmax_scale"]
+    )
+    results |= {f"{name}_size": size for name, size in sizes.items()}
+    results["largest_logit"] = logit_size.amax() if logit_size.numel() else q.new_zeros(())
+    return results
+
+
+def _last_products(
+    dlogits: Tensor, weights: Tensor, q: Tensor, k: Tensor, dout: Tensor, group: int, softmax_scale: float
+) -> dict[str, Tensor]:
+    dk = softmax_scale * torch.einsum("hij,ihd->jhd", dlogits, q)
+    dv = torch.einsum("hij,ihd->jhd", weights, dout)
+    return {
+        "dq": softmax_scale * torch.einsum("hij,jhd->ihd", dlogits, k),
+        "dk": dk.unflatten(1, (-1, group)).sum(2),
+        "dv": dv.unflatten(1, (-1, group)).sum(2),
     }
 
 
