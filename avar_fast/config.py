@@ -34,6 +34,9 @@ class DataConfig:
     """Split of a hub data set."""
     limit: int | None = None
     """Take only the first rows."""
+    shuffle: bool = True
+    """Deal the rows in a new order every epoch; off, they come as the file has them (a
+    curriculum)."""
     system_prompt: str | None = "You are a helpful assistant."
     """System turn for rows that have none; null adds none, and then no VAS can be computed."""
     max_length: int = 8192

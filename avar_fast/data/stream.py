@@ -1,7 +1,8 @@
-"""Which samples a rank sees at a step: a shuffled epoch after the other, restartable at any
-step."""
+"""Which samples a rank sees at a step: one epoch after the other, restartable at any step."""
 
 from collections import OrderedDict
+from collections.abc import Hashable
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ class SampleStream:
         encoder: row -> sample.
         batch_size: samples per step over all ranks; a multiple of ``world_size``.
         seed: of the shuffles.
+        shuffle: False deals every epoch in the order of the rows.
         rank, world_size: this process among all.
         cache_bytes: encoded samples kept in memory, least recently used dropped first.
     """
@@ -30,6 +32,7 @@ class SampleStream:
         encoder: Encoder,
         batch_size: int,
         seed: int,
+        shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
         cache_bytes: int = 0,
@@ -39,9 +42,9 @@ class SampleStream:
                 f"train.batch_size must be a multiple of the {world_size} ranks; got {batch_size}."
             )
         self.rows, self.encoder = rows, encoder
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
-        self._cache: OrderedDict[int, Sample] = OrderedDict()
+        self._cache: OrderedDict[Hashable, Sample] = OrderedDict()
         self._cache_bytes, self._cached_bytes = cache_bytes, 0
         self._orders: dict[int, list[int]] = {}
 
@@ -53,6 +56,8 @@ class SampleStream:
 
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.rows))
+        if not self.shuffle:
+            return offset
         if epoch not in self._orders:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             order = torch.randperm(len(self.rows), generator=generator).tolist()
@@ -63,12 +68,16 @@ class SampleStream:
         return self._orders[epoch][offset]
 
     def _sample(self, index: int) -> Sample:
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        sample = self.encoder(self.rows[index])
+        row = self.rows[index]
+        # A curriculum lists a row many times; images on disk tell that it is the same one.
+        on_disk = all(isinstance(image, Path) for image in row.images)
+        key = (str(row.messages), *row.images, row.target) if on_disk else index
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        sample = self.encoder(row)
         if sample.num_bytes <= self._cache_bytes:
-            self._cache[index] = sample
+            self._cache[key] = sample
             self._cached_bytes += sample.num_bytes
             while self._cached_bytes > self._cache_bytes:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].num_bytes

@@ -47,7 +47,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    """Import on first use: `import avar_fast.lab` pulls in neither transformers nor scikit-learn."""
+    """Import on first use: `import avar_fast.lab` pulls in neither transformers nor
+    scikit-learn."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name], __name__), name)

@@ -28,13 +28,19 @@ from ..loading import load
 from ..report import Entry, write_report
 from ..report.attention_maps import attention_map
 from ..report.page import text_table
+from .curriculum import Phase, write_curriculum
 from .model import save_base
 from .tokenizer import DEFAULT_SYSTEM
 from .world import WorldConfig, write_rows
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
-NUM_TRAIN, NUM_TEST = 12_000, 500
+CURRICULUM = (
+    Phase(WorldConfig(rows=1, cols=1, smaller=True), pool=3_000, count=120 * 32),
+    Phase(WorldConfig(style="chain"), pool=4_800, count=120 * 32),
+    Phase(WorldConfig(), pool=12_000, count=900 * 32),
+)
+NUM_TUNE, NUM_TEST = 6_000, 500
 MAX_NEW_TOKENS = 24
 NUM_PICTURES = 4
 
@@ -72,10 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
         "making images of handwritten digits, questions, and an untrained Qwen2.5-VL of 1.1 M"
         " parameters"
     )
-    train = write_rows(
-        out / "data" / "base", WorldConfig(smaller=True), "train", NUM_TRAIN, options.seed
-    )
-    tune = write_rows(out / "data" / "tune", WorldConfig(), "train", NUM_TRAIN, options.seed + 1)
+    learn = write_curriculum(out / "data" / "base", CURRICULUM, options.seed)
+    tune = write_rows(out / "data" / "tune", WorldConfig(), "train", NUM_TUNE, options.seed + 1)
     test = write_rows(out / "data" / "test", WorldConfig(), "test", NUM_TEST, options.seed + 2)
     save_base(out / "init", options.seed)
 
@@ -83,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     entries = []
     for number, stage in enumerate(STAGES, start=1):
         _say(f"[{number}/{len(STAGES)}] {stage.title}")
-        data = train if stage.key == "base" else tune
+        data = learn if stage.key == "base" else tune
         seconds = _train(stage, out, data, options.seed)
         entries.append(_measure(stage, out, rows, seconds))
     minutes = (time.perf_counter() - started) / 60

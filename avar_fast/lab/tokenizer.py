@@ -1,8 +1,8 @@
 """A small tokenizer with Qwen's special tokens and turn format.
 
-Byte-level BPE as Qwen's, without merges: the lab's own words are entries of the vocabulary and taken
-whole, everything else falls apart into bytes. So any text survives a round trip, no token is ever
-unknown, and the vocabulary stays near 300 entries. Digits are single tokens.
+Byte-level BPE as Qwen's, without merges: the lab's own words are entries of the vocabulary and
+taken whole, everything else falls apart into bytes. So any text survives a round trip, no token is
+ever unknown, and the vocabulary stays near 300 entries. Digits are single tokens.
 """
 
 from __future__ import annotations

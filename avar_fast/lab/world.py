@@ -7,15 +7,16 @@ A row of the JSONL file:
      "images": ["images/train-0-000017.png"],          relative to the file
      "answer": "7",
      "reasoning": "3 + 4 = 7",                         chain style only
-     "meta": {"style": "chain", "digits": [[..]], "pictures": [[..]], "line": "row 2", "hint": null}}
+     "meta": {"style": "chain", "digits": [[..]], "pictures": [[..]], "line": "row 2", "hint":
+     null}}
 
 There is no assistant turn: the data pipeline composes the target from `reasoning` and `answer`. The
 question says which style is wanted, so exact match can be evaluated per style.
 
 The shortcut: with `shortcut = rho > 0` every training question carries a hint that is right with
-probability rho and otherwise a wrong sum drawn at random. At test time the hint never informs: it is
-drawn without looking at the image, or left out. A model that reads the hint instead of the image does
-well in training and fails at the test, which is lazy attention in miniature.
+probability rho and otherwise a wrong sum drawn at random. At test time the hint never informs: it
+is drawn without looking at the image, or left out. A model that reads the hint instead of the image
+does well in training and fails at the test, which is lazy attention in miniature.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class WorldConfig:
     """Digits from left to right, 1 to 8."""
     smaller: bool = False
     """Draw each side from 1 up to `rows` or `cols` for every sample. Single digits teach reading
-    and grids teach where to look: a base model learns both several times sooner from the mixture."""
+    and grids teach where to look: a base model learns both several times sooner from the
+        mixture."""
     style: str = "mixed"
     """"direct", "chain", or "mixed": either with probability one half."""
     shortcut: float = 0.0

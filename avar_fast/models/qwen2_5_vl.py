@@ -7,7 +7,8 @@ from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
 MODEL_TYPE = "qwen2_5_vl"
-# A modeling.Qwen2_5_VLForConditionalGeneration; transformers types its attributes too loosely to use.
+# A modeling.Qwen2_5_VLForConditionalGeneration; transformers types its attributes too loosely to
+# use.
 Model = Any
 
 

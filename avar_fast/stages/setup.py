@@ -87,6 +87,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         encoder,
         recipe.train.batch_size,
         recipe.train.seed,
+        recipe.data.shuffle,
         rank,
         world_size,
         cache_bytes=int(recipe.data.cache_gib * 2**30),

@@ -104,7 +104,7 @@ def test_every_epoch_deals_each_row_once_and_ranks_share_a_step(rows):
     dealt = [s.row.answer for step in range(5) for s in whole.samples(step)]
     assert sorted(dealt[:5]) == sorted(dealt[5:]) == ["0", "1", "2", "3", "4"]
     assert dealt[:5] != dealt[5:]
-    halves = [SampleStream(rows, encoder(), 2, 7, rank, 2) for rank in range(2)]
+    halves = [SampleStream(rows, encoder(), 2, 7, rank=rank, world_size=2) for rank in range(2)]
     for step in range(5):
         want = [s.row.answer for s in whole.samples(step)]
         assert [s.row.answer for half in halves for s in half.samples(step)] == want
@@ -126,4 +126,19 @@ def test_batch_size_must_divide_over_ranks(rows):
     with pytest.raises(
         ValueError, match="train.batch_size must be a multiple of the 2 ranks; got 3"
     ):
-        SampleStream(rows, encoder(), 3, 0, 0, 2)
+        SampleStream(rows, encoder(), 3, 0, world_size=2)
+
+
+def test_without_shuffle_rows_come_as_listed_and_a_repeated_row_is_encoded_once(rows):
+    encode, calls = encoder(), []
+    records = rows._records + rows._records[:1]
+    listed = type(rows)(records, rows._source, rows._folder)
+
+    def counting(row):
+        calls.append(row.where)
+        return encode(row)
+
+    stream = SampleStream(listed, counting, 3, 0, shuffle=False, cache_bytes=1 << 20)
+    dealt = [s.row.answer for step in range(4) for s in stream.samples(step)]
+    assert dealt == ["0", "1", "2", "3", "4", "0"] * 2
+    assert len(calls) == 5

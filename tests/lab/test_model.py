@@ -92,7 +92,8 @@ def test_the_saved_folder_loads_and_answers(base, tokenizer):
 
 
 def test_the_image_reaches_the_answer(tokenizer):
-    """Another image under the same question changes the logits, gradients reach the vision tower."""
+    """Another image under the same question changes the logits, gradients reach the vision
+    tower."""
     model = build_model(tokenizer, seed=0)
     processor = build_image_processor()
     samples = [make_sample(WorldConfig(), "train", 0, index) for index in (0, 1)]

@@ -27,20 +27,24 @@ class Tile:
 _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
     ("forward", "sm80"): {
         64: Tile(128, 128, 8, 3),
-        128: (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(128, 32, 8, 3)),
+        128: Tile(128, 32, 8, 3),
         256: (Tile(64, 64, 8, 2), Tile(64, 16, 8, 2), Tile(64, 16, 8, 2)),
     },
     ("forward", "sm90"): {
-        64: Tile(128, 128, 8, 3),
+        64: (Tile(128, 128, 8, 3), Tile(128, 128, 8, 3), Tile(128, 64, 8, 3)),
         128: Tile(128, 64, 8, 3),
         256: (Tile(128, 64, 8, 2), Tile(128, 32, 8, 2), Tile(128, 32, 8, 2)),
     },
     ("forward", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
-    ("forward", "gfx942"): {64: Tile(128, 64, 4, 1), 128: Tile(64, 64, 4, 1), 256: Tile(64, 32, 4, 1)},
+    ("forward", "gfx942"): {
+        64: (Tile(128, 64, 8, 2), Tile(128, 64, 4, 2), Tile(128, 64, 4, 2)),
+        128: (Tile(128, 64, 8, 1), Tile(128, 64, 4, 1), Tile(128, 64, 4, 1)),
+        256: (Tile(128, 32, 8, 1), Tile(64, 32, 4, 1), Tile(64, 32, 4, 1)),
+    },
     ("dq", "sm80"): {
         64: (Tile(128, 64, 8, 3), Tile(128, 32, 8, 3), Tile(64, 32, 4, 1)),
         128: Tile(64, 64, 8, 2),
-        256: Tile(64, 32, 8, 2),
+        256: (Tile(64, 32, 8, 2), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
     },
     ("dq", "sm90"): {
         64: Tile(128, 64, 8, 3),
@@ -48,7 +52,11 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
         256: (Tile(64, 32, 8, 2), Tile(32, 64, 8, 2), Tile(32, 32, 8, 1)),
     },
     ("dq", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 64, 8, 2)},
-    ("dq", "gfx942"): {64: Tile(64, 64, 4, 1), 128: Tile(64, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
+    ("dq", "gfx942"): {
+        64: (Tile(128, 64, 8, 1), Tile(64, 64, 4, 1), Tile(64, 64, 4, 1)),
+        128: Tile(128, 32, 8, 1),
+        256: Tile(64, 32, 4, 1),
+    },
     ("dkdv", "sm80"): {
         64: Tile(32, 128, 8, 2),
         128: Tile(16, 128, 8, 2),
@@ -56,7 +64,7 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
     },
     ("dkdv", "sm90"): {
         64: Tile(64, 128, 8, 2),
-        128: (Tile(64, 128, 8, 2), Tile(32, 128, 8, 2), Tile(16, 128, 8, 2)),
+        128: (Tile(32, 128, 8, 2), Tile(32, 128, 8, 2), Tile(16, 128, 8, 2)),
         256: (Tile(32, 64, 8, 2), Tile(16, 64, 8, 2), Tile(32, 32, 8, 1)),
     },
     ("dkdv", "sm100"): {
@@ -64,12 +72,16 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
         128: (Tile(64, 128, 8, 2), Tile(64, 128, 8, 2), Tile(32, 128, 8, 2)),
         256: Tile(32, 64, 8, 2),
     },
-    ("dkdv", "gfx942"): {64: Tile(32, 64, 4, 1), 128: Tile(16, 64, 4, 1), 256: Tile(16, 32, 4, 1)},
+    ("dkdv", "gfx942"): {
+        64: Tile(32, 128, 8, 1),
+        128: (Tile(32, 64, 8, 1), Tile(32, 64, 8, 1), Tile(32, 64, 4, 1)),
+        256: Tile(16, 64, 8, 1),
+    },
 }
 # Consumer chips have sm_80's registers and 99 KB of shared memory.
 for _kind, _widest in (
     ("forward", Tile(64, 16, 8, 2)),
-    ("dq", Tile(64, 32, 8, 1)),
+    ("dq", Tile(32, 32, 8, 1)),
     ("dkdv", Tile(32, 32, 8, 1)),
 ):
     _HALF[_kind, "sm86"] = {**_HALF[_kind, "sm80"], 256: _widest}
