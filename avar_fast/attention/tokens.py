@@ -116,6 +116,15 @@ def query_mask(
     return mask if attention_mask is None else mask & (attention_mask != 0)
 
 
+def sees_image(types: Tensor) -> Tensor:
+    """(B, L) bool: positions at or behind the first image token.
+
+    A query before it gives the image no mass whatever the model does; the log ratio of such a row
+    would be log(eps).
+    """
+    return (types == KeyType.VISUAL).cumsum(dim=1) > 0
+
+
 def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:
     if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
         got = (

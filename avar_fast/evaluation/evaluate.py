@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..attention import SpecialTokens, query_mask, record_attention
+from ..attention import SpecialTokens, key_types, query_mask, record_attention, sees_image
 from ..data import Encoder, Row, Rows, Sample, collate
 from ..rewards import is_correct
 from ..rollout import generate
@@ -27,7 +27,7 @@ class Evaluation:
     exact_match_by_style: dict[str, float]
     """The same for rows that ask for a reasoning chain and for those that do not."""
     vas: dict[str, float]
-    """The three forms, mean over layers, heads and user tokens; eps 1e-6."""
+    """The three forms, mean over layers, heads and the user tokens that see the image; eps 1e-6."""
     vas_table: dict[str, list[list[float]]]
     """The three forms per layer and head."""
     seconds: float
@@ -136,9 +136,9 @@ def _score(
     batch = collate(samples, tokenizer.pad_token_id, tokens.visual, with_target=False).to(device)
     with record_attention(model) as recording:
         model(**batch.inputs, use_cache=False, logits_to_keep=1)
-    queries = query_mask(
-        batch.inputs["input_ids"], batch.inputs["attention_mask"], role="user", tokens=tokens
-    )
+    span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
+    types = key_types(*span, tokens=tokens)
+    queries = query_mask(*span, role="user", tokens=tokens) & sees_image(types)
     count = int(queries.sum())
     return [
         (form, score_table(recording.mass, queries, VAS_EPS, form).cpu(), count) for form in FORMS

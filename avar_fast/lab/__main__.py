@@ -1,7 +1,7 @@
 """Write the lab's data and its untrained model.
 
 python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
-                              [--style mixed|direct|chain] [--grid 2x2]
+                              [--style mixed|direct|chain] [--grid 2x2] [--smaller]
                               [--shortcut RHO] [--test-hint random|absent] [--plain]
 python -m avar_fast.lab model --out DIR --seed S
 """
@@ -79,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--grid", type=parse_grid, default=(2, 2), metavar="ROWSxCOLS", help="default 2x2"
     )
     data.add_argument(
+        "--smaller", action="store_true", help="draw each side from 1 up to that of --grid"
+    )
+    data.add_argument(
         "--shortcut",
         type=parse_probability,
         default=0.0,
@@ -114,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = WorldConfig(
             rows=rows,
             cols=cols,
+            smaller=args.smaller,
             style=args.style,
             shortcut=args.shortcut,
             test_hint=args.test_hint,

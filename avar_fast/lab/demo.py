@@ -37,12 +37,15 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
 CURRICULUM = (
     Phase(WorldConfig(rows=1, cols=1, smaller=True), pool=3_000, count=120 * 32),
-    Phase(WorldConfig(style="chain"), pool=4_800, count=120 * 32),
-    Phase(WorldConfig(), pool=12_000, count=900 * 32),
+    Phase(WorldConfig(style="chain"), pool=4_800, count=150 * 32),
+    Phase(WorldConfig(), pool=12_000, count=630 * 32),
 )
 NUM_TUNE, NUM_TEST = 6_000, 500
 MAX_NEW_TOKENS = 24
 NUM_PICTURES = 4
+# One thread a process, two processes: threads of one process wait for each other at every tensor, and
+# on a busy machine that costs more than a hundredfold.
+NUM_RANKS = min(2, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of data, model and training")
     options = parser.parse_args(arguments)
     transformers_logging.disable_progress_bar()
+    torch.set_num_threads(1)
     started = time.perf_counter()
     out = options.out.resolve()
     _make_folder(out)
@@ -123,7 +127,13 @@ def _checkpoint(out: Path, key: str) -> Path:
 def _train(stage: Stage, out: Path, data: Path, seed: int) -> float:
     """Runs the stage's recipe with torchrun; returns its seconds."""
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"),
+        *(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={NUM_RANKS}",
+        ),
         *("-m", "avar_fast.train", str(CONFIGS / stage.recipe)),
         f"model.path={_checkpoint(out, stage.start)}",
         f"data.path={data}",
@@ -131,7 +141,8 @@ def _train(stage: Stage, out: Path, data: Path, seed: int) -> float:
         f"train.seed={seed}",
     ]
     started = time.perf_counter()
-    done = subprocess.run(command, check=False)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         sys.exit(
             f"error: {stage.title} failed with exit code {done.returncode}; its messages are above."

@@ -7,7 +7,7 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention import key_types, query_mask, record_attention
+from ..attention import key_types, query_mask, record_attention, sees_image
 from ..data import IGNORE, Batch
 from ..objectives import agto_loss
 from ..vas import FORMS, visual_attention_score
@@ -115,5 +115,5 @@ def _scores(mass: dict[int, Tensor], types: Tensor, queries: Tensor) -> list[Ten
     guided = _guided(types, queries)
     if not guided.any():
         return [0.0] * len(FORMS)
-    chosen = queries & guided[:, None]
+    chosen = queries & guided[:, None] & sees_image(types)
     return [visual_attention_score(mass, chosen, VAS_EPS, form) * guided.sum() for form in FORMS]

@@ -156,6 +156,17 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
     assert (tmp_path / "a/train.jsonl").read_text() != (tmp_path / "c/train.jsonl").read_text()
 
 
+def test_smaller_grids_have_every_size_up_to_the_given_one(tmp_path):
+    config = WorldConfig(rows=2, cols=3, smaller=True)
+    samples = [make_sample(config, "train", 0, index) for index in range(80)]
+    sizes = {sample.digits.shape for sample in samples}
+    assert sizes == {(rows, cols) for rows in (1, 2) for cols in (1, 2, 3)}
+    line = ["data", "--rows", "9", "--split", "train", "--seed", "0", "--grid", "2x3", "--smaller"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    for sample, row in zip(samples, read(tmp_path, "train"), strict=False):
+        assert row["meta"]["digits"] == sample.digits.tolist()
+
+
 def test_a_longer_data_set_begins_with_the_shorter_one(tmp_path):
     for name, num_rows in (("short", 3), ("long", 6)):
         write_rows(tmp_path / name, WorldConfig(), "train", num_rows, seed=0)

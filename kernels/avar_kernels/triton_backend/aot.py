@@ -2,7 +2,8 @@
 
     python -m avar_kernels.triton_backend.aot sm90 bfloat16 128 128 [--plain] [--causal]
 
-prints registers, spilled bytes and shared memory of the four kernels. Needs ``TRITON_INTERPRET`` unset.
+prints registers, spilled bytes and shared memory of the four kernels. Needs ``TRITON_INTERPRET``
+unset.
 """
 
 import argparse
@@ -45,8 +46,10 @@ SHARED_LIMIT_BYTES = {
     "gfx942": 64 * 1024,
 }
 ELEMENT = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
-FLOAT32_POINTERS = ("mass_ptr", "lse_ptr", "dmass_ptr", "dlse_ptr", "stats_ptr", "bias_ptr", "scale_ptr",
-                    "dbias_ptr", "dscale_ptr")  # fmt: skip
+FLOAT32_POINTERS = (
+    "mass_ptr", "lse_ptr", "dmass_ptr", "dlse_ptr", "stats_ptr", "bias_ptr", "scale_ptr",
+    "dbias_ptr", "dscale_ptr",
+)  # fmt: skip
 INT32_POINTERS = ("types_ptr", "plan_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr")
 
 
@@ -60,11 +63,15 @@ class Resources:
 
 
 def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
-    """Compiles kernel ``kind`` ("plan" too) for ``variant.arch``, with arguments as an aligned call has them."""
+    """Compiles kernel ``kind`` ("plan" too) for ``variant.arch``; arguments are aligned."""
     kernel = plan_kernel if kind == "plan" else KERNELS[kind]
     if kind == "plan":
         block_n = variant.tile("forward").block_n
-        constexprs = {"PACKED": variant.packed, "BLOCK_N": block_n, "CHUNK": PLAN_CHUNK_KEYS // block_n}
+        constexprs = {
+            "PACKED": variant.packed,
+            "BLOCK_N": block_n,
+            "CHUNK": PLAN_CHUNK_KEYS // block_n,
+        }
         options = {"num_warps": 4}
     else:
         constexprs = variant.constexprs(kind)
@@ -76,7 +83,9 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
         for position, name in enumerate(kernel.arg_names)
         if name.endswith("_ptr") or (name.startswith("stride_") and variant.head_dim % 16 == 0)
     }
-    signature = {name: "constexpr" if name in constexprs else types[name] for name in kernel.arg_names}
+    signature = {
+        name: "constexpr" if name in constexprs else types[name] for name in kernel.arg_names
+    }
     source = ASTSource(kernel, signature, constexprs, aligned)
     compiled = triton.compile(source, target=TARGETS[variant.arch], options=options)
     shared = compiled.metadata.shared
@@ -94,7 +103,7 @@ def _type_of(name: str, dtype: str) -> str:
 
 
 def _read_ptxas(ptx: str, arch: str) -> tuple[int, int]:
-    """(registers, spilled bytes) from the verbose output of the assembler that triton brings along."""
+    """(registers, spilled bytes) as the assembler that triton brings along reports them."""
     binary = "ptxas-blackwell" if arch == "sm100" else "ptxas"
     ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / binary
     gpu = {"sm90": "sm_90a", "sm100": "sm_100a"}.get(arch, arch.replace("sm", "sm_"))
@@ -150,7 +159,9 @@ def make_variant(
 
 def main() -> None:
     """Prints a table for one variant."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("arch", choices=TARGETS)
     parser.add_argument("dtype", choices=ELEMENT)
     parser.add_argument("head_dim", type=int)
@@ -162,12 +173,16 @@ def main() -> None:
     args = parser.parse_args()
     variant = make_variant(
         args.arch, args.dtype, args.head_dim, args.value_dim,
-        types=not args.plain, bias=not args.plain, scale=not args.plain, causal=args.causal, packed=args.packed, precision=args.precision,
+        types=not args.plain, bias=not args.plain, scale=not args.plain,
+        causal=args.causal, packed=args.packed, precision=args.precision,
     )  # fmt: skip
     for kind in KINDS:
         used = compile_kernel(kind, variant, args.dtype)
         tile = variant.tile(kind)
-        print(f"{kind:8} {tile}: {used.registers} registers, {used.spill_bytes} B spilled, {used.shared_bytes} B shared")
+        print(
+            f"{kind:8} {tile}: {used.registers} registers, "
+            f"{used.spill_bytes} B spilled, {used.shared_bytes} B shared"
+        )
 
 
 if __name__ == "__main__":

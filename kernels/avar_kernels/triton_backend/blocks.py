@@ -1,11 +1,11 @@
 """Which key blocks a query block visits, and how tiles are loaded: the parts all kernels share.
 
-Blocks come in two classes. A *plain* block is wholly visible to the query block and holds existing keys
-of one type: no masks, the type's bias and scale are scalars, its attention mass is the row sum that
-softmax needs anyway. Every other block (diagonal, window edge, ragged end, padding, types that meet) is
-*general* and pays for masks and for a product with the one-hot types. Images and turns are long runs, so
-general blocks are few; softmax does not care about the order, so plain blocks go first in a loop of their
-own instead of a branch inside one loop.
+Blocks come in two classes. A *plain* block is wholly visible to the query block and holds existing
+keys of one type: no masks, the type's bias and scale are scalars, its attention mass is the row sum
+that softmax needs anyway. Every other block (diagonal, window edge, ragged end, padding, types that
+meet) is *general* and pays for masks and for a product with the one-hot types. Images and turns are
+long runs, so general blocks are few; softmax does not care about the order, so plain blocks go
+first in a loop of their own instead of a branch inside one loop.
 
 ``plan_kernel`` sorts the key blocks of every sequence into the two classes. Its result is int32
 (N, 4, max_blocks + 1) with the rows
@@ -24,7 +24,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def sequence_of(cu_seqlens_ptr, index, length, PACKED: tl.constexpr):
-    """(first row, number of rows) of sequence ``index``; a dense batch starts every sequence at 0."""
+    """(first row, number of rows) of sequence ``index``; dense sequences start at row 0."""
     first = tl.zeros((), tl.int64)
     if PACKED:
         begin = tl.load(cu_seqlens_ptr + index)
@@ -38,7 +38,7 @@ def key_block_range(
     row_first, row_last, num_rows, num_keys, left, right,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """(start, lo, hi, end): rows see keys of blocks [start, end), and all keys of blocks [lo, hi)."""
+    """(start, lo, hi, end): rows see keys of blocks [start, end), all keys of [lo, hi)."""
     offset = num_keys - num_rows
     first_seen = tl.zeros((), tl.int32)
     first_by_all = tl.zeros((), tl.int32)
@@ -76,7 +76,7 @@ def query_block_range(
 
 @triton.jit
 def general_block(plan_row_ptr, position, num_listed, start, lo, hi, HAS_TYPES: tl.constexpr):
-    """The ``position``-th general block: first those the plan lists, then [start, lo), then [hi, end)."""
+    """The ``position``-th general block: those of the plan, then [start, lo), then [hi, end)."""
     past_list = position - num_listed
     past_left = past_list - (lo - start)
     block = tl.where(past_left < 0, start + past_list, hi + past_left)
@@ -110,7 +110,9 @@ def types_of(types_ptr, keys, num_keys, HAS_TYPES: tl.constexpr):
 
 
 @triton.jit
-def logit_terms(bias_ptr, scale_ptr, types, exists, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr):
+def logit_terms(
+    bias_ptr, scale_ptr, types, exists, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr
+):
     """(scale, base-2 bias) of the logits of each key of a general block."""
     scale = tl.full(types.shape, 1.0, tl.float32)
     bias = tl.zeros(types.shape, tl.float32)
@@ -158,7 +160,9 @@ def plan_kernel(
         is_plain = (low >= 0) & (low == high)
         is_general = (high >= 0) & (low != high)
         plain_before = num_plain + tl.cumsum(is_plain.to(tl.int32), 0) - is_plain.to(tl.int32)
-        general_before = num_general + tl.cumsum(is_general.to(tl.int32), 0) - is_general.to(tl.int32)
+        general_before = (
+            num_general + tl.cumsum(is_general.to(tl.int32), 0) - is_general.to(tl.int32)
+        )
         tl.store(plain_ptr + plain_before, blocks * 16 + low, mask=is_plain)
         tl.store(general_ptr + general_before, blocks, mask=is_general)
         tl.store(plain_ptr + 2 * row_stride + blocks, plain_before, mask=inside)

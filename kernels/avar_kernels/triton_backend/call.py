@@ -20,8 +20,8 @@ MAX_WINDOW = 2**30  # beyond any sequence; row + window stays inside int32
 class Call:
     """What forward and backward launches share.
 
-    Dense (B, L, H, D) and packed (T, H, D) calls run the same kernels: a packed call is one batch whose batch
-    stride is 0 and whose sequences are found through cu_seqlens.
+    Dense (B, L, H, D) and packed (T, H, D) calls run the same kernels: a packed call is one batch
+    whose batch stride is 0 and whose sequences are found through cu_seqlens.
     """
 
     def __init__(
@@ -45,7 +45,12 @@ class Call:
         self.scale = None if type_scale is None else type_scale.float().contiguous()
         self.softmax_scale = softmax_scale
         self.packed = packed is not None
-        self.cu_q, self.cu_k, self.max_rows, self.max_keys = packed or (None, None, q.shape[1], k.shape[1])
+        self.cu_q, self.cu_k, self.max_rows, self.max_keys = packed or (
+            None,
+            None,
+            q.shape[1],
+            k.shape[1],
+        )
         self.num_sequences = q.shape[0] if self.cu_q is None else self.cu_q.numel() - 1
         self.batch = 1 if self.packed else q.shape[0]
         self.rows = q.shape[-3]  # per batch entry; all tokens when packed
@@ -64,17 +69,18 @@ class Call:
             has_left=left >= 0,
             has_right=right >= 0,
             packed=self.packed,
-            # The switch that rules float32 torch.matmul rules float32 products here: exact unless opted out.
+            # The switch that rules float32 torch.matmul rules float32 products here: exact unless
+            # opted out.
             precision="tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
         )
         if self.variant.arch == "interpreter" and q.dtype == torch.bfloat16:
             raise NotImplementedError(
-                "Triton's interpreter multiplies bfloat16 tiles wrongly (triton-lang/triton#5424); got bfloat16 "
-                "inputs. Use float32 or float16, or run on a GPU."
+                "Triton's interpreter multiplies bfloat16 tiles wrongly (triton-lang/triton#5424); "
+                "got bfloat16 inputs. Use float32 or float16, or run on a GPU."
             )
 
     def new(self, shape: tuple[int, ...], dtype: torch.dtype, fill: float = 0.0) -> Tensor:
-        """An output: uninitialised if the kernels write all of it, filled if packed calls may leave gaps."""
+        """An output: uninitialised if kernels write all of it, filled if a packed call may not."""
         if self.packed:
             return torch.full(shape, fill, dtype=dtype, device=self.q.device)
         return torch.empty(shape, dtype=dtype, device=self.q.device)
@@ -119,7 +125,11 @@ class Call:
     def strides(self, name: str, x: Tensor) -> dict[str, int]:
         """Batch, row and head strides of a (B, L, H, D) or (T, H, D) tensor."""
         batch = 0 if self.packed else x.stride(0)
-        return {f"stride_{name}b": batch, f"stride_{name}l": x.stride(-3), f"stride_{name}h": x.stride(-2)}
+        return {
+            f"stride_{name}b": batch,
+            f"stride_{name}l": x.stride(-3),
+            f"stride_{name}h": x.stride(-2),
+        }
 
     def row_strides(self) -> dict[str, int]:
         """Strides of contiguous mass (B, L, H, C) and lse (B, H, L), packed or not."""
@@ -153,7 +163,7 @@ class Call:
 
 
 def addressable(x: Tensor) -> Tensor:
-    """``x``, copied if its last dimension is not contiguous or a tile's offsets would not fit 32 bits."""
+    """``x``, copied if its last dimension has gaps or a tile's offsets do not fit 32 bits."""
     fits = x.stride(-3) * MAX_TILE_ROWS < 2**31
     return x if x.stride(-1) == 1 and fits else x.contiguous()
 
@@ -166,7 +176,8 @@ def _arch(device: torch.device) -> str:
 
 @cache
 def _arch_of_gpu(index: int) -> str:
-    # Chips of the MI200 and MI300 families share the 64 KB of local memory that their table row assumes.
+    # Chips of the MI200 and MI300 families share the 64 KB of local memory that their table row
+    # assumes.
     if torch.version.hip is not None:
         return "gfx942"
     return arch_of_capability(*torch.cuda.get_device_capability(index))

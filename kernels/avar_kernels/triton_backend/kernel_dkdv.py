@@ -5,19 +5,20 @@
     dtype_scale[h, c] = sum of dZ_ij * softmax_scale * (q_i . k_j) over keys of type c
 with dZ as in ``kernel_dq``; sums over i include the query heads of the key head's group.
 
-One program per (key block, key head, sequence) loops over the group's query heads and their query blocks, so
-nothing is added atomically and the result is the same on every run. The tables' gradients leave as one float32
-row of 16 channels per (sequence, key block, query head), which the launcher adds up in a fixed order.
+One program per (key block, key head, sequence) loops over the group's query heads and their query
+blocks, so nothing is added atomically and the result is the same on every run. The tables'
+gradients leave as one float32 row of 16 channels per (sequence, key block, query head), which the
+launcher adds up in a fixed order.
 
-Tiles are transposed, [N, M]: P and dZ then come out of one matrix product in the layout in which the next one
-reads them. P and dZ are rounded to the dtype of the inputs, accumulators are float32.
+Tiles are transposed, [N, M]: P and dZ then come out of one matrix product in the layout in which
+the next one reads them. P and dZ are rounded to the dtype of the inputs, accumulators are float32.
 """
 
 import triton
 import triton.language as tl
 
-from .kernel_dq import shift_per_element
 from .blocks import LOG2E, load_tile, query_block_range, sees, sequence_of, types_of
+from .kernel_dq import shift_per_element
 
 
 @triton.jit
@@ -34,7 +35,8 @@ def visual_attn_bwd_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
     dout_ptr, stats_ptr, dk_ptr, dv_ptr, dbias_ptr, dscale_ptr,
     softmax_scale, num_rows, num_keys, group, left, right,
-    stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh, stride_vb, stride_vl, stride_vh,
+    stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
+    stride_vb, stride_vl, stride_vh,
     stride_dob, stride_dol, stride_doh, stride_sb, stride_sh, stride_sc,
     stride_dkb, stride_dkl, stride_dkh, stride_dvb, stride_dvl, stride_dvh, stride_tb,
     NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
@@ -62,7 +64,8 @@ def visual_attn_bwd_dkdv_kernel(
     value_mask = value_dims < VALUE_DIM
     tile_keys = tl.arange(0, BLOCK_N)
     key_in_range = keys < num_keys
-    # Offsets inside a tile fit 32 bits (the launcher sees to it): 64-bit ones cost the registers of a tile row.
+    # Offsets inside a tile fit 32 bits (the launcher sees to it): 64-bit ones cost the registers of
+    # a tile row.
     q_offsets = tile_rows[:, None] * stride_ql + dims[None, :]
     dout_offsets = tile_rows[:, None] * stride_dol + value_dims[None, :]
     first_token = k_first + key_first  # int64
@@ -98,9 +101,9 @@ def visual_attn_bwd_dkdv_kernel(
     dscale = tl.zeros([BLOCK_N], tl.float32)
     type_scale = tl.full([BLOCK_N], 1.0, tl.float32)
 
-    # One loop over (head, query block) instead of two nested ones: the load pipeline runs on from head to head,
-    # and the nested form needs up to a hundred registers more.
-    # Keys that do not exist have garbage weights, which stay in their own rows and are dropped at the end.
+    # One loop over (head, query block) instead of two nested ones: the load pipeline runs on from
+    # head to head, and the nested form needs up to a hundred registers more. Keys that do not exist
+    # have garbage weights, which stay in their own rows and are dropped at the end.
     num_blocks = end - start
     for step in range(0, group * num_blocks):
         head = kv_head * group + step // num_blocks
@@ -122,21 +125,31 @@ def visual_attn_bwd_dkdv_kernel(
         if HAS_BIAS:
             bias = tl.load(bias_ptr + head * NUM_TYPES + types, mask=exists, other=0.0)
             logits += (bias * LOG2E)[:, None]
-        # Masked in every block: a branch would hide from the compiler that this product feeds the next one.
+        # Masked in every block: a branch would hide from the compiler that this product feeds the
+        # next one.
         if HAS_LEFT or HAS_RIGHT:
-            visible = sees(rows[None, :], keys[:, None], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT)
+            visible = sees(
+                rows[None, :], keys[:, None], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
+            )
             logits = tl.where(visible, logits, float("-inf"))
         weights = tl.exp2(logits - lse[None, :])
         dout_base = dout_ptr + head_long * stride_doh + first_row * stride_dol
         dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)  # [M, DV]
         dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
-        shift = tl.load(stats_base + (1 + key_type) * stride_sc + tile_rows, mask=row_exists, other=0.0)
+        shift = tl.load(
+            stats_base + (1 + key_type) * stride_sc + tile_rows, mask=row_exists, other=0.0
+        )
         # The accumulator starts at -shift: no tile of shifts is alive beside the product.
         minus_shift = tl.broadcast_to(-shift[None, :], weights.shape)
-        if HAS_TYPES:
+        if HAS_TYPES:  # noqa: SIM102 (known at compile time, unlike the inner condition)
             if is_mixed:
                 minus_shift = -shift_per_element(
-                    stats_base, stride_sc, tile_rows[None, :], row_exists[None, :], types[:, None], NUM_TYPES
+                    stats_base,
+                    stride_sc,
+                    tile_rows[None, :],
+                    row_exists[None, :],
+                    types[:, None],
+                    NUM_TYPES,
                 )
         dlogits = weights * tl.dot(v, tl.trans(dout), minus_shift, input_precision=PRECISION)
         if HAS_BIAS:
@@ -146,23 +159,31 @@ def visual_attn_bwd_dkdv_kernel(
             dlogits *= type_scale[:, None]
         dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
 
-        if HAS_BIAS or HAS_SCALE:
+        if HAS_BIAS or HAS_SCALE:  # noqa: SIM102 (as above)
             if block == end - 1:
-                slot = (batch * tl.num_programs(0) + tl.program_id(0)) * tl.num_programs(1) * group + head
+                slot = (batch * tl.num_programs(0) + tl.program_id(0)) * tl.num_programs(
+                    1
+                ) * group + head
                 _store_by_type(dbias_ptr + slot * 16, dbias, types, exists, HAS_BIAS)
-                _store_by_type(dscale_ptr + slot * 16, dscale * softmax_scale, types, exists, HAS_SCALE)
+                _store_by_type(
+                    dscale_ptr + slot * 16, dscale * softmax_scale, types, exists, HAS_SCALE
+                )
                 dbias = tl.zeros([BLOCK_N], tl.float32)
                 dscale = tl.zeros([BLOCK_N], tl.float32)
 
     dk = tl.where(exists[:, None], dk * softmax_scale, 0.0)
     dv = tl.where(exists[:, None], dv, 0.0)
-    dk_base = dk_ptr + batch * stride_dkb + kv_head.to(tl.int64) * stride_dkh + first_token * stride_dkl
+    dk_base = (
+        dk_ptr + batch * stride_dkb + kv_head.to(tl.int64) * stride_dkh + first_token * stride_dkl
+    )
     tl.store(
         dk_base + tile_keys[:, None] * stride_dkl + dims[None, :],
         dk.to(dk_ptr.dtype.element_ty),
         mask=key_in_range[:, None] & dim_mask[None, :],
     )
-    dv_base = dv_ptr + batch * stride_dvb + kv_head.to(tl.int64) * stride_dvh + first_token * stride_dvl
+    dv_base = (
+        dv_ptr + batch * stride_dvb + kv_head.to(tl.int64) * stride_dvh + first_token * stride_dvl
+    )
     tl.store(
         dv_base + tile_keys[:, None] * stride_dvl + value_dims[None, :],
         dv.to(dv_ptr.dtype.element_ty),

@@ -5,13 +5,15 @@ With cotangents of out, mass and lse at once,
     dZ_ij = P_ij (dP_ij - delta_i + dlse_i)
           = P_ij (dout_i . v_j - shift_i[t_j]),   shift_i[c] = delta_i - dlse_i - dmass_i[c]
     dq_i  = softmax_scale * sum_j dZ_ij type_scale[h, t_j] k_j
-so a block of keys of one type needs one float32 number per row, exactly as plain flash attention does.
+so a block of keys of one type needs one float32 number per row, exactly as plain flash attention
+does.
 
-``row_stats`` (B, H, 1 + channels, Lq) float32 holds lse * log2(e) in row 0 and shift[c] in row 1 + c. Rows that
+``row_stats`` (B, H, 1 + channels, Lq) float32 holds lse * log2(e) in row 0 and shift[c] in row 1 +
+c. Rows that
 see no key get lse = +inf there, which makes every P_ij zero, and shift 0.
 
-Rounding: logits, P and dP in float32; dZ is rounded to q's dtype for the product with k, which accumulates in
-float32. P is rebuilt from lse. dq needs no atomics: one program owns a query block.
+Rounding: logits, P and dP in float32; dZ is rounded to q's dtype for the product with k, which
+accumulates in float32. P is rebuilt from lse. dq needs no atomics: one program owns a query block.
 """
 
 import triton
@@ -47,8 +49,12 @@ def visual_attn_bwd_stats_kernel(
     tile_mask = row_exists[:, None] & (value_dims < VALUE_DIM)[None, :]
     out_ptr += batch * stride_ob + head.to(tl.int64) * stride_oh
     dout_ptr += batch * stride_dob + head.to(tl.int64) * stride_doh
-    out = tl.load(out_ptr + rows[:, None] * stride_ol + value_dims[None, :], mask=tile_mask, other=0.0)
-    dout = tl.load(dout_ptr + rows[:, None] * stride_dol + value_dims[None, :], mask=tile_mask, other=0.0)
+    out = tl.load(
+        out_ptr + rows[:, None] * stride_ol + value_dims[None, :], mask=tile_mask, other=0.0
+    )
+    dout = tl.load(
+        dout_ptr + rows[:, None] * stride_dol + value_dims[None, :], mask=tile_mask, other=0.0
+    )
     shift = tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1)  # [M]
     lse_offsets = batch * stride_lb + head.to(tl.int64) * stride_lh + rows
     lse = tl.load(lse_ptr + lse_offsets, mask=row_exists, other=float("-inf"))
@@ -58,7 +64,9 @@ def visual_attn_bwd_stats_kernel(
     tl.store(stats_ptrs, tl.where(sees_any, lse * LOG2E, float("inf")), mask=row_exists)
     if HAS_TYPES:
         channels = tl.arange(0, 16)
-        mass_offsets = batch * stride_mb + rows[:, None] * stride_ml + head * NUM_TYPES + channels[None, :]
+        mass_offsets = (
+            batch * stride_mb + rows[:, None] * stride_ml + head * NUM_TYPES + channels[None, :]
+        )
         mass_mask = row_exists[:, None] & (channels < NUM_TYPES)[None, :]
         mass = tl.load(mass_ptr + mass_offsets, mask=mass_mask, other=0.0)  # [M, 16]
         dmass = tl.load(dmass_ptr + mass_offsets, mask=mass_mask, other=0.0)
@@ -73,19 +81,25 @@ def visual_attn_bwd_stats_kernel(
 @triton.jit
 def shift_per_element(stats_ptr, stride_sc, rows, row_exists, types, NUM_TYPES: tl.constexpr):
     """shift_i[t_j] as a tile: rows are [M, 1] and types [1, N], or [1, M] and [N, 1]."""
-    shift = tl.broadcast_to(tl.load(stats_ptr + stride_sc + rows, mask=row_exists, other=0.0), (types + rows).shape)
+    shift = tl.broadcast_to(
+        tl.load(stats_ptr + stride_sc + rows, mask=row_exists, other=0.0), (types + rows).shape
+    )
     for channel in tl.static_range(1, NUM_TYPES):
-        candidate = tl.load(stats_ptr + (1 + channel) * stride_sc + rows, mask=row_exists, other=0.0)
+        candidate = tl.load(
+            stats_ptr + (1 + channel) * stride_sc + rows, mask=row_exists, other=0.0
+        )
         shift = tl.where(types == channel, candidate, shift)
     return shift
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "plan_stride"])
 def visual_attn_bwd_dq_kernel(
-    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, plan_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
+    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, plan_ptr,
+    cu_seqlens_q_ptr, cu_seqlens_k_ptr,
     dout_ptr, stats_ptr, dq_ptr,
     softmax_scale, num_rows, num_keys, group, left, right, plan_stride,
-    stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh, stride_vb, stride_vl, stride_vh,
+    stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
+    stride_vb, stride_vl, stride_vh,
     stride_dob, stride_dol, stride_doh, stride_sb, stride_sh, stride_sc,
     stride_dqb, stride_dql, stride_dqh, stride_tb,
     NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
@@ -116,9 +130,12 @@ def visual_attn_bwd_dq_kernel(
     value_mask = value_dims < VALUE_DIM
     first_token = q_first + row_first  # int64
 
-    # Offsets inside a tile fit 32 bits (the launcher sees to it); addresses of tiles are 64 bits wide.
+    # Offsets inside a tile fit 32 bits (the launcher sees to it); addresses of tiles are 64 bits
+    # wide.
     q_base = q_ptr + batch * stride_qb + head_long * stride_qh + first_token * stride_ql
-    q = load_tile(q_base + tile_rows[:, None] * stride_ql + dims[None, :], row_exists, dim_mask, True, MASK_D)
+    q = load_tile(
+        q_base + tile_rows[:, None] * stride_ql + dims[None, :], row_exists, dim_mask, True, MASK_D
+    )
     dout_base = dout_ptr + batch * stride_dob + head_long * stride_doh + first_token * stride_dol
     dout_offsets = tile_rows[:, None] * stride_dol + value_dims[None, :]
     dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)  # [M, DV]
@@ -164,7 +181,9 @@ def visual_attn_bwd_dq_kernel(
             factor *= block_scale
         if HAS_BIAS:
             lse_here = lse - tl.load(bias_ptr + key_type) * LOG2E
-        shift = tl.load(stats_ptr + (1 + key_type) * stride_sc + tile_rows, mask=row_exists, other=0.0)
+        shift = tl.load(
+            stats_ptr + (1 + key_type) * stride_sc + tile_rows, mask=row_exists, other=0.0
+        )
         k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
         weights = tl.exp2(scores * factor - lse_here[:, None])
@@ -193,7 +212,12 @@ def visual_attn_bwd_dq_kernel(
         v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
         # Without types there is one shift; NUM_TYPES then counts empty channels of mass.
         minus_shift = -shift_per_element(
-            stats_ptr, stride_sc, tile_rows[:, None], row_exists[:, None], types[None, :], NUM_TYPES if HAS_TYPES else 1
+            stats_ptr,
+            stride_sc,
+            tile_rows[:, None],
+            row_exists[:, None],
+            types[None, :],
+            NUM_TYPES if HAS_TYPES else 1,
         )
         dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
         if HAS_SCALE:

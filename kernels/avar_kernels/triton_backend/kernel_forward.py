@@ -4,14 +4,14 @@
     P_ij    = exp(z_ij - lse_i),  lse_i = logsumexp_j z_ij      over visible keys with t_j >= 0
     out_i   = sum_j P_ij v_j,     mass_i[c] = sum_j P_ij [t_j = c]
 
-Layout: q (B, Lq, H, D), k and v (B, Lk, Hkv, D or Dv) with any strides but a contiguous last dimension;
-packed (T, H, D) is the same with batch stride 0 and sequences found through cu_seqlens. lse is contiguous
-(B, H, Lq), mass contiguous (B, Lq, H, num_types), both float32. One program per (query block, head,
-sequence).
+Layout: q (B, Lq, H, D), k and v (B, Lk, Hkv, D or Dv) with any strides but a contiguous last
+dimension; packed (T, H, D) is the same with batch stride 0 and sequences found through cu_seqlens.
+lse is contiguous (B, H, Lq), mass contiguous (B, Lq, H, num_types), both float32. One program per
+(query block, head, sequence).
 
-Rounding: logits, softmax and sums in float32; P is rounded to v's dtype for P v, and to float16 (it lies in
-[0, 1], where float16 has three bits more than bfloat16) for the mass of general blocks. The mass of plain
-blocks is a float32 row sum. Logits under ``ROW_MAX_FLOOR`` count as invisible.
+Rounding: logits, softmax and sums in float32; P is rounded to v's dtype for P v, and to float16 (it
+lies in [0, 1], where float16 has three bits more than bfloat16) for the mass of general blocks. The
+mass of plain blocks is a float32 row sum. Logits under ``ROW_MAX_FLOOR`` count as invisible.
 """
 
 import triton
@@ -38,10 +38,11 @@ def _accumulate(
     acc, row_max, row_sum, scores, summand, v, factor,
     SCALED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One online-softmax step on base-2 logits ``scores * factor + summand`` -> weights and the new state.
+    """One online-softmax step on base-2 logits ``scores * factor + summand`` -> weights and the new
+    state.
 
-    SCALED: the scores are logits already (general blocks), or must be multiplied before their maximum is
-    taken because the factor may be negative.
+    SCALED: the scores are logits already (general blocks), or must be multiplied before their
+    maximum is taken because the factor may be negative.
     """
     if SCALED:
         new_max = tl.maximum(row_max, tl.max(scores, 1) + summand)
@@ -57,10 +58,12 @@ def _accumulate(
 
 @triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "plan_stride"])
 def visual_attn_fwd_kernel(
-    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, plan_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
+    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, plan_ptr,
+    cu_seqlens_q_ptr, cu_seqlens_k_ptr,
     out_ptr, mass_ptr, lse_ptr,
     softmax_scale, num_rows, num_keys, group, left, right, plan_stride,
-    stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh, stride_vb, stride_vl, stride_vh,
+    stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
+    stride_vb, stride_vl, stride_vh,
     stride_ob, stride_ol, stride_oh, stride_mb, stride_ml, stride_lb, stride_lh, stride_tb,
     NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     HAS_TYPES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr,
@@ -92,9 +95,12 @@ def visual_attn_fwd_kernel(
     value_mask = value_dims < VALUE_DIM
     first_token = q_first + row_first  # int64
 
-    # Offsets inside a tile fit 32 bits (the launcher sees to it); addresses of tiles are 64 bits wide.
+    # Offsets inside a tile fit 32 bits (the launcher sees to it); addresses of tiles are 64 bits
+    # wide.
     q_base = q_ptr + batch * stride_qb + head_long * stride_qh + first_token * stride_ql
-    q = load_tile(q_base + tile_rows[:, None] * stride_ql + dims[None, :], row_exists, dim_mask, True, MASK_D)
+    q = load_tile(
+        q_base + tile_rows[:, None] * stride_ql + dims[None, :], row_exists, dim_mask, True, MASK_D
+    )
     k_base = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
     k_offsets = tile_keys[:, None] * stride_kl + dims[None, :]
     v_base = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
@@ -182,7 +188,9 @@ def visual_attn_fwd_kernel(
     out_base = out_ptr + batch * stride_ob + head_long * stride_oh + first_token * stride_ol
     out_offsets = tile_rows[:, None] * stride_ol + value_dims[None, :]
     out_mask = row_exists[:, None] & value_mask[None, :]
-    tl.store(out_base + out_offsets, (acc * inverse[:, None]).to(out_ptr.dtype.element_ty), mask=out_mask)
+    tl.store(
+        out_base + out_offsets, (acc * inverse[:, None]).to(out_ptr.dtype.element_ty), mask=out_mask
+    )
     lse = tl.where(sees_any, (row_max + tl.log2(row_sum)) * LN2, float("-inf"))
     lse_base = lse_ptr + batch * stride_lb + head_long * stride_lh + first_token
     tl.store(lse_base + tile_rows, lse, mask=row_exists)

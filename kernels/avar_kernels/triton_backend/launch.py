@@ -6,9 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
+from .call import Call, addressable
 from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
 from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
-from .call import Call, addressable
 from .kernel_forward import visual_attn_fwd_kernel
 
 
@@ -53,7 +53,11 @@ def _row_stats(
         call.batch, call.heads, 1 + channels, call.rows, dtype=torch.float32, device=call.q.device
     )
     batch_stride = 0 if call.packed else stats.stride(0)
-    strides = {"stride_sb": batch_stride, "stride_sh": stats.stride(1), "stride_sc": stats.stride(2)}
+    strides = {
+        "stride_sb": batch_stride,
+        "stride_sh": stats.stride(1),
+        "stride_sc": stats.stride(2),
+    }
     grid = (triton.cdiv(call.rows, call.variant.tile("stats").block_m), call.heads, call.batch)
     if 0 not in grid:
         visual_attn_bwd_stats_kernel[grid](
@@ -76,7 +80,11 @@ def _row_stats(
 
 def _dq(call: Call, dout: Tensor, stats: dict[str, object]) -> Tensor:
     dq = call.new(tuple(call.q.shape), call.q.dtype)
-    grid = (triton.cdiv(call.max_rows, call.variant.tile("dq").block_m), call.heads, call.num_sequences)
+    grid = (
+        triton.cdiv(call.max_rows, call.variant.tile("dq").block_m),
+        call.heads,
+        call.num_sequences,
+    )
     if 0 not in grid:
         visual_attn_bwd_dq_kernel[grid](
             **call.arguments("dq"),
@@ -90,15 +98,23 @@ def _dq(call: Call, dout: Tensor, stats: dict[str, object]) -> Tensor:
     return dq
 
 
-def _dkdv(call: Call, dout: Tensor, stats: dict[str, object]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+def _dkdv(
+    call: Call, dout: Tensor, stats: dict[str, object]
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     dk = call.new(tuple(call.k.shape), call.q.dtype)
     dv = call.new(tuple(call.v.shape), call.q.dtype)
     num_blocks = triton.cdiv(call.max_keys, call.variant.tile("dkdv").block_n)
     grid = (num_blocks, call.kv_heads, call.num_sequences)
     parts = (call.num_sequences, num_blocks, call.heads, 16)
     # Zeros: a key block that no query sees writes nothing.
-    dbias = None if call.bias is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
-    dscale = None if call.scale is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
+    dbias = (
+        None if call.bias is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
+    )
+    dscale = (
+        None
+        if call.scale is None
+        else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
+    )
     if 0 not in grid:
         visual_attn_bwd_dkdv_kernel[grid](
             **call.arguments("dkdv"),

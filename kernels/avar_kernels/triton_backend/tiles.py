@@ -1,7 +1,8 @@
 """Tile sizes: a static table and a pure function, no run-time autotuning.
 
-The entries are the largest tiles for which every shipped variant compiles without register spills and within the
-chip's shared memory (``aot.py`` reads both back; the tests hold them). They have not been timed.
+The entries are the largest of the tried tiles for which the variants that the tests compile spill no
+registers and fit the chip's shared memory (``aot.py`` reads both back). They have not been timed. Known
+exception: the dq kernel spills for float32 with head dimensions above 128.
 """
 
 from dataclasses import dataclass
@@ -31,11 +32,15 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
         256: (Tile(64, 64, 8, 2), Tile(64, 16, 8, 2), Tile(64, 16, 8, 2)),
     },
     ("forward", "sm90"): {
-        64: (Tile(128, 128, 8, 3), Tile(128, 128, 8, 3), Tile(128, 64, 8, 3)),
+        64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3), Tile(128, 64, 8, 3)),
         128: Tile(128, 64, 8, 3),
         256: (Tile(128, 64, 8, 2), Tile(128, 32, 8, 2), Tile(128, 32, 8, 2)),
     },
-    ("forward", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
+    ("forward", "sm100"): {
+        64: Tile(128, 64, 8, 3),
+        128: Tile(128, 64, 8, 3),
+        256: Tile(128, 32, 8, 2),
+    },
     ("forward", "gfx942"): {
         64: (Tile(128, 64, 8, 2), Tile(128, 64, 4, 2), Tile(128, 64, 4, 2)),
         128: (Tile(128, 64, 8, 1), Tile(128, 64, 4, 1), Tile(128, 64, 4, 1)),
@@ -51,7 +56,7 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
         128: Tile(128, 64, 8, 2),
         256: (Tile(64, 32, 8, 2), Tile(32, 64, 8, 2), Tile(32, 32, 8, 1)),
     },
-    ("dq", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 64, 8, 2)},
+    ("dq", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 32, 8, 2)},
     ("dq", "gfx942"): {
         64: (Tile(128, 64, 8, 1), Tile(64, 64, 4, 1), Tile(64, 64, 4, 1)),
         128: Tile(128, 32, 8, 1),
@@ -70,12 +75,12 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
     ("dkdv", "sm100"): {
         64: Tile(64, 128, 8, 2),
         128: (Tile(64, 128, 8, 2), Tile(64, 128, 8, 2), Tile(32, 128, 8, 2)),
-        256: Tile(32, 64, 8, 2),
+        256: (Tile(32, 64, 8, 2), Tile(32, 64, 8, 2), Tile(16, 64, 8, 2)),
     },
     ("dkdv", "gfx942"): {
         64: Tile(32, 128, 8, 1),
         128: (Tile(32, 64, 8, 1), Tile(32, 64, 8, 1), Tile(32, 64, 4, 1)),
-        256: Tile(16, 64, 8, 1),
+        256: (Tile(16, 64, 8, 1), Tile(16, 64, 8, 1), Tile(16, 32, 4, 1)),
     },
 }
 # Consumer chips have sm_80's registers and 99 KB of shared memory.
@@ -85,10 +90,11 @@ for _kind, _widest in (
     ("dkdv", Tile(32, 32, 8, 1)),
 ):
     _HALF[_kind, "sm86"] = {**_HALF[_kind, "sm80"], 256: _widest}
-# For float32, whose exact products run on ordinary arithmetic units and hold their operands in registers.
+# For float32, whose exact products run on ordinary arithmetic units and hold their operands in
+# registers.
 _SINGLE: dict[str, dict[int, Tile]] = {
-    "forward": {64: Tile(32, 32, 4, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
-    "dq": {64: Tile(32, 32, 4, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
+    "forward": {64: Tile(32, 32, 8, 1), 128: Tile(16, 16, 4, 1), 256: Tile(16, 16, 4, 1)},
+    "dq": {64: Tile(32, 32, 8, 1), 128: Tile(16, 16, 8, 1), 256: Tile(16, 16, 8, 1)},
     "dkdv": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
 }
 _STATS = Tile(64, 16, 4, 1)
@@ -101,7 +107,9 @@ def padded_dim(dim: int) -> int:
     return max(16, 1 << (dim - 1).bit_length())
 
 
-def tile_for(kind: str, arch: str, element_bytes: int, head_dim: int, value_dim: int, level: str) -> Tile:
+def tile_for(
+    kind: str, arch: str, element_bytes: int, head_dim: int, value_dim: int, level: str
+) -> Tile:
     """The tile of a kernel kind on an architecture; a pure function of its arguments.
 
     Raises:
@@ -112,7 +120,8 @@ def tile_for(kind: str, arch: str, element_bytes: int, head_dim: int, value_dim:
     width = max(64, padded_dim(max(head_dim, value_dim)))
     if width > 256:
         raise NotImplementedError(
-            f"head dimensions go up to 256 in the triton backend; got {head_dim} and {value_dim}. Use backend='eager'."
+            f"head dimensions go up to 256 in the triton backend; got {head_dim} and {value_dim}. "
+            "Use backend='eager'."
         )
     if kind == "stats":
         return _STATS

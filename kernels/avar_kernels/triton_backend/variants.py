@@ -1,4 +1,4 @@
-"""What a kernel is specialised on, in one place for the launcher and for ahead-of-time compilation."""
+"""What a kernel is specialised on, in one place for launches and for ahead-of-time compilation."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,9 @@ class Variant:
 
     def tile(self, kind: str) -> Tile:
         """The tile of kernel ``kind``."""
-        level = "scaled" if self.has_scale else "typed" if self.has_types or self.has_bias else "plain"
+        level = (
+            "scaled" if self.has_scale else "typed" if self.has_types or self.has_bias else "plain"
+        )
         return tile_for(kind, self.arch, self.element_bytes, self.head_dim, self.value_dim, level)
 
     def constexprs(self, kind: str) -> dict[str, object]:

@@ -1,1 +1,1 @@
-"""Tests of the Triton backend without a GPU: numbers in the interpreter, resources by compiling ahead of time."""
+"""The Triton backend without a GPU: numbers in the interpreter, resources ahead of time."""

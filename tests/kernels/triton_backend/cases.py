@@ -1,4 +1,4 @@
-"""The calls whose numbers are compared, small enough for Triton's interpreter (about 0.1 ms per block operation)."""
+"""The calls whose numbers are compared, small enough for Triton's interpreter."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,8 @@ class Case:
     dtype: str = "float32"
     num_types: int = 3
     types: str | None = "runs"
-    """runs: long runs as in real batches; shuffled: types meet everywhere; left, right, both: runs with padding; None."""
+    """runs: long runs as in real batches; left, right, both: the same with padding; shuffled: types
+    meet everywhere; none_exists: padding only; None: no types."""
     bias: float = 1.0
     """Standard deviation of type_bias; 0 for none."""
     scale: float = 1.0
@@ -37,9 +38,13 @@ CASES = {
     "one_query_one_key": Case(rows=1, keys=1),
     "ragged_63": Case(rows=63, keys=63, causal=True, bias=0, scale=0),
     "ragged_129": Case(rows=129, keys=129, causal=True, heads=1, twice=True),
-    "float16_129": Case(rows=129, keys=129, causal=True, heads=1, dtype="float16", head_dim=32, value_dim=32),
+    "float16_129": Case(
+        rows=129, keys=129, causal=True, heads=1, dtype="float16", head_dim=32, value_dim=32
+    ),
     "plain": Case(rows=64, keys=96, types=None, bias=0, scale=0, num_types=1),
-    "plain_causal_float16": Case(rows=70, keys=70, types=None, bias=0, scale=0, causal=True, dtype="float16"),
+    "plain_causal_float16": Case(
+        rows=70, keys=70, types=None, bias=0, scale=0, causal=True, dtype="float16"
+    ),
     "no_types_but_tables": Case(rows=33, keys=50, types=None, causal=True),
     "more_keys_than_queries": Case(rows=33, keys=97, causal=True, heads=2),
     "more_queries_than_keys": Case(rows=97, keys=40, causal=True, heads=2, kv_heads=2),
@@ -54,24 +59,41 @@ CASES = {
     "dim_80_float16": Case(head_dim=80, value_dim=80, heads=1, dtype="float16"),
     "dim_16_value_100": Case(head_dim=16, value_dim=100, heads=1, causal=True),
     "dim_128": Case(rows=70, keys=70, head_dim=128, value_dim=128, heads=1, causal=True),
-    "dim_128_float16": Case(rows=70, keys=70, head_dim=128, value_dim=128, heads=1, dtype="float16"),
+    "dim_128_float16": Case(
+        rows=70, keys=70, head_dim=128, value_dim=128, heads=1, dtype="float16"
+    ),
     "dim_256": Case(rows=40, keys=70, head_dim=256, value_dim=256, heads=1, causal=True),
     "left_padding": Case(rows=70, keys=70, batch=2, heads=1, types="left", causal=True),
-    "right_padding_float16": Case(rows=40, keys=90, batch=2, heads=1, types="right", dtype="float16"),
+    "right_padding_float16": Case(
+        rows=40, keys=90, batch=2, heads=1, types="right", dtype="float16"
+    ),
     "padding_on_both_sides": Case(rows=70, keys=100, heads=1, types="both", window=(30, 9)),
     "all_keys_missing": Case(rows=20, keys=40, heads=1, types="none_exists"),
     "window_both_sides": Case(rows=100, keys=100, heads=1, window=(40, 5)),
     "window_narrow_causal": Case(rows=70, keys=100, heads=1, window=(3, -1), causal=True),
     "window_right_only_lq_gt_lk": Case(rows=100, keys=60, heads=1, window=(-1, 4)),
-    "sixteen_types_shuffled": Case(rows=66, keys=97, heads=1, num_types=16, types="shuffled", causal=True, twice=True),
-    "sixteen_types_float16": Case(rows=40, keys=70, heads=1, num_types=16, types="shuffled", dtype="float16"),
+    "sixteen_types_shuffled": Case(
+        rows=66, keys=97, heads=1, num_types=16, types="shuffled", causal=True, twice=True
+    ),
+    "sixteen_types_float16": Case(
+        rows=40, keys=70, heads=1, num_types=16, types="shuffled", dtype="float16"
+    ),
     "types_only": Case(rows=66, keys=130, heads=1, bias=0, scale=0),
     "bias_only_large": Case(rows=66, keys=97, heads=2, bias=50, scale=0, causal=True),
     "scale_only_large": Case(rows=66, keys=97, heads=2, bias=0, scale=6, causal=True),
     "packed": Case(rows=(5, 33, 0, 40), keys=(5, 33, 0, 40), heads=2, causal=True),
-    "packed_empty_on_one_side": Case(rows=(0, 20, 7), keys=(11, 0, 50), heads=2, types="shuffled", window=(20, 3)),
+    "packed_empty_on_one_side": Case(
+        rows=(0, 20, 7), keys=(11, 0, 50), heads=2, types="shuffled", window=(20, 3)
+    ),
     "packed_float16_plain": Case(
-        rows=(17, 34), keys=(40, 20), heads=2, types=None, bias=0, scale=0, causal=True, dtype="float16"
+        rows=(17, 34),
+        keys=(40, 20),
+        heads=2,
+        types=None,
+        bias=0,
+        scale=0,
+        causal=True,
+        dtype="float16",
     ),
 }
 PACKED_TAIL = 3  # tokens after the last sequence
@@ -80,7 +102,9 @@ PACKED_TAIL = 3  # tokens after the last sequence
 def make_inputs(name: str) -> tuple[dict[str, Tensor | None], dict]:
     """Tensors and options of a case; the seed is the name. Keys that do not exist hold NaN."""
     case = CASES[name]
-    generator = torch.Generator().manual_seed(sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31)
+    generator = torch.Generator().manual_seed(
+        sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31
+    )
     dtype = getattr(torch, case.dtype)
 
     def normal(*shape: int, mean: float = 0.0) -> Tensor:
@@ -121,19 +145,25 @@ def make_inputs(name: str) -> tuple[dict[str, Tensor | None], dict]:
 def _lengths(case: Case) -> tuple[tuple | None, int, int, tuple[int, ...]]:
     if isinstance(case.rows, int):
         return None, case.rows, case.keys, (case.batch,)
-    cu_q, cu_k = (torch.tensor([0, *lengths]).cumsum(0).to(torch.int32) for lengths in (case.rows, case.keys))
+    cu_q, cu_k = (
+        torch.tensor([0, *lengths]).cumsum(0).to(torch.int32) for lengths in (case.rows, case.keys)
+    )
     # The longest lengths may be given too large.
     packed = (cu_q, cu_k, max(case.rows) + 9, max(case.keys) + 40)
     return packed, int(cu_q[-1]) + PACKED_TAIL, int(cu_k[-1]) + PACKED_TAIL, ()
 
 
-def _types(case: Case, leading: tuple[int, ...], num_keys: int, generator: torch.Generator) -> Tensor | None:
+def _types(
+    case: Case, leading: tuple[int, ...], num_keys: int, generator: torch.Generator
+) -> Tensor | None:
     if case.types is None:
         return None
     if case.types == "none_exists":
         return torch.full((*leading, num_keys), -1, dtype=torch.int32)
     if case.types == "shuffled":
-        return torch.randint(-1, case.num_types, (*leading, num_keys), generator=generator, dtype=torch.int32)
+        return torch.randint(
+            -1, case.num_types, (*leading, num_keys), generator=generator, dtype=torch.int32
+        )
     types = (torch.arange(num_keys) // 41 % case.num_types).expand(*leading, num_keys).clone()
     if case.types in ("left", "both"):
         types[..., :35] = -1

@@ -1,15 +1,16 @@
 """The operation and its gradients written out from the equations, one sequence at a time.
 
-    z_ij = softmax_scale (q_i . k_j) scale[h, t_j] + bias[h, t_j],  P = softmax over visible existing keys
+    z_ij = softmax_scale (q_i . k_j) scale[h, t_j] + bias[h, t_j],  P = softmax over visible
+    existing keys
     dP_ij = dout_i . v_j + dmass_i[t_j],  delta_i = dout_i . out_i + dmass_i . mass_i
     dZ_ij = P_ij (dP_ij - delta_i + dlse_i)
 
-In float64 it is the oracle. In float32 with ``storage`` float16 it is the plain reference of that dtype: P, out and dZ
-are rounded where any fused kernel must round them, everything else is float32. Its distance from the oracle is the
-error that the dtype allows.
+In float64 it is the oracle. In float32 with ``storage`` float16 it is the plain reference of that
+dtype: P, out and dZ are rounded where any fused kernel must round them, everything else is float32.
+Its distance from the oracle is the error that the dtype allows.
 
-Beside every result stands its size, ``NAME_size``: the same sums with the absolute values of all terms. Rounding
-errors are proportional to it, not to the result, which is 0 where terms cancel.
+Beside every result stands its size, ``NAME_size``: the same sums with the absolute values of all
+terms. Rounding errors are proportional to it, not to the result, which is 0 where terms cancel.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from torch import Tensor
 def attention_and_gradients(
     x: dict[str, Tensor | None], options: dict, compute: torch.dtype, storage: torch.dtype
 ) -> dict[str, Tensor]:
-    """out, mass, lse, dq, dk, dv, dtype_bias, dtype_scale; every leading layout as the kernels have it."""
+    """out, mass, lse, dq, dk, dv, dtype_bias, dtype_scale in the kernels' layouts."""
     packed = options["packed"]
 
     def rounded(t: Tensor) -> Tensor:
@@ -34,7 +35,8 @@ def attention_and_gradients(
     else:
         cu_q, cu_k = packed[0].tolist(), packed[1].tolist()
         spans = [
-            ((slice(cu_q[n], cu_q[n + 1]),), (slice(cu_k[n], cu_k[n + 1]),)) for n in range(len(cu_q) - 1)
+            ((slice(cu_q[n], cu_q[n + 1]),), (slice(cu_k[n], cu_k[n + 1]),))
+            for n in range(len(cu_q) - 1)
         ]
     result = _empty_results(x, options["num_types"], dense)
     for q_at, k_at in spans:
@@ -43,7 +45,11 @@ def attention_and_gradients(
         lse_at = (q_at[0], slice(None), slice(None)) if dense else (slice(None), *q_at)
         part["dlse"] = x["dlse"][lse_at]
         keys = part["k"].shape[1 if dense else 0]
-        types = torch.zeros(keys, dtype=torch.long) if x["key_types"] is None else x["key_types"][k_at].long().reshape(-1)
+        types = (
+            torch.zeros(keys, dtype=torch.long)
+            if x["key_types"] is None
+            else x["key_types"][k_at].long().reshape(-1)
+        )
         flat = {name: t[0] if dense else t for name, t in part.items()}
         one = _one_sequence(flat, types, x["type_bias"], x["type_scale"], options, rounded)
         for suffix in ("", "_size"):
@@ -87,7 +93,10 @@ def _one_sequence(
     q, dout, dmass, dlse = x["q"], x["dout"], x["dmass"], x["dlse"]
     heads, group = q.shape[1], q.shape[1] // x["k"].shape[1]
     exists = types >= 0
-    k, v = (torch.where(exists[:, None, None], t, 0.0).repeat_interleave(group, 1) for t in (x["k"], x["v"]))
+    k, v = (
+        torch.where(exists[:, None, None], t, 0.0).repeat_interleave(group, 1)
+        for t in (x["k"], x["v"])
+    )
     index = types.clamp(min=0)
     is_type = (index[:, None] == torch.arange(options["num_types"])) & exists[:, None]
     is_type = is_type.to(q.dtype)
@@ -97,7 +106,11 @@ def _one_sequence(
     raw = options["softmax_scale"] * torch.einsum("ihd,jhd->hij", q, k)
     visible = _visible(q.shape[0], len(types), options) & exists
     logits = torch.where(visible, raw * factor[:, None] + summand[:, None], float("-inf"))
-    lse = torch.logsumexp(logits, -1) if len(types) else torch.full(logits.shape[:2], float("-inf"), dtype=q.dtype)
+    lse = (
+        torch.logsumexp(logits, -1)
+        if len(types)
+        else torch.full(logits.shape[:2], float("-inf"), dtype=q.dtype)
+    )
     finite_lse = torch.where(lse.isinf(), 0.0, lse)
     weights = torch.where(visible, torch.exp(logits - finite_lse[..., None]), 0.0)
     out = rounded(torch.einsum("hij,jhd->ihd", rounded(weights), v))
@@ -105,7 +118,9 @@ def _one_sequence(
 
     dweights = torch.einsum("ihd,jhd->hij", dout, v) + torch.einsum("ihc,jc->hij", dmass, is_type)
     delta = (dout * out).sum(-1) + (dmass * mass).sum(-1)
-    dlogits = weights * (dweights - delta.T[..., None] + torch.where(lse.isinf(), 0.0, dlse)[..., None])
+    dlogits = weights * (
+        dweights - delta.T[..., None] + torch.where(lse.isinf(), 0.0, dlse)[..., None]
+    )
     passed_on = rounded(dlogits * factor[:, None])
     results = {
         "out": out,
@@ -116,9 +131,13 @@ def _one_sequence(
     } | _last_products(passed_on, rounded(weights), q, k, dout, group, options["softmax_scale"])
 
     raw_size = options["softmax_scale"] * torch.einsum("ihd,jhd->hij", q.abs(), k.abs())
-    logit_size = torch.where(visible, raw_size * factor[:, None].abs() + summand[:, None].abs(), 0.0)
+    logit_size = torch.where(
+        visible, raw_size * factor[:, None].abs() + summand[:, None].abs(), 0.0
+    )
     delta_size = (dout * out).abs().sum(-1) + (dmass * mass).abs().sum(-1)
-    dweights_size = torch.einsum("ihd,jhd->hij", dout.abs(), v.abs()) + torch.einsum("ihc,jc->hij", dmass.abs(), is_type)
+    dweights_size = torch.einsum("ihd,jhd->hij", dout.abs(), v.abs()) + torch.einsum(
+        "ihc,jc->hij", dmass.abs(), is_type
+    )
     dlogits_size = weights * (dweights_size + delta_size.T[..., None] + dlse.abs()[..., None])
     sizes = {
         "out": torch.einsum("hij,jhd->ihd", weights, v.abs()),
@@ -127,7 +146,13 @@ def _one_sequence(
         "dtype_bias": torch.einsum("hij,jc->hc", dlogits_size, is_type),
         "dtype_scale": torch.einsum("hij,jc->hc", dlogits_size * raw_size, is_type),
     } | _last_products(
-        dlogits_size * factor[:, None].abs(), weights, q.abs(), k.abs(), dout.abs(), group, options["softmax_scale"]
+        dlogits_size * factor[:, None].abs(),
+        weights,
+        q.abs(),
+        k.abs(),
+        dout.abs(),
+        group,
+        options["softmax_scale"],
     )
     results |= {f"{name}_size": size for name, size in sizes.items()}
     results["largest_logit"] = logit_size.amax() if logit_size.numel() else q.new_zeros(())
@@ -135,7 +160,13 @@ def _one_sequence(
 
 
 def _last_products(
-    dlogits: Tensor, weights: Tensor, q: Tensor, k: Tensor, dout: Tensor, group: int, softmax_scale: float
+    dlogits: Tensor,
+    weights: Tensor,
+    q: Tensor,
+    k: Tensor,
+    dout: Tensor,
+    group: int,
+    softmax_scale: float,
 ) -> dict[str, Tensor]:
     dk = softmax_scale * torch.einsum("hij,ihd->jhd", dlogits, q)
     dv = torch.einsum("hij,ihd->jhd", weights, dout)

@@ -1,7 +1,9 @@
-"""Every kernel compiles for every chip, spills nothing and fits its shared memory; no GPU is needed.
+"""Every kernel compiles for every chip, spills nothing and fits its shared memory; no GPU is
+needed.
 
-Compilation runs in two child processes, because this one may have imported triton with its interpreter on. A kernel takes
-1 to 5 seconds the first time and comes from triton's cache afterwards.
+Compilation runs in two child processes, because this one may have imported triton with its
+interpreter on. A kernel takes 1 to 5 seconds the first time and comes from triton's cache
+afterwards.
 """
 
 import json
@@ -13,32 +15,45 @@ from pathlib import Path
 import pytest
 
 WORKER = Path(__file__).with_name("worker.py")
-SHARED_LIMIT_BYTES = {"sm80": 163 * 1024, "sm90": 227 * 1024, "sm100": 227 * 1024, "gfx942": 64 * 1024}
+SHARED_LIMIT_BYTES = {
+    "sm80": 163 * 1024,
+    "sm90": 227 * 1024,
+    "sm100": 227 * 1024,
+    "gfx942": 64 * 1024,
+}
 
-# (dtype, head_dim, value_dim, options): the optional inputs cost registers, causality and packing little.
+# (dtype, head_dim, value_dim, options): the optional inputs cost registers, causality and packing
+# little.
 EVERYTHING = {"causal": True, "packed": True}
 TYPES_ONLY = {"bias": False, "scale": False, "causal": True}
 PLAIN = {"types": False, "bias": False, "scale": False}
 MODELS = {
     "everything_128": ("bfloat16", 128, 128, EVERYTHING),
     "types_128": ("float16", 128, 128, TYPES_ONLY),
+    "float32": ("float32", 128, 128, EVERYTHING),
 }
 MORE_MODELS = {
     "plain_128": ("bfloat16", 128, 128, PLAIN),
     "everything_64": ("bfloat16", 64, 64, EVERYTHING),
+    "types_64": ("bfloat16", 64, 64, TYPES_ONLY),
     "types_80": ("bfloat16", 80, 80, TYPES_ONLY),
     "everything_256": ("float16", 256, 256, EVERYTHING | {"num_types": 16, "window": True}),
-    "float32": ("float32", 128, 128, EVERYTHING),
 }
-# One chip gets all models, the others the ones that matter most and the widest.
+# One chip gets all models, the others the ones that matter most.
 MATRIX = {
-    f"{arch}-{name}-{kind}": {"arch": arch, "kind": kind, "dtype": dtype, "head_dim": dim, "value_dim": value_dim, **options}
+    f"{arch}-{name}-{kind}": {
+        "arch": arch, "kind": kind, "dtype": dtype, "head_dim": dim, "value_dim": value_dim,
+        **options,
+    }
     for arch in SHARED_LIMIT_BYTES
-    for name, (dtype, dim, value_dim, options) in (MODELS | (MORE_MODELS if arch == "sm90" else {})).items()
+    for name, (dtype, dim, value_dim, options) in (MODELS | MORE_MODELS).items()
+    if name in MODELS or arch == "sm90"
     for kind in ("forward", "dq", "dkdv")
-} | {
-    f"{arch}-{kind}": {"arch": arch, "kind": kind, "dtype": "bfloat16", "head_dim": 128, "value_dim": 128}
-    for arch in SHARED_LIMIT_BYTES
+}  # fmt: skip
+MATRIX |= {
+    f"sm90-{kind}": {
+        "arch": "sm90", "kind": kind, "dtype": "bfloat16", "head_dim": 128, "value_dim": 128,
+    }
     for kind in ("stats", "plan")
 }  # fmt: skip
 
@@ -46,19 +61,24 @@ MATRIX = {
 @pytest.fixture(scope="module")
 def resources(request):
     """{id: what the kernel uses}, for the selected ids only."""
-    names = [item.callspec.params["name"] for item in request.session.items if item.path == request.path]
+    names = [
+        item.callspec.params["name"] for item in request.session.items if item.path == request.path
+    ]
+    requests = {name: json.dumps(MATRIX[name]) for name in names}
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     children = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), "compile", *(json.dumps(MATRIX[name]) for name in names[half::2])],
+            [sys.executable, str(WORKER), "compile", *(requests[name] for name in names[half::2])],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for half in range(2)
     ]  # fmt: skip
     outputs = [child.communicate() for child in children]
-    lines = [json.loads(line) for out, _ in outputs for line in out.splitlines() if line.startswith("{")]
+    lines = [
+        json.loads(line) for out, _ in outputs for line in out.splitlines() if line.startswith("{")
+    ]
     by_request = {line.pop("request"): line for line in lines}
-    found = {name: by_request.get(json.dumps(MATRIX[name])) for name in names}
+    found = {name: by_request.get(requests[name]) for name in names}
     return found | {"stderr": "".join(err[-2000:] for _, err in outputs)}
 
 

@@ -1,7 +1,8 @@
-"""out, mass, lse and all five gradients of the kernels against a float64 oracle, in Triton's interpreter.
+"""out, mass, lse and all five gradients of the kernels against a float64 oracle, in Triton's
+interpreter.
 
-The numbers come from a child process (see ``worker``), started once for all cases: this pytest process may already
-have imported triton without its interpreter, and other tests need it so.
+The numbers come from a child process (see ``worker``), started once for all cases: this pytest
+process may already have imported triton without its interpreter, and other tests need it so.
 """
 
 import json
@@ -20,8 +21,8 @@ WORKER = Path(__file__).with_name("worker.py")
 @pytest.fixture(scope="module")
 def findings(request):
     """{case: complaints}, for the selected cases only."""
-    names = [item.callspec.params["name"] for item in request.session.items if item.path == request.path
-             and hasattr(item, "callspec")]  # fmt: skip
+    here = [item for item in request.session.items if item.path == request.path]
+    names = [item.callspec.params["name"] for item in here if hasattr(item, "callspec")]
     done = subprocess.run(
         [sys.executable, "-W", "error", str(WORKER), "interpret", *dict.fromkeys(names)],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
@@ -39,10 +40,13 @@ def test_outputs_and_gradients_match_the_oracle(findings, name):
 
 def test_bfloat16_is_refused_by_the_interpreter():
     """Triton's interpreter multiplies bfloat16 tiles as if they were integers, without a word."""
-    program = (
-        "import torch; from avar_kernels import triton_backend as t; x = torch.ones(1, 4, 1, 16, dtype=torch.bfloat16);"
-        "t.forward(x, x, x, None, None, None, softmax_scale=1.0, causal=False, window=(-1, -1), num_types=1, packed=None)"
-    )
+    program = """
+import torch
+from avar_kernels import triton_backend
+x = torch.ones(1, 4, 1, 16, dtype=torch.bfloat16)
+options = dict(softmax_scale=1.0, causal=False, window=(-1, -1), num_types=1, packed=None)
+triton_backend.forward(x, x, x, None, None, None, **options)
+"""
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True, text=True, check=False,
@@ -51,11 +55,10 @@ def test_bfloat16_is_refused_by_the_interpreter():
 
 
 def test_importing_the_package_does_not_import_triton():
-    program = "import sys, avar_kernels.triton_backend; assert 'triton' not in sys.modules or 'triton' in sys.argv"
-    # torch itself may import triton: then nothing can be said.
-    by_torch = subprocess.run(
-        [sys.executable, "-c", "import sys, torch; print('triton' in sys.modules)"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    arguments = ["triton"] if by_torch == "True" else []
-    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+    program = """
+import sys, torch
+by_torch = "triton" in sys.modules
+import avar_kernels.triton_backend
+assert by_torch or "triton" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

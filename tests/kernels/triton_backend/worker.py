@@ -1,10 +1,12 @@
-"""Runs in a child process: the cases' numbers in Triton's interpreter, or resources of compiled kernels.
+"""Runs in a child process: the cases' numbers in Triton's interpreter, or resources of compiled
+kernels.
 
     python worker.py interpret CASE...        (TRITON_INTERPRET=1 in the environment)
-    python worker.py compile ARCH DTYPE ...   (see ``compile_all``)
+    python worker.py compile JSON...          (see ``compile_all``)
 
-One JSON object per line on stdout. A child is needed because triton reads TRITON_INTERPRET when it is imported and
-jit functions stay what they were decorated as, while other tests of the same pytest process need triton as it is.
+One JSON object per line on stdout. A child is needed because triton reads TRITON_INTERPRET when it
+is imported and jit functions stay what they were decorated as, while other tests of the same pytest
+process need triton as it is.
 """
 
 import json
@@ -14,7 +16,9 @@ from pathlib import Path
 
 import torch
 
-ROW_BLOCK = 16  # rows whose errors are judged together, so that one wrong row cannot hide in a large tensor
+ROW_BLOCK = (
+    16  # rows whose errors are judged together, so that one wrong row cannot hide in a large tensor
+)
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11}
 
 
@@ -49,7 +53,11 @@ def _run_case(name: str) -> list[str]:
     findings = []
     if CASES[name].twice:
         again = run()
-        findings += [f"{key} differs between two runs" for key in got if not torch.equal(got[key], again[key])]
+        findings += [
+            f"{key} differs between two runs"
+            for key in got
+            if not torch.equal(got[key], again[key])
+        ]
     for table in ("type_bias", "type_scale"):
         if x[table] is None:
             assert got.pop(f"d{table}") is None
@@ -65,38 +73,54 @@ def _run_case(name: str) -> list[str]:
 
 
 def _judge(
-    key: str, got: torch.Tensor, oracle: dict[str, torch.Tensor], plain: dict[str, torch.Tensor], dtype: str
+    key: str,
+    got: torch.Tensor,
+    oracle: dict[str, torch.Tensor],
+    plain: dict[str, torch.Tensor],
+    dtype: str,
 ) -> list[str]:
-    """What is wrong with ``got``: |got - oracle| must be at most 2 |plain - oracle| + band in every block of rows.
+    """What is wrong with ``got``: |got - oracle| must be at most 2 |plain - oracle| + band in every
+    block of rows.
 
-    The band is what rounding may do where the reference happens to be exact. With u the unit roundoff of the inputs'
-    dtype, every result is a sum of products of rounded factors: 4 u times its size, the sum of the absolute terms.
-    Logits are float32 in any dtype; they are rounded as a product, in the change to base 2 and in the difference from
-    lse, each time by up to 2^-24 times the largest logit, which is a relative error of P, which is
-    in all results. lse is computed from exact inputs: u is float32's for it.
+    The band is what rounding may do where the reference happens to be exact. With u the unit
+    roundoff of the inputs' dtype, every result is a sum of products of rounded factors: 4 u times
+    its size, the sum of the absolute terms. Logits are float32 in any dtype; they are rounded as a
+    product, in the change to base 2 and in the difference from lse, each time by up to 2^-24 times
+    the largest logit, which is a relative error of P, which is in all results. lse is computed from
+    exact inputs: u is float32's for it.
 
     Maximum and mean over a block must both keep to the budget formed from the same statistic.
     """
     want = oracle[key]
     if got.numel() == 0:
         return []
-    if not torch.equal(got.isneginf(), want.isneginf()) or not torch.isfinite(got[~want.isneginf()]).all():
+    if (
+        not torch.equal(got.isneginf(), want.isneginf())
+        or not torch.isfinite(got[~want.isneginf()]).all()
+    ):
         return [f"{key}: NaN or infinities in other places than the oracle's"]
     unit = UNIT_ROUNDOFF["float32" if key == "lse" else dtype]
     relative = 4 * unit
     if key != "lse":
         relative += 3 * UNIT_ROUNDOFF["float32"] * oracle["largest_logit"].item()
-    clean = [torch.where(want.isneginf(), 0.0, t.double()) for t in (got, want, plain[key], oracle[f"{key}_size"])]
+    clean = [
+        torch.where(want.isneginf(), 0.0, t.double())
+        for t in (got, want, plain[key], oracle[f"{key}_size"])
+    ]
     rows = -1 if key == "lse" else -3 if want.dim() > 2 else 0
     blocks = [t.movedim(rows, -1).split(ROW_BLOCK, -1) for t in clean]
     findings = []
     for index, (value, truth, reference, size) in enumerate(zip(*blocks, strict=True)):
         error, allowed = (value - truth).abs(), (reference - truth).abs()
         for kind, reduce in (("max", torch.max), ("mean", torch.mean)):
-            found, budget = reduce(error).item(), 2 * reduce(allowed).item() + relative * reduce(size).item()
+            found, budget = (
+                reduce(error).item(),
+                2 * reduce(allowed).item() + relative * reduce(size).item(),
+            )
             if found > budget:
                 findings.append(
-                    f"{key}: {kind} error {found:.3e} over budget {budget:.3e} in rows {index * ROW_BLOCK}.., "
+                    f"{key}: {kind} error {found:.3e} over budget {budget:.3e} "
+                    f"in rows {index * ROW_BLOCK}.., "
                     f"worst element {error.argmax().item()} of shape {tuple(error.shape)}"
                 )
     return findings
@@ -114,7 +138,7 @@ def _poison_allocations() -> None:
 
 
 def compile_all(requests: list[str]) -> None:
-    """Resources of kernels given as JSON objects {"kind", "dtype", and the arguments of aot.make_variant}."""
+    """Resources of kernels given as JSON: {"kind": ..., **arguments of aot.make_variant}."""
     from avar_kernels.triton_backend import aot
 
     for text in requests:
@@ -123,7 +147,11 @@ def compile_all(requests: list[str]) -> None:
         variant = aot.make_variant(**request)
         try:
             used = aot.compile_kernel(kind, variant, request["dtype"])
-            result = {"registers": used.registers, "spill_bytes": used.spill_bytes, "shared_bytes": used.shared_bytes}
+            result = {
+                "registers": used.registers,
+                "spill_bytes": used.spill_bytes,
+                "shared_bytes": used.shared_bytes,
+            }
         except Exception:
             result = {"error": traceback.format_exc()[-2000:]}
         print(json.dumps({"request": text, **result}), flush=True)
