@@ -1,7 +1,7 @@
 """The base model's rows in the order it learns them: one digit, then chains, then both styles.
 
-Reading a digit comes within a hundred steps where a question shows a single one, and answers at once
-are learnt several times sooner by a model that has learnt to look the digits up one by one.
+Reading a digit comes within a hundred steps where a question shows a single one, and answers at
+once are learnt several times sooner by a model that has learnt to look the digits up one by one.
 """
 
 import json
@@ -24,7 +24,8 @@ class Phase:
 
 
 def write_curriculum(out: Path, phases: tuple[Phase, ...], seed: int) -> Path:
-    """Writes `out/train.jsonl`, to be read in order (`data.shuffle=false`), and the images it names.
+    """Writes `out/train.jsonl`, to be read in order (`data.shuffle=false`), and the images it
+    names.
 
     The same arguments write the same bytes.
     """

@@ -36,15 +36,15 @@ from .world import WorldConfig, write_rows
 CONFIGS = Path(__file__).parents[2] / "configs"
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
 CURRICULUM = (
-    Phase(WorldConfig(rows=1, cols=1, smaller=True), pool=3_000, count=120 * 32),
+    Phase(WorldConfig(rows=1, cols=1, smaller=True), pool=2_000, count=120 * 32),
     Phase(WorldConfig(style="chain"), pool=4_800, count=150 * 32),
-    Phase(WorldConfig(), pool=12_000, count=630 * 32),
+    Phase(WorldConfig(), pool=10_000, count=630 * 32),
 )
-NUM_TUNE, NUM_TEST = 6_000, 500
+NUM_TEST = 500
 MAX_NEW_TOKENS = 24
 NUM_PICTURES = 4
-# One thread a process, two processes: threads of one process wait for each other at every tensor, and
-# on a busy machine that costs more than a hundredfold.
+# One thread a process, two processes: threads of one process wait for each other at every tensor,
+# and on a busy machine that costs more than a hundredfold.
 NUM_RANKS = min(2, os.cpu_count() or 1)
 
 
@@ -83,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
         " parameters"
     )
     learn = write_curriculum(out / "data" / "base", CURRICULUM, options.seed)
-    tune = write_rows(out / "data" / "tune", WorldConfig(), "train", NUM_TUNE, options.seed + 1)
-    test = write_rows(out / "data" / "test", WorldConfig(), "test", NUM_TEST, options.seed + 2)
+    tune = learn.parent / f"phase-{len(CURRICULUM) - 1}" / "train.jsonl"
+    test = write_rows(out / "data" / "test", WorldConfig(), "test", NUM_TEST, options.seed + 1)
     save_base(out / "init", options.seed)
 
     rows = load_rows(str(test))

@@ -7,11 +7,10 @@ import triton
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
+from ..types import AttnParams, PackedLengths
 from .blocks import plan_kernel
 from .tiles import PLAN_CHUNK_KEYS, arch_of_capability
 from .variants import Variant
-
-Packed = tuple[Tensor, Tensor, int, int]
 
 MAX_TILE_ROWS = 256
 MAX_WINDOW = 2**30  # beyond any sequence; row + window stays inside int32
@@ -32,18 +31,14 @@ class Call:
         key_types: Tensor | None,
         type_bias: Tensor | None,
         type_scale: Tensor | None,
-        *,
-        softmax_scale: float,
-        causal: bool,
-        window: tuple[int, int],
-        num_types: int,
-        packed: Packed | None,
+        params: AttnParams,
+        packed: PackedLengths | None,
     ) -> None:
         self.q, self.k, self.v = (addressable(x) for x in (q, k, v))
         self.types = None if key_types is None else key_types.to(torch.int32).contiguous()
         self.bias = None if type_bias is None else type_bias.float().contiguous()
         self.scale = None if type_scale is None else type_scale.float().contiguous()
-        self.softmax_scale = softmax_scale
+        self.softmax_scale = params.softmax_scale
         self.packed = packed is not None
         self.cu_q, self.cu_k, self.max_rows, self.max_keys = packed or (
             None,
@@ -55,14 +50,14 @@ class Call:
         self.batch = 1 if self.packed else q.shape[0]
         self.rows = q.shape[-3]  # per batch entry; all tokens when packed
         self.heads, self.kv_heads = q.shape[-2], k.shape[-2]
-        left, right = window[0], 0 if causal else window[1]
+        left, right = params.window[0], 0 if params.causal else params.window[1]
         self.left, self.right = min(left, MAX_WINDOW), min(right, MAX_WINDOW)
         self.variant = Variant(
             arch=_arch(q.device),
             element_bytes=q.element_size(),
             head_dim=q.shape[-1],
             value_dim=v.shape[-1],
-            num_types=num_types,
+            num_types=params.num_types,
             has_types=key_types is not None,
             has_bias=type_bias is not None,
             has_scale=type_scale is not None,

@@ -42,16 +42,53 @@ def test_bfloat16_is_refused_by_the_interpreter():
     """Triton's interpreter multiplies bfloat16 tiles as if they were integers, without a word."""
     program = """
 import torch
-from avar_kernels import triton_backend
+from avar_kernels import visual_attn_func
 x = torch.ones(1, 4, 1, 16, dtype=torch.bfloat16)
-options = dict(softmax_scale=1.0, causal=False, window=(-1, -1), num_types=1, packed=None)
-triton_backend.forward(x, x, x, None, None, None, **options)
+visual_attn_func(x, x, x, backend="triton")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = _interpreted(program)
     assert "NotImplementedError: Triton's interpreter multiplies bfloat16" in done.stderr
+
+
+def test_the_public_function_reaches_these_kernels():
+    """Dense and packed, through the operators and autograd, against the sdpa backend."""
+    program = """
+import torch
+from avar_kernels import visual_attn_func, visual_attn_varlen_func
+torch.manual_seed(0)
+def run(backend, packed):
+    torch.manual_seed(1)
+    shape = (37,) if packed else (1, 37)
+    q = torch.randn(*shape, 2, 16, requires_grad=True)
+    k, v = (torch.randn(*shape, 1, 16, requires_grad=True) for _ in range(2))
+    bias = torch.randn(3, requires_grad=True)
+    types = torch.arange(37).reshape(shape) % 4 - 1
+    options = dict(type_bias=bias, causal=True, backend=backend)
+    if packed:
+        cu = torch.tensor([0, 11, 37], dtype=torch.int32)
+        result = visual_attn_varlen_func(q, k, v, cu, cu, 26, 26, types, **options)
+    else:
+        result = visual_attn_func(q, k, v, types, **options)
+    lse = torch.where(torch.isfinite(result.lse), result.lse, 0.0)
+    (result.out.square().sum() + result.mass[..., 1].sum() + lse.sum()).backward()
+    return *result, q.grad, k.grad, v.grad, bias.grad
+for packed in (False, True):
+    for a, b in zip(run("triton", packed), run("sdpa", packed), strict=True):
+        assert torch.allclose(a, b, atol=2e-5), (packed, (a - b).abs().max())
+print("agree")
+"""
+    done = _interpreted(program)
+    assert "agree" in done.stdout, done.stderr[-2000:]
+
+
+def _interpreted(program: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_importing_the_package_does_not_import_triton():

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import torch
 
-ROW_BLOCK = (
-    16  # rows whose errors are judged together, so that one wrong row cannot hide in a large tensor
-)
+# Rows whose errors are judged together, so that one wrong row cannot hide in a large tensor.
+ROW_BLOCK = 16
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11}
 
 
@@ -36,16 +35,23 @@ def interpret(names: list[str]) -> None:
 
 def _run_case(name: str) -> list[str]:
     from avar_kernels import triton_backend
+    from avar_kernels.types import AttnOutput, AttnParams, PackedLengths
     from cases import CASES, make_inputs
     from oracle import attention_and_gradients
 
     x, options = make_inputs(name)
     inputs = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
     cotangents = [x[key] for key in ("dout", "dmass", "dlse")]
+    params = AttnParams(
+        options["num_types"], options["softmax_scale"], options["causal"], options["window"]
+    )
+    packed = None if options["packed"] is None else PackedLengths(*options["packed"])
 
     def run() -> dict[str, torch.Tensor]:
-        outputs = triton_backend.forward(*inputs, **options)
-        gradients = triton_backend.backward(*cotangents, *inputs, *outputs, **options)
+        outputs = triton_backend.forward(*inputs, params, packed)
+        gradients = triton_backend.backward(
+            AttnOutput(*cotangents), *inputs, outputs, params, packed
+        )
         names = ("out", "mass", "lse", "dq", "dk", "dv", "dtype_bias", "dtype_scale")
         return dict(zip(names, (*outputs, *gradients), strict=True))
 
