@@ -1,5 +1,5 @@
 """Evaluation of checkpoints."""
 
-from .evaluate import Evaluation, evaluate
+from .exact_match import Evaluation, evaluate
 
 __all__ = ["Evaluation", "evaluate"]

@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 from ..attention import attach
 from ..data import load_rows
 from ..loading import load
-from .evaluate import evaluate
+from .exact_match import evaluate
 
 
 def main(arguments: list[str] | None = None) -> None:

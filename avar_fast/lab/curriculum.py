@@ -1,7 +1,8 @@
-"""The base model's rows in the order it learns them: one digit, then chains, then both styles.
+"""Rows in the order a model is to learn them.
 
-Reading a digit comes within a hundred steps where a question shows a single one, and answers at
-once are learnt several times sooner by a model that has learnt to look the digits up one by one.
+The base model reads one digit first, then answers in chains, then in both styles: reading comes
+within a hundred steps where a question shows a single digit, and answers at once are learnt several
+times sooner by a model that has learnt to look the digits up one by one.
 """
 
 import json
@@ -16,31 +17,35 @@ from .world import WorldConfig, write_rows
 class Phase:
     """A stretch of the curriculum."""
 
-    config: WorldConfig
+    configs: tuple[WorldConfig, ...]
+    """Kinds of rows, in equal numbers."""
     pool: int
-    """Distinct rows."""
+    """Distinct rows of each kind."""
     count: int
-    """Rows dealt, drawn from the pool with repetition."""
+    """Rows dealt, drawn from all pools with repetition."""
 
 
-def write_curriculum(out: Path, phases: tuple[Phase, ...], seed: int) -> Path:
-    """Writes `out/train.jsonl`, to be read in order (`data.shuffle=false`), and the images it
-    names.
+def write_curriculum(out: Path, phases: tuple[Phase, ...], seed: int, split: str = "train") -> Path:
+    """Writes `out/{split}.jsonl`, to be read in order (`data.shuffle=false`), and its images.
 
     The same arguments write the same bytes.
     """
     lines = []
     for number, phase in enumerate(phases):
-        folder = f"phase-{number}"
-        pool = write_rows(out / folder, phase.config, "train", phase.pool, seed * 100 + number)
-        records = [json.loads(line) for line in pool.read_text().splitlines()]
-        for record in records:
-            record["images"] = [f"{folder}/{image}" for image in record["images"]]
-        order = random.Random(seed * 100 + number)
+        records = []
+        for kind, config in enumerate(phase.configs):
+            folder = f"phase-{number}-{kind}"
+            pool_seed = (seed * len(phases) + number) * 10 + kind
+            pool = write_rows(out / folder, config, split, phase.pool, pool_seed)
+            for line in pool.read_text().splitlines():
+                record = json.loads(line)
+                record["images"] = [f"{folder}/{image}" for image in record["images"]]
+                records.append(record)
+        order = random.Random(seed * len(phases) + number)
         dealt: list[dict] = []
         while len(dealt) < phase.count:
             dealt += order.sample(records, len(records))
         lines += [json.dumps(record) + "\n" for record in dealt[: phase.count]]
-    path = out / "train.jsonl"
+    path = out / f"{split}.jsonl"
     path.write_text("".join(lines))
     return path

@@ -31,16 +31,20 @@ from ..report.page import text_table
 from .curriculum import Phase, write_curriculum
 from .model import save_base
 from .tokenizer import DEFAULT_SYSTEM
-from .world import WorldConfig, write_rows
+from .world import WorldConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
+ONE_DIGIT = WorldConfig(rows=1, cols=1, smaller=True)
+CHAIN, MIXED = WorldConfig(style="chain"), WorldConfig()
 CURRICULUM = (
-    Phase(WorldConfig(rows=1, cols=1, smaller=True), pool=2_000, count=120 * 32),
-    Phase(WorldConfig(style="chain"), pool=4_800, count=150 * 32),
-    Phase(WorldConfig(), pool=10_000, count=630 * 32),
+    Phase((ONE_DIGIT,), pool=2_000, count=120 * 32),
+    Phase((CHAIN,), pool=3_500, count=150 * 32),
+    Phase((MIXED,), pool=8_000, count=480 * 32),
 )
-NUM_TEST = 500
+# Three questions in four ask to think first, as a reasoning model is asked.
+TUNE = (Phase((CHAIN, MIXED), pool=2_000, count=4_000),)
+TEST = (Phase((CHAIN, MIXED), pool=250, count=500),)
 MAX_NEW_TOKENS = 24
 NUM_PICTURES = 4
 # One thread a process, two processes: threads of one process wait for each other at every tensor,
@@ -83,8 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
         " parameters"
     )
     learn = write_curriculum(out / "data" / "base", CURRICULUM, options.seed)
-    tune = learn.parent / f"phase-{len(CURRICULUM) - 1}" / "train.jsonl"
-    test = write_rows(out / "data" / "test", WorldConfig(), "test", NUM_TEST, options.seed + 1)
+    tune = write_curriculum(out / "data" / "tune", TUNE, options.seed + 1)
+    test = write_curriculum(out / "data" / "test", TEST, options.seed, split="test")
     save_base(out / "init", options.seed)
 
     rows = load_rows(str(test))
@@ -96,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
         entries.append(_measure(stage, out, rows, seconds))
     minutes = (time.perf_counter() - started) / 60
     intro = (
-        f"Seed {options.seed}, {NUM_TEST} held-out questions on images of handwritten digits,"
+        f"Seed {options.seed}, {len(rows)} held-out questions on images of handwritten digits,"
         f" greedy generation; {os.cpu_count()} CPU cores, {minutes:.1f} minutes in all."
     )
     write_report(out / "report.html", "The miniature AVAR study", intro, entries)

@@ -7,7 +7,7 @@ The architecture is the real one, only small, so everything that works on a mode
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -40,13 +40,16 @@ ROPE_THETA = 4.0
 # About 1 / sqrt(hidden size): the usual 0.02 is meant for widths of thousands.
 INIT_STD = 0.06
 # Token embeddings start smaller, so that images are not drowned out at first: with 0.06 here too
-# the model needs three times as many steps to find the digit it was asked for.
+# the model needed three times as many steps to find the digit it was asked for (one seed).
 EMBEDDING_STD = 0.02
 
 
 def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     """The lab model's configuration for a tokenizer made by `build_tokenizer`."""
-    token_id = tokenizer.convert_tokens_to_ids
+
+    def token_id(token: str) -> int:
+        return int(tokenizer.convert_tokens_to_ids(token))  # pyright: ignore[reportArgumentType]
+
     head_dim = TEXT_HIDDEN // TEXT_HEADS
     assert sum(MROPE_SECTION) == head_dim // 2
     text = {
@@ -101,7 +104,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
-        torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+        embeddings: Any = model.get_input_embeddings()
+        torch.nn.init.normal_(embeddings.weight, std=EMBEDDING_STD)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )

@@ -62,7 +62,7 @@ CHAT_TEMPLATE = """\
 
 def lab_words() -> list[str]:
     """The pieces of text, longer than one character, that are tokens of their own."""
-    words = {*_ROLES, *_SIGNS, *_LINES}
+    words: set[str] = {*_ROLES, *_SIGNS, *_LINES}
     for sentence in _SENTENCES:
         words.update(re.findall(r" ?[A-Za-z]+", sentence))
     # "Add" starts a question or follows a hint; both must be one token.

@@ -1,0 +1,66 @@
+"""The report is one self-contained file whose table holds the numbers it was given."""
+
+import re
+
+import pytest
+import torch
+
+from avar_fast.evaluation import Evaluation
+from avar_fast.lab.model import build_image_processor
+from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
+from avar_fast.lab.world import WorldConfig, write_rows
+from avar_fast.report import Entry, write_report
+from avar_fast.report.attention_maps import attention_map
+from avar_fast.report.page import text_table
+
+from ..attention.world import TOKENIZER, models
+
+pytest.importorskip("matplotlib")
+
+
+def result(exact):
+    table = [[0.1, 0.2], [0.3, 0.4]]
+    return Evaluation(
+        num_rows=10,
+        exact_match=exact,
+        exact_match_by_style={"chain": 0.9, "direct": exact},
+        vas={"ratio": 12.5, "log_ratio": 2.25, "share": 0.75},
+        vas_table={"ratio": table, "log_ratio": table, "share": table},
+        seconds=3.0,
+        completions=[],
+    )
+
+
+@pytest.fixture
+def picture(tmp_path):
+    from avar_fast.data import load_rows
+
+    fast, _ = models()
+    rows = load_rows(str(write_rows(tmp_path / "rows", WorldConfig(), "test", 1, seed=0)))
+    return attention_map(fast, TOKENIZER, build_image_processor(), rows[0], DEFAULT_SYSTEM, 5)
+
+
+def test_attention_map_is_a_share_per_visual_token(picture):
+    assert picture.heat.shape == (2, 2)
+    assert (picture.heat > 0).all()
+    assert picture.heat.sum() < 1
+    assert torch.isfinite(picture.heat).all()
+
+
+def test_report_and_table(tmp_path, picture):
+    log = [{"step": i, "lm_loss": 1 / (i + 1), "vas_share": 0.5} for i in range(30)]
+    entries = [
+        Entry("base & <start>", result(0.5), 100.0, log, [picture]),
+        Entry("AGTO", result(0.625), 50.0, log[:3], [picture]),
+    ]
+    write_report(tmp_path / "out" / "report.html", "A study", "Seed 0.", entries)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "base &amp; &lt;start&gt;" in page
+    assert "0.625" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    lines = text_table(entries).splitlines()
+    assert len(lines) == 4
+    assert len({len(line) for line in lines}) == 1
+    assert "12.5" in lines[2]
+    assert "2.25" in lines[2]
