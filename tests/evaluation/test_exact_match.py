@@ -70,8 +70,16 @@ def test_command_writes_its_result(tmp_path, capsys):
     write_rows(tmp_path / "rows", WorldConfig(), "test", 3, seed=0)
     out = tmp_path / "deep" / "result.json"
     main(
-        [str(tmp_path / "model"), str(tmp_path / "rows" / "test.jsonl"), "--out", str(out)]
-        + ["--dtype", "float32", "--max-new-tokens", "3"]
+        [
+            str(tmp_path / "model"),
+            str(tmp_path / "rows" / "test.jsonl"),
+            "--out",
+            str(out),
+            "--dtype",
+            "float32",
+            "--max-new-tokens",
+            "3",
+        ]
     )
     assert json.loads(out.read_text())["num_rows"] == 3
     assert "exact match" in capsys.readouterr().out
