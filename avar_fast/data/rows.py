@@ -112,6 +112,8 @@ def parse_row(record: dict[str, Any], where: str, folder: Path) -> Row:
         images.
         FileNotFoundError: an image file that does not exist.
     """
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: a row must be a JSON object; got {type(record).__name__}.")
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"{where}: messages must be a non-empty list of turns; got {messages!r}.")

@@ -10,6 +10,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from .world import WorldConfig, write_rows
 
 
@@ -31,6 +33,8 @@ def write_curriculum(out: Path, phases: tuple[Phase, ...], seed: int, split: str
     The same arguments write the same bytes.
     """
     lines = []
+    total = sum(phase.pool * len(phase.configs) for phase in phases)
+    bar = tqdm(total=total, desc=f"drawing {split} images", dynamic_ncols=True)
     for number, phase in enumerate(phases):
         records = []
         for kind, config in enumerate(phase.configs):
@@ -41,11 +45,13 @@ def write_curriculum(out: Path, phases: tuple[Phase, ...], seed: int, split: str
                 record = json.loads(line)
                 record["images"] = [f"{folder}/{image}" for image in record["images"]]
                 records.append(record)
+            bar.update(phase.pool)
         order = random.Random(seed * len(phases) + number)
         dealt: list[dict] = []
         while len(dealt) < phase.count:
             dealt += order.sample(records, len(records))
         lines += [json.dumps(record) + "\n" for record in dealt[: phase.count]]
+    bar.close()
     path = out / f"{split}.jsonl"
     path.write_text("".join(lines))
     return path

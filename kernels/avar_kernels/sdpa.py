@@ -18,25 +18,14 @@ promised in float32); float64 stays float64.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .types import AttnOutput, AttnParams, PackedLengths
+from .widening import Piece, Widened, rows_first
 
 WINDOW_BLOCK = 256  # queries per piece under a sliding window: the mask is 256 x (256 + window)
-COLUMN_MULTIPLE = 8  # torch's kernels are up to 1.5x slower on widths that are no multiple of 8
-
-
-class _Piece(NamedTuple):
-    """One fused call: a range of queries against a range of keys."""
-
-    rows: slice
-    keys: slice
-    causal: bool = False
-    visible: Tensor | None = None  # (rows, keys) bool where a window cuts through
-    again: bool = False  # an earlier piece has covered these rows with other keys
 
 
 def forward(
@@ -126,7 +115,7 @@ def _dense_forward(
     type_scale: Tensor | None,
     params: AttnParams,
 ) -> AttnOutput:
-    wide = _Widened(q, k, v, key_types, type_bias, type_scale, params)
+    wide = Widened(q, k, v, key_types, type_bias, type_scale, params)
     batch, heads, num_queries = wide.q.shape[:3]
     total = wide.q.new_zeros(batch, heads, num_queries, wide.width)
     lse = wide.q.new_full((batch, heads, num_queries), float("-inf"))
@@ -143,15 +132,9 @@ def _dense_forward(
         total[:, :, rows] = part
         lse[:, :, rows] = part_lse
     value_dim = v.shape[-1]
-    out = _rows_first(total[..., :value_dim], q.dtype)
-    mass = _rows_first(total[..., value_dim : value_dim + params.num_types], total.dtype)
+    out = rows_first(total[..., :value_dim], q.dtype)
+    mass = rows_first(total[..., value_dim : value_dim + params.num_types], total.dtype)
     return AttnOutput(out, mass, lse)
-
-
-def _rows_first(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, heads, L, n) -> a new contiguous (B, L, heads, n); operators may not return views."""
-    rows = x.transpose(1, 2)
-    return torch.empty(rows.shape, dtype=dtype, device=x.device).copy_(rows)
 
 
 def _dense_backward(
@@ -165,7 +148,7 @@ def _dense_backward(
     result: AttnOutput,
     params: AttnParams,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    wide = _Widened(q, k, v, key_types, type_bias, type_scale, params)
+    wide = Widened(q, k, v, key_types, type_bias, type_scale, params)
     blind = torch.isneginf(result.lse)  # (B, H, Lq): rows that see no key get zero gradients
     grad_out = wide.join(*cotangents).masked_fill(blind[..., None], 0.0)
     out = wide.join(result.out, result.mass, torch.zeros_like(result.lse))
@@ -181,112 +164,9 @@ def _dense_backward(
     return wide.gradients(dq, dk, dv, q, k, v)
 
 
-class _Widened:
-    """q, k, v as (B, heads, L, width) with the extra columns described in the module docstring."""
-
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        key_types: Tensor | None,
-        type_bias: Tensor | None,
-        type_scale: Tensor | None,
-        params: AttnParams,
-    ) -> None:
-        self.params = params
-        self.group = q.shape[2] // k.shape[2]
-        acc = q.dtype if q.dtype == torch.float64 else torch.float32
-        batch, num_keys = k.shape[:2]
-        if key_types is None:
-            key_types = torch.zeros(batch, num_keys, dtype=torch.long, device=q.device)
-        self.channel = key_types.clamp(min=0).long()  # (B, Lk)
-        self.exists = key_types >= 0
-        self.padded = not bool(self.exists.all())
-        types = torch.arange(params.num_types, device=q.device)
-        self.one_hot = (key_types[..., None] == types).to(acc)  # (B, Lk, C)
-        self.key_bias = None if type_bias is None else self._per_key(type_bias.to(acc))
-        self.key_scale = None if type_scale is None else self._per_key(type_scale.to(acc))
-
-        used = max(q.shape[-1] + params.num_types, v.shape[-1] + params.num_types + 1)
-        self.width = -(-used // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
-        absent = ~self.exists[:, :, None, None]
-        # Padding may hold anything, NaN included, and 0 * NaN is NaN: it is zeroed first.
-        self.plain_k = k.to(acc).masked_fill(absent, 0.0).transpose(1, 2)
-        value = v.to(acc).masked_fill(absent, 0.0).transpose(1, 2)
-        key = self.plain_k
-        if self.key_scale is not None:  # K differs per query head, so neither K nor V can be shared
-            key = key.repeat_interleave(self.group, dim=1) * self.key_scale[..., None]
-            value = value.repeat_interleave(self.group, dim=1)
-        self.q = self._pad(q.to(acc).transpose(1, 2))
-        self.k = self._pad(key, self.one_hot)
-        self.v = self._pad(value, self.one_hot, torch.ones_like(self.one_hot[..., :1]))
-
-    def _per_key(self, table: Tensor) -> Tensor:
-        """(H, C) table -> (B, H, Lk) value of each key."""
-        return table[:, self.channel].transpose(0, 1)
-
-    def _pad(self, x: Tensor, *columns: Tensor) -> Tensor:
-        """Appends (B, L, n) columns, the same for every head, and zeros up to the common width."""
-        batch, heads, length, _ = x.shape
-        parts = [x, *(c[:, None].expand(batch, heads, length, c.shape[-1]) for c in columns)]
-        filled = sum(part.shape[-1] for part in parts)
-        return torch.cat([*parts, x.new_zeros(batch, heads, length, self.width - filled)], dim=-1)
-
-    def join(self, out: Tensor, mass: Tensor, lse: Tensor) -> Tensor:
-        """(B, Lq, H, Dv), (B, Lq, H, C), (B, H, Lq) -> (B, H, Lq, width) in V's column order."""
-        parts = [out.transpose(1, 2), mass.transpose(1, 2), lse[..., None]]
-        return self._pad(torch.cat([part.to(self.q.dtype) for part in parts], dim=-1))
-
-    def mask(self, piece: _Piece) -> Tensor | None:
-        """(B, H, rows, keys) additive mask, a broadcast view unless a window cuts through."""
-        if not self.padded and self.key_bias is None and piece.visible is None:
-            return None
-        batch, heads, keys = self.q.shape[0], self.q.shape[1], piece.keys
-        num_rows, num_keys = piece.rows.stop - piece.rows.start, keys.stop - keys.start
-        mask = self.q.new_zeros(batch, 1, 1, num_keys)
-        mask = mask.masked_fill(~self.exists[:, None, None, keys], float("-inf"))
-        if self.key_bias is not None:
-            mask = mask + self.key_bias[:, :, None, keys]
-        if piece.visible is not None:
-            mask = mask.masked_fill(~piece.visible, float("-inf"))
-        return mask.expand(batch, heads, num_rows, num_keys)
-
-    def sees(self, piece: _Piece) -> Tensor | None:
-        """(B, 1, rows) bool: which rows see a key of this piece; None when all do."""
-        exists = self.exists[:, piece.keys]
-        if piece.visible is not None:
-            return (piece.visible & exists[:, None, :]).any(-1)[:, None]
-        if not self.padded:
-            return None
-        if piece.causal:
-            return (exists.cumsum(-1) > 0)[:, None]
-        return exists.any(-1)[:, None, None]
-
-    def gradients(
-        self, dq: Tensor, dk: Tensor, dv: Tensor, q: Tensor, k: Tensor, v: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Strips the extra columns and turns them into the gradients they stand for."""
-        head_dim, num_types = q.shape[-1], self.params.num_types
-        dbias = dscale = None
-        if self.key_bias is not None:
-            columns = dq[..., head_dim : head_dim + num_types]
-            dbias = columns.sum(dim=(0, 2)) / self.params.softmax_scale
-        dk = dk[..., :head_dim]
-        if self.key_scale is not None:
-            by_group = dk.unflatten(1, (-1, self.group))  # (B, Hkv, G, Lk, D)
-            per_key = (by_group * self.plain_k[:, :, None]).sum(-1).flatten(1, 2)  # (B, H, Lk)
-            dscale = torch.einsum("bhk,bkc->hc", per_key, self.one_hot)
-            dk = (dk * self.key_scale[..., None]).unflatten(1, (-1, self.group)).sum(2)
-            dv = dv.unflatten(1, (-1, self.group)).sum(2)
-        dq = _rows_first(dq[..., :head_dim], q.dtype)
-        dv = _rows_first(dv[..., : v.shape[-1]], v.dtype)
-        return dq, _rows_first(dk, k.dtype), dv, dbias, dscale
-
-
 def _pieces(
     num_queries: int, num_keys: int, params: AttnParams, device: torch.device
-) -> Iterator[_Piece]:
+) -> Iterator[Piece]:
     """Cuts the (Lq, Lk) plane into fused calls; what no query sees is left out."""
     past = num_keys - num_queries  # query i stands at key position i + past
     left, right = params.window
@@ -295,12 +175,12 @@ def _pieces(
     if num_queries == 0 or num_keys == 0:
         return
     if left < 0 and right < 0:
-        yield _Piece(slice(0, num_queries), slice(0, num_keys))
+        yield Piece(slice(0, num_queries), slice(0, num_keys))
     elif left < 0 and right == 0:
         if past > 0:
-            yield _Piece(slice(0, num_queries), slice(0, past))
+            yield Piece(slice(0, num_queries), slice(0, past))
         square = slice(max(-past, 0), num_queries), slice(max(past, 0), num_keys)
-        yield _Piece(*square, causal=True, again=past > 0)
+        yield Piece(*square, causal=True, again=past > 0)
     else:
         for start in range(0, num_queries, WINDOW_BLOCK):
             stop = min(start + WINDOW_BLOCK, num_queries)
@@ -315,10 +195,10 @@ def _pieces(
                 visible &= key >= position - left
             if right >= 0:
                 visible &= key <= position + right
-            yield _Piece(slice(start, stop), slice(first, last), visible=visible)
+            yield Piece(slice(start, stop), slice(first, last), visible=visible)
 
 
-def _fused_forward(wide: _Widened, piece: _Piece) -> tuple[Tensor, Tensor]:
+def _fused_forward(wide: Widened, piece: Piece) -> tuple[Tensor, Tensor]:
     """(B, H, rows, width) output and (B, H, rows) lse of one piece; blind rows give 0 and -inf."""
     q, k, v = wide.q[:, :, piece.rows], wide.k[:, :, piece.keys], wide.v[:, :, piece.keys]
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -332,7 +212,7 @@ def _fused_forward(wide: _Widened, piece: _Piece) -> tuple[Tensor, Tensor]:
 
 
 def _fused_backward(
-    wide: _Widened, piece: _Piece, grad_out: Tensor, out: Tensor, lse: Tensor
+    wide: Widened, piece: Piece, grad_out: Tensor, out: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the widened q, k and v of one piece, from the rows' global out and lse."""
     q, k, v = wide.q[:, :, piece.rows], wide.k[:, :, piece.keys], wide.v[:, :, piece.keys]

@@ -102,6 +102,8 @@ def test_bad_rows_are_named(folder, change, error, words):
 def test_bad_files_are_named(folder):
     with pytest.raises(ValueError, match=r"rows.jsonl line 2 must be one JSON object"):
         load_rows(write(folder, GOOD, "{oops"))
+    with pytest.raises(ValueError, match="row 1: a row must be a JSON object; got list"):
+        load_rows(write(folder, "[1, 2]"))[0]
     with pytest.raises(FileNotFoundError, match="data.path must be an existing file"):
         load_rows(str(folder / "none.jsonl"))
     with pytest.raises(ValueError, match="at least one row"):

@@ -1,0 +1,91 @@
+"""The Triton kernels on a real device, bfloat16 included: ``make test-gpu``."""
+
+import pytest
+import torch
+from avar_kernels import visual_attn_func, visual_attn_varlen_func
+
+from .oracle import finite_loss
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device"),
+]
+
+NAMES = ("out", "mass", "lse", "dq", "dk", "dv", "dtype_bias", "dtype_scale")
+# B, Lq, Lk, H, Hkv, D, Dv, causal, window
+SHAPES = {
+    "gqa7": (1, 300, 300, 7, 1, 128, 128, True, (-1, -1)),
+    "odd": (2, 129, 200, 4, 2, 80, 40, True, (-1, -1)),
+    "full": (2, 65, 33, 4, 4, 64, 64, False, (-1, -1)),
+    "window": (1, 257, 257, 2, 1, 64, 64, False, (50, 3)),
+    "wide": (1, 130, 130, 2, 1, 256, 256, True, (-1, -1)),
+}
+
+
+def leaves_of(shape, dtype):
+    batch, num_queries, num_keys, heads, kv_heads, head_dim, value_dim, *_ = shape
+    torch.manual_seed(0)
+    q = torch.randn(batch, num_queries, heads, head_dim).to(dtype)
+    k = torch.randn(batch, num_keys, kv_heads, head_dim).to(dtype)
+    v = torch.randn(batch, num_keys, kv_heads, value_dim).to(dtype)
+    types = torch.randint(-1, 3, (batch, num_keys), dtype=torch.int32)
+    types[:, : num_keys // 3] = 1  # a uniform stretch, as an image makes
+    return [q, k, v, torch.randn(heads, 3), torch.rand(heads, 3) + 0.5], types
+
+
+def run(leaves, types, shape, backend, device, dtype):
+    table = torch.float64 if dtype == torch.float64 else torch.float32
+    dtypes = [dtype] * 3 + [table] * 2
+    leaves = [x.to(device, d).requires_grad_() for x, d in zip(leaves, dtypes, strict=True)]
+    outputs = visual_attn_func(
+        *leaves[:3], types.to(device), type_bias=leaves[3], type_scale=leaves[4],
+        causal=shape[-2], window_size=shape[-1], backend=backend,
+    )  # fmt: skip
+    finite_loss(tuple(x.cpu() for x in outputs), seed=1).backward()
+    return [x.detach().cpu().double() for x in (*outputs, *(leaf.grad for leaf in leaves))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_triton_error_is_within_four_roundings_of_the_row(shape, dtype):
+    """Operands of the second products (P, dZ) are rounded to the input dtype, out and gradients once
+    more; sums of a few hundred such terms stay within four relative roundings of the largest entry
+    of the tensor."""
+    leaves, types = leaves_of(shape, dtype)
+    got = run(leaves, types, shape, "triton", "cuda", dtype)
+    want = run(leaves, types, shape, "eager", "cpu", torch.float64)
+    for name, a, b in zip(NAMES, got, want, strict=True):
+        assert not a.isnan().any(), name
+        assert torch.equal(a.isinf(), b.isinf()), name
+        a, b = (torch.nan_to_num(x, neginf=0.0) for x in (a, b))
+        bound = 4 * max(torch.finfo(dtype).eps, 1e-6) * max(1.0, b.abs().max().item())
+        assert (a - b).abs().max().item() <= bound, name
+
+
+def test_packed_equals_dense_on_device():
+    leaves, types = leaves_of(SHAPES["gqa7"], torch.bfloat16)
+    q, k, v = (x[0].cuda() for x in leaves[:3])
+    cu = torch.tensor([0, 120, 300], dtype=torch.int32, device="cuda")
+    packed = visual_attn_varlen_func(q, k, v, cu, cu, 180, 180, types[0].cuda(), causal=True)
+    for a, b in ((0, 120), (120, 300)):
+        one = visual_attn_func(
+            q[None, a:b], k[None, a:b], v[None, a:b], types[:, a:b].cuda(), causal=True
+        )
+        assert torch.equal(packed.out[a:b], one.out[0])
+        assert torch.equal(packed.mass[a:b], one.mass[0])
+
+
+def test_types_out_of_range_stop_the_device_without_a_host_sync():
+    """The check is a device-side assertion; it surfaces at the next synchronisation."""
+    import subprocess
+    import sys
+
+    program = (
+        "import torch, avar_kernels as ak\n"
+        "q = torch.randn(1, 64, 2, 64, device='cuda', dtype=torch.float16)\n"
+        "ak.visual_attn_func(q, q, q, torch.full((1, 64), 7, device='cuda'))\n"
+        "torch.cuda.synchronize()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "key_types must be below num_types" in done.stderr or "assert" in done.stderr.lower()
