@@ -55,6 +55,7 @@ def apply_liger() -> None:
         RuntimeError: a replacement did not take; the names and versions are in the message.
     """
     import liger_kernel.transformers as liger
+    from liger_kernel.transformers.qwen2vl_mrope import liger_multimodal_rotary_pos_emb
 
     multimodal = hasattr(modeling, "apply_multimodal_rotary_pos_emb")
     liger.apply_liger_kernel_to_qwen2_5_vl(
@@ -64,7 +65,7 @@ def apply_liger() -> None:
         rms_norm=True,
         swiglu=True,
     )
-    rope = liger.liger_multimodal_rotary_pos_emb if multimodal else liger.liger_rotary_pos_emb
+    rope = liger_multimodal_rotary_pos_emb if multimodal else liger.liger_rotary_pos_emb
     if not multimodal:
         modeling.apply_rotary_pos_emb = rope
     wanted = {

@@ -19,7 +19,7 @@ def models():
     with torch.no_grad():  # random weights of this size attend almost evenly; make it uneven
         for name, weight in fast.named_parameters():
             if "q_proj.weight" in name or "k_proj.weight" in name:
-                weight.mul_(6.0)
+                weight.mul_(2.0)
     slow = copy.deepcopy(fast)
     slow.set_attn_implementation("eager")
     fast.set_attn_implementation({"text_config": "avar", "vision_config": "sdpa"})

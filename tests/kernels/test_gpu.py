@@ -48,9 +48,9 @@ def run(leaves, types, shape, backend, device, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_triton_error_is_within_four_roundings_of_the_row(shape, dtype):
-    """Operands of the second products (P, dZ) are rounded to the input dtype, out and gradients once
-    more; sums of a few hundred such terms stay within four relative roundings of the largest entry
-    of the tensor."""
+    """Operands of the second products (P, dZ) are rounded to the input dtype, out and gradients
+    once more; sums of a few hundred such terms stay within four relative roundings of the largest
+    entry of the tensor."""
     leaves, types = leaves_of(shape, dtype)
     got = run(leaves, types, shape, "triton", "cuda", dtype)
     want = run(leaves, types, shape, "eager", "cpu", torch.float64)
