@@ -39,8 +39,8 @@ ONE_DIGIT = WorldConfig(rows=1, cols=1, smaller=True)
 CHAIN, MIXED = WorldConfig(style="chain"), WorldConfig()
 CURRICULUM = (
     Phase((ONE_DIGIT,), pool=2_000, count=120 * 32),
-    Phase((CHAIN,), pool=3_500, count=130 * 32),
-    Phase((MIXED,), pool=8_000, count=600 * 32),
+    Phase((CHAIN,), pool=4_800, count=150 * 32),
+    Phase((MIXED,), pool=10_000, count=780 * 32),
 )
 TUNE = (Phase((MIXED,), pool=4_000, count=4_000),)
 # Three test questions in four ask to think first, as a reasoning model is asked.
