@@ -40,9 +40,9 @@ CHAIN, MIXED = WorldConfig(style="chain"), WorldConfig()
 CURRICULUM = (
     Phase((ONE_DIGIT,), pool=2_000, count=120 * 32),
     Phase((CHAIN,), pool=4_800, count=150 * 32),
-    Phase((MIXED,), pool=10_000, count=780 * 32),
+    Phase((MIXED,), pool=19_200, count=600 * 32),
 )
-TUNE = (Phase((MIXED,), pool=4_000, count=4_000),)
+TUNE = (Phase((MIXED,), pool=6_400, count=6_400),)
 # Three test questions in four ask to think first, as a reasoning model is asked.
 TEST = (Phase((CHAIN, MIXED), pool=250, count=500),)
 MAX_NEW_TOKENS = 24
