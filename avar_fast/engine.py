@@ -22,7 +22,7 @@ def init_distributed() -> tuple[int, int, torch.device]:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to guess
         if os.access(sys.prefix, os.W_OK):
             # DeepSpeed compiles an operator here. In the folder that all environments share by
-            # default they rebuild it over each other, and a killed build's lock stops every later run.
+            # default they rebuild it over each other, and a killed build's lock stops all of them.
             folder = os.path.join(sys.prefix, "torch_extensions")
             os.environ.setdefault("TORCH_EXTENSIONS_DIR", folder)
     import deepspeed
