@@ -1,6 +1,7 @@
 """Attaching a model: from then on each forward derives its key types from input_ids by itself."""
 
 import contextlib
+import inspect
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -51,7 +52,8 @@ class Attachment:
         )
 
     def _enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        input_ids = args[0] if args else kwargs.get("input_ids")
+        kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
+        input_ids = kwargs.get("input_ids")
         if input_ids is None:
             raise ValueError(
                 "an attached model needs input_ids, from which key types are derived; got"
@@ -69,7 +71,7 @@ class Attachment:
             call.type_bias = torch.tensor(self.intervention.bias, device=ids.device)
             call.type_scale = torch.tensor(self.intervention.scale, device=ids.device)
             call.intervene_layers = self.intervention.layers
-        return args, kwargs | {CALL_ARGUMENT: call}
+        return (), kwargs | {CALL_ARGUMENT: call}
 
     def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         """Remembers the tokens behind the cache that comes out, which the model itself may have

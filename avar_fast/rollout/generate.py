@@ -82,6 +82,7 @@ def generate(
             max_new_tokens=max_new_tokens,
             top_k=0 if temperature else None,
             top_p=1.0 if temperature else None,
+            repetition_penalty=1.0,
             suppress_tokens=list(banned_ids),
             eos_token_id=eos_id,
             pad_token_id=pad_id,
