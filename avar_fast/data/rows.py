@@ -72,11 +72,11 @@ def load_rows(path: str, split: str = "train", limit: int | None = None) -> Rows
 
 
 def _read_json(file: Path) -> list[Any]:
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     if file.suffix == ".json":
         return json.loads(text)
     records = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 records.append(json.loads(line))

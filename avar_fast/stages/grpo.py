@@ -63,7 +63,9 @@ def _collect(
         run.require_finite(math.nan, step + 1, "a logit of the sampling policy")
         raise
     generation_seconds = time.perf_counter() - started
-    texts = run.tokenizer.batch_decode([r.target_ids[:-1] for r in responses])
+    texts = run.tokenizer.batch_decode(
+        [r.target_ids[r.target_ids != run.tokens.turn_end] for r in responses]
+    )
     for response in responses:
         if response.row.answer is None:
             raise ValueError(
