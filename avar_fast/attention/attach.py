@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from avar_kernels import KeyType
 from torch import Tensor, nn
+from transformers import Cache
 
 from ..models import family_of
-from .call import CALL_ARGUMENT, NUM_TYPES, AttnCall
+from .call import CALL_ARGUMENT, NUM_TYPES, PACKING_ARGUMENTS, AttnCall
 from .tokens import SpecialTokens, key_types
 
 ATTN_NAME = "avar"
+_IDS_OF_CACHE = "avar_token_ids"
 _attached: "weakref.WeakKeyDictionary[nn.Module, Attachment]" = weakref.WeakKeyDictionary()
 
 
@@ -38,17 +40,18 @@ class Attachment:
     """Builds the ``AttnCall`` of every forward of one model."""
 
     def __init__(self, model: nn.Module, tokens: SpecialTokens) -> None:
+        family = family_of(model)
         self.tokens = tokens
-        self.num_layers = len(family_of(model).text_attention(model))
+        self.num_layers = len(family.text_attention(model))
         self.recording: Recording | None = None
         self.record_layers: frozenset[int] = frozenset()
         self.intervention: _Intervention | None = None
-        # Token ids behind every live KV cache: key types of cached keys are derived from them
-        # again.
-        self._history: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+        # Not the LM head's forward: who calls the model below it must be heard as well.
+        body = family.body(model)
         self.hooks = (
-            model.register_forward_pre_hook(self._enter, with_kwargs=True),
-            model.register_forward_hook(self._leave, with_kwargs=True),
+            body.register_forward_pre_hook(self._enter, with_kwargs=True),
+            body.register_forward_hook(self._leave, with_kwargs=True),
+            family.text_tower(model).register_forward_pre_hook(self._check, with_kwargs=True),
         )
 
     def _enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -75,10 +78,19 @@ class Attachment:
 
     def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         """Remembers the tokens behind the cache that comes out, which the model itself may have
-        made."""
-        cache = getattr(output, "past_key_values", None)
-        if cache is not None:
-            self._history[cache] = kwargs[CALL_ARGUMENT].token_ids
+        made. They stay with the cache, so that a copy of it has them too."""
+        fields = output.values() if isinstance(output, dict) else output
+        for cache in (kwargs.get("past_key_values"), *fields):
+            if isinstance(cache, Cache):
+                setattr(cache, _IDS_OF_CACHE, kwargs[CALL_ARGUMENT].token_ids)
+
+    def _check(self, tower: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Recording or changing nothing must not look like success."""
+        if CALL_ARGUMENT not in kwargs and (self.recording or self.intervention):
+            raise RuntimeError(
+                "record_attention and intervene act on forwards of the attached model; its text"
+                " tower was called alone. Call model(input_ids=...) or model.model(input_ids=...)."
+            )
 
     def _with_cached(self, input_ids: Tensor, cache: Any) -> Tensor:
         """(B, cached + new) ids. A cache repeated n-fold for sampling repeats its ids the same
@@ -87,7 +99,7 @@ class Attachment:
             return input_ids
         cached = cache.get_seq_length()
         if cached:
-            ids = self._history.get(cache)
+            ids = getattr(cache, _IDS_OF_CACHE, None)
             if ids is None or ids.shape[1] < cached or input_ids.shape[0] % ids.shape[0]:
                 held = "none" if ids is None else tuple(ids.shape)
                 raise ValueError(
@@ -233,7 +245,7 @@ def _refuse_hidden_packing(kwargs: dict, mask: Tensor | None) -> None:
     positions = kwargs.get("position_ids")
     if (
         positions is None
-        or "cu_seq_lens_q" in kwargs
+        or kwargs.get(PACKING_ARGUMENTS[0]) is not None
         or positions.dim() != 3
         or positions.shape[0] != 4
     ):

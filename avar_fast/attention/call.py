@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 NUM_TYPES = 3
 CALL_ARGUMENT = "avar_call"
+PACKING_ARGUMENTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
 @dataclass
@@ -69,7 +70,8 @@ def avar_attention(
     )  # vision towers are not causal
     if call is None:
         types = _types_from_mask(attention_mask, k)
-        return visual_attn_func(q, k, v, types, softmax_scale=scaling, causal=causal).out, None
+        options: dict[str, Any] = {"softmax_scale": scaling, "causal": causal}
+        return _attend(q, k, v, types, kwargs, options)[0], None
 
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
     if call.grad_enabled and not torch.is_grad_enabled():
@@ -79,24 +81,44 @@ def avar_attention(
             ' model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant":'
             " False})."
         )
-    options: dict[str, Any] = {"num_types": NUM_TYPES, "softmax_scale": scaling, "causal": True}
+    options = {"num_types": NUM_TYPES, "softmax_scale": scaling, "causal": True}
     if layer in call.intervene_layers:
         options |= {"type_bias": call.type_bias, "type_scale": call.type_scale}
     known = call.key_types.shape[1]
     if k.shape[1] > known:  # a preallocated cache is longer than what it holds
         k, v = k[:, :known], v[:, :known]
-    cu_q = kwargs.get("cu_seq_lens_q")
-    if cu_q is None:
-        out, mass, _ = visual_attn_func(q, k, v, call.key_types, **options)
-    else:
-        packed = visual_attn_varlen_func(
-            q[0], k[0], v[0], cu_q, kwargs["cu_seq_lens_k"],
-            int(kwargs["max_length_q"]), int(kwargs["max_length_k"]), call.key_types[0], **options,
-        )  # fmt: skip
-        out, mass = packed.out[None], packed.mass[None]
+    out, mass = _attend(q, k, v, call.key_types, kwargs, options)
     if call.mass is not None and layer in call.record_layers and layer not in call.mass:
         call.mass[layer] = mass  # a checkpoint's replay finds its layer filled and leaves it
     return out, None
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    types: Tensor | None,
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """out and mass; samples packed into one row, announced by their offsets, do not see one
+    another."""
+    missing = [name for name in PACKING_ARGUMENTS if kwargs.get(name) is None]
+    if len(missing) == len(PACKING_ARGUMENTS):
+        dense = visual_attn_func(q, k, v, types, **options)
+        return dense.out, dense.mass
+    if missing or q.shape[0] != 1:
+        raise ValueError(
+            f"packed samples need a batch of one row and {', '.join(PACKING_ARGUMENTS)}; got"
+            f" {q.shape[0]} rows without {', '.join(missing) or 'none of them'}. Lay the samples"
+            " end to end in one row, or pad them and pass attention_mask."
+        )
+    cu_q, cu_k, longest_q, longest_k = (kwargs[name] for name in PACKING_ARGUMENTS)
+    packed = visual_attn_varlen_func(
+        q[0], k[0], v[0], cu_q, cu_k, int(longest_q), int(longest_k),
+        None if types is None else types[0], **options,
+    )  # fmt: skip
+    return packed.out[None], packed.mass[None]
 
 
 def _types_from_mask(attention_mask: Tensor | None, k: Tensor) -> Tensor | None:

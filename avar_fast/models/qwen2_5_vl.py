@@ -16,6 +16,15 @@ def is_family(model: nn.Module) -> bool:
     return isinstance(model, modeling.Qwen2_5_VLForConditionalGeneration)
 
 
+def body(model: Model) -> nn.Module:
+    """The module that takes input_ids and pixels: everything but the LM head."""
+    return model.model
+
+
+def text_tower(model: Model) -> nn.Module:
+    return model.model.language_model
+
+
 def text_attention(model: Model) -> list[nn.Module]:
     """The self-attention module of every text layer, in order."""
     return [layer.self_attn for layer in model.model.language_model.layers]

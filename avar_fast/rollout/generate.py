@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from ..models import family_of
 
@@ -54,10 +55,27 @@ def generate(
     was_training = model.training
     model.eval()
     saved_deltas = family.get_rope_deltas(model)
+    saved_config = model.generation_config
+    # generate fills what it is not told from the checkpoint's own sampling settings; training must
+    # see the distribution that was sampled from, so only the settings here count.
+    model.generation_config = GenerationConfig(  # pyright: ignore[reportAttributeAccessIssue]
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        temperature=temperature if temperature else None,
+        top_k=0 if temperature else None,
+        top_p=1.0 if temperature else None,
+        suppress_tokens=list(banned_ids),
+        eos_token_id=eos_id,
+        pad_token_id=pad_id,
+    )
     try:
         per_token = ("input_ids", "attention_mask", "mm_token_type_ids")
         prefix = {name: x[:, :-1] if name in per_token else x for name, x in inputs.items()}
         family.set_rope_deltas(model, None)
+        if "pixel_values" not in inputs:  # positions of plain text: without padding, no offset
+            positions = prefix["attention_mask"].cumsum(dim=1).sub(1).clamp(min=0)
+            prefix["position_ids"] = positions.expand(3, -1, -1)
+            family.set_rope_deltas(model, torch.zeros_like(positions[:, :1]))
         first = model(**prefix, use_cache=True, logits_to_keep=1)
         if not torch.isfinite(first.logits).all():
             raise FloatingPointError(
@@ -70,25 +88,13 @@ def generate(
         # generate takes positions behind a cache from this hidden state of the model
         family.set_rope_deltas(model, deltas.repeat_interleave(num_samples, dim=0))
         prompt_ids = inputs["input_ids"].repeat_interleave(num_samples, dim=0)
-        sampling = (
-            {"do_sample": False}
-            if temperature == 0
-            else {"do_sample": True, "temperature": temperature}
-        )
         sequences = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=prompt_ids,
             attention_mask=inputs["attention_mask"].repeat_interleave(num_samples, dim=0),
             past_key_values=cache,
-            max_new_tokens=max_new_tokens,
-            top_k=0 if temperature else None,
-            top_p=1.0 if temperature else None,
-            repetition_penalty=1.0,
-            suppress_tokens=list(banned_ids),
-            eos_token_id=eos_id,
-            pad_token_id=pad_id,
-            **sampling,
         )
     finally:
+        model.generation_config = saved_config  # pyright: ignore[reportAttributeAccessIssue]
         family.set_rope_deltas(model, saved_deltas)
         model.train(was_training)
     completions = sequences[:, prompt_ids.shape[1] :]

@@ -1,10 +1,20 @@
 """The plug-in on a tiny random Qwen2.5-VL against transformers' eager attention with all
 matrices."""
 
+import contextlib
+import copy
+
 import pytest
 import torch
 
-from avar_fast.attention import SpecialTokens, attach, intervene, key_types, record_attention
+from avar_fast.attention import (
+    SpecialTokens,
+    attach,
+    detach,
+    intervene,
+    key_types,
+    record_attention,
+)
 
 from .world import TOKENIZER, batch, models
 
@@ -160,8 +170,6 @@ def test_recording_under_generate_grows_with_the_cache():
 
 def test_unattached_model_is_plain_attention_that_respects_padding():
     fast, slow = models()
-    from avar_fast.attention import detach
-
     detach(fast)
     inputs = batch("left")
     real = inputs["attention_mask"].bool()
@@ -209,12 +217,16 @@ def test_packing_by_position_ids_alone_is_refused():
         fast(input_ids=ids, position_ids=row.expand(4, 1, -1))
 
 
-def test_packed_offsets_separate_samples():
+@pytest.mark.parametrize("attached", [True, False])
+def test_packed_offsets_separate_samples(attached):
     fast, _ = models()
+    if not attached:
+        detach(fast)
     ids = batch()["input_ids"][:1, :20]
     row = torch.cat([torch.arange(8), torch.arange(12)])
     offsets = torch.tensor([0, 8, 20], dtype=torch.int32)
-    with torch.no_grad(), record_attention(fast) as rec:
+    recording = record_attention(fast) if attached else contextlib.nullcontext()
+    with torch.no_grad(), recording as rec:
         packed = fast(
             input_ids=ids,
             position_ids=row.expand(4, 1, -1),
@@ -224,7 +236,66 @@ def test_packed_offsets_separate_samples():
             max_length_q=12,
             max_length_k=12,
         ).logits
-        assert rec.mass[0].shape == (1, 20, 4, 3)
+        assert rec is None or rec.mass[0].shape == (1, 20, 4, 3)
         first = fast(input_ids=ids[:, :8], position_ids=row[:8].expand(4, 1, -1)).logits
         second = fast(input_ids=ids[:, 8:], position_ids=row[8:].expand(4, 1, -1)).logits
     assert torch.allclose(packed, torch.cat([first, second], dim=1), atol=2e-5)
+
+
+def test_packing_needs_one_row_and_all_four_arguments():
+    fast, _ = models()
+    ids = batch()["input_ids"][:, :20]
+    offsets = torch.tensor([0, 8, 20], dtype=torch.int32)
+    packing = {"cu_seq_lens_q": offsets, "cu_seq_lens_k": offsets, "max_length_q": 12}
+    with pytest.raises(ValueError, match="one row.*got 1 rows without max_length_k"):
+        fast(input_ids=ids[:1], use_cache=False, **packing)
+    with pytest.raises(ValueError, match="one row.*got 2 rows"):
+        fast(input_ids=ids, use_cache=False, max_length_k=12, **packing)
+
+
+def test_the_model_below_the_lm_head_records_and_is_changed_too():
+    """Hooks on the outer forward alone left model.model(...) silently unrecorded."""
+    fast, _ = models()
+    inputs = batch("left")
+    with torch.no_grad():
+        with record_attention(fast) as whole:
+            plain = fast(**inputs).logits
+        with record_attention(fast) as inner:
+            fast.model(**inputs)
+        with intervene(fast, visual_bias=3.0):
+            changed = fast.lm_head(fast.model(**inputs).last_hidden_state)
+            want = fast(**inputs).logits
+    assert set(whole.mass) == set(inner.mass) == {0, 1, 2, 3}
+    assert all(torch.equal(whole.mass[i], inner.mass[i]) for i in whole.mass)
+    assert torch.allclose(changed, want, atol=1e-5)
+    assert not torch.allclose(changed, plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("context", [record_attention, intervene])
+def test_the_text_tower_alone_is_refused_where_it_would_do_nothing(context):
+    fast, _ = models()
+    embeds = torch.zeros(1, 3, fast.config.text_config.hidden_size)
+    fast.model.language_model(inputs_embeds=embeds)
+    with context(fast), pytest.raises(RuntimeError, match="text tower was called alone"):
+        fast.model.language_model(inputs_embeds=embeds)
+
+
+@pytest.mark.parametrize("return_dict", [True, False])
+def test_a_copied_cache_goes_on_like_the_original(return_dict):
+    """A prefix computed once and copied for several continuations is a common use of the cache."""
+    fast, _ = models()
+    inputs = batch("left")
+    prefix = {**inputs, **{n: inputs[n][:, :-2] for n in ("input_ids", "attention_mask")}}
+    prefix["mm_token_type_ids"] = inputs["mm_token_type_ids"][:, :-2]
+    rest = {"input_ids": inputs["input_ids"][:, -2:], "attention_mask": inputs["attention_mask"]}
+    with torch.no_grad():
+        with record_attention(fast) as whole:
+            fast(**inputs)
+        out = fast(**prefix, use_cache=True, return_dict=return_dict)
+        cache = out.past_key_values if return_dict else out[1]
+        behind = inputs["attention_mask"].cumsum(1)[:, -2:] - 1 + fast.model.rope_deltas
+        rest["position_ids"] = behind.expand(3, -1, -1)
+        for _ in range(2):
+            with record_attention(fast) as rec:
+                fast(**rest, past_key_values=copy.deepcopy(cache))
+            assert torch.allclose(rec.mass[3], whole.mass[3][:, -2:], atol=1e-5)

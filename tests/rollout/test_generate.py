@@ -91,3 +91,50 @@ def test_training_mode_is_restored():
     fast.train()
     sample(fast, batch("left"), 1)
     assert fast.training
+
+
+def text_only(inputs):
+    """The same ragged prompts without images: every image pad becomes a word."""
+    ids = inputs["input_ids"].clone()
+    ids[torch.isin(ids, torch.tensor(BANNED))] = TOKENIZER.encode("row", add_special_tokens=False)[
+        0
+    ]
+    return {
+        "input_ids": ids,
+        "attention_mask": inputs["attention_mask"],
+        "mm_token_type_ids": torch.zeros_like(inputs["mm_token_type_ids"]),
+    }
+
+
+def test_prompts_without_any_image_sample_as_whole_prompts_do():
+    """A batch without images leaves the model no rotary offsets; this crashed."""
+    fast, slow = models()
+    inputs = text_only(batch("left"))
+    assert (inputs["attention_mask"] == 0).any()
+    for stale in (False, True):
+        if stale:
+            with torch.no_grad():
+                fast(**batch("left"))
+        got = sample(fast, inputs, num_samples=2)
+        torch.manual_seed(11)
+        want = slow.generate(
+            **inputs, num_return_sequences=2, max_new_tokens=10, do_sample=True, top_k=0, top_p=1.0,
+            suppress_tokens=list(BANNED), eos_token_id=EOS, pad_token_id=PAD,
+        )[:, inputs["input_ids"].shape[1] :]  # fmt: skip
+        assert torch.equal(got.completion_ids, want)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"min_p": 0.5}, {"no_repeat_ngram_size": 1}, {"repetition_penalty": 3.0}, {"typical_p": 0.2}],
+    ids=str,
+)
+def test_sampling_settings_of_the_checkpoint_do_not_leak_into_rollouts(setting):
+    """The loss assumes the plain softmax; a checkpoint's min_p would sample from another."""
+    fast, _ = models()
+    inputs = batch("left")
+    want = sample(fast, inputs, num_samples=3).completion_ids
+    fast.generation_config.update(**setting)
+    before = fast.generation_config
+    assert torch.equal(sample(fast, inputs, num_samples=3).completion_ids, want)
+    assert fast.generation_config is before
