@@ -46,7 +46,7 @@ def test_dump_reads_back_to_the_same_recipe(tmp_path):
         ("train.stpes=3", "unknown key train.stpes; did you mean train.steps"),
         ("agot.alpha=3", "unknown key agot; did you mean agto"),
         ("train.steps=many", "train.steps must be of type int; got 'many'"),
-        ("train.steps=0", "train.steps must be positive; got 0"),
+        ("train.steps=0", "train.steps must be positive and finite; got 0"),
         ("train.zero_stage=4", "train.zero_stage must be one of 0, 1, 2, 3; got 4"),
         ("optim.lr=fast", "optim.lr must be a number; got 'fast'"),
         ("optim.betas=[0.9]", "optim.betas must be a list of 2"),
@@ -54,6 +54,19 @@ def test_dump_reads_back_to_the_same_recipe(tmp_path):
         ("train.steps", "override must read section.key=value"),
         ("stage.sub=1", "names a key inside 'stage', which is no section"),
         ("grpo.group_size=1", "grpo.group_size must be at least 2"),
+        ("data.limit=-1", "data.limit must be positive and finite; got -1"),
+        ("train.save_every=0", "train.save_every must be positive"),
+        ("optim.lr=.nan", "optim.lr must be positive and finite; got nan"),
+        ("optim.warmup_steps=-5", "optim.warmup_steps must be 0 or more"),
+        ("optim.max_grad_norm=-1.0", "optim.max_grad_norm must be 0 or more"),
+        ("optim.betas=[0.9, 1.5]", r"optim.betas\[1\] must be in \[0, 1\); got 1.5"),
+        ("grpo.clip_low=1.5", r"grpo.clip_low must be in \[0, 1\]"),
+        ("grpo.clip_high=-0.1", "grpo.clip_high must be 0 or more"),
+        ("grpo.kl_coef=-1.0", "grpo.kl_coef must be 0 or more"),
+        ("grpo.visual_clip=0", "grpo.visual_clip must be positive"),
+        ("agto.eps=-1.0", "agto.eps must be 0 or more"),
+        ("agto.alpha=.inf", "agto.alpha must be finite"),
+        ("optim.betas=[0.9", "override 'optim.betas=.*must be valid YAML"),
         ("agto={enabled: true, alpha: -1}", None),
     ],
 )
@@ -79,5 +92,7 @@ def test_missing_parts_are_named(tmp_path):
         recipe(tmp_path, text="stage: sft\nmodel: {path: x}\ndata: {path: y}\n")
     with pytest.raises(ValueError, match="model.path must be given"):
         recipe(tmp_path, text=TEXT.replace("path: some/model", "dtype: float32"))
+    with pytest.raises(ValueError, match=r"recipe.yaml must be valid YAML"):
+        recipe(tmp_path, text=TEXT + "  - [")
     with pytest.raises(FileNotFoundError, match=r"recipe must be an existing YAML file"):
         load_recipe(tmp_path / "none.yaml")

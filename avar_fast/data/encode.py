@@ -54,9 +54,8 @@ class Encoder:
         """Encodes one row.
 
         Raises:
-            ValueError: the row needs more than max_length tokens, its text holds image pads of its
-            own,
-                or an image cannot be read; the message names the row.
+            ValueError: the row needs more than max_length tokens, its text holds image or video
+                pads of its own, or an image cannot be read; the message names the row.
         """
         messages = row.messages
         if self.system_prompt is not None and messages[0]["role"] != "system":
@@ -76,6 +75,11 @@ class Encoder:
         if row.target is not None:
             target_ids = self.tokenizer.encode(row.target, add_special_tokens=False)
             target = torch.tensor([*target_ids, self.tokens.turn_end])
+            if torch.isin(target, torch.tensor(self.tokens.visual)).any():
+                raise ValueError(
+                    f"{row.where}: the answer must be text; it holds an image or video pad. Take"
+                    " <|image_pad|> and <|video_pad|> out of it."
+                )
         if len(ids) + len(target) > self.max_length:
             raise ValueError(
                 f"{row.where}: a sample must have at most data.max_length = {self.max_length}"
@@ -87,6 +91,11 @@ class Encoder:
     def _expand_pads(self, ids: Tensor, grid: Tensor | None, row: Row) -> Tensor:
         """One pad per image as the template writes it -> one pad per visual feature."""
         is_pad = ids == self.image_pad
+        if torch.isin(ids, torch.tensor(self.tokens.visual[1:])).any():
+            raise ValueError(
+                f"{row.where}: the prompt must hold no video; it holds a video pad. Take"
+                " <|video_pad|> out of the text."
+            )
         num_images = 0 if grid is None else len(grid)
         if int(is_pad.sum()) != num_images:
             raise ValueError(

@@ -50,7 +50,7 @@ def load_rows(path: str, split: str = "train", limit: int | None = None) -> Rows
 
     Raises:
         FileNotFoundError: a path that looks like a file and does not exist.
-        ValueError: no rows, or a line that is not JSON (file and line named).
+        ValueError: no rows, or text that is not JSON (file and line named).
     """
     file = Path(path)
     if file.suffix in (".jsonl", ".json"):
@@ -74,7 +74,16 @@ def load_rows(path: str, split: str = "train", limit: int | None = None) -> Rows
 def _read_json(file: Path) -> list[Any]:
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".json":
-        return json.loads(text)
+        try:
+            records = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} must be valid JSON; {error}.") from None
+        if not isinstance(records, list):
+            raise ValueError(
+                f"{file} must hold a JSON list of rows; got {type(records).__name__}. Write one"
+                " object per line into a .jsonl file, or wrap them in [ ]."
+            )
+        return records
     records = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -155,18 +164,25 @@ def _parse_message(message: Any, where: str) -> dict[str, Any]:
                 parts.append({"type": "image"})
             if text:
                 parts.append({"type": "text", "text": text})
-    elif isinstance(content, list) and all(
-        isinstance(p, dict) and p.get("type") in ("image", "text") for p in content
-    ):
+    elif isinstance(content, list) and all(_is_part(part) for part in content):
         parts = [
             {"type": "image"} if p["type"] == "image" else {"type": "text", "text": p["text"]}
             for p in content
         ]
     else:
         raise ValueError(
-            f"{where}: content must be text or a list of image and text parts; got {content!r}."
+            f"{where}: content must be text or a list of image and text parts, a text part with its"
+            f" text; got {content!r}."
         )
     return {"role": message["role"], "content": parts}
+
+
+def _is_part(part: Any) -> bool:
+    if not isinstance(part, dict):
+        return False
+    return part.get("type") == "image" or (
+        part.get("type") == "text" and isinstance(part.get("text"), str)
+    )
 
 
 def _image_reference(image: Any, where: str, folder: Path) -> Any:

@@ -120,7 +120,7 @@ def visual_attn_varlen_func(
         the tokens or lie further apart than max_seqlen.
     """
     validation.check_qkv(q, k, v, packed=True)
-    packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, int(max_seqlen_q), int(max_seqlen_k))
+    packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     validation.check_packed(q, packed)
     return _attention(
         q,
@@ -156,6 +156,7 @@ def _attention(
     bias = validation.per_head_table("type_bias", type_bias, q, num_types)
     scale = validation.per_head_table("type_scale", type_scale, q, num_types)
     window = validation.check_window(window_size)
+    validation.check_flag("causal", causal)
     softmax_scale = validation.softmax_scale_or_default(softmax_scale, q.shape[-1])
     backend = resolve_backend(backend, q.device, q.dtype)
     if backend == "eager":

@@ -92,12 +92,14 @@ def _dense(
         per_key = type_scale.to(dtype)[:, channel].transpose(0, 1)  # (B, H, Lk)
         logits = logits * per_key[:, :, None, :]
     if type_bias is not None:
-        per_key = type_bias.to(dtype)[:, channel].transpose(0, 1)
-        logits = logits + per_key[:, :, None, :]
+        per_key_bias = type_bias.to(dtype)[:, channel].transpose(0, 1)
+        logits = logits + per_key_bias[:, :, None, :]
 
     visible = visible_keys(num_queries, num_keys, params.causal, params.window, q.device)
     visible = visible & exists[:, None, None, :]  # (B, 1, Lq, Lk)
-    sees = visible.any(dim=-1, keepdim=True)  # (B, 1, Lq, 1)
+    if type_bias is not None:  # a bias of -inf hides its type, even from rows that see no other
+        visible = visible & ~torch.isneginf(per_key_bias)[:, :, None, :]
+    sees = visible.any(dim=-1, keepdim=True)  # (B, 1 or H, Lq, 1)
     # A row that sees nothing gets finite logits here and is put right below, so that no NaN is
     # made.
     logits = torch.where(sees, logits.masked_fill(~visible, float("-inf")), 0.0)

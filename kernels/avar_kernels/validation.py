@@ -125,6 +125,11 @@ def softmax_scale_or_default(softmax_scale: float | None, head_dim: int) -> floa
     """D ** -0.5 unless given; raises unless positive and finite."""
     if softmax_scale is None:
         return head_dim**-0.5
+    if isinstance(softmax_scale, bool) or not isinstance(softmax_scale, int | float):
+        raise TypeError(
+            f"softmax_scale must be a number or None; got {type(softmax_scale).__name__}. The"
+            " default is D ** -0.5."
+        )
     scale = float(softmax_scale)
     if not (math.isfinite(scale) and scale > 0.0):
         _bad("softmax_scale", "positive and finite", scale, "The default is D ** -0.5.")
@@ -133,14 +138,24 @@ def softmax_scale_or_default(softmax_scale: float | None, head_dim: int) -> floa
 
 def check_window(window_size: tuple[int, int]) -> tuple[int, int]:
     """(left, right) as plain ints, -1 for unlimited."""
-    if len(window_size) != 2 or any(int(side) != side or side < -1 for side in window_size):
+    if (
+        not isinstance(window_size, tuple | list)
+        or len(window_size) != 2
+        or any(isinstance(x, bool) or not isinstance(x, int) or x < -1 for x in window_size)
+    ):
         _bad(
             "window_size",
             "(left, right), each -1 (unlimited) or >= 0",
             window_size,
             "Use (-1, -1) for none.",
         )
-    return int(window_size[0]), int(window_size[1])
+    return window_size[0], window_size[1]
+
+
+def check_flag(name: str, flag: bool) -> None:
+    """Raises unless the argument is a bool: None or a tensor would be taken for one silently."""
+    if not isinstance(flag, bool):
+        raise TypeError(f"{name} must be a bool; got {type(flag).__name__}.")
 
 
 def check_packed(q: Tensor, packed: PackedLengths) -> None:
@@ -174,6 +189,11 @@ def check_packed(q: Tensor, packed: PackedLengths) -> None:
         ("max_seqlen_q", packed.max_seqlen_q),
         ("max_seqlen_k", packed.max_seqlen_k),
     ):
+        if isinstance(longest, bool) or not isinstance(longest, int):
+            raise TypeError(
+                f"{name} must be an int, the length of the longest sequence; got"
+                f" {type(longest).__name__}."
+            )
         if longest < 0:
             _bad(
                 name,

@@ -46,11 +46,14 @@ class Widened:
             key_types = torch.zeros(batch, num_keys, dtype=torch.long, device=q.device)
         self.channel = key_types.clamp(min=0).long()  # (B, Lk)
         self.exists = key_types >= 0
-        self.padded = not bool(self.exists.all())
         types = torch.arange(params.num_types, device=q.device)
         self.one_hot = (key_types[..., None] == types).to(acc)  # (B, Lk, C)
         self.key_bias = None if type_bias is None else self._per_key(type_bias.to(acc))
         self.key_scale = None if type_scale is None else self._per_key(type_scale.to(acc))
+        self.visible = self.exists[:, None]  # (B, 1 or H, Lk)
+        if self.key_bias is not None and bool(torch.isneginf(self.key_bias).any()):
+            self.visible = self.visible & ~torch.isneginf(self.key_bias)
+        self.all_visible = bool(self.visible.all())
 
         used = max(q.shape[-1] + params.num_types, v.shape[-1] + params.num_types + 1)
         self.width = -(-used // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
@@ -84,7 +87,7 @@ class Widened:
 
     def mask(self, piece: Piece) -> Tensor | None:
         """(B, H, rows, keys) additive mask, a broadcast view unless a window cuts through."""
-        if not self.padded and self.key_bias is None and piece.visible is None:
+        if self.all_visible and self.key_bias is None and piece.visible is None:
             return None
         batch, heads, keys = self.q.shape[0], self.q.shape[1], piece.keys
         num_rows, num_keys = piece.rows.stop - piece.rows.start, keys.stop - keys.start
@@ -97,15 +100,15 @@ class Widened:
         return mask.expand(batch, heads, num_rows, num_keys)
 
     def sees(self, piece: Piece) -> Tensor | None:
-        """(B, 1, rows) bool: which rows see a key of this piece; None when all do."""
-        exists = self.exists[:, piece.keys]
+        """(B, 1 or H, rows) bool: which rows see a key of this piece; None when all do."""
+        visible = self.visible[:, :, piece.keys]
         if piece.visible is not None:
-            return (piece.visible & exists[:, None, :]).any(-1)[:, None]
-        if not self.padded:
+            return (piece.visible & visible[:, :, None, :]).any(-1)
+        if self.all_visible:
             return None
         if piece.causal:
-            return (exists.cumsum(-1) > 0)[:, None]
-        return exists.any(-1)[:, None, None]
+            return visible.cumsum(-1) > 0
+        return visible.any(-1)[:, :, None]
 
     def gradients(
         self, dq: Tensor, dk: Tensor, dv: Tensor, q: Tensor, k: Tensor, v: Tensor

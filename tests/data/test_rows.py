@@ -85,6 +85,11 @@ def test_limit_and_parquet(folder):
             "row 2: content must be text or a list",
         ),
         (
+            dict(messages=[{"role": "user", "content": [{"type": "text"}]}]),
+            ValueError,
+            "row 2: content must be text or .* a text part with its text",
+        ),
+        (
             dict(messages=[{"role": "system", "content": "x"}], images=[]),
             ValueError,
             "must end with a user turn",
@@ -108,3 +113,15 @@ def test_bad_files_are_named(folder):
         load_rows(str(folder / "none.jsonl"))
     with pytest.raises(ValueError, match="at least one row"):
         load_rows(write(folder))
+
+
+def test_bad_json_files_are_named(folder):
+    file = folder / "rows.json"
+    file.write_text(json.dumps({"rows": [GOOD]}))
+    with pytest.raises(ValueError, match="rows.json must hold a JSON list of rows; got dict"):
+        load_rows(str(file))
+    file.write_text("[1,")
+    with pytest.raises(ValueError, match="rows.json must be valid JSON"):
+        load_rows(str(file))
+    file.write_text(json.dumps([GOOD]))
+    assert load_rows(str(file))[0].answer == "3"

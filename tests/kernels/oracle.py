@@ -34,6 +34,7 @@ def attention_oracle(
                     for j in range(num_keys)
                     if _sees(i + num_keys - num_queries, j, causal, window_size)
                     and (key_types is None or key_types[b, j] >= 0)
+                    and not _hidden(type_bias, h, key_types, b, j)
                 ]
                 if not seen:
                     out.append(q.new_zeros(v.shape[-1]))
@@ -66,6 +67,14 @@ def _sees(position: int, key: int, causal: bool, window: tuple[int, int]) -> boo
     if causal and key > position:
         return False
     return (left < 0 or key >= position - left) and (right < 0 or key <= position + right)
+
+
+def _hidden(
+    type_bias: Tensor | None, head: int, key_types: Tensor | None, batch: int, key: int
+) -> bool:
+    """A bias of -inf makes P = 0 for its type; a row that sees no other key sees none."""
+    key_type = 0 if key_types is None else int(key_types[batch, key])
+    return type_bias is not None and type_bias[head, key_type].item() == float("-inf")
 
 
 def finite_loss(outputs: tuple[Tensor, Tensor, Tensor], seed: int) -> Tensor:

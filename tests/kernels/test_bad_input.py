@@ -60,6 +60,10 @@ def call(**change):
         (dict(softmax_scale=0.0), ValueError, "softmax_scale must be positive and finite"),
         (dict(softmax_scale=float("nan")), ValueError, "softmax_scale must be positive and finite"),
         (dict(window_size=(-2, 0)), ValueError, "window_size must be"),
+        (dict(softmax_scale="a"), TypeError, "softmax_scale must be a number or None; got str"),
+        (dict(window_size=None), ValueError, r"window_size must be \(left, right\).*got None"),
+        (dict(window_size=(None, 0)), ValueError, "window_size must be"),
+        (dict(causal=None), TypeError, "causal must be a bool; got NoneType"),
         (dict(backend="fast"), ValueError, "backend must be None or one of"),
     ],
 )
@@ -92,6 +96,11 @@ def test_packed_offsets_that_are_right_pass():
 def test_packed(change, words):
     with pytest.raises(ValueError, match=words):
         packed(**change)
+
+
+def test_packed_longest_length_must_be_an_int():
+    with pytest.raises(TypeError, match="max_seqlen_q must be an int.*got NoneType"):
+        packed(max_q=None)
 
 
 def test_values_are_checked_under_compile_too():

@@ -153,6 +153,27 @@ def test_wide_range_of_logits(backend):
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
+@pytest.mark.parametrize("shape", ["gqa7_causal", "chunk_after_cache", "causal_window", "mha"])
+def test_a_type_hidden_by_a_bias_of_minus_infinity(backend, shape):
+    """Rows of a head that see no other type see nothing; eager gave NaN there."""
+    leaves, types, options = make(SHAPES[shape], torch.float64)
+    bias = leaves[3]
+    bias[0] = float("-inf")  # one head sees nothing at all
+    bias[1, :2] = float("-inf")
+
+    def ours(q, k, v, bias, scale):
+        return visual_attn_func(
+            q, k, v, types, num_types=4, type_bias=bias, type_scale=scale,
+            backend=backend, **options,
+        )  # fmt: skip
+
+    def oracle(q, k, v, bias, scale):
+        return attention_oracle(q, k, v, types, 4, bias, scale, **options)
+
+    compare(run(ours, poisoned(leaves, types)), run(oracle, leaves), 1e-12)
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_packed_equals_per_sample(backend):
     """Ragged lengths, an empty sequence, queries without keys, and tokens behind the last
     boundary."""

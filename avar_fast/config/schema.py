@@ -1,0 +1,201 @@
+"""The recipe: every setting of a run, as frozen dataclasses with checks of range and fit."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    path: str
+    """Folder or hub name that ``from_pretrained`` loads: model, tokenizer, image processor."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of weights and activations; bfloat16 keeps float32 master weights in the optimizer."""
+    gradient_checkpointing: bool = False
+    """Recompute layers in the backward pass (non-reentrant)."""
+    freeze_vision: bool = False
+    """Train the language model only."""
+    liger: bool = True
+    """Fused RMSNorm, SwiGLU and rotary embedding on a GPU; on CPU the plain modules run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    path: str
+    """A .jsonl or .json file, a parquet file or folder, or a hub name."""
+    split: str = "train"
+    """Split of a hub data set."""
+    limit: int | None = None
+    """Take only the first rows."""
+    shuffle: bool = True
+    """Deal the rows in a new order every epoch; off, they come as the file has them (a
+    curriculum)."""
+    system_prompt: str | None = "You are a helpful assistant."
+    """System turn for rows that have none; null adds none, and then no VAS can be computed."""
+    max_length: int = 8192
+    """Tokens in a sample, prompt and target; a longer row is an error that names it."""
+    cache_gib: float = 2.0
+    """Encoded samples kept in memory across epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    lr: float = 1e-5
+    """Peak learning rate of AdamW; AVAR's released recipe has 1e-5 for SFT, the paper 1e-6 for
+    GRPO."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Cosine falls to a tenth of the peak."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    output_dir: str
+    """Checkpoints, log and the resolved recipe."""
+    steps: int
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Samples (sft) or prompts (grpo) per optimizer step over all ranks."""
+    micro_batch_size: int = 1
+    """Samples per forward on one rank; for grpo, responses."""
+    seed: int = 0
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage."""
+    save_every: int | None = None
+    """Steps between checkpoints; the end is always saved."""
+    keep_last: int = 2
+    """Older checkpoints are deleted."""
+    log_every: int = 1
+    """Steps between JSONL lines."""
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Besides the JSONL log, which is always written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgtoConfig:
+    enabled: bool = False
+    alpha: float = 0.15
+    """Weight of the term that raises attention on image keys; the paper's value."""
+    beta: float = 0.15
+    """Weight of the term that lowers attention on system keys; the paper's value."""
+    eps: float = 1e-6
+    queries: Literal["user", "prompt", "response", "all"] = "user"
+    """Which rows count: user text, user turn with image tokens, response, or all."""
+    layers: tuple[int, ...] | None = None
+    """Text layers; null for all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoConfig:
+    group_size: int = 8
+    """Completions per prompt."""
+    max_new_tokens: int = 2048
+    temperature: float = 1.0
+    """Of sampling and of the log-probabilities alike."""
+    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl_coef: float = 0.0
+    """Weight of the k3 KL to the starting model; 0, as in AVAR, needs no reference copy."""
+    updates_per_rollout: int = 1
+    """Optimizer steps on each set of completions."""
+    prompts_per_generation: int = 8
+    """Prompts that are sampled from together on one rank."""
+    visual_weight: float = 0.3
+    """Weight of VARS; 0 turns it off."""
+    visual_form: Literal["ratio", "log_ratio", "share"] = "ratio"
+    visual_clip: float | None = None
+    """Upper bound of VARS; none in the paper."""
+    format_weight: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    stage: Literal["sft", "grpo"]
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    agto: AgtoConfig = field(default_factory=AgtoConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+
+    def __post_init__(self) -> None:
+        self._check_ranges()
+        if self.grpo.group_size < 2:
+            raise ValueError(f"grpo.group_size must be at least 2; got {self.grpo.group_size}.")
+        if self.agto.enabled and self.stage != "sft":
+            raise ValueError(
+                "agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false."
+            )
+        if self.stage == "grpo" and self.train.zero_stage == 3:
+            raise ValueError(
+                "train.zero_stage must be 0, 1 or 2 in stage grpo, whose generation needs whole"
+                " weights; got 3."
+            )
+        sees_system = self.data.system_prompt is not None
+        needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight != 0)
+        if needs_system and not sees_system:
+            raise ValueError(
+                "data.system_prompt must be set where AGTO or VARS is on, they compare image with"
+                " system attention; got null. Give a text, or set agto.enabled=false and"
+                " grpo.visual_weight=0."
+            )
+
+    def _check_ranges(self) -> None:
+        positive = {
+            "train.steps": self.train.steps,
+            "train.batch_size": self.train.batch_size,
+            "train.micro_batch_size": self.train.micro_batch_size,
+            "train.keep_last": self.train.keep_last,
+            "train.log_every": self.train.log_every,
+            "data.max_length": self.data.max_length,
+            "optim.lr": self.optim.lr,
+            "grpo.max_new_tokens": self.grpo.max_new_tokens,
+            "grpo.temperature": self.grpo.temperature,
+            "grpo.updates_per_rollout": self.grpo.updates_per_rollout,
+            "grpo.prompts_per_generation": self.grpo.prompts_per_generation,
+        }
+        optional = {
+            "data.limit": self.data.limit,
+            "train.save_every": self.train.save_every,
+            "grpo.visual_clip": self.grpo.visual_clip,
+        }
+        positive |= {name: value for name, value in optional.items() if value is not None}
+        not_negative = {
+            "data.cache_gib": self.data.cache_gib,
+            "optim.weight_decay": self.optim.weight_decay,
+            "optim.warmup_steps": self.optim.warmup_steps,
+            "optim.max_grad_norm": self.optim.max_grad_norm,
+            "agto.eps": self.agto.eps,
+            "grpo.clip_high": self.grpo.clip_high,
+            "grpo.kl_coef": self.grpo.kl_coef,
+        }
+        for name, value in positive.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive and finite; got {value}.")
+        for name, value in not_negative.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be 0 or more and finite; got {value}.")
+        if not 0 <= self.grpo.clip_low <= 1:
+            raise ValueError(f"grpo.clip_low must be in [0, 1]; got {self.grpo.clip_low}.")
+        below_one = {
+            "optim.betas[0]": self.optim.betas[0],
+            "optim.betas[1]": self.optim.betas[1],
+        }
+        weights = {  # a negative weight is the user's experiment
+            "agto.alpha": self.agto.alpha,
+            "agto.beta": self.agto.beta,
+            "grpo.visual_weight": self.grpo.visual_weight,
+            "grpo.format_weight": self.grpo.format_weight,
+        }
+        for name, value in below_one.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1); got {value}.")
+        for name, value in weights.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite; got {value}.")
