@@ -30,7 +30,7 @@ class Tracker:
         folder = Path(recipe.train.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        self._drop_lines_after(folder / "log.jsonl", first_step)
+        cut = self._drop_lines_after(folder / "log.jsonl", first_step)
         self.file = (folder / "log.jsonl").open("a")
         self.bar = tqdm(
             total=recipe.train.steps,
@@ -39,14 +39,21 @@ class Tracker:
             file=sys.stderr,
             dynamic_ncols=True,
         )
+        if cut:
+            self.say(f"log.jsonl: dropped {cut} line(s) that an interruption had cut off.")
         self.writers = [_writer(name, folder, recipe) for name in recipe.train.loggers]
 
     @staticmethod
-    def _drop_lines_after(log: Path, first_step: int) -> None:
-        """A resumed run repeats the steps after its checkpoint; their first lines go."""
-        if log.is_file():
-            lines = [line for line in log.read_text().splitlines() if _step_of(line) <= first_step]
-            log.write_text("".join(line + "\n" for line in lines))
+    def _drop_lines_after(log: Path, first_step: int) -> int:
+        """A resumed run repeats the steps after its checkpoint; their first lines go. So do lines
+        that an interruption cut off, which no reader could parse; returns how many."""
+        if not log.is_file():
+            return 0
+        lines = log.read_text().splitlines()
+        steps = [_step_of(line) for line in lines]
+        kept = [line for line, step in zip(lines, steps, strict=True) if 0 <= step <= first_step]
+        log.write_text("".join(line + "\n" for line in kept))
+        return sum(step < 0 for step in steps)
 
     def log(self, step: int, metrics: dict[str, float], shown: tuple[str, ...] = ()) -> None:
         """Records the metrics after a step (counted from 1)."""
@@ -86,10 +93,11 @@ def peak_memory_gib() -> float:
 
 
 def _step_of(line: str) -> int:
+    """The step of a log line, -1 if the line is not whole."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return 0  # a line cut off by an interruption is kept as it is
+    except (ValueError, KeyError, TypeError):
+        return -1
 
 
 def _writer(name: str, folder: Path, recipe: Recipe) -> Any:

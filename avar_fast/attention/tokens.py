@@ -33,9 +33,15 @@ class SpecialTokens:
         """Reads the ids off a processor or a tokenizer.
 
         Raises:
+            TypeError: neither a processor nor a tokenizer.
             ValueError: the tokenizer lacks a token of the chat format.
         """
         tokenizer = getattr(processor, "tokenizer", processor)
+        if not hasattr(tokenizer, "convert_tokens_to_ids"):
+            raise TypeError(
+                f"processor must be a processor or a tokenizer; got {type(processor).__name__}."
+                " Use AutoProcessor.from_pretrained or AutoTokenizer.from_pretrained."
+            )
 
         def single(token: str) -> int:
             token_id = tokenizer.convert_tokens_to_ids(token)

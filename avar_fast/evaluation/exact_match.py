@@ -141,7 +141,8 @@ def _score(
     queries = query_mask(*span, role="user", tokens=tokens) & sees_image(types)
     count = int(queries.sum())
     return [
-        (form, score_table(recording.mass, queries, VAS_EPS, form).cpu(), count) for form in FORMS
+        (form, score_table(recording.mass, queries, VAS_EPS, form, types).cpu(), count)
+        for form in FORMS
     ]
 
 

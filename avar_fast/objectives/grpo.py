@@ -7,7 +7,7 @@ r_t = exp(p_t - o_t), advantage A of the response, and clip bounds c_low, c_high
 
     grpo     mean over responses of the mean over tokens of -surrogate   (arXiv 2402.03300, eq. 3)
     dr_grpo  sum over tokens / (responses * max_tokens), A without std   (arXiv 2503.20783, sec. 3)
-    dapo     mean over all tokens, c_high > c_low                        (arXiv 2503.14476, eq. 8)
+    dapo     mean over all tokens; DAPO's c_high > c_low is the caller's  (arXiv 2503.14476, eq. 8)
     gspo     r = exp(mean_t (p_t - o_t)) of the whole response           (arXiv 2507.18071, eq. 5-7)
     cispo    mean over all tokens of -stopgrad(clip(r_t)) A p_t          (arXiv 2506.13585, eq. 4-5)
 
@@ -40,7 +40,7 @@ def group_advantages(
     """(r - mean) / (std + eps) within each group of responses to one prompt.
 
     Args:
-        rewards: (N,), group after group.
+        rewards: (N,) numbers or bools, group after group.
         group_size: responses per prompt, at least 2; N must be a multiple.
         scale_by_std: False gives Dr. GRPO's unscaled advantage.
         eps: added to the (unbiased) standard deviation.
@@ -51,6 +51,7 @@ def group_advantages(
     Raises:
         ValueError: group size below 2, N not a multiple, or rewards that are not finite.
     """
+    rewards = rewards if rewards.is_floating_point() else rewards.float()
     if group_size < 2 or rewards.dim() != 1 or rewards.numel() % group_size:
         raise ValueError(
             "rewards must be (N,) with N a multiple of group_size >= 2; got shape"
@@ -108,9 +109,11 @@ def policy_loss(
         loss (scalar) and PolicyStats.
 
     Raises:
-        ValueError: unknown form, shapes that do not fit, or a missing max_tokens or reference.
+        ValueError: unknown form, shapes that do not fit, clip bounds out of range, or a missing
+            max_tokens or reference.
     """
     _check(log_probs, old_log_probs, advantages, mask, form, ref_log_probs, kl_coef, max_tokens)
+    _check_clip(clip_low, clip_high)
     mask = mask.bool()
     tokens_per_response = mask.sum(1).clamp(min=1)
     # Masked positions may hold anything: they are zeroed before the exponential, not after.
@@ -187,3 +190,10 @@ def _check(
         raise ValueError("max_tokens must be given for dr_grpo, its constant divisor; got None.")
     if kl_coef < 0.0 or (kl_coef > 0.0 and ref_log_probs is None):
         raise ValueError(f"kl_coef must be 0, or positive with ref_log_probs given; got {kl_coef}.")
+
+
+def _check_clip(clip_low: float, clip_high: float) -> None:
+    if not 0.0 <= clip_low <= 1.0 or not clip_high >= 0.0:
+        raise ValueError(
+            f"clip_low must be in [0, 1] and clip_high at least 0; got {clip_low} and {clip_high}."
+        )

@@ -12,7 +12,7 @@ from avar_kernels import KeyType
 from torch import Tensor
 
 from ..attention.masses import MassByLayer, as_layers, check_mask
-from ..vas.score import FORMS, require_system_mass, score_of
+from ..vas.score import FORMS, require_system_turn, score_of
 
 
 @torch.no_grad()
@@ -23,6 +23,7 @@ def visual_reward(
     form: str = "ratio",
     eps: float = 1e-6,
     clip: float | None = None,
+    key_types: Tensor | None = None,
 ) -> Tensor:
     """How much a correct response looked at the image.
 
@@ -35,14 +36,14 @@ def visual_reward(
         eps: added to the system mass (ratio), to both (log ratio), to their sum (share).
         clip: upper bound of |r_visual|; none in the paper. The plain ratio easily outweighs
             accuracy.
+        key_types: (N, Lk), as for ``visual_attention_score``.
 
     Returns:
         (N,) float32, no gradient; 0 where wrong or where the response is empty.
 
     Raises:
         ValueError: shapes that do not fit, unknown form, eps not positive, or a correct sample
-        without a
-            system turn.
+            without a system turn.
     """
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}.")
@@ -57,7 +58,7 @@ def visual_reward(
             f"correct must be of shape ({response.shape[0]},); got {tuple(correct.shape)}."
         )
     correct = correct.to(response.device).bool()
-    require_system_mass(layers, response & correct[:, None])
+    require_system_turn(layers, response & correct[:, None], key_types)
 
     total = torch.zeros(response.shape, device=response.device)
     for layer in layers:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attention import record_attention
+from ..attention import key_types, record_attention
 from ..data import IGNORE, Batch, Sample
 from ..objectives import (
     group_advantages,
@@ -146,8 +146,14 @@ def _score(run: Run, batch: Batch, correct: Tensor) -> tuple[Tensor, Tensor]:
         log_probs, _ = _log_probs(run, run.engine.module, batch)
     if grpo.visual_weight == 0:
         return log_probs, torch.zeros(len(correct), device=log_probs.device)
+    types = key_types(batch.inputs["input_ids"], batch.inputs["attention_mask"], tokens=run.tokens)
     reward = visual_reward(
-        recording.mass, batch.labels != IGNORE, correct, grpo.visual_form, clip=grpo.visual_clip
+        recording.mass,
+        batch.labels != IGNORE,
+        correct,
+        grpo.visual_form,
+        clip=grpo.visual_clip,
+        key_types=types,
     )
     return log_probs, reward
 

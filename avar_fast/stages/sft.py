@@ -116,4 +116,6 @@ def _scores(mass: dict[int, Tensor], types: Tensor, queries: Tensor) -> list[Ten
     if not guided.any():
         return [0.0] * len(FORMS)
     chosen = queries & guided[:, None] & sees_image(types)
-    return [visual_attention_score(mass, chosen, VAS_EPS, form) * guided.sum() for form in FORMS]
+    return [
+        visual_attention_score(mass, chosen, VAS_EPS, form, types) * guided.sum() for form in FORMS
+    ]

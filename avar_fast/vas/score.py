@@ -20,7 +20,11 @@ FORMS = ("ratio", "log_ratio", "share")
 
 
 def visual_attention_score(
-    mass: MassByLayer, query_mask: Tensor, eps: float = 0.0, form: str = "ratio"
+    mass: MassByLayer,
+    query_mask: Tensor,
+    eps: float = 0.0,
+    form: str = "ratio",
+    key_types: Tensor | None = None,
 ) -> Tensor:
     """The mean over layers, heads and the queries in the mask.
 
@@ -32,6 +36,8 @@ def visual_attention_score(
             the paper has none.
         form: "ratio": visual / system, the paper's; "log_ratio": its logarithm; "share":
             visual / (visual + system), in [0, 1].
+        key_types: (B, Lk), to tell a prompt without system turn from one whose system mass has
+            vanished; without it both are refused.
 
     Returns:
         Scalar tensor, differentiable.
@@ -41,11 +47,15 @@ def visual_attention_score(
             queries give the system turn no mass at all (it has none), or a zero mass that makes the
             form infinite.
     """
-    return score_table(mass, query_mask, eps, form).mean()
+    return score_table(mass, query_mask, eps, form, key_types).mean()
 
 
 def score_table(
-    mass: MassByLayer, query_mask: Tensor, eps: float = 0.0, form: str = "ratio"
+    mass: MassByLayer,
+    query_mask: Tensor,
+    eps: float = 0.0,
+    form: str = "ratio",
+    key_types: Tensor | None = None,
 ) -> Tensor:
     """(layers, H) table of the same score, averaged over the queries only."""
     if form not in FORMS:
@@ -57,7 +67,7 @@ def score_table(
             "query_mask must select at least one query; it is all false. Check the role and the"
             " batch."
         )
-    require_system_mass(layers, chosen)
+    require_system_turn(layers, chosen, key_types)
     rows = torch.stack([layer[chosen] for layer in layers])  # (layers, queries, H, 3)
     visual, system = rows[..., KeyType.VISUAL], rows[..., KeyType.SYSTEM]
     return score_of(visual, system, eps, form).mean(dim=1)
@@ -71,6 +81,10 @@ def score_of(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
         score = visual / (system + eps)
     else:
         score = torch.log(visual + eps) - torch.log(system + eps)
+    if torch.isnan(visual).any() or torch.isnan(system).any():
+        raise ValueError(
+            "mass must not be NaN; some query's is. Check the model's weights and activations."
+        )
     if not torch.isfinite(score).all():
         raise ValueError(
             f"the {form} of visual and system mass must be finite; some query gives one of them"
@@ -79,14 +93,24 @@ def score_of(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
     return score
 
 
-def require_system_mass(layers: list[Tensor], chosen: Tensor) -> None:
-    """Raises if a sample with chosen queries has no system turn, or none that its queries see."""
-    for sample in range(chosen.shape[0]):
-        if chosen[sample].any() and not any(
-            bool((layer[sample, chosen[sample]][..., KeyType.SYSTEM] > 0).any()) for layer in layers
-        ):
-            raise ValueError(
-                "every sample must have a system turn for the visual attention score; sample"
-                f" {sample} has no SYSTEM keys. Add a system message (the data pipeline does by"
-                " default)."
-            )
+def require_system_turn(
+    layers: list[Tensor], chosen: Tensor, key_types: Tensor | None = None
+) -> None:
+    """Raises if a sample with chosen queries has no system turn; without key types, if its queries
+    give none any mass."""
+    if key_types is None:
+        system = layers[0].new_zeros(chosen.shape, dtype=torch.bool)
+        for layer in layers:  # NaN is not a missing turn; ``score_of`` names it
+            system |= ~(layer[..., KeyType.SYSTEM] == 0).all(dim=-1)
+        has_system = (system & chosen).any(dim=1)
+    else:
+        has_system = (key_types == KeyType.SYSTEM).any(dim=1).to(chosen.device)
+    lacking = chosen.any(dim=1) & ~has_system
+    if lacking.any():
+        sample = int(lacking.int().argmax())
+        vanished = "" if key_types is not None else ", or its queries give them no mass at all"
+        raise ValueError(
+            "every sample must have a system turn for the visual attention score; sample"
+            f" {sample} has no SYSTEM keys{vanished}. Add a system message (the data pipeline does"
+            " by default)."
+        )

@@ -158,7 +158,7 @@ def _attention(
     window = validation.check_window(window_size)
     validation.check_flag("causal", causal)
     softmax_scale = validation.softmax_scale_or_default(softmax_scale, q.shape[-1])
-    backend = resolve_backend(backend, q.device, q.dtype)
+    backend = resolve_backend(backend, q.device, q.dtype, max(q.shape[-1], v.shape[-1]))
     if backend == "eager":
         validation.check_values(key_types, num_types, packed, q, k)
         params = AttnParams(num_types, softmax_scale, causal, window)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 BACKENDS = ("eager", "sdpa", "cpu", "triton", "hopper")
+TRITON_MAX_HEAD_DIM = 256
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,23 @@ def _triton_status() -> BackendStatus:
     return BackendStatus(True)
 
 
-def resolve_backend(name: str | None, device: torch.device, dtype: torch.dtype) -> str:
+def resolve_backend(
+    name: str | None, device: torch.device, dtype: torch.dtype, head_dim: int
+) -> str:
     """The backend a call takes. A named one is never replaced by another: it works or raises.
+
+    Args:
+        name: asked for, or None for the best.
+        device, dtype: of q.
+        head_dim: the larger of D and Dv.
 
     Raises:
         ValueError: unknown name.
         RuntimeError: the backend does not run here, or not on this device or dtype.
     """
     if name is None:
-        on_gpu = device.type == "cuda" and dtype != torch.float64 and _triton_status()
-        if on_gpu:
+        fits_triton = dtype != torch.float64 and head_dim <= TRITON_MAX_HEAD_DIM
+        if device.type == "cuda" and fits_triton and _triton_status():
             return "triton"
         return "sdpa" if device.type == "cpu" else "eager"
     if name not in BACKENDS:
@@ -82,6 +90,11 @@ def resolve_backend(name: str | None, device: torch.device, dtype: torch.dtype) 
             raise RuntimeError(
                 "backend 'triton' takes float32, float16 and bfloat16; got float64. Use 'eager' or"
                 " 'sdpa'."
+            )
+        if head_dim > TRITON_MAX_HEAD_DIM:
+            raise RuntimeError(
+                f"backend 'triton' takes head dimensions up to {TRITON_MAX_HEAD_DIM}; got"
+                f" {head_dim}. Use 'eager', or 'sdpa' on CPU."
             )
         if device.type != "cuda" and not interpreting():
             raise RuntimeError(

@@ -196,6 +196,8 @@ def test_attach_and_recording_errors_name_the_remedy():
         pass
     with pytest.raises(TypeError, match="supported family.*Linear"):
         attach(torch.nn.Linear(2, 2), TOKENIZER)
+    with pytest.raises(TypeError, match="processor must be a processor or a tokenizer; got None"):
+        attach(fast, None)
     with pytest.raises(ValueError, match="needs input_ids"):
         fast(inputs_embeds=torch.zeros(1, 3, 128))
 

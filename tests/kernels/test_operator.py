@@ -9,6 +9,7 @@ from avar_kernels import (
     AttnOutput,
     KeyType,
     available_backends,
+    backends,
     flash_attn_func,
     flash_attn_varlen_func,
     visual_attn_func,
@@ -127,3 +128,24 @@ def test_a_named_backend_never_falls_back():
         else:
             with pytest.raises(RuntimeError, match=name):
                 visual_attn_func(q, k, v, types, backend=name)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "head_dim", "want"),
+    [
+        ("cuda", torch.bfloat16, 128, "triton"),
+        ("cuda", torch.bfloat16, 512, "eager"),
+        ("cuda", torch.float64, 64, "eager"),
+        ("cpu", torch.float64, 64, "sdpa"),
+    ],
+)
+def test_the_default_is_a_backend_that_takes_the_call(monkeypatch, device, dtype, head_dim, want):
+    """A head dimension above Triton's limit was handed to Triton, which refused it."""
+    monkeypatch.setattr(backends, "_triton_status", lambda: backends.BackendStatus(True))
+    assert backends.resolve_backend(None, torch.device(device), dtype, head_dim) == want
+
+
+def test_triton_refuses_head_dimensions_above_its_limit(monkeypatch):
+    monkeypatch.setattr(backends, "_triton_status", lambda: backends.BackendStatus(True))
+    with pytest.raises(RuntimeError, match="head dimensions up to 256; got 300"):
+        backends.resolve_backend("triton", torch.device("cuda"), torch.float16, 300)

@@ -114,6 +114,12 @@ def test_advantages_are_normalised_within_groups():
     assert plain[:3].tolist() == pytest.approx([2 / 3, -1 / 3, -1 / 3])
 
 
+def test_whole_number_and_bool_rewards_are_numbers_too():
+    want = group_advantages(torch.tensor([1.0, 0.0, 0.0]), 3)
+    assert torch.equal(group_advantages(torch.tensor([1, 0, 0]), 3), want)
+    assert torch.equal(group_advantages(torch.tensor([True, False, False]), 3), want)
+
+
 def test_equal_rewards_that_do_not_sum_exactly_still_give_zero():
     """0.1 thrice has a mean that is not 0.1; the difference over eps would be an advantage from
     nothing."""
@@ -125,6 +131,8 @@ def test_bad_input():
     for arguments, words in (
         (dict(form="ppo"), "form must be one of"),
         (dict(form="dr_grpo"), "max_tokens must be given"),
+        (dict(clip_low=-0.1), r"clip_low must be in \[0, 1\].*got -0.1"),
+        (dict(clip_high=-0.1), "clip_high at least 0"),
         (dict(kl_coef=0.1), "kl_coef must be 0, or positive with ref_log_probs"),
         (dict(ref_log_probs=ref[:2]), "ref_log_probs must be of shape"),
     ):

@@ -11,6 +11,8 @@ from .matrices import (
     NUM_HEADS,
     NUM_LAYERS,
     SYSTEM,
+    TEXT,
+    TYPES,
     USER,
     VISUAL,
     key_mass,
@@ -72,6 +74,26 @@ def test_a_batch_without_system_turn_is_refused_by_sample():
         ValueError,
         match="must have a system turn.*sample 1 has no SYSTEM keys.*Add a system message",
     ):
+        visual_attention_score(mass, USER)
+
+
+def test_system_mass_that_has_vanished_is_not_a_missing_turn():
+    """A well-cured model may give its system turn nothing; that must not stop a run."""
+    mass = {i: m.detach() for i, m in masses(matrices(logits())).items()}
+    for layer in mass.values():
+        layer[1, ..., SYSTEM] = 0.0
+    types = TYPES.clone()
+    got = visual_attention_score(mass, USER, 1e-6, key_types=types)
+    assert got > 1e3
+    types[1, 3] = TEXT
+    with pytest.raises(ValueError, match="sample 1 has no SYSTEM keys. Add"):
+        visual_attention_score(mass, USER, 1e-6, key_types=types)
+
+
+def test_nan_mass_is_called_by_its_name():
+    mass = {i: m.detach() for i, m in masses(matrices(logits())).items()}
+    mass[1][0, 5] = float("nan")
+    with pytest.raises(ValueError, match="mass must not be NaN"):
         visual_attention_score(mass, USER)
 
 

@@ -4,15 +4,14 @@ Runs on NVIDIA chips from compute capability 8.0 and on AMD chips of the MI200 a
 on CPU in Triton's interpreter if ``TRITON_INTERPRET=1`` was set before triton was imported (float32
 and float16 only).
 
-=============  ====================================================================================
-inputs         float16, bfloat16, float32; any strides (a last dimension that is not contiguous is
-copied) heads          MHA, GQA of any group size, MQA head dims      1 .. 256, also odd, D != Dv;
-tiles are padded to the next power of two, which costs time types          up to 16; negative means
-that the key does not exist and its content is never used float32        exact products, or TF32 if
-``torch.backends.cuda.matmul.fp32_precision`` is "tf32": the same
-               switch, with the same default, as ``torch.matmul``
-determinism    always bitwise: no atomics anywhere
-=============  ====================================================================================
+inputs: float16, bfloat16, float32; any strides (a last dimension that is not contiguous is copied).
+heads: MHA, GQA of any group size, MQA.
+head dims: 1 to 256, odd ones too, D != Dv; tiles are padded to the next power of two, which costs
+    time.
+types: up to 16; negative means that the key does not exist and its content is never used.
+float32: exact products, or TF32 if ``torch.backends.cuda.matmul.fp32_precision`` is "tf32", the
+    same switch, with the same default, as ``torch.matmul``'s.
+determinism: always bitwise; no atomics anywhere.
 
 Importing this package does not import triton; the first call does.
 """

@@ -26,6 +26,8 @@ class Case:
     """Standard deviation of type_bias; 0 for none."""
     scale: float = 1.0
     """Standard deviation of type_scale (so that some are negative); 0 for none."""
+    hidden: bool = False
+    """A bias of -inf: the first head sees nothing, the last one sees no type 0."""
     causal: bool = False
     window: tuple[int, int] = (-1, -1)
     strided: bool = False
@@ -81,6 +83,10 @@ CASES = {
     "types_only": Case(rows=66, keys=130, heads=1, bias=0, scale=0),
     "bias_only_large": Case(rows=66, keys=97, heads=2, bias=50, scale=0, causal=True),
     "scale_only_large": Case(rows=66, keys=97, heads=2, bias=0, scale=6, causal=True),
+    "hidden_types": Case(rows=66, keys=130, heads=2, causal=True, hidden=True),
+    "hidden_types_shuffled": Case(
+        rows=40, keys=70, heads=2, types="shuffled", scale=0, hidden=True, dtype="float16"
+    ),
     "packed": Case(rows=(5, 33, 0, 40), keys=(5, 33, 0, 40), heads=2, causal=True),
     "packed_empty_on_one_side": Case(
         rows=(0, 20, 7), keys=(11, 0, 50), heads=2, types="shuffled", window=(20, 3)
@@ -124,6 +130,8 @@ def make_inputs(name: str) -> tuple[dict[str, Tensor | None], dict]:
         "dmass": normal(*shape(num_rows, heads, case.num_types), mean=0.3).float(),
         "dlse": normal(*leading, heads, num_rows, mean=0.3).float(),
     }
+    if case.hidden:
+        x["type_bias"][0] = x["type_bias"][-1, 0] = float("-inf")
     if x["key_types"] is not None:
         missing = x["key_types"] < 0
         x["k"][missing] = float("nan")

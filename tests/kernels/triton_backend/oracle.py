@@ -104,7 +104,8 @@ def _one_sequence(
     summand = torch.zeros(heads, len(types), dtype=q.dtype) if bias is None else bias[:, index]
 
     raw = options["softmax_scale"] * torch.einsum("ihd,jhd->hij", q, k)
-    visible = _visible(q.shape[0], len(types), options) & exists
+    visible = _visible(q.shape[0], len(types), options) & exists & ~summand.isneginf()[:, None]
+    summand = torch.nan_to_num(summand, neginf=0.0)  # hidden keys are out by ``visible``
     logits = torch.where(visible, raw * factor[:, None] + summand[:, None], float("-inf"))
     lse = (
         torch.logsumexp(logits, -1)
