@@ -58,7 +58,7 @@ def generate(
     saved_config = model.generation_config
     # generate fills what it is not told from the checkpoint's own sampling settings; training must
     # see the distribution that was sampled from, so only the settings here count.
-    model.generation_config = GenerationConfig(  # pyright: ignore[reportAttributeAccessIssue]
+    model.generation_config = GenerationConfig(  # pyright: ignore[reportArgumentType]
         max_new_tokens=max_new_tokens,
         do_sample=temperature > 0,
         temperature=temperature if temperature else None,
@@ -94,7 +94,7 @@ def generate(
             past_key_values=cache,
         )
     finally:
-        model.generation_config = saved_config  # pyright: ignore[reportAttributeAccessIssue]
+        model.generation_config = saved_config
         family.set_rope_deltas(model, saved_deltas)
         model.train(was_training)
     completions = sequences[:, prompt_ids.shape[1] :]
