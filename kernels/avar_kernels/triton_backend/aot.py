@@ -32,7 +32,7 @@ KERNELS = {
 }
 TARGETS = {
     "sm80": GPUTarget("cuda", 80, 32),
-    "sm86": GPUTarget("cuda", 86, 32),
+    "sm89": GPUTarget("cuda", 89, 32),
     "sm90": GPUTarget("cuda", 90, 32),
     "sm100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
@@ -40,7 +40,7 @@ TARGETS = {
 # What one program may use, in bytes.
 SHARED_LIMIT_BYTES = {
     "sm80": 163 * 1024,
-    "sm86": 99 * 1024,
+    "sm89": 99 * 1024,
     "sm90": 227 * 1024,
     "sm100": 227 * 1024,
     "gfx942": 64 * 1024,
@@ -68,6 +68,7 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
     if kind == "plan":
         block_n = variant.tile("forward").block_n
         constexprs = {
+            "NUM_TYPES": variant.num_types,
             "PACKED": variant.packed,
             "BLOCK_N": block_n,
             "CHUNK": PLAN_CHUNK_KEYS // block_n,

@@ -7,12 +7,13 @@ meet) is *general* and pays for masks and for a product with the one-hot types. 
 long runs, so general blocks are few; softmax does not care about the order, so plain blocks go
 first in a loop of their own instead of a branch inside one loop.
 
-``plan_kernel`` sorts the key blocks of every sequence into the two classes. Its result is int32
-(N, 4, max_blocks + 1) with the rows
-    0  plain blocks in ascending order, as block * 16 + type
-    1  general blocks in ascending order (blocks without any existing key are in neither list)
-    2  how many of row 0 lie before block b, for b = 0 .. num_blocks
-    3  how many of row 1 lie before block b
+``plan_kernel`` sorts the key blocks of every sequence into lists: one of plain blocks per type, in
+order of type, then the general ones (blocks without any existing key are in none). A kernel walks
+the list of one type at a time, so inside the loop nothing depends on the type: bias, scale and the
+backward's row constant are loaded once, and mass costs nothing until the list ends. The result is
+int32 (N, NUM_TYPES + 2, num_blocks + 1) with the rows
+    0        the lists one after another, blocks of each in ascending order
+    1 + l    where list l has its first block that is not before b, for b = 0 .. num_blocks
 so that the part of a list inside any range of blocks is found without a search.
 """
 
@@ -75,14 +76,14 @@ def query_block_range(
 
 
 @triton.jit
-def general_block(plan_row_ptr, position, num_listed, start, lo, hi, HAS_TYPES: tl.constexpr):
+def general_block(plan_list_ptr, position, num_listed, start, lo, hi, HAS_TYPES: tl.constexpr):
     """The ``position``-th general block: those of the plan, then [start, lo), then [hi, end)."""
     past_list = position - num_listed
     past_left = past_list - (lo - start)
     block = tl.where(past_left < 0, start + past_list, hi + past_left)
     if HAS_TYPES:
         listed = position < num_listed
-        block = tl.where(listed, tl.load(plan_row_ptr + position, mask=listed, other=0), block)
+        block = tl.where(listed, tl.load(plan_list_ptr + position, mask=listed, other=0), block)
     return block
 
 
@@ -135,39 +136,57 @@ def sees(rows, keys, offset, left, right, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.
     return visible
 
 
+@triton.jit
+def listed_blocks(plan_ptr, plan_stride, index, lo, hi):
+    """(first, behind the last) position in the plan of list ``index``'s blocks in [lo, hi)."""
+    before_ptr = plan_ptr + (1 + index) * plan_stride
+    return tl.load(before_ptr + lo), tl.load(before_ptr + hi)
+
+
+@triton.jit
+def _class_of_blocks(types_ptr, blocks, length, BLOCK_N: tl.constexpr, NUM_TYPES: tl.constexpr):
+    """[CHUNK] list of each block: its type if plain, NUM_TYPES if general, -1 if no key exists."""
+    keys = blocks[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]  # [CHUNK, N]
+    types = tl.load(types_ptr + keys, mask=keys < length, other=-1)
+    low = tl.min(types, 1)
+    high = tl.max(types, 1)
+    plain = (low >= 0) & (low == high)
+    return tl.where(plain, low, tl.where(high >= 0, NUM_TYPES, -1))
+
+
 @triton.jit(do_not_specialize=["num_keys", "row_stride"])
 def plan_kernel(
     types_ptr, cu_seqlens_k_ptr, plan_ptr, num_keys, row_stride,
-    PACKED: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
+    NUM_TYPES: tl.constexpr, PACKED: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Sorts the key blocks of one sequence; see the module docstring. Grid (N,)."""
     index = tl.program_id(0)
     first, length = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED)
     if not PACKED:
         first = index.to(tl.int64) * num_keys
+    types_ptr += first
+    plan_ptr += index.to(tl.int64) * (NUM_TYPES + 2) * row_stride
     num_blocks = tl.cdiv(length, BLOCK_N)
-    plain_ptr = plan_ptr + index.to(tl.int64) * 4 * row_stride
-    general_ptr = plain_ptr + row_stride
-    num_plain = tl.zeros((), tl.int32)
-    num_general = tl.zeros((), tl.int32)
+    lists = tl.arange(0, 32)
+    is_list = lists <= NUM_TYPES
+
+    sizes = tl.zeros([32], tl.int32)
     for chunk in range(0, num_blocks, CHUNK):
         blocks = chunk + tl.arange(0, CHUNK)
-        inside = blocks < num_blocks
-        keys = blocks[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]  # [CHUNK, N]
-        types = tl.load(types_ptr + first + keys, mask=keys < length, other=-1)
-        low = tl.min(types, 1)
-        high = tl.max(types, 1)
-        is_plain = (low >= 0) & (low == high)
-        is_general = (high >= 0) & (low != high)
-        plain_before = num_plain + tl.cumsum(is_plain.to(tl.int32), 0) - is_plain.to(tl.int32)
-        general_before = (
-            num_general + tl.cumsum(is_general.to(tl.int32), 0) - is_general.to(tl.int32)
-        )
-        tl.store(plain_ptr + plain_before, blocks * 16 + low, mask=is_plain)
-        tl.store(general_ptr + general_before, blocks, mask=is_general)
-        tl.store(plain_ptr + 2 * row_stride + blocks, plain_before, mask=inside)
-        tl.store(plain_ptr + 3 * row_stride + blocks, general_before, mask=inside)
-        num_plain += tl.sum(is_plain.to(tl.int32), 0)
-        num_general += tl.sum(is_general.to(tl.int32), 0)
-    tl.store(plain_ptr + 2 * row_stride + num_blocks, num_plain)
-    tl.store(plain_ptr + 3 * row_stride + num_blocks, num_general)
+        of_block = _class_of_blocks(types_ptr, blocks, length, BLOCK_N, NUM_TYPES)
+        sizes += tl.sum((of_block[:, None] == lists[None, :]).to(tl.int32), 0)
+
+    begin = tl.cumsum(sizes, 0) - sizes  # [32]
+    for chunk in range(0, num_blocks, CHUNK):
+        blocks = chunk + tl.arange(0, CHUNK)
+        of_block = _class_of_blocks(types_ptr, blocks, length, BLOCK_N, NUM_TYPES)
+        in_list = (of_block[:, None] == lists[None, :]).to(tl.int32)  # [CHUNK, 32]
+        before = begin[None, :] + tl.cumsum(in_list, 0) - in_list
+        own = tl.sum(before * in_list, 1)  # the position of the block in its list
+        tl.store(plan_ptr + own, blocks, mask=of_block >= 0)
+        tl.store(
+            plan_ptr + (1 + lists)[None, :] * row_stride + blocks[:, None], before,
+            mask=(blocks < num_blocks)[:, None] & is_list[None, :],
+        )  # fmt: skip
+        begin += tl.sum(in_list, 0)
+    tl.store(plan_ptr + (1 + lists) * row_stride + num_blocks, begin, mask=is_list)

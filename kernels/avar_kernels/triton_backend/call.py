@@ -142,7 +142,8 @@ class Call:
             return {"plan_ptr": self.q, "plan_stride": 0}
         block_n = self.variant.tile(kind).block_n
         stride = triton.cdiv(self.max_keys, block_n) + 1
-        plan = torch.empty(self.num_sequences, 4, stride, dtype=torch.int32, device=self.q.device)
+        shape = (self.num_sequences, self.variant.num_types + 2, stride)
+        plan = torch.empty(shape, dtype=torch.int32, device=self.q.device)
         if self.num_sequences:
             plan_kernel[(self.num_sequences,)](
                 self.types,
@@ -150,6 +151,7 @@ class Call:
                 plan,
                 self.max_keys,
                 stride,
+                NUM_TYPES=self.variant.num_types,
                 PACKED=self.packed,
                 BLOCK_N=block_n,
                 CHUNK=max(1, PLAN_CHUNK_KEYS // block_n),

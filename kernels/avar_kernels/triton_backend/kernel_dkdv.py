@@ -78,8 +78,6 @@ def visual_attn_bwd_dkdv_kernel(
     v_base = v_ptr + batch * stride_vb + kv_head.to(tl.int64) * stride_vh + first_token * stride_vl
     v_offsets = tile_keys[:, None] * stride_vl + value_dims[None, :]
     v = load_tile(v_base + v_offsets, exists, value_mask, True, MASK_DV)  # [N, DV]
-    dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
 
     key_last = tl.minimum(key_first + BLOCK_N, num_keys) - 1
     start, end = query_block_range(
@@ -97,95 +95,111 @@ def visual_attn_bwd_dkdv_kernel(
     q_ptr += batch * stride_qb + q_first * stride_ql
     dout_ptr += batch * stride_dob + q_first * stride_dol
     stats_ptr += batch * stride_sb + q_first
-    dbias = tl.zeros([BLOCK_N], tl.float32)
-    dscale = tl.zeros([BLOCK_N], tl.float32)
-    type_scale = tl.full([BLOCK_N], 1.0, tl.float32)
 
     # One loop over (head, query block) instead of two nested ones: the load pipeline runs on from
     # head to head, and the nested form needs up to a hundred registers more. Keys that do not exist
-    # have garbage weights, which stay in their own rows and are dropped at the end.
+    # have garbage weights, which stay in their own rows and are dropped at the end. All of
+    # it is compiled twice, without and with the work per element that a block of several types
+    # needs, in branches that share no accumulators: then the first is as lean as without types.
     num_blocks = end - start
-    for step in range(0, group * num_blocks):
-        head = kv_head * group + step // num_blocks
-        block = start + step % num_blocks
-        head_long = tl.cast(head, tl.int64)
-        first_row = tl.cast(block, tl.int64) * BLOCK_M
-        rows = block * BLOCK_M + tile_rows
-        row_exists = rows < num_rows
-        q_base = q_ptr + head_long * stride_qh + first_row * stride_ql
-        q = load_tile(q_base + q_offsets, row_exists, dim_mask, True, MASK_D)  # [M, D]
-        stats_base = stats_ptr + head_long * stride_sh + first_row
-        lse = tl.load(stats_base + tile_rows, mask=row_exists, other=float("inf"))
-        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
-        if HAS_SCALE:
-            type_scale = tl.load(scale_ptr + head * NUM_TYPES + types, mask=exists, other=0.0)
-            logits = scores * (softmax_scale_log2 * type_scale)[:, None]
-        else:
-            logits = scores * softmax_scale_log2
-        if HAS_BIAS:
-            bias = tl.load(bias_ptr + head * NUM_TYPES + types, mask=exists, other=0.0)
-            logits += (bias * LOG2E)[:, None]
-        # Masked in every block: a branch would hide from the compiler that this product feeds the
-        # next one.
-        if HAS_LEFT or HAS_RIGHT:
-            visible = sees(
-                rows[None, :], keys[:, None], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
+    for MIXED in tl.static_range(2 if HAS_TYPES else 1):
+        if is_mixed == (MIXED == 1):
+            dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+            dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
+            dbias = tl.zeros([BLOCK_N], tl.float32)
+            dscale = tl.zeros([BLOCK_N], tl.float32)
+            for step in range(0, group * num_blocks):
+                head = kv_head * group + step // num_blocks
+                block = start + step % num_blocks
+                head_long = tl.cast(head, tl.int64)
+                first_row = tl.cast(block, tl.int64) * BLOCK_M
+                rows = block * BLOCK_M + tile_rows
+                row_exists = rows < num_rows
+                q_base = q_ptr + head_long * stride_qh + first_row * stride_ql
+                q = load_tile(q_base + q_offsets, row_exists, dim_mask, True, MASK_D)  # [M, D]
+                stats_base = stats_ptr + head_long * stride_sh + first_row
+                lse = tl.load(stats_base + tile_rows, mask=row_exists, other=float("inf"))[None, :]
+                scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
+                if HAS_SCALE:
+                    if MIXED:
+                        scale_ptrs = scale_ptr + head * NUM_TYPES + types
+                        type_scale = tl.load(scale_ptrs, mask=exists, other=0.0)[:, None]
+                    else:
+                        type_scale = tl.load(scale_ptr + head * NUM_TYPES + key_type)
+                    logits = scores * (softmax_scale_log2 * type_scale)
+                else:
+                    logits = scores * softmax_scale_log2
+                if HAS_BIAS:
+                    if MIXED:
+                        bias_ptrs = bias_ptr + head * NUM_TYPES + types
+                        bias = tl.load(bias_ptrs, mask=exists, other=0.0) * LOG2E
+                        logits += bias[:, None]
+                    else:  # folded into the row's lse, which costs M operations instead of N * M
+                        lse -= tl.load(bias_ptr + head * NUM_TYPES + key_type) * LOG2E
+                # Masked in every block: a branch would hide from the compiler that this product
+                # feeds the next one.
+                if HAS_LEFT or HAS_RIGHT:
+                    visible = sees(
+                        rows[None, :], keys[:, None], num_keys - num_rows, left, right,
+                        HAS_LEFT, HAS_RIGHT,
+                    )  # fmt: skip
+                    logits = tl.where(visible, logits, float("-inf"))
+                weights = tl.exp2(logits - lse)
+                dout_base = dout_ptr + head_long * stride_doh + first_row * stride_dol
+                dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)
+                dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
+                # The accumulator starts at -shift: no tile of shifts is alive beside the product.
+                if MIXED:
+                    shift = shift_per_element(
+                        stats_base, stride_sc, tile_rows[None, :], row_exists[None, :],
+                        types[:, None], NUM_TYPES,
+                    )  # fmt: skip
+                else:
+                    shift_ptrs = stats_base + (1 + key_type) * stride_sc + tile_rows
+                    shift = tl.load(shift_ptrs, mask=row_exists, other=0.0)[None, :]
+                minus_shift = tl.broadcast_to(-shift, weights.shape)
+                dlogits = weights * tl.dot(
+                    v, tl.trans(dout), minus_shift, input_precision=PRECISION
+                )
+                if HAS_BIAS:
+                    dbias += tl.sum(dlogits, 1)
+                if HAS_SCALE:
+                    dscale += tl.sum(dlogits * scores, 1)
+                    dlogits *= type_scale
+                dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
+
+                if HAS_BIAS or HAS_SCALE:  # noqa: SIM102 (known at compile time, the next is not)
+                    if block == end - 1:
+                        programs = batch * tl.num_programs(0) + tl.program_id(0)
+                        slot = programs * tl.num_programs(1) * group + head
+                        _store_by_type(dbias_ptr + slot * 16, dbias, types, exists, HAS_BIAS)
+                        _store_by_type(
+                            dscale_ptr + slot * 16, dscale * softmax_scale, types, exists, HAS_SCALE
+                        )
+                        dbias = tl.zeros([BLOCK_N], tl.float32)
+                        dscale = tl.zeros([BLOCK_N], tl.float32)
+
+            dk = tl.where(exists[:, None], dk * softmax_scale, 0.0)
+            dv = tl.where(exists[:, None], dv, 0.0)
+            dk_base = (
+                dk_ptr
+                + batch * stride_dkb
+                + kv_head.to(tl.int64) * stride_dkh
+                + first_token * stride_dkl
             )
-            logits = tl.where(visible, logits, float("-inf"))
-        weights = tl.exp2(logits - lse[None, :])
-        dout_base = dout_ptr + head_long * stride_doh + first_row * stride_dol
-        dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)  # [M, DV]
-        dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
-        shift = tl.load(
-            stats_base + (1 + key_type) * stride_sc + tile_rows, mask=row_exists, other=0.0
-        )
-        # The accumulator starts at -shift: no tile of shifts is alive beside the product.
-        minus_shift = tl.broadcast_to(-shift[None, :], weights.shape)
-        if HAS_TYPES:  # noqa: SIM102 (known at compile time, unlike the inner condition)
-            if is_mixed:
-                minus_shift = -shift_per_element(
-                    stats_base,
-                    stride_sc,
-                    tile_rows[None, :],
-                    row_exists[None, :],
-                    types[:, None],
-                    NUM_TYPES,
-                )
-        dlogits = weights * tl.dot(v, tl.trans(dout), minus_shift, input_precision=PRECISION)
-        if HAS_BIAS:
-            dbias += tl.sum(dlogits, 1)
-        if HAS_SCALE:
-            dscale += tl.sum(dlogits * scores, 1)
-            dlogits *= type_scale[:, None]
-        dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
-
-        if HAS_BIAS or HAS_SCALE:  # noqa: SIM102 (as above)
-            if block == end - 1:
-                slot = (batch * tl.num_programs(0) + tl.program_id(0)) * tl.num_programs(
-                    1
-                ) * group + head
-                _store_by_type(dbias_ptr + slot * 16, dbias, types, exists, HAS_BIAS)
-                _store_by_type(
-                    dscale_ptr + slot * 16, dscale * softmax_scale, types, exists, HAS_SCALE
-                )
-                dbias = tl.zeros([BLOCK_N], tl.float32)
-                dscale = tl.zeros([BLOCK_N], tl.float32)
-
-    dk = tl.where(exists[:, None], dk * softmax_scale, 0.0)
-    dv = tl.where(exists[:, None], dv, 0.0)
-    dk_base = (
-        dk_ptr + batch * stride_dkb + kv_head.to(tl.int64) * stride_dkh + first_token * stride_dkl
-    )
-    tl.store(
-        dk_base + tile_keys[:, None] * stride_dkl + dims[None, :],
-        dk.to(dk_ptr.dtype.element_ty),
-        mask=key_in_range[:, None] & dim_mask[None, :],
-    )
-    dv_base = (
-        dv_ptr + batch * stride_dvb + kv_head.to(tl.int64) * stride_dvh + first_token * stride_dvl
-    )
-    tl.store(
-        dv_base + tile_keys[:, None] * stride_dvl + value_dims[None, :],
-        dv.to(dv_ptr.dtype.element_ty),
-        mask=key_in_range[:, None] & value_mask[None, :],
-    )
+            tl.store(
+                dk_base + tile_keys[:, None] * stride_dkl + dims[None, :],
+                dk.to(dk_ptr.dtype.element_ty),
+                mask=key_in_range[:, None] & dim_mask[None, :],
+            )
+            dv_base = (
+                dv_ptr
+                + batch * stride_dvb
+                + kv_head.to(tl.int64) * stride_dvh
+                + first_token * stride_dvl
+            )
+            tl.store(
+                dv_base + tile_keys[:, None] * stride_dvl + value_dims[None, :],
+                dv.to(dv_ptr.dtype.element_ty),
+                mask=key_in_range[:, None] & value_mask[None, :],
+            )

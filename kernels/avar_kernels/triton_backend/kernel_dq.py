@@ -23,6 +23,7 @@ from .blocks import (
     LOG2E,
     general_block,
     key_block_range,
+    listed_blocks,
     load_tile,
     logit_terms,
     sees,
@@ -148,7 +149,7 @@ def visual_attn_bwd_dq_kernel(
     types_ptr += batch * stride_tb + k_first
     bias_ptr += head * NUM_TYPES
     scale_ptr += head * NUM_TYPES
-    plan_ptr += batch * 4 * plan_stride
+    plan_ptr += batch * (NUM_TYPES + 2) * plan_stride
     stats_ptr += batch * stride_sb + head_long * stride_sh + first_token
     lse = tl.load(stats_ptr + tile_rows, mask=row_exists, other=float("inf"))
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -158,22 +159,11 @@ def visual_attn_bwd_dq_kernel(
     start, lo, hi, end = key_block_range(
         row_first, row_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_N
     )
-    plain_begin, plain_end = lo, hi
-    general_begin = tl.zeros((), tl.int32)
-    num_listed = tl.zeros((), tl.int32)
-    if HAS_TYPES:
-        plain_begin = tl.load(plan_ptr + 2 * plan_stride + lo)
-        plain_end = tl.load(plan_ptr + 2 * plan_stride + hi)
-        general_begin = tl.load(plan_ptr + 3 * plan_stride + lo)
-        num_listed = tl.load(plan_ptr + 3 * plan_stride + hi) - general_begin
-
-    for position in range(plain_begin, plain_end):
-        block = position
-        key_type = 0
+    # One type after another; without types all blocks are of one.
+    for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
+        begin, stop = lo, hi
         if HAS_TYPES:
-            entry = tl.load(plan_ptr + position)
-            block = entry // 16
-            key_type = entry % 16
+            begin, stop = listed_blocks(plan_ptr, plan_stride, key_type, lo, hi)
         factor = softmax_scale_log2
         lse_here = lse
         if HAS_SCALE:
@@ -181,22 +171,31 @@ def visual_attn_bwd_dq_kernel(
             factor *= block_scale
         if HAS_BIAS:
             lse_here = lse - tl.load(bias_ptr + key_type) * LOG2E
-        shift = tl.load(
-            stats_ptr + (1 + key_type) * stride_sc + tile_rows, mask=row_exists, other=0.0
-        )
-        k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
-        weights = tl.exp2(scores * factor - lse_here[:, None])
-        v = load_tile(v_base + block * v_step + v_offsets, tile_keys, value_mask, False, MASK_DV)
-        minus_shift = tl.broadcast_to(-shift[:, None], weights.shape)
-        dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
-        if HAS_SCALE:
-            dlogits *= block_scale
-        dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
+        shift_ptrs = stats_ptr + (1 + key_type) * stride_sc + tile_rows
+        shift = tl.load(shift_ptrs, mask=row_exists, other=0.0)
+        for position in range(begin, stop):
+            block = position
+            if HAS_TYPES:
+                block = tl.load(plan_ptr + position)
+            k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
+            scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
+            weights = tl.exp2(scores * factor - lse_here[:, None])
+            v_tile = v_base + block * v_step + v_offsets
+            v = load_tile(v_tile, tile_keys, value_mask, False, MASK_DV)
+            minus_shift = tl.broadcast_to(-shift[:, None], weights.shape)
+            dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
+            if HAS_SCALE:
+                dlogits *= block_scale
+            dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
 
+    general_begin = tl.zeros((), tl.int32)
+    num_listed = tl.zeros((), tl.int32)
+    if HAS_TYPES:
+        general_begin, general_end = listed_blocks(plan_ptr, plan_stride, NUM_TYPES, lo, hi)
+        num_listed = general_end - general_begin
     for position in range(0, num_listed + (lo - start) + (end - hi)):
         block = general_block(
-            plan_ptr + plan_stride + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
+            plan_ptr + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
         )
         keys = block * BLOCK_N + tile_keys
         types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)

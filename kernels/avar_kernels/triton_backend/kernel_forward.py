@@ -21,6 +21,7 @@ from .blocks import (
     LOG2E,
     general_block,
     key_block_range,
+    listed_blocks,
     load_tile,
     logit_terms,
     sees,
@@ -51,9 +52,9 @@ def _accumulate(
         new_max = tl.maximum(row_max, tl.max(scores, 1) * factor + summand)
         weights = tl.exp2(scores * factor - (new_max - summand)[:, None])
     decay = tl.exp2(row_max - new_max)
-    block_sum = tl.sum(weights, 1)
+    row_sum = row_sum * decay + tl.sum(weights, 1)
     acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
-    return acc, new_max, row_sum * decay + block_sum, weights, decay, block_sum
+    return acc, new_max, row_sum, weights, decay
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "plan_stride"])
@@ -110,7 +111,7 @@ def visual_attn_fwd_kernel(
     types_ptr += batch * stride_tb + k_first
     bias_ptr += head * NUM_TYPES
     scale_ptr += head * NUM_TYPES
-    plan_ptr += batch * 4 * plan_stride
+    plan_ptr += batch * (NUM_TYPES + 2) * plan_stride
 
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     mass = tl.zeros([BLOCK_M, 16], tl.float32)
@@ -122,43 +123,48 @@ def visual_attn_fwd_kernel(
     start, lo, hi, end = key_block_range(
         row_first, row_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_N
     )
-    plain_begin, plain_end = lo, hi
-    general_begin = tl.zeros((), tl.int32)
-    num_listed = tl.zeros((), tl.int32)
-    if HAS_TYPES:
-        plain_begin = tl.load(plan_ptr + 2 * plan_stride + lo)
-        plain_end = tl.load(plan_ptr + 2 * plan_stride + hi)
-        general_begin = tl.load(plan_ptr + 3 * plan_stride + lo)
-        num_listed = tl.load(plan_ptr + 3 * plan_stride + hi) - general_begin
-
-    for position in range(plain_begin, plain_end):
-        block = position
-        key_type = 0
+    # One type after another; without types all blocks are of one.
+    for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
+        begin, stop = lo, hi
         if HAS_TYPES:
-            entry = tl.load(plan_ptr + position)
-            block = entry // 16
-            key_type = entry % 16
+            begin, stop = listed_blocks(plan_ptr, plan_stride, key_type, lo, hi)
         factor = softmax_scale_log2
         summand = 0.0
         if HAS_SCALE:
             factor *= tl.load(scale_ptr + key_type)
         if HAS_BIAS:
             summand = tl.load(bias_ptr + key_type) * LOG2E
-        k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
-        if HAS_SCALE:
-            scores *= factor
-        v = load_tile(v_base + block * v_step + v_offsets, tile_keys, value_mask, False, MASK_DV)
-        acc, row_max, row_sum, _, decay, block_sum = _accumulate(
-            acc, row_max, row_sum, scores, summand, v, factor, HAS_SCALE, PRECISION
-        )
+        max_before = row_max
+        type_sum = tl.zeros([BLOCK_M], tl.float32)
+        for position in range(begin, stop):
+            block = position
+            if HAS_TYPES:
+                block = tl.load(plan_ptr + position)
+            k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
+            scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
+            if HAS_SCALE:
+                scores *= factor
+            v_tile = v_base + block * v_step + v_offsets
+            v = load_tile(v_tile, tile_keys, value_mask, False, MASK_DV)
+            acc, row_max, type_sum, _, _ = _accumulate(
+                acc, row_max, type_sum, scores, summand, v, factor, HAS_SCALE, PRECISION
+            )
         if HAS_TYPES:
+            decay = tl.exp2(max_before - row_max)
+            row_sum = row_sum * decay + type_sum
             is_type = (channels == key_type).to(tl.float32)
-            mass = mass * decay[:, None] + block_sum[:, None] * is_type[None, :]  # [M, 16]
+            mass = mass * decay[:, None] + type_sum[:, None] * is_type[None, :]  # [M, 16]
+        else:
+            row_sum = type_sum
 
+    general_begin = tl.zeros((), tl.int32)
+    num_listed = tl.zeros((), tl.int32)
+    if HAS_TYPES:
+        general_begin, general_end = listed_blocks(plan_ptr, plan_stride, NUM_TYPES, lo, hi)
+        num_listed = general_end - general_begin
     for position in range(0, num_listed + (lo - start) + (end - hi)):
         block = general_block(
-            plan_ptr + plan_stride + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
+            plan_ptr + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
         )
         keys = block * BLOCK_N + tile_keys
         types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)
@@ -171,7 +177,7 @@ def visual_attn_fwd_kernel(
         )
         logits = tl.where(visible, logits, float("-inf"))
         v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
-        acc, row_max, row_sum, weights, decay, _ = _accumulate(
+        acc, row_max, row_sum, weights, decay = _accumulate(
             acc, row_max, row_sum, logits, 0.0, v, 1.0, True, PRECISION
         )
         if HAS_TYPES:

@@ -8,7 +8,7 @@ timed. Known exception: the dq kernel spills for float32 with head dimensions ab
 from dataclasses import dataclass
 
 KINDS = ("forward", "dq", "dkdv", "stats")
-ARCHS = ("sm80", "sm86", "sm90", "sm100", "gfx942", "interpreter")
+ARCHS = ("sm80", "sm89", "sm90", "sm100", "gfx942", "interpreter")
 # What the optional inputs cost in registers: none of them; types or a bias; a scale.
 LEVELS = ("plain", "typed", "scaled")
 PLAN_CHUNK_KEYS = 4096  # keys that one step of the plan kernel reads
@@ -89,7 +89,7 @@ for _kind, _widest in (
     ("dq", Tile(32, 32, 8, 1)),
     ("dkdv", Tile(32, 32, 8, 1)),
 ):
-    _HALF[_kind, "sm86"] = {**_HALF[_kind, "sm80"], 256: _widest}
+    _HALF[_kind, "sm89"] = {**_HALF[_kind, "sm80"], 256: _widest}
 # For float32, whose exact products run on ordinary arithmetic units and hold their operands in
 # registers.
 _SINGLE: dict[str, dict[int, Tile]] = {
@@ -137,7 +137,7 @@ def tile_for(
 def arch_of_capability(major: int, minor: int) -> str:
     """Table row for an NVIDIA compute capability; chips with 100 KB of shared memory share one."""
     if major == 8:
-        return "sm80" if minor == 0 else "sm86"
+        return "sm80" if minor == 0 else "sm89"
     if major == 9:
         return "sm90"
-    return "sm100" if major in (10, 11) else "sm86"
+    return "sm100" if major in (10, 11) else "sm89"
