@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from avar_kernels import KeyType
+from avar_kernels import KeyType, plan_keys
 from torch import Tensor, nn
 from transformers import Cache
 
 from ..models import family_of
-from .call import CALL_ARGUMENT, NUM_TYPES, PACKING_ARGUMENTS, AttnCall
+from .call import CALL_ARGUMENT, NUM_TYPES, PACKING_ARGUMENTS, AttnCall, packing_of
 from .tokens import SpecialTokens, key_types
 
 ATTN_NAME = "avar"
@@ -66,7 +66,10 @@ class Attachment:
         ids = self._with_cached(input_ids, kwargs.get("past_key_values"))
         mask = _padding_mask(kwargs.get("attention_mask"), ids)
         _refuse_hidden_packing(kwargs, mask)
-        call = AttnCall(ids, key_types(ids, mask, tokens=self.tokens), torch.is_grad_enabled())
+        types = key_types(ids, mask, tokens=self.tokens)
+        packing = packing_of(kwargs, len(ids))
+        keys = plan_keys(types) if packing is None else plan_keys(types[0], **packing)
+        call = AttnCall(ids, keys, torch.is_grad_enabled())
         if self.recording is not None:
             call.mass = self.recording.mass = {}
             call.record_layers = self.record_layers

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from avar_kernels import KeyType, visual_attn_func, visual_attn_varlen_func
+from avar_kernels import KeyPlan, KeyType, visual_attn_func, visual_attn_varlen_func
 from torch import Tensor, nn
 
 NUM_TYPES = 3
@@ -23,8 +23,8 @@ class AttnCall:
 
     token_ids: Tensor
     """(B, Lk) of all keys, the cached ones included."""
-    key_types: Tensor
-    """(B, Lk) int32 of the same keys."""
+    keys: KeyPlan
+    """Types of the same keys, prepared once for all layers; (Lk,) where samples are packed."""
     grad_enabled: bool
     """Whether gradients were on when the model was entered."""
     mass: dict[int, Tensor] | None = None
@@ -70,6 +70,8 @@ def avar_attention(
     )  # vision towers are not causal
     if call is None:
         types = _types_from_mask(attention_mask, k)
+        if types is not None and packing_of(kwargs, len(q)) is not None:
+            types = types[0]
         options: dict[str, Any] = {"softmax_scale": scaling, "causal": causal}
         return _attend(q, k, v, types, kwargs, options)[0], None
 
@@ -84,40 +86,53 @@ def avar_attention(
     options = {"num_types": NUM_TYPES, "softmax_scale": scaling, "causal": True}
     if layer in call.intervene_layers:
         options |= {"type_bias": call.type_bias, "type_scale": call.type_scale}
-    known = call.key_types.shape[1]
+    known = call.keys.key_types.shape[-1]
     if k.shape[1] > known:  # a preallocated cache is longer than what it holds
         k, v = k[:, :known], v[:, :known]
-    out, mass = _attend(q, k, v, call.key_types, kwargs, options)
+    out, mass = _attend(q, k, v, call.keys, kwargs, options)
     if call.mass is not None and layer in call.record_layers and layer not in call.mass:
         call.mass[layer] = mass  # a checkpoint's replay finds its layer filled and leaves it
     return out, None
+
+
+def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None:
+    """The offsets of samples packed into one row under the kernels' names, None if there are none.
+
+    Raises:
+        ValueError: only some of the arguments that announce packing, or more than one row.
+    """
+    missing = [name for name in PACKING_ARGUMENTS if kwargs.get(name) is None]
+    if len(missing) == len(PACKING_ARGUMENTS):
+        return None
+    if missing or batch_size != 1:
+        raise ValueError(
+            f"packed samples need a batch of one row and {', '.join(PACKING_ARGUMENTS)}; got"
+            f" {batch_size} rows without {', '.join(missing) or 'none of them'}. Lay the samples"
+            " end to end in one row, or pad them and pass attention_mask."
+        )
+    cu_q, cu_k, longest_q, longest_k = (kwargs[name] for name in PACKING_ARGUMENTS)
+    return {
+        "cu_seqlens_q": cu_q,
+        "cu_seqlens_k": cu_k,
+        "max_seqlen_q": int(longest_q),
+        "max_seqlen_k": int(longest_k),
+    }
 
 
 def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    types: Tensor | None,
+    types: Tensor | KeyPlan | None,
     kwargs: dict[str, Any],
     options: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
-    """out and mass; samples packed into one row, announced by their offsets, do not see one
-    another."""
-    missing = [name for name in PACKING_ARGUMENTS if kwargs.get(name) is None]
-    if len(missing) == len(PACKING_ARGUMENTS):
+    """out and mass; packed samples do not see one another."""
+    packing = packing_of(kwargs, len(q))
+    if packing is None:
         dense = visual_attn_func(q, k, v, types, **options)
         return dense.out, dense.mass
-    if missing or q.shape[0] != 1:
-        raise ValueError(
-            f"packed samples need a batch of one row and {', '.join(PACKING_ARGUMENTS)}; got"
-            f" {q.shape[0]} rows without {', '.join(missing) or 'none of them'}. Lay the samples"
-            " end to end in one row, or pad them and pass attention_mask."
-        )
-    cu_q, cu_k, longest_q, longest_k = (kwargs[name] for name in PACKING_ARGUMENTS)
-    packed = visual_attn_varlen_func(
-        q[0], k[0], v[0], cu_q, cu_k, int(longest_q), int(longest_k),
-        None if types is None else types[0], **options,
-    )  # fmt: skip
+    packed = visual_attn_varlen_func(q[0], k[0], v[0], key_types=types, **packing, **options)
     return packed.out[None], packed.mass[None]
 
 

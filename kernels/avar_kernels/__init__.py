@@ -5,15 +5,18 @@ Tensors in, tensors out. Depends on torch, triton (on Linux) and the standard li
 
 from .api import flash_attn_func, flash_attn_varlen_func, visual_attn_func, visual_attn_varlen_func
 from .backends import BackendStatus, available_backends
+from .plan import KeyPlan, plan_keys
 from .types import AttnOutput, KeyType
 
 __all__ = [
     "AttnOutput",
     "BackendStatus",
+    "KeyPlan",
     "KeyType",
     "available_backends",
     "flash_attn_func",
     "flash_attn_varlen_func",
+    "plan_keys",
     "visual_attn_func",
     "visual_attn_varlen_func",
 ]

@@ -5,6 +5,7 @@ from torch import Tensor
 from . import reference, validation
 from .backends import resolve_backend
 from .ops import visual_attn
+from .plan import KeyPlan
 from .types import AttnOutput, AttnParams, PackedLengths
 
 
@@ -12,7 +13,7 @@ def visual_attn_func(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    key_types: Tensor | None = None,
+    key_types: Tensor | KeyPlan | None = None,
     *,
     num_types: int = 3,
     type_bias: Tensor | None = None,
@@ -38,7 +39,7 @@ def visual_attn_func(
         k: (B, Lk, Hkv, D), q's dtype and device; H must be a multiple of Hkv.
         v: (B, Lk, Hkv, Dv).
         key_types: (B, Lk) integers below ``num_types``; negative: the key does not exist. None: all
-            0.
+            0. Or what ``plan_keys`` made of them, which spares every layer the checks and the sort.
         num_types: number of types, 1 to 16.
         type_bias: (num_types,) or (H, num_types), added to the logits; differentiable.
         type_scale: the same shapes, multiplies the logits before the bias; differentiable.
@@ -86,7 +87,7 @@ def visual_attn_varlen_func(
     cu_seqlens_k: Tensor,
     max_seqlen_q: int,
     max_seqlen_k: int,
-    key_types: Tensor | None = None,
+    key_types: Tensor | KeyPlan | None = None,
     *,
     num_types: int = 3,
     type_bias: Tensor | None = None,
@@ -121,7 +122,7 @@ def visual_attn_varlen_func(
     """
     validation.check_qkv(q, k, v, packed=True)
     packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    validation.check_packed(q, packed)
+    validation.check_packed(packed, q.device)
     return _attention(
         q,
         k,
@@ -142,7 +143,7 @@ def _attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    key_types: Tensor | None,
+    key_types: Tensor | KeyPlan | None,
     num_types: int,
     type_bias: Tensor | None,
     type_scale: Tensor | None,
@@ -152,7 +153,14 @@ def _attention(
     backend: str | None,
     packed: PackedLengths | None,
 ) -> AttnOutput:
-    validation.check_key_types(key_types, k, num_types)
+    validation.check_num_types(num_types)
+    plan = key_types if isinstance(key_types, KeyPlan) else None
+    types = key_types.key_types if isinstance(key_types, KeyPlan) else key_types
+    if plan is not None:
+        _check_plan(plan, num_types, packed)
+    if types is not None:
+        validation.check_types(types)
+        validation.check_types_fit(types, k)
     bias = validation.per_head_table("type_bias", type_bias, q, num_types)
     scale = validation.per_head_table("type_scale", type_scale, q, num_types)
     window = validation.check_window(window_size)
@@ -160,29 +168,54 @@ def _attention(
     softmax_scale = validation.softmax_scale_or_default(softmax_scale, q.shape[-1])
     backend = resolve_backend(backend, q.device, q.dtype, max(q.shape[-1], v.shape[-1]))
     if backend == "eager":
-        validation.check_values(key_types, num_types, packed, q, k)
+        if plan is None:
+            validation.check_key_values(types, num_types)
+            validation.check_packed_values(packed, q.shape[0], k.shape[0])
         params = AttnParams(num_types, softmax_scale, causal, window)
-        return reference.attention(q, k, v, key_types, bias, scale, params, packed)
+        return reference.attention(q, k, v, types, bias, scale, params, packed)
     cu_q, cu_k, max_q, max_k = packed or (None, None, 0, 0)
     return AttnOutput(
         *visual_attn(
             q,
             k,
             v,
-            key_types,
+            types,
             bias,
             scale,
             cu_q,
             cu_k,
+            None if plan is None else plan.blocks,
             max_q,
             max_k,
             num_types,
             softmax_scale,
             causal,
             *window,
+            plan is not None,
             backend,
         )
     )
+
+
+def _check_plan(plan: KeyPlan, num_types: int, packed: PackedLengths | None) -> None:
+    """Raises unless the plan was made for this call's types and offsets."""
+    if plan.num_types != num_types:
+        raise ValueError(
+            f"num_types must be {plan.num_types}, as in the plan; got {num_types}. Make the plan"
+            " with the same num_types."
+        )
+    same = packed is plan.packed is None or (
+        packed is not None
+        and plan.packed is not None
+        and packed.cu_seqlens_q is plan.packed.cu_seqlens_q
+        and packed.cu_seqlens_k is plan.packed.cu_seqlens_k
+        and packed[2:] == plan.packed[2:]
+    )
+    if not same:
+        raise ValueError(
+            "key_types must be a plan made with this call's cu_seqlens and max_seqlen; it was made"
+            " with others. Call plan_keys with the same tensors."
+        )
 
 
 def flash_attn_func(

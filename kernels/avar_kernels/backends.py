@@ -54,6 +54,11 @@ def _triton_status() -> BackendStatus:
     return BackendStatus(True)
 
 
+def triton_takes(device: torch.device) -> bool:
+    """Whether the Triton kernels run on tensors of this device."""
+    return bool(_triton_status()) and (device.type == "cuda" or interpreting())
+
+
 def resolve_backend(
     name: str | None, device: torch.device, dtype: torch.dtype, head_dim: int
 ) -> str:

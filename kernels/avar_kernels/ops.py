@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import sdpa
 from .types import AttnOutput, AttnParams, PackedLengths
-from .validation import check_values
+from .validation import check_key_values, check_packed_values
 
 _FUSED = {"sdpa": sdpa}
 
@@ -28,6 +28,10 @@ def _packed(
     return None if cu_q is None or cu_k is None else PackedLengths(cu_q, cu_k, max_q, max_k)
 
 
+def _plan(backend: str, blocks: Tensor | None) -> dict[str, Tensor | None]:
+    return {"blocks": blocks} if backend == "triton" else {}
+
+
 @torch.library.custom_op("avar_kernels::visual_attn", mutates_args=())
 def visual_attn(
     q: Tensor,
@@ -38,6 +42,7 @@ def visual_attn(
     type_scale: Tensor | None,
     cu_seqlens_q: Tensor | None,
     cu_seqlens_k: Tensor | None,
+    blocks: Tensor | None,
     max_seqlen_q: int,
     max_seqlen_k: int,
     num_types: int,
@@ -45,20 +50,24 @@ def visual_attn(
     causal: bool,
     window_left: int,
     window_right: int,
+    values_checked: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """out, mass and lse of one call; shapes and dtypes were checked by ``api``."""
+    """out, mass and lse of one call; shapes and dtypes were checked by ``api``, values here unless
+    a plan has. ``blocks`` are the plan's, for the Triton kernels."""
     packed = _packed(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    check_values(key_types, num_types, packed, q, k)
+    if not values_checked:
+        check_key_values(key_types, num_types)
+        check_packed_values(packed, q.shape[0], k.shape[0])
     params = AttnParams(num_types, softmax_scale, causal, (window_left, window_right))
     out, mass, lse = _implementation(backend).forward(
-        q, k, v, key_types, type_bias, type_scale, params, packed
+        q, k, v, key_types, type_bias, type_scale, params, packed, **_plan(backend, blocks)
     )
     return out, mass, lse
 
 
 @visual_attn.register_fake
-def _(q, k, v, key_types, type_bias, type_scale, cu_q, cu_k, max_q, max_k, num_types, *_rest):
+def _(q, k, v, key_types, type_bias, type_scale, cu_q, cu_k, blocks, max_q, max_k, num_types, *_):
     accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
     rows, heads = q.shape[:-2], q.shape[-2]
     out = q.new_empty(*rows, heads, v.shape[-1])
@@ -80,6 +89,7 @@ def visual_attn_backward(
     type_scale: Tensor | None,
     cu_seqlens_q: Tensor | None,
     cu_seqlens_k: Tensor | None,
+    blocks: Tensor | None,
     out: Tensor,
     mass: Tensor,
     lse: Tensor,
@@ -90,6 +100,7 @@ def visual_attn_backward(
     causal: bool,
     window_left: int,
     window_right: int,
+    values_checked: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, type_bias, type_scale; an empty tensor stands for an absent table."""
@@ -106,15 +117,11 @@ def visual_attn_backward(
         AttnOutput(out, mass, lse),
         params,
         packed,
+        **_plan(backend, blocks),
     )
-    none = lse.new_empty(0)
-    return (
-        dq,
-        dk,
-        dv,
-        none if dbias is None else dbias,
-        lse.new_empty(0) if dscale is None else dscale,
-    )
+    dbias = lse.new_empty(0) if dbias is None else dbias
+    dscale = lse.new_empty(0) if dscale is None else dscale
+    return dq, dk, dv, dbias, dscale
 
 
 @visual_attn_backward.register_fake
@@ -130,7 +137,7 @@ def _(grad_out, grad_mass, grad_lse, q, k, v, key_types, type_bias, type_scale, 
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    tensors, numbers = inputs[:8], inputs[8:]
+    tensors, numbers = inputs[:9], inputs[9:]
     ctx.save_for_backward(*tensors, *output)
     ctx.numbers = numbers
 
@@ -142,7 +149,7 @@ def _backward(ctx, grad_out: Tensor, grad_mass: Tensor, grad_lse: Tensor):
     )
     dbias = None if inputs[4] is None else dbias
     dscale = None if inputs[5] is None else dscale
-    return dq, dk, dv, None, dbias, dscale, *([None] * 10)
+    return dq, dk, dv, None, dbias, dscale, *([None] * 12)
 
 
 def _no_double_backward(ctx, *grads):

@@ -68,15 +68,16 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
         )
 
 
-def check_key_types(key_types: Tensor | None, k: Tensor, num_types: int) -> None:
-    """Raises unless key_types is None or an integer tensor over k's keys, and num_types is
-    legal."""
+def check_num_types(num_types: int) -> None:
+    """Raises unless num_types is an int in range."""
     if isinstance(num_types, bool) or not isinstance(num_types, int):
         raise TypeError(f"num_types must be an int; got {type(num_types).__name__}.")
     if not 1 <= num_types <= MAX_TYPES:
         _bad("num_types", f"in 1..{MAX_TYPES}", num_types, "Merge types or renumber them.")
-    if key_types is None:
-        return
+
+
+def check_types(key_types: Tensor) -> None:
+    """Raises unless key_types is an integer tensor."""
     if not isinstance(key_types, Tensor):
         raise TypeError(
             f"key_types must be an integer torch.Tensor or None; got {type(key_types).__name__}."
@@ -85,6 +86,10 @@ def check_key_types(key_types: Tensor | None, k: Tensor, num_types: int) -> None
         raise TypeError(
             f"key_types must be of an integer dtype; got {key_types.dtype}. Use .to(torch.int32)."
         )
+
+
+def check_types_fit(key_types: Tensor, k: Tensor) -> None:
+    """Raises unless there is one type per key, where the keys are."""
     if key_types.shape != k.shape[:-2]:
         _bad(
             "key_types",
@@ -158,8 +163,8 @@ def check_flag(name: str, flag: bool) -> None:
         raise TypeError(f"{name} must be a bool; got {type(flag).__name__}.")
 
 
-def check_packed(q: Tensor, packed: PackedLengths) -> None:
-    """Raises unless both offset tensors are int32 of shape (N + 1,) on q's device."""
+def check_packed(packed: PackedLengths, device: torch.device) -> None:
+    """Raises unless both offset tensors are int32 of shape (N + 1,) on the device."""
     for name, offsets in (
         ("cu_seqlens_q", packed.cu_seqlens_q),
         ("cu_seqlens_k", packed.cu_seqlens_k),
@@ -170,11 +175,11 @@ def check_packed(q: Tensor, packed: PackedLengths) -> None:
             offsets.dtype != torch.int32
             or offsets.dim() != 1
             or offsets.numel() < 2
-            or offsets.device != q.device
+            or offsets.device != device
         ):
             _bad(
                 name,
-                f"int32 of shape [N + 1], N >= 1, on {q.device}",
+                f"int32 of shape [N + 1], N >= 1, on {device}",
                 f"{offsets.dtype} of shape {tuple(offsets.shape)} on {offsets.device}",
                 f"Use {name}.to(q.device, torch.int32).",
             )
@@ -203,45 +208,47 @@ def check_packed(q: Tensor, packed: PackedLengths) -> None:
             )
 
 
-def check_values(
-    key_types: Tensor | None, num_types: int, packed: PackedLengths | None, q: Tensor, k: Tensor
-) -> None:
-    """The checks that read tensor values; on a GPU they become device-side assertions."""
-    if key_types is not None and key_types.numel():
-        in_range = (key_types < num_types).all()
-        if key_types.is_cuda:
-            torch.ops.aten._assert_async.msg(
-                in_range, f"key_types must be below num_types = {num_types}"
-            )
-        elif not in_range:
-            _bad(
-                "key_types",
-                f"below num_types = {num_types} (negative: the key does not exist)",
-                f"{int(key_types.max())}",
-                "Raise num_types or renumber the types.",
-            )
+def check_key_values(key_types: Tensor | None, num_types: int) -> None:
+    """Raises unless every type is below num_types; on a GPU a device-side assertion."""
+    if key_types is None or not key_types.numel():
+        return
+    in_range = (key_types < num_types).all()
+    if key_types.is_cuda:
+        torch.ops.aten._assert_async.msg(
+            in_range, f"key_types must be below num_types = {num_types}"
+        )
+    elif not in_range:
+        _bad(
+            "key_types",
+            f"below num_types = {num_types} (negative: the key does not exist)",
+            f"{int(key_types.max())}",
+            "Raise num_types or renumber the types.",
+        )
+
+
+def check_packed_values(packed: PackedLengths | None, num_rows: int | None, num_keys: int) -> None:
+    """Raises unless the offsets describe sequences inside the tokens (those of q are not known yet
+    where ``num_rows`` is None); on a GPU device-side assertions."""
     if packed is None:
         return
     for name, offsets, tokens, longest in (
-        ("cu_seqlens_q", packed.cu_seqlens_q, q.shape[0], packed.max_seqlen_q),
-        ("cu_seqlens_k", packed.cu_seqlens_k, k.shape[0], packed.max_seqlen_k),
+        ("cu_seqlens_q", packed.cu_seqlens_q, num_rows, packed.max_seqlen_q),
+        ("cu_seqlens_k", packed.cu_seqlens_k, num_keys, packed.max_seqlen_k),
     ):
         lengths = offsets.diff()
-        good = (
-            (offsets[0] == 0)
-            & (lengths >= 0).all()
-            & (offsets[-1] <= tokens)
-            & (lengths.max() <= longest)
-        )
+        good = (offsets[0] == 0) & (lengths >= 0).all() & (lengths.max() <= longest)
+        if tokens is not None:
+            good = good & (offsets[-1] <= tokens)
         if offsets.is_cuda:
             torch.ops.aten._assert_async.msg(
                 good, f"{name} must start at 0, not decrease, end within the tokens, fit max_seqlen"
             )
         elif not good:
+            within = "" if tokens is None else f" end at or before {tokens} tokens and"
             _bad(
                 name,
-                f"offsets that start at 0, never decrease, end at or before {tokens} tokens and are"
-                f" at most {longest} (max_seqlen) apart",
+                f"offsets that start at 0, never decrease,{within} are at most {longest}"
+                " (max_seqlen) apart",
                 offsets.tolist() if offsets.numel() <= 16 else f"{offsets[:16].tolist()}...",
                 "Build it as the cumulative sum of the lengths, 0 in front.",
             )

@@ -47,8 +47,9 @@ def test_compiles_without_a_graph_break_and_agrees_with_eager_mode():
 def test_operator_registration_passes_opcheck():
     q, k, v, types = inputs()
     table = torch.randn(4, 3, requires_grad=True)
-    arguments = (q, k, v, types, table, table.detach().exp().requires_grad_(), None, None, 0, 0)
-    numbers = (3, 0.25, True, -1, -1, "sdpa")
+    tables = (table, table.detach().exp().requires_grad_())
+    arguments = (q, k, v, types, *tables, None, None, None, 0, 0)
+    numbers = (3, 0.25, True, -1, -1, False, "sdpa")
     torch.library.opcheck(torch.ops.avar_kernels.visual_attn.default, (*arguments, *numbers))
 
 

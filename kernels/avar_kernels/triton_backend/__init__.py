@@ -32,12 +32,17 @@ def forward(
     type_scale: Tensor | None,
     params: AttnParams,
     packed: PackedLengths | None = None,
+    blocks: Tensor | None = None,
 ) -> AttnOutput:
-    """Dense (B, L, H, D) or, with ``packed``, (T, H, D) attention; arguments already validated."""
+    """Dense (B, L, H, D) or, with ``packed``, (T, H, D) attention; arguments already validated.
+
+    ``blocks`` is what ``plan.make_plan`` made of key_types; without it every launch sorts them.
+    """
     from .call import Call
     from .launch import forward
 
-    return AttnOutput(*forward(Call(q, k, v, key_types, type_bias, type_scale, params, packed)))
+    call = Call(q, k, v, key_types, type_bias, type_scale, params, packed, blocks)
+    return AttnOutput(*forward(call))
 
 
 def backward(
@@ -51,10 +56,11 @@ def backward(
     result: AttnOutput,
     params: AttnParams,
     packed: PackedLengths | None = None,
+    blocks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of q, k, v, type_bias and type_scale (the last two None where not given)."""
     from .call import Call
     from .launch import backward
 
-    call = Call(q, k, v, key_types, type_bias, type_scale, params, packed)
+    call = Call(q, k, v, key_types, type_bias, type_scale, params, packed, blocks)
     return backward(call, *cotangents, *result)

@@ -3,13 +3,13 @@
 from functools import cache
 
 import torch
-import triton
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 from ..types import AttnParams, PackedLengths
+from . import plan
 from .blocks import plan_kernel
-from .tiles import PLAN_CHUNK_KEYS, arch_of_capability
+from .tiles import arch_of_capability
 from .variants import Variant
 
 MAX_TILE_ROWS = 256
@@ -33,7 +33,9 @@ class Call:
         type_scale: Tensor | None,
         params: AttnParams,
         packed: PackedLengths | None,
+        blocks: Tensor | None = None,
     ) -> None:
+        self.blocks = blocks
         self.q, self.k, self.v = (addressable(x) for x in (q, k, v))
         self.types = None if key_types is None else key_types.to(torch.int32).contiguous()
         self.bias = None if type_bias is None else type_bias.float().contiguous()
@@ -141,22 +143,13 @@ class Call:
         if self.types is None:
             return {"plan_ptr": self.q, "plan_stride": 0}
         block_n = self.variant.tile(kind).block_n
-        stride = triton.cdiv(self.max_keys, block_n) + 1
-        shape = (self.num_sequences, self.variant.num_types + 2, stride)
-        plan = torch.empty(shape, dtype=torch.int32, device=self.q.device)
-        if self.num_sequences:
-            plan_kernel[(self.num_sequences,)](
-                self.types,
-                self.or_dummy(self.cu_k),
-                plan,
-                self.max_keys,
-                stride,
-                NUM_TYPES=self.variant.num_types,
-                PACKED=self.packed,
-                BLOCK_N=block_n,
-                CHUNK=max(1, PLAN_CHUNK_KEYS // block_n),
-            )
-        return {"plan_ptr": plan, "plan_stride": stride}
+        shape = (self.num_sequences, self.max_keys, self.variant.num_types, block_n)
+        if self.blocks is not None:
+            part = plan.section(self.blocks, *shape)
+        else:
+            part = torch.empty(plan.section_size(*shape), dtype=torch.int32, device=self.q.device)
+            plan.sort(part, self.types, self.cu_k, *shape[1:])
+        return {"plan_ptr": part, "plan_stride": plan.row_stride(self.max_keys, block_n)}
 
 
 def addressable(x: Tensor) -> Tensor:

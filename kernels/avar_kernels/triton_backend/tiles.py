@@ -12,6 +12,7 @@ ARCHS = ("sm80", "sm89", "sm90", "sm100", "gfx942", "interpreter")
 # What the optional inputs cost in registers: none of them; types or a bias; a scale.
 LEVELS = ("plain", "typed", "scaled")
 PLAN_CHUNK_KEYS = 4096  # keys that one step of the plan kernel reads
+PLAN_BLOCK_SIZES = (16, 32, 64, 128)  # every block_n of a forward or dq tile below
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,13 @@ visual_attn_func(x, x, x, backend="triton")
 
 
 def test_the_public_function_reaches_these_kernels():
-    """Dense and packed, through the operators and autograd, against the sdpa backend."""
+    """Dense and packed, through the operators and autograd, against the sdpa backend; with a plan
+    of the keys bit by bit the same."""
     program = """
 import torch
-from avar_kernels import visual_attn_func, visual_attn_varlen_func
+from avar_kernels import plan_keys, visual_attn_func, visual_attn_varlen_func
 torch.manual_seed(0)
-def run(backend, packed):
+def run(backend, packed, planned=False):
     torch.manual_seed(1)
     shape = (37,) if packed else (1, 37)
     q = torch.randn(*shape, 2, 16, requires_grad=True)
@@ -64,8 +65,13 @@ def run(backend, packed):
     bias = torch.randn(3, requires_grad=True)
     types = torch.arange(37).reshape(shape) % 4 - 1
     options = dict(type_bias=bias, causal=True, backend=backend)
+    cu = torch.tensor([0, 11, 37], dtype=torch.int32)
+    if planned:
+        offsets = (dict(cu_seqlens_q=cu, cu_seqlens_k=cu, max_seqlen_q=26, max_seqlen_k=26)
+                   if packed else {})
+        types = plan_keys(types, **offsets)
+        assert types.blocks is not None
     if packed:
-        cu = torch.tensor([0, 11, 37], dtype=torch.int32)
         result = visual_attn_varlen_func(q, k, v, cu, cu, 26, 26, types, **options)
     else:
         result = visual_attn_func(q, k, v, types, **options)
@@ -73,8 +79,11 @@ def run(backend, packed):
     (result.out.square().sum() + result.mass[..., 1].sum() + lse.sum()).backward()
     return *result, q.grad, k.grad, v.grad, bias.grad
 for packed in (False, True):
-    for a, b in zip(run("triton", packed), run("sdpa", packed), strict=True):
+    plain = run("triton", packed)
+    for a, b in zip(plain, run("sdpa", packed), strict=True):
         assert torch.allclose(a, b, atol=2e-5), (packed, (a - b).abs().max())
+    for a, b in zip(plain, run("triton", packed, planned=True), strict=True):
+        assert torch.equal(a, b), packed
 print("agree")
 """
     done = _interpreted(program)

@@ -1,0 +1,117 @@
+"""Key types prepared once per batch, for all layers that attend to the same keys.
+
+Checking the types and sorting the key blocks by class (docs/DESIGN.md) depends on the keys alone. A
+model does it once per forward and hands the plan to every layer in the place of the types; a layer
+then launches its attention kernel and nothing else.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backends import triton_takes
+from .types import PackedLengths
+from .validation import (
+    check_key_values,
+    check_num_types,
+    check_packed,
+    check_packed_values,
+    check_types,
+)
+
+
+class KeyPlan(NamedTuple):
+    """What ``plan_keys`` returns; ``visual_attn_func`` takes it as ``key_types``."""
+
+    key_types: Tensor
+    """(B, Lk), or packed (Tk,), int32, checked."""
+    num_types: int
+    packed: PackedLengths | None
+    """The offsets it was made for."""
+    blocks: Tensor | None
+    """int32, the sorted key blocks that the Triton kernels walk; None where they do not run."""
+
+
+def plan_keys(
+    key_types: Tensor,
+    *,
+    num_types: int = 3,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
+) -> KeyPlan:
+    """Checks and sorts the keys of a batch once, for every layer of a forward pass.
+
+    Args:
+        key_types: (B, Lk) integers below ``num_types``, negative where the key does not exist; or
+            (Tk,) with the four arguments of packed sequences, as ``visual_attn_varlen_func`` takes
+            them.
+        num_types: number of types, 1 to 16.
+        cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k: all or none.
+
+    Returns:
+        KeyPlan. It belongs to these keys and offsets: pass the same offset tensors to
+        ``visual_attn_varlen_func``.
+
+    Raises:
+        TypeError, ValueError: as ``visual_attn_func`` and ``visual_attn_varlen_func`` raise.
+    """
+    lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    given = [x is not None for x in lengths]
+    if any(given) != all(given):
+        raise ValueError(
+            "cu_seqlens_q, cu_seqlens_k, max_seqlen_q and max_seqlen_k must be given together; got"
+            f" {sum(given)} of 4. Pass all for packed sequences, none for (B, Lk) key types."
+        )
+    packed = PackedLengths(*lengths) if all(given) else None  # pyright: ignore[reportArgumentType]
+    check_num_types(num_types)
+    check_types(key_types)
+    if key_types.dim() != (1 if packed else 2):
+        raise ValueError(
+            f"key_types must be {'(Tk,) when packed' if packed else '(B, Lk)'}; got shape"
+            f" {tuple(key_types.shape)}. Give one type per key."
+        )
+    if packed is not None:
+        check_packed(packed, key_types.device)
+    cu_q, cu_k, max_q, max_k = packed or (None, None, 0, 0)
+    types, blocks = _prepare_keys(key_types, cu_q, cu_k, max_q, max_k, num_types)
+    return KeyPlan(types, num_types, packed, blocks if blocks.numel() else None)
+
+
+@torch.library.custom_op("avar_kernels::prepare_keys", mutates_args=())
+def _prepare_keys(
+    key_types: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    num_types: int,
+) -> tuple[Tensor, Tensor]:
+    """The types as the kernels read them, and the sorted blocks (empty without Triton); an operator
+    because it reads values, which torch.compile cannot trace."""
+    check_key_values(key_types, num_types)
+    max_keys = key_types.shape[-1]
+    if cu_seqlens_q is not None and cu_seqlens_k is not None:
+        max_keys = max_seqlen_k
+        lengths = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+        check_packed_values(lengths, None, key_types.shape[0])
+    types = key_types.to(torch.int32, copy=True).contiguous()
+    if not triton_takes(types.device):
+        return types, types.new_empty(0)
+    from .triton_backend.plan import make_plan
+
+    return types, make_plan(types, cu_seqlens_k, max_keys, num_types)
+
+
+@_prepare_keys.register_fake
+def _(key_types, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, num_types):
+    types = torch.empty(key_types.shape, dtype=torch.int32, device=key_types.device)
+    size = 0
+    if triton_takes(types.device):
+        from .triton_backend.plan import num_sequences, plan_size
+
+        max_keys = key_types.shape[-1] if cu_seqlens_k is None else max_seqlen_k
+        size = plan_size(num_sequences(key_types, cu_seqlens_k), max_keys, num_types)
+    return types, types.new_empty(size)
