@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from .blocks import LOG2E, load_tile, query_block_range, sees, sequence_of, types_of
-from .kernel_dq import shift_per_element
+from .kernel_dq import load_shifts
 
 
 @triton.jit
@@ -42,6 +42,7 @@ def visual_attn_bwd_dkdv_kernel(
     NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     HAS_TYPES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
+    SHIFT_DTYPE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """Grid (key blocks, Hkv, N). dbias and dscale: contiguous (N, key blocks, H, 16)."""
@@ -150,10 +151,12 @@ def visual_attn_bwd_dkdv_kernel(
                 dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
                 # The accumulator starts at -shift: no tile of shifts is alive beside the product.
                 if MIXED:
-                    shift = shift_per_element(
-                        stats_base, stride_sc, tile_rows[None, :], row_exists[None, :],
-                        types[:, None], NUM_TYPES,
-                    )  # fmt: skip
+                    rounded, rest = load_shifts(
+                        stats_base, stride_sc, tile_rows, row_exists, NUM_TYPES, SHIFT_DTYPE
+                    )
+                    one_hot = (types[:, None] == tl.arange(0, 16)[None, :]).to(SHIFT_DTYPE)
+                    shift = tl.dot(one_hot, tl.trans(rest), input_precision="ieee")
+                    shift = tl.dot(one_hot, tl.trans(rounded), shift, input_precision="ieee")
                 else:
                     shift_ptrs = stats_base + (1 + key_type) * stride_sc + tile_rows
                     shift = tl.load(shift_ptrs, mask=row_exists, other=0.0)[None, :]

@@ -80,17 +80,16 @@ def visual_attn_bwd_stats_kernel(
 
 
 @triton.jit
-def shift_per_element(stats_ptr, stride_sc, rows, row_exists, types, NUM_TYPES: tl.constexpr):
-    """shift_i[t_j] as a tile: rows are [M, 1] and types [1, N], or [1, M] and [N, 1]."""
-    shift = tl.broadcast_to(
-        tl.load(stats_ptr + stride_sc + rows, mask=row_exists, other=0.0), (types + rows).shape
-    )
-    for channel in tl.static_range(1, NUM_TYPES):
-        candidate = tl.load(
-            stats_ptr + (1 + channel) * stride_sc + rows, mask=row_exists, other=0.0
-        )
-        shift = tl.where(types == channel, candidate, shift)
-    return shift
+def load_shifts(
+    stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES: tl.constexpr, DTYPE: tl.constexpr
+):
+    """shift_i[c] as two [M, 16] tiles, rounded value and rest, whose sum is exact to 2^-16."""
+    channels = tl.arange(0, 16)
+    ptrs = stats_ptr + (1 + channels)[None, :] * stride_sc + tile_rows[:, None]
+    mask = row_exists[:, None] & (channels < NUM_TYPES)[None, :]
+    shifts = tl.load(ptrs, mask=mask, other=0.0)
+    rounded = shifts.to(DTYPE)
+    return rounded, (shifts - rounded.to(tl.float32)).to(DTYPE)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "plan_stride"])
@@ -106,6 +105,7 @@ def visual_attn_bwd_dq_kernel(
     NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     HAS_TYPES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
+    SHIFT_DTYPE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks, H, N)."""
@@ -190,7 +190,13 @@ def visual_attn_bwd_dq_kernel(
 
     general_begin = tl.zeros((), tl.int32)
     num_listed = tl.zeros((), tl.int32)
+    if not HAS_TYPES:
+        only_shift = tl.load(stats_ptr + stride_sc + tile_rows, mask=row_exists, other=0.0)
     if HAS_TYPES:
+        channels = tl.arange(0, 16)
+        rounded, rest = load_shifts(
+            stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES, SHIFT_DTYPE
+        )
         general_begin, general_end = listed_blocks(plan_ptr, plan_stride, NUM_TYPES, lo, hi)
         num_listed = general_end - general_begin
     for position in range(0, num_listed + (lo - start) + (end - hi)):
@@ -209,15 +215,12 @@ def visual_attn_bwd_dq_kernel(
         logits = tl.where(visible, logits, float("-inf"))
         weights = tl.exp2(logits - lse[:, None])
         v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
-        # Without types there is one shift; NUM_TYPES then counts empty channels of mass.
-        minus_shift = -shift_per_element(
-            stats_ptr,
-            stride_sc,
-            tile_rows[:, None],
-            row_exists[:, None],
-            types[None, :],
-            NUM_TYPES if HAS_TYPES else 1,
-        )
+        if HAS_TYPES:  # shift_i[t_j] for every element, as a product with the one-hot types
+            one_hot = (types[None, :] == channels[:, None]).to(SHIFT_DTYPE)  # [16, N]
+            shift = tl.dot(rest, one_hot, input_precision="ieee")
+            minus_shift = -tl.dot(rounded, one_hot, shift, input_precision="ieee")
+        else:
+            minus_shift = tl.broadcast_to(-only_shift[:, None], weights.shape)
         dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
         if HAS_SCALE:
             dlogits *= type_scale[None, :]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import triton.language as tl
+
 from .tiles import Tile, padded_dim, tile_for
 
 
@@ -44,7 +46,9 @@ class Variant:
                 "BLOCK_M": tile.block_m,
                 "BLOCK_DV": padded_dim(self.value_dim),
             }
+        backward = {} if kind == "forward" else {"SHIFT_DTYPE": self._shift_dtype()}
         return {
+            **backward,
             "NUM_TYPES": self.num_types,
             "HEAD_DIM": self.head_dim,
             "VALUE_DIM": self.value_dim,
@@ -60,3 +64,9 @@ class Variant:
             "BLOCK_D": padded_dim(self.head_dim),
             "BLOCK_DV": padded_dim(self.value_dim),
         }
+
+    def _shift_dtype(self) -> tl.dtype:
+        """Of the tiles whose product spreads the backward's row constants over keys of several
+        types; cotangents of mass have no bounded range, so never float16."""
+        half = self.element_bytes == 2 and self.arch != "interpreter"
+        return tl.bfloat16 if half else tl.float32
