@@ -5,7 +5,9 @@ Tensors in, tensors out. Depends on torch, triton (on Linux) and the standard li
 
 from .api import flash_attn_func, flash_attn_varlen_func, visual_attn_func, visual_attn_varlen_func
 from .backends import BackendStatus, available_backends
+from .cache import visual_attn_with_kvcache
 from .plan import KeyPlan, plan_keys
+from .received import attn_received
 from .types import AttnOutput, KeyType
 
 __all__ = [
@@ -13,10 +15,12 @@ __all__ = [
     "BackendStatus",
     "KeyPlan",
     "KeyType",
+    "attn_received",
     "available_backends",
     "flash_attn_func",
     "flash_attn_varlen_func",
     "plan_keys",
     "visual_attn_func",
     "visual_attn_varlen_func",
+    "visual_attn_with_kvcache",
 ]

@@ -7,6 +7,7 @@ from .backends import resolve_backend
 from .ops import visual_attn
 from .plan import KeyPlan
 from .types import AttnOutput, AttnParams, PackedLengths
+from .value_checks import check_key_values, check_packed_values
 
 
 def visual_attn_func(
@@ -169,8 +170,8 @@ def _attention(
     backend = resolve_backend(backend, q.device, q.dtype, max(q.shape[-1], v.shape[-1]))
     if backend == "eager":
         if plan is None:
-            validation.check_key_values(types, num_types)
-            validation.check_packed_values(packed, q.shape[0], k.shape[0])
+            check_key_values(types, num_types)
+            check_packed_values(packed, q.shape[0], k.shape[0])
         params = AttnParams(num_types, softmax_scale, causal, window)
         return reference.attention(q, k, v, types, bias, scale, params, packed)
     cu_q, cu_k, max_q, max_k = packed or (None, None, 0, 0)

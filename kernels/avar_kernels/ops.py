@@ -9,12 +9,13 @@ from torch import Tensor
 
 from . import sdpa
 from .types import AttnOutput, AttnParams, PackedLengths
-from .validation import check_key_values, check_packed_values
+from .value_checks import check_key_values, check_packed_values
 
 _FUSED = {"sdpa": sdpa}
 
 
-def _implementation(backend: str):
+def implementation(backend: str):
+    """The module of a fused backend: its ``forward`` and ``backward``."""
     if backend == "triton":
         from . import triton_backend  # imports triton, which the CPU path does without
 
@@ -60,7 +61,7 @@ def visual_attn(
         check_key_values(key_types, num_types)
         check_packed_values(packed, q.shape[0], k.shape[0])
     params = AttnParams(num_types, softmax_scale, causal, (window_left, window_right))
-    out, mass, lse = _implementation(backend).forward(
+    out, mass, lse = implementation(backend).forward(
         q, k, v, key_types, type_bias, type_scale, params, packed, **_plan(backend, blocks)
     )
     return out, mass, lse
@@ -106,7 +107,7 @@ def visual_attn_backward(
     """Gradients of q, k, v, type_bias, type_scale; an empty tensor stands for an absent table."""
     packed = _packed(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     params = AttnParams(num_types, softmax_scale, causal, (window_left, window_right))
-    dq, dk, dv, dbias, dscale = _implementation(backend).backward(
+    dq, dk, dv, dbias, dscale = implementation(backend).backward(
         AttnOutput(grad_out, grad_mass, grad_lse),
         q,
         k,

@@ -12,13 +12,8 @@ from torch import Tensor
 
 from .backends import triton_takes
 from .types import PackedLengths
-from .validation import (
-    check_key_values,
-    check_num_types,
-    check_packed,
-    check_packed_values,
-    check_types,
-)
+from .validation import check_num_types, check_packed, check_types, packed_or_none
+from .value_checks import check_key_values, check_packed_values
 
 
 class KeyPlan(NamedTuple):
@@ -58,14 +53,7 @@ def plan_keys(
     Raises:
         TypeError, ValueError: as ``visual_attn_func`` and ``visual_attn_varlen_func`` raise.
     """
-    lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    given = [x is not None for x in lengths]
-    if any(given) != all(given):
-        raise ValueError(
-            "cu_seqlens_q, cu_seqlens_k, max_seqlen_q and max_seqlen_k must be given together; got"
-            f" {sum(given)} of 4. Pass all for packed sequences, none for (B, Lk) key types."
-        )
-    packed = PackedLengths(*lengths) if all(given) else None  # pyright: ignore[reportArgumentType]
+    packed = packed_or_none(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     check_num_types(num_types)
     check_types(key_types)
     if key_types.dim() != (1 if packed else 2):

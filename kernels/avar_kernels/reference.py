@@ -15,16 +15,15 @@ from torch import Tensor
 from .types import AttnOutput, AttnParams, PackedLengths
 
 
-def visible_keys(
-    num_queries: int, num_keys: int, causal: bool, window: tuple[int, int], device: torch.device
-) -> Tensor:
-    """(Lq, Lk) bool: which key each query may see; bottom-right aligned as in flash-attn >= 2.1."""
-    position = torch.arange(num_queries, device=device)[:, None] + (num_keys - num_queries)
-    key = torch.arange(num_keys, device=device)[None, :]
+def visible_keys(position: Tensor, num_keys: int, causal: bool, window: tuple[int, int]) -> Tensor:
+    """(rows, Lk) bool: which key each query may see. ``position`` (rows,) is where the queries
+    stand among the keys: i + Lk - Lq, aligned bottom-right as in flash-attn >= 2.1."""
+    position = position[:, None]
+    key = torch.arange(num_keys, device=position.device)[None, :]
     left, right = window
     if causal:
         right = 0 if right < 0 else min(right, 0)
-    visible = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+    visible = torch.ones_like(position - key, dtype=torch.bool)
     if left >= 0:
         visible &= key >= position - left
     if right >= 0:
@@ -95,7 +94,8 @@ def _dense(
         per_key_bias = type_bias.to(dtype)[:, channel].transpose(0, 1)
         logits = logits + per_key_bias[:, :, None, :]
 
-    visible = visible_keys(num_queries, num_keys, params.causal, params.window, q.device)
+    position = torch.arange(num_queries, device=q.device) + (num_keys - num_queries)
+    visible = visible_keys(position, num_keys, params.causal, params.window)
     visible = visible & exists[:, None, None, :]  # (B, 1, Lq, Lk)
     if type_bias is not None:  # a bias of -inf hides its type, even from rows that see no other
         visible = visible & ~torch.isneginf(per_key_bias)[:, :, None, :]

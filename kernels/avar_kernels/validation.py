@@ -1,8 +1,8 @@
 """Argument checks of the public functions.
 
-Shapes, dtypes, devices and plain numbers are checked by the caller before dispatch. What needs the
-*values* of a tensor (types in range, offsets in order) is checked inside the operator: at once on
-CPU, and on a GPU by a device-side assertion, because reading a value there would stall the stream.
+Shapes, dtypes, devices and plain numbers are checked here, by the caller, before dispatch. What
+needs the *values* of a tensor (types in range, offsets in order) is checked inside the operator, by
+``value_checks``.
 """
 
 import math
@@ -17,18 +17,20 @@ FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
-def _bad(name: str, expected: str, got: object, remedy: str) -> NoReturn:
+def refuse(name: str, expected: str, got: object, remedy: str) -> NoReturn:
+    """Raises ValueError in the form that all messages have."""
     raise ValueError(f"{name} must be {expected}; got {got}. {remedy}")
 
 
-def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
-    """Raises unless q, k, v are (B, L, H, D), or (T, H, D) when packed, and fit one another."""
+def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool, paged: bool = False) -> None:
+    """Raises unless q, k, v are (B, L, H, D), or (T, H, D) when packed, and fit one another; k and
+    v may be pages of a cache, whose number is not q's batch size."""
     layout, rank = ("(T, H, D)", 3) if packed else ("(B, L, H, D)", 4)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}.")
         if x.dim() != rank:
-            _bad(name, f"of shape {layout}", f"shape {tuple(x.shape)}", "Reshape it.")
+            refuse(name, f"of shape {layout}", f"shape {tuple(x.shape)}", "Reshape it.")
         if x.dtype not in FLOAT_DTYPES:
             raise TypeError(
                 f"{name} must be float32, float16, bfloat16 or float64; got {x.dtype}. Convert it"
@@ -39,20 +41,20 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
                 f"{name} must have q's dtype {q.dtype}; got {x.dtype}. Use {name}.to(q.dtype)."
             )
         if x.device != q.device:
-            _bad(name, f"on q's device {q.device}", x.device, f"Use {name}.to(q.device).")
+            refuse(name, f"on q's device {q.device}", x.device, f"Use {name}.to(q.device).")
     if k.shape[:-1] != v.shape[:-1]:
-        _bad(
+        refuse(
             "v",
             f"of shape {(*k.shape[:-1], 'Dv')}, as k",
             f"shape {tuple(v.shape)}",
             "Every key needs a value.",
         )
-    if not packed and q.shape[0] != k.shape[0]:
-        _bad("k", f"of batch size {q.shape[0]}, as q", k.shape[0], "Batch sizes must agree.")
+    if not packed and not paged and q.shape[0] != k.shape[0]:
+        refuse("k", f"of batch size {q.shape[0]}, as q", k.shape[0], "Batch sizes must agree.")
     if q.shape[-1] != k.shape[-1]:
-        _bad("k", f"of head dimension {q.shape[-1]}, as q", k.shape[-1], "q and k must agree.")
+        refuse("k", f"of head dimension {q.shape[-1]}, as q", k.shape[-1], "q and k must agree.")
     if q.shape[-1] == 0 or v.shape[-1] == 0:
-        _bad(
+        refuse(
             "q, k, v",
             "of head dimension 1 or more",
             (q.shape[-1], v.shape[-1]),
@@ -60,7 +62,7 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
         )
     heads, kv_heads = q.shape[-2], k.shape[-2]
     if kv_heads == 0 or heads == 0 or heads % kv_heads:
-        _bad(
+        refuse(
             "q",
             "of a number of heads that is a positive multiple of k's",
             f"{heads} query heads on {kv_heads} key heads",
@@ -73,7 +75,7 @@ def check_num_types(num_types: int) -> None:
     if isinstance(num_types, bool) or not isinstance(num_types, int):
         raise TypeError(f"num_types must be an int; got {type(num_types).__name__}.")
     if not 1 <= num_types <= MAX_TYPES:
-        _bad("num_types", f"in 1..{MAX_TYPES}", num_types, "Merge types or renumber them.")
+        refuse("num_types", f"in 1..{MAX_TYPES}", num_types, "Merge types or renumber them.")
 
 
 def check_types(key_types: Tensor) -> None:
@@ -91,14 +93,59 @@ def check_types(key_types: Tensor) -> None:
 def check_types_fit(key_types: Tensor, k: Tensor) -> None:
     """Raises unless there is one type per key, where the keys are."""
     if key_types.shape != k.shape[:-2]:
-        _bad(
+        refuse(
             "key_types",
             f"of shape {tuple(k.shape[:-2])}, one type per key",
             f"shape {tuple(key_types.shape)}",
             "Give every key of k its type.",
         )
     if key_types.device != k.device:
-        _bad("key_types", f"on {k.device}", key_types.device, "Use key_types.to(q.device).")
+        refuse("key_types", f"on {k.device}", key_types.device, "Use key_types.to(q.device).")
+
+
+def check_integers(
+    name: str, x: Tensor, shape: tuple[int | None, ...], device: torch.device
+) -> None:
+    """Raises unless x is an integer tensor of the shape (None: any length) on the device."""
+    if not isinstance(x, Tensor) or x.dtype not in INTEGER_DTYPES:
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} must be an integer torch.Tensor; got {got}.")
+    _check_place(name, x, shape, device)
+
+
+def check_floats(name: str, x: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    """Raises unless x is a floating tensor of the shape on the device."""
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} must be a floating torch.Tensor; got {got}.")
+    _check_place(name, x, shape, device)
+
+
+def _check_place(name: str, x: Tensor, shape: tuple[int | None, ...], device: torch.device) -> None:
+    if x.dim() != len(shape) or any(
+        want is not None and got != want for got, want in zip(x.shape, shape, strict=True)
+    ):
+        want = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        refuse(name, f"of shape {want}", f"shape {tuple(x.shape)}", "See the function's docstring.")
+    if x.device != device:
+        refuse(name, f"on q's device {device}", x.device, f"Use {name}.to(q.device).")
+
+
+def packed_or_none(
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    max_seqlen_q: int | None,
+    max_seqlen_k: int | None,
+) -> PackedLengths | None:
+    """The four arguments of packed sequences as one, None where none is given; raises for some."""
+    lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    given = [x is not None for x in lengths]
+    if any(given) and not all(given):
+        raise ValueError(
+            "cu_seqlens_q, cu_seqlens_k, max_seqlen_q and max_seqlen_k must be given together; got"
+            f" {sum(given)} of 4. Pass all for packed sequences, none for dense ones."
+        )
+    return PackedLengths(*lengths) if all(given) else None  # pyright: ignore[reportArgumentType]
 
 
 def per_head_table(name: str, table: Tensor | None, q: Tensor, num_types: int) -> Tensor | None:
@@ -114,9 +161,9 @@ def per_head_table(name: str, table: Tensor | None, q: Tensor, num_types: int) -
             f"{name} must be of a floating dtype, float32 by contract; got {table.dtype}."
         )
     if table.device != q.device:
-        _bad(name, f"on q's device {q.device}", table.device, f"Use {name}.to(q.device).")
+        refuse(name, f"on q's device {q.device}", table.device, f"Use {name}.to(q.device).")
     if tuple(table.shape) not in ((num_types,), (heads, num_types)):
-        _bad(
+        refuse(
             name,
             f"of shape ({num_types},) or ({heads}, {num_types})",
             f"shape {tuple(table.shape)}",
@@ -137,7 +184,7 @@ def softmax_scale_or_default(softmax_scale: float | None, head_dim: int) -> floa
         )
     scale = float(softmax_scale)
     if not (math.isfinite(scale) and scale > 0.0):
-        _bad("softmax_scale", "positive and finite", scale, "The default is D ** -0.5.")
+        refuse("softmax_scale", "positive and finite", scale, "The default is D ** -0.5.")
     return scale
 
 
@@ -148,7 +195,7 @@ def check_window(window_size: tuple[int, int]) -> tuple[int, int]:
         or len(window_size) != 2
         or any(isinstance(x, bool) or not isinstance(x, int) or x < -1 for x in window_size)
     ):
-        _bad(
+        refuse(
             "window_size",
             "(left, right), each -1 (unlimited) or >= 0",
             window_size,
@@ -177,14 +224,14 @@ def check_packed(packed: PackedLengths, device: torch.device) -> None:
             or offsets.numel() < 2
             or offsets.device != device
         ):
-            _bad(
+            refuse(
                 name,
                 f"int32 of shape [N + 1], N >= 1, on {device}",
                 f"{offsets.dtype} of shape {tuple(offsets.shape)} on {offsets.device}",
                 f"Use {name}.to(q.device, torch.int32).",
             )
     if packed.cu_seqlens_q.shape != packed.cu_seqlens_k.shape:
-        _bad(
+        refuse(
             "cu_seqlens_k",
             f"of shape {tuple(packed.cu_seqlens_q.shape)}, as cu_seqlens_q",
             f"shape {tuple(packed.cu_seqlens_k.shape)}",
@@ -200,55 +247,9 @@ def check_packed(packed: PackedLengths, device: torch.device) -> None:
                 f" {type(longest).__name__}."
             )
         if longest < 0:
-            _bad(
+            refuse(
                 name,
                 "the length of the longest sequence",
                 longest,
                 "Pass the maximum of the differences.",
-            )
-
-
-def check_key_values(key_types: Tensor | None, num_types: int) -> None:
-    """Raises unless every type is below num_types; on a GPU a device-side assertion."""
-    if key_types is None or not key_types.numel():
-        return
-    in_range = (key_types < num_types).all()
-    if key_types.is_cuda:
-        torch.ops.aten._assert_async.msg(
-            in_range, f"key_types must be below num_types = {num_types}"
-        )
-    elif not in_range:
-        _bad(
-            "key_types",
-            f"below num_types = {num_types} (negative: the key does not exist)",
-            f"{int(key_types.max())}",
-            "Raise num_types or renumber the types.",
-        )
-
-
-def check_packed_values(packed: PackedLengths | None, num_rows: int | None, num_keys: int) -> None:
-    """Raises unless the offsets describe sequences inside the tokens (those of q are not known yet
-    where ``num_rows`` is None); on a GPU device-side assertions."""
-    if packed is None:
-        return
-    for name, offsets, tokens, longest in (
-        ("cu_seqlens_q", packed.cu_seqlens_q, num_rows, packed.max_seqlen_q),
-        ("cu_seqlens_k", packed.cu_seqlens_k, num_keys, packed.max_seqlen_k),
-    ):
-        lengths = offsets.diff()
-        good = (offsets[0] == 0) & (lengths >= 0).all() & (lengths.max() <= longest)
-        if tokens is not None:
-            good = good & (offsets[-1] <= tokens)
-        if offsets.is_cuda:
-            torch.ops.aten._assert_async.msg(
-                good, f"{name} must start at 0, not decrease, end within the tokens, fit max_seqlen"
-            )
-        elif not good:
-            within = "" if tokens is None else f" end at or before {tokens} tokens and"
-            _bad(
-                name,
-                f"offsets that start at 0, never decrease,{within} are at most {longest}"
-                " (max_seqlen) apart",
-                offsets.tolist() if offsets.numel() <= 16 else f"{offsets[:16].tolist()}...",
-                "Build it as the cumulative sum of the lengths, 0 in front.",
             )

@@ -38,9 +38,15 @@ def forward(
 
     ``blocks`` is what ``plan.make_plan`` made of key_types; without it every launch sorts them.
     """
+    from . import cache_launch
     from .call import Call
     from .launch import forward
 
+    if packed is None and cache_launch.is_decode(q, k):
+        tables = (type_bias, type_scale)
+        return AttnOutput(
+            *cache_launch.with_kvcache(q, k, v, key_types, *tables, None, None, params)
+        )
     call = Call(q, k, v, key_types, type_bias, type_scale, params, packed, blocks)
     return AttnOutput(*forward(call))
 

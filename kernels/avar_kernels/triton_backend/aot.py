@@ -18,9 +18,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from .blocks import plan_kernel
+from .kernel_decode import visual_attn_decode_kernel
 from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
 from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
 from .kernel_forward import visual_attn_fwd_kernel
+from .kernel_received import attn_received_kernel
 from .tiles import KINDS, PLAN_CHUNK_KEYS
 from .variants import Variant
 
@@ -29,6 +31,8 @@ KERNELS = {
     "dq": visual_attn_bwd_dq_kernel,
     "dkdv": visual_attn_bwd_dkdv_kernel,
     "stats": visual_attn_bwd_stats_kernel,
+    "decode": visual_attn_decode_kernel,
+    "received": attn_received_kernel,
 }
 TARGETS = {
     "sm80": GPUTarget("cuda", 80, 32),
@@ -48,9 +52,13 @@ SHARED_LIMIT_BYTES = {
 ELEMENT = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 FLOAT32_POINTERS = (
     "mass_ptr", "lse_ptr", "dmass_ptr", "dlse_ptr", "stats_ptr", "bias_ptr", "scale_ptr",
-    "dbias_ptr", "dscale_ptr",
+    "dbias_ptr", "dscale_ptr", "part_out_ptr", "part_mass_ptr", "part_lse_ptr", "weight_ptr",
+    "received_ptr",
 )  # fmt: skip
-INT32_POINTERS = ("types_ptr", "plan_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr")
+INT32_POINTERS = (
+    "types_ptr", "plan_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "lengths_ptr", "table_ptr",
+)  # fmt: skip
+DECODE_PAGE_SIZE = 256  # of the decode kernel that is compiled with pages
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,9 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
     else:
         constexprs = variant.constexprs(kind)
         tile = variant.tile(kind)
+        if kind == "decode":
+            page_size = DECODE_PAGE_SIZE if variant.packed else 0
+            constexprs = variant.decode_constexprs(True, page_size, tile.block_m)
         options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
     types = {name: _type_of(name, dtype) for name in kernel.arg_names}
     aligned = {

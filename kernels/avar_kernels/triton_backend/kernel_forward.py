@@ -35,7 +35,7 @@ ROW_MAX_FLOOR = tl.constexpr(-1.0e30)
 
 
 @triton.jit
-def _accumulate(
+def accumulate(
     acc, row_max, row_sum, scores, summand, v, factor,
     SCALED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -146,7 +146,7 @@ def visual_attn_fwd_kernel(
                 scores *= factor
             v_tile = v_base + block * v_step + v_offsets
             v = load_tile(v_tile, tile_keys, value_mask, False, MASK_DV)
-            acc, row_max, type_sum, _, _ = _accumulate(
+            acc, row_max, type_sum, _, _ = accumulate(
                 acc, row_max, type_sum, scores, summand, v, factor, HAS_SCALE, PRECISION
             )
         if HAS_TYPES:
@@ -177,7 +177,7 @@ def visual_attn_fwd_kernel(
         )
         logits = tl.where(visible, logits, float("-inf"))
         v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
-        acc, row_max, row_sum, weights, decay = _accumulate(
+        acc, row_max, row_sum, weights, decay = accumulate(
             acc, row_max, row_sum, logits, 0.0, v, 1.0, True, PRECISION
         )
         if HAS_TYPES:

@@ -21,7 +21,7 @@ def forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     lse = call.new((*leading[:-1], heads, leading[-1]), torch.float32, float("-inf"))
     grid = (triton.cdiv(call.max_rows, variant.tile("forward").block_m), heads, call.num_sequences)
     if 0 not in grid:
-        with _on_device(call.q):
+        with on_device(call.q):
             visual_attn_fwd_kernel[grid](
                 **call.arguments("forward"),
                 **call.plan("forward"),
@@ -39,7 +39,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """dq, dk, dv and the gradients of the type tables that the call has."""
     dout, out = addressable(dout.to(call.q.dtype)), addressable(out)
-    with _on_device(call.q):
+    with on_device(call.q):
         stats = _row_stats(call, dout, dmass.float(), dlse.float(), out, mass, lse)
         dq = _dq(call, dout, stats)
         return dq, *_dkdv(call, dout, stats)
@@ -136,6 +136,6 @@ def _reduced(call: Call, parts: Tensor | None) -> Tensor | None:
     return None if parts is None else parts.sum((0, 1))[:, : call.variant.num_types].contiguous()
 
 
-def _on_device(x: Tensor) -> contextlib.AbstractContextManager:
+def on_device(x: Tensor) -> contextlib.AbstractContextManager:
     """Triton launches on the current device, which need not be the tensors'."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

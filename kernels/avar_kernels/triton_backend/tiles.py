@@ -7,7 +7,7 @@ timed. Known exception: the dq kernel spills for float32 with head dimensions ab
 
 from dataclasses import dataclass
 
-KINDS = ("forward", "dq", "dkdv", "stats")
+KINDS = ("forward", "dq", "dkdv", "stats", "decode", "received")
 ARCHS = ("sm80", "sm89", "sm90", "sm100", "gfx942", "interpreter")
 # What the optional inputs cost in registers: none of them; types or a bias; a scale.
 LEVELS = ("plain", "typed", "scaled")
@@ -100,6 +100,17 @@ _SINGLE: dict[str, dict[int, Tile]] = {
 }
 _SINGLE_EXCEPTIONS = {("dkdv", "gfx942", 128): Tile(16, 32, 8, 1)}
 _STATS = Tile(64, 16, 4, 1)
+# Bound by the reading of K and V: short tiles, many in flight. block_m is the most (query, head of
+# the group) pairs in a tile; fewer take the next power of two.
+_DECODE = {
+    2: {64: Tile(32, 64, 4, 3), 128: Tile(32, 64, 8, 3), 256: Tile(32, 32, 8, 3)},
+    4: {64: Tile(16, 32, 4, 1), 128: Tile(16, 16, 8, 2), 256: Tile(16, 16, 8, 2)},
+}
+_DECODE_GFX942 = {64: Tile(16, 64, 4, 1), 128: Tile(16, 64, 8, 1), 256: Tile(16, 32, 8, 1)}
+_RECEIVED = {
+    2: {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 2), 256: Tile(32, 64, 8, 2)},
+    4: {64: Tile(32, 32, 8, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
+}
 # Small enough that the tests' short sequences have plain, general and ragged blocks.
 _INTERPRETER = Tile(32, 32, 4, 1)
 
@@ -129,6 +140,10 @@ def tile_for(
         return _STATS
     if arch == "interpreter":
         return _INTERPRETER
+    if kind == "decode":
+        return _DECODE_GFX942[width] if arch == "gfx942" else _DECODE[element_bytes][width]
+    if kind == "received":
+        return _RECEIVED[element_bytes][width]
     if element_bytes == 4:
         return _SINGLE_EXCEPTIONS.get((kind, arch, width), _SINGLE[kind][width])
     tile = _HALF[kind, arch][width]

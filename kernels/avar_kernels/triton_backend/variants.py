@@ -46,24 +46,34 @@ class Variant:
                 "BLOCK_M": tile.block_m,
                 "BLOCK_DV": padded_dim(self.value_dim),
             }
-        backward = {} if kind == "forward" else {"SHIFT_DTYPE": self._shift_dtype()}
+        common = self._common(tile) | {"PACKED": self.packed, "BLOCK_M": tile.block_m}
+        if kind == "received":
+            return common
+        if kind != "forward":
+            common["SHIFT_DTYPE"] = self._shift_dtype()
+        return common | self._values()
+
+    def decode_constexprs(self, has_lengths: bool, page_size: int, block_m: int) -> dict:
+        """The constexpr arguments of the decode kernel; page_size 0 for a contiguous cache."""
+        cache = {"HAS_LENGTHS": has_lengths, "PAGE_SIZE": page_size, "BLOCK_M": block_m}
+        return self._common(self.tile("decode")) | self._values() | cache
+
+    def _common(self, tile: Tile) -> dict[str, object]:
         return {
-            **backward,
             "NUM_TYPES": self.num_types,
             "HEAD_DIM": self.head_dim,
-            "VALUE_DIM": self.value_dim,
             "HAS_TYPES": self.has_types,
             "HAS_BIAS": self.has_bias,
             "HAS_SCALE": self.has_scale,
             "HAS_LEFT": self.has_left,
             "HAS_RIGHT": self.has_right,
-            "PACKED": self.packed,
             "PRECISION": self.precision,
-            "BLOCK_M": tile.block_m,
             "BLOCK_N": tile.block_n,
             "BLOCK_D": padded_dim(self.head_dim),
-            "BLOCK_DV": padded_dim(self.value_dim),
         }
+
+    def _values(self) -> dict[str, object]:
+        return {"VALUE_DIM": self.value_dim, "BLOCK_DV": padded_dim(self.value_dim)}
 
     def _shift_dtype(self) -> tl.dtype:
         """Of the tiles whose product spreads the backward's row constants over keys of several
