@@ -93,7 +93,7 @@ def visual_attn_decode_kernel(
         types, exists = types_of(types_ptr, keys, stop, HAS_TYPES)
         k_offsets = _cache_offsets(keys, inside, table_ptr, stride_kb, stride_kl, PAGE_SIZE)
         k_ptrs = k_ptr + k_offsets[:, None] + dims[None, :]
-        # Not masked by ``exists``: waiting for the types would take these loads out of the pipeline.
+        # Not masked by ``exists``: waiting for the types would take the loads out of the pipeline.
         k = tl.load(k_ptrs, mask=inside[:, None] & dim_mask, other=0.0)  # [N, D]
         logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (softmax_scale * LOG2E)
         tables = heads[:, None] * NUM_TYPES + types[None, :]  # [M, N]
@@ -115,8 +115,8 @@ def visual_attn_decode_kernel(
             acc, row_max, row_sum, logits, 0.0, v, 1.0, True, PRECISION
         )
         if HAS_TYPES:
-            # Sums instead of a product with the one-hot types: few rows make it cheap, and a product
-            # of 16 columns would hold the weights a second time.
+            # Sums instead of a product with the one-hot types: few rows make them cheap, and the
+            # product would hold the weights a second time.
             mass *= decay[:, None]
             for channel in tl.static_range(NUM_TYPES):
                 of_type = tl.sum(tl.where(types[None, :] == channel, weights, 0.0), 1)  # [M]

@@ -106,7 +106,10 @@ _DECODE = {
     2: {64: Tile(32, 64, 4, 3), 128: Tile(32, 64, 8, 3), 256: Tile(32, 32, 8, 3)},
     4: {64: Tile(16, 32, 4, 1), 128: Tile(16, 16, 8, 2), 256: Tile(16, 16, 8, 2)},
 }
-_DECODE_GFX942 = {64: Tile(16, 64, 4, 1), 128: Tile(16, 64, 8, 1), 256: Tile(16, 32, 8, 1)}
+_DECODE_GFX942 = {
+    2: {64: Tile(16, 64, 4, 1), 128: Tile(16, 64, 8, 1), 256: Tile(16, 32, 8, 1)},
+    4: {64: Tile(16, 32, 4, 1), 128: Tile(16, 16, 4, 1), 256: Tile(16, 16, 4, 1)},
+}
 _RECEIVED = {
     2: {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 2), 256: Tile(32, 64, 8, 2)},
     4: {64: Tile(32, 32, 8, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
@@ -141,7 +144,8 @@ def tile_for(
     if arch == "interpreter":
         return _INTERPRETER
     if kind == "decode":
-        return _DECODE_GFX942[width] if arch == "gfx942" else _DECODE[element_bytes][width]
+        table = _DECODE_GFX942 if arch == "gfx942" else _DECODE
+        return table[element_bytes][width]
     if kind == "received":
         return _RECEIVED[element_bytes][width]
     if element_bytes == 4:
