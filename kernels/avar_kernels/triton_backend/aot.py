@@ -2,8 +2,8 @@
 
     python -m avar_kernels.triton_backend.aot sm90 bfloat16 128 128 [--plain] [--causal]
 
-prints registers, spilled bytes and shared memory of the four kernels. Needs ``TRITON_INTERPRET``
-unset.
+prints registers, spilled bytes, shared memory and the length of the main loop of every kernel.
+Needs ``TRITON_INTERPRET`` unset.
 """
 
 import argparse
@@ -49,6 +49,8 @@ SHARED_LIMIT_BYTES = {
     "sm100": 227 * 1024,
     "gfx942": 64 * 1024,
 }
+NVIDIA_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+MATRIX_PRODUCTS = ("HGMMA", "HMMA", "UTCHMMA", "UTCQMMA")  # of SASS, by generation
 ELEMENT = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 FLOAT32_POINTERS = (
     "mass_ptr", "lse_ptr", "dmass_ptr", "dlse_ptr", "stats_ptr", "bias_ptr", "scale_ptr",
@@ -68,6 +70,9 @@ class Resources:
     registers: int
     spill_bytes: int
     shared_bytes: int
+    main_loop: int | None
+    """Instructions in the shortest loop with a matrix product, the one over uniform blocks; None on
+    AMD, and where the kernel has no such loop."""
 
 
 def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
@@ -102,8 +107,9 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
     compiled = triton.compile(source, target=TARGETS[variant.arch], options=options)
     shared = compiled.metadata.shared
     if variant.arch.startswith("gfx"):
-        return Resources(*_read_amdgcn(compiled.asm["amdgcn"]), shared)
-    return Resources(*_read_ptxas(compiled.asm["ptx"], variant.arch), shared)
+        return Resources(*_read_amdgcn(compiled.asm["amdgcn"]), shared, None)
+    registers, spills = _read_ptxas(compiled.asm["ptx"], variant.arch)
+    return Resources(registers, spills, shared, _main_loop(compiled.asm["cubin"]))
 
 
 def _type_of(name: str, dtype: str) -> str:
@@ -116,8 +122,7 @@ def _type_of(name: str, dtype: str) -> str:
 
 def _read_ptxas(ptx: str, arch: str) -> tuple[int, int]:
     """(registers, spilled bytes) as the assembler that triton brings along reports them."""
-    binary = "ptxas-blackwell" if arch == "sm100" else "ptxas"
-    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / binary
+    ptxas = NVIDIA_TOOLS / ("ptxas-blackwell" if arch == "sm100" else "ptxas")
     gpu = {"sm90": "sm_90a", "sm100": "sm_100a"}.get(arch, arch.replace("sm", "sm_"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.ptx"
@@ -129,6 +134,29 @@ def _read_ptxas(ptx: str, arch: str) -> tuple[int, int]:
     registers = max(int(n) for n in re.findall(r"Used (\d+) registers", done.stderr))
     spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", done.stderr))
     return registers, spills
+
+
+def _main_loop(cubin: bytes) -> int | None:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run(
+            [NVIDIA_TOOLS / "nvdisasm", "-c", file.name], capture_output=True, text=True, check=True
+        )
+    instructions: list[str] = []
+    labels: dict[str, int] = {}
+    loops: list[int] = []
+    for line in done.stdout.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif code := re.match(r"\s*/\*[0-9a-f]+\*/\s+(.*?);", line):
+            instructions.append(code[1])
+            back = re.search(r"BRA.*?`\((\.L_x_\d+)\)", code[1])
+            if back and back[1] in labels:
+                body = instructions[labels[back[1]] :]
+                if any(product in text for text in body for product in MATRIX_PRODUCTS):
+                    loops.append(len(body))
+    return min(loops, default=None)
 
 
 def _read_amdgcn(assembly: str) -> tuple[int, int]:
@@ -193,7 +221,8 @@ def main() -> None:
         tile = variant.tile(kind)
         print(
             f"{kind:8} {tile}: {used.registers} registers, "
-            f"{used.spill_bytes} B spilled, {used.shared_bytes} B shared"
+            f"{used.spill_bytes} B spilled, {used.shared_bytes} B shared, "
+            f"main loop {used.main_loop}"
         )
 
 

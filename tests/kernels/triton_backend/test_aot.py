@@ -17,6 +17,7 @@ import pytest
 WORKER = Path(__file__).with_name("worker.py")
 SHARED_LIMIT_BYTES = {
     "sm80": 163 * 1024,
+    "sm89": 99 * 1024,
     "sm90": 227 * 1024,
     "sm100": 227 * 1024,
     "gfx942": 64 * 1024,
@@ -56,14 +57,34 @@ MATRIX |= {
     }
     for kind in ("stats", "plan")
 }  # fmt: skip
+MATRIX |= {
+    f"{arch}-types_128-{kind}": {
+        "arch": arch, "kind": kind, "dtype": "bfloat16", "head_dim": 128, "value_dim": 128,
+        **TYPES_ONLY,
+    }
+    for arch in SHARED_LIMIT_BYTES
+    for kind in ("decode", "received")
+}  # fmt: skip
+# What types cost where they cost the most users: the main loop of the plain kernel beside it.
+WITHOUT_TYPES = {
+    f"sm90-plain_causal-{kind}": {
+        "arch": "sm90", "kind": kind, "dtype": "float16", "head_dim": 128, "value_dim": 128,
+        **PLAIN, "causal": True,
+    }
+    for kind in ("forward", "dq", "dkdv")
+}  # fmt: skip
+MATRIX |= WITHOUT_TYPES
+MOST_EXTRA_INSTRUCTIONS = 0.03
 
 
 @pytest.fixture(scope="module")
 def resources(request):
     """{id: what the kernel uses}, for the selected ids only."""
-    names = [
-        item.callspec.params["name"] for item in request.session.items if item.path == request.path
-    ]
+    here = [item.callspec.params for item in request.session.items if item.path == request.path]
+    names = [params["name"] for params in here if "name" in params]
+    for kind in [params["kind"] for params in here if "kind" in params]:
+        names += [f"sm90-plain_causal-{kind}", f"sm90-types_128-{kind}"]
+    names = list(dict.fromkeys(names))
     requests = {name: json.dumps(MATRIX[name]) for name in names}
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     children = [
@@ -89,3 +110,12 @@ def test_compiles_without_spills_within_shared_memory(resources, name):
     assert "error" not in used, used["error"]
     assert used["spill_bytes"] == 0, used
     assert used["shared_bytes"] <= SHARED_LIMIT_BYTES[MATRIX[name]["arch"]], used
+
+
+@pytest.mark.parametrize("kind", ["forward", "dq", "dkdv"])
+def test_mass_costs_next_to_nothing_where_a_block_has_one_type(resources, kind):
+    plain = resources[f"sm90-plain_causal-{kind}"]
+    typed = resources[f"sm90-types_128-{kind}"]
+    assert plain is not None, resources["stderr"]
+    extra = typed["main_loop"] / plain["main_loop"] - 1
+    assert extra <= MOST_EXTRA_INSTRUCTIONS, (plain, typed)

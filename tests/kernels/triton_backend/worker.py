@@ -9,6 +9,7 @@ is imported and jit functions stay what they were decorated as, while other test
 process need triton as it is.
 """
 
+import dataclasses
 import json
 import sys
 import traceback
@@ -153,11 +154,7 @@ def compile_all(requests: list[str]) -> None:
         variant = aot.make_variant(**request)
         try:
             used = aot.compile_kernel(kind, variant, request["dtype"])
-            result = {
-                "registers": used.registers,
-                "spill_bytes": used.spill_bytes,
-                "shared_bytes": used.shared_bytes,
-            }
+            result = dataclasses.asdict(used)
         except Exception:
             result = {"error": traceback.format_exc()[-2000:]}
         print(json.dumps({"request": text, **result}), flush=True)
