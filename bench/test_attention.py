@@ -1,0 +1,90 @@
+"""The operation forward, backward and both beside its rivals, with peak memory; ``make bench``.
+
+One layer of Qwen2.5-VL-7B (28 query heads on 4, D = 128), causal. No provider is timed before its
+outputs agree with the specification in float64.
+"""
+
+import functools
+
+import pytest
+import torch
+from avar_kernels import visual_attn_func
+
+from .measure import extra_memory_mib, peak_flops, synchronise
+from .rivals import PROVIDERS, why_not
+from .shapes import DTYPES, LENGTHS, causal_flops, make_inputs
+
+GATE_LENGTH = 192
+GATE = {torch.float32: 2e-5, torch.bfloat16: 3e-2}
+ROUNDS = 7
+SHAPE = "B1 H28 Hkv4 D128 causal"
+
+
+@functools.cache
+def wanted(dtype, shuffled):
+    q, k, v, types, *_ = make_inputs(GATE_LENGTH, dtype, shuffled)
+    q, k, v = (x.detach().double().cpu() for x in (q, k, v))
+    return visual_attn_func(q, k, v, types.cpu(), causal=True, backend="eager")
+
+
+def gate(run, dtype, shuffled):
+    q, k, v, types, *_ = make_inputs(GATE_LENGTH, dtype, shuffled)
+    out, mass = run(q.detach(), k.detach(), v.detach(), types)
+    want = wanted(dtype, shuffled)
+    assert (out.double().cpu() - want.out).abs().max() < GATE[dtype]
+    assert mass is None or (mass.double().cpu() - want.mass).abs().max() < GATE[dtype]
+
+
+def cases():
+    """Rivals of one shape next to one another, so that they see the same machine."""
+    for dtype in DTYPES:
+        for mode in ("forward", "backward", "forward_backward"):
+            for length in LENGTHS:
+                for name in PROVIDERS:
+                    reason = why_not(name, length, mode)
+                    marks = [pytest.mark.skip(reason=f"{name}: {reason}")] if reason else []
+                    shuffles = (False, True) if name.startswith("avar") else (False,)
+                    for shuffled in shuffles if length == LENGTHS[-1] else (False,):
+                        case = f"{mode}-{length}-{str(dtype)[6:]}-{name}{'-shuffled' * shuffled}"
+                        values = (name, length, mode, dtype, shuffled)
+                        yield pytest.param(*values, id=case, marks=marks)
+
+
+@pytest.mark.parametrize(("provider", "length", "mode", "dtype", "shuffled"), list(cases()))
+def test_attention(record, table, provider, length, mode, dtype, shuffled):
+    run = PROVIDERS[provider]
+    gate(run, dtype, shuffled)
+    q, k, v, types, grad_out, grad_mass = make_inputs(length, dtype, shuffled)
+
+    def forward():
+        run(q.detach(), k.detach(), v.detach(), types)
+        synchronise()
+
+    def with_graph():
+        out, mass = run(q, k, v, types)
+        outputs = [(out, grad_out)] if mass is None else [(out, grad_out), (mass, grad_mass)]
+        synchronise()
+        return ([x for x, _ in outputs], [g.to(x.dtype) for x, g in outputs]), {}
+
+    def backward(outputs, grads):
+        torch.autograd.grad(outputs, (q, k, v), grads)
+        synchronise()
+
+    def both():
+        backward(*with_graph()[0])
+
+    case = dict(
+        op="attention", provider=provider + ("_shuffled" if shuffled else ""), mode=mode,
+        shape=SHAPE, length=length, dtype=str(dtype)[6:],
+    )  # fmt: skip
+    timed, setup = {
+        "forward": (forward, None),
+        "backward": (backward, with_graph),
+        "forward_backward": (both, None),
+    }[mode]
+    rounds = ROUNDS if length < LENGTHS[-1] else 5
+    work = causal_flops(length, mode)
+    record(timed, rounds, work, peak_flops(dtype), setup=setup, **case)
+    if mode == "forward_backward":
+        memory = extra_memory_mib(both)
+        table.add((memory,) * 3, None, metric="extra_memory", unit="MiB", **case)
