@@ -1,5 +1,7 @@
 """A stack of real Qwen2.5-VL layers with random weights, and a sample with one image."""
 
+from typing import Any
+
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 

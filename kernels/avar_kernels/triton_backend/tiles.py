@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 KINDS = ("forward", "dq", "dkdv", "stats", "decode", "received")
 ARCHS = ("sm80", "sm89", "sm90", "sm100", "gfx942", "interpreter")
-# What the optional inputs cost in registers: none of them; types or a bias; a scale.
-LEVELS = ("plain", "typed", "scaled")
+# What the optional inputs cost in registers: none of them; up to four types; anything more.
+LEVELS = ("plain", "typed", "rich")
+FEW_TYPES = 4
 PLAN_CHUNK_KEYS = 4096  # keys that one step of the plan kernel reads
 PLAN_BLOCK_SIZES = (16, 32, 64, 128)  # every block_n of a forward or dq tile below
 
@@ -25,22 +26,28 @@ class Tile:
     num_stages: int
 
 
-# {(kind, arch): {padded head dimension: tile, or one per level}} for 2-byte inputs.
+# {(kind, arch): {padded head dimension: tile, or one per level}} for 2-byte inputs. "sm89" stands for
+# all chips with 99 KB of shared memory.
 _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
     ("forward", "sm80"): {
-        64: Tile(128, 128, 8, 3),
+        64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3), Tile(128, 128, 8, 2)),
         128: Tile(128, 32, 8, 3),
-        256: (Tile(64, 64, 8, 2), Tile(64, 16, 8, 2), Tile(64, 16, 8, 2)),
+        256: (Tile(64, 64, 8, 2), Tile(64, 16, 8, 2), Tile(64, 16, 4, 2)),
+    },
+    ("forward", "sm89"): {
+        64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 2), Tile(128, 128, 8, 3)),
+        128: Tile(128, 32, 8, 3),
+        256: Tile(64, 16, 8, 2),
     },
     ("forward", "sm90"): {
         64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3), Tile(128, 64, 8, 3)),
         128: Tile(128, 64, 8, 3),
-        256: (Tile(128, 64, 8, 2), Tile(128, 32, 8, 2), Tile(128, 32, 8, 2)),
+        256: Tile(128, 32, 8, 2),
     },
     ("forward", "sm100"): {
         64: Tile(128, 64, 8, 3),
-        128: Tile(128, 64, 8, 3),
-        256: Tile(128, 32, 8, 2),
+        128: (Tile(128, 64, 8, 3), Tile(128, 64, 8, 3), Tile(128, 64, 8, 2)),
+        256: (Tile(128, 32, 8, 2), Tile(128, 32, 8, 1), Tile(128, 32, 8, 1)),
     },
     ("forward", "gfx942"): {
         64: (Tile(128, 64, 8, 2), Tile(128, 64, 4, 2), Tile(128, 64, 4, 2)),
@@ -48,16 +55,25 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
         256: (Tile(128, 32, 8, 1), Tile(64, 32, 4, 1), Tile(64, 32, 4, 1)),
     },
     ("dq", "sm80"): {
-        64: (Tile(128, 64, 8, 3), Tile(128, 32, 8, 3), Tile(64, 32, 4, 1)),
+        64: (Tile(128, 64, 8, 3), Tile(128, 32, 4, 3), Tile(128, 16, 8, 2)),
         128: Tile(64, 64, 8, 2),
         256: (Tile(64, 32, 8, 2), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
     },
+    ("dq", "sm89"): {
+        64: (Tile(128, 64, 8, 3), Tile(128, 32, 4, 3), Tile(128, 16, 8, 2)),
+        128: Tile(64, 64, 8, 2),
+        256: (Tile(64, 16, 8, 1), Tile(32, 32, 8, 1), Tile(64, 16, 8, 2)),
+    },
     ("dq", "sm90"): {
         64: Tile(128, 64, 8, 3),
-        128: Tile(128, 64, 8, 2),
+        128: (Tile(128, 64, 8, 2), Tile(128, 64, 8, 2), Tile(128, 32, 8, 2)),
         256: (Tile(64, 32, 8, 2), Tile(32, 64, 8, 2), Tile(32, 32, 8, 1)),
     },
-    ("dq", "sm100"): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 2), 256: Tile(64, 32, 8, 2)},
+    ("dq", "sm100"): {
+        64: Tile(128, 64, 8, 3),
+        128: Tile(128, 64, 8, 2),
+        256: (Tile(64, 32, 8, 2), Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)),
+    },
     ("dq", "gfx942"): {
         64: (Tile(128, 64, 8, 1), Tile(64, 64, 4, 1), Tile(64, 64, 4, 1)),
         128: Tile(128, 32, 8, 1),
@@ -66,12 +82,17 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
     ("dkdv", "sm80"): {
         64: Tile(32, 128, 8, 2),
         128: Tile(16, 128, 8, 2),
-        256: (Tile(32, 64, 8, 2), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
+        256: (Tile(32, 32, 8, 2), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
+    },
+    ("dkdv", "sm89"): {
+        64: Tile(32, 128, 8, 2),
+        128: Tile(16, 128, 8, 2),
+        256: Tile(32, 32, 8, 1),
     },
     ("dkdv", "sm90"): {
-        64: Tile(64, 128, 8, 2),
+        64: (Tile(64, 128, 8, 2), Tile(64, 128, 8, 2), Tile(32, 128, 8, 2)),
         128: (Tile(32, 128, 8, 2), Tile(32, 128, 8, 2), Tile(16, 128, 8, 2)),
-        256: (Tile(32, 64, 8, 2), Tile(16, 64, 8, 2), Tile(32, 32, 8, 1)),
+        256: (Tile(32, 32, 8, 2), Tile(32, 32, 8, 2), Tile(32, 32, 8, 1)),
     },
     ("dkdv", "sm100"): {
         64: Tile(64, 128, 8, 2),
@@ -84,13 +105,6 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
         256: (Tile(16, 64, 8, 1), Tile(16, 64, 8, 1), Tile(16, 32, 4, 1)),
     },
 }
-# Consumer chips have sm_80's registers and 99 KB of shared memory.
-for _kind, _widest in (
-    ("forward", Tile(64, 16, 8, 2)),
-    ("dq", Tile(32, 32, 8, 1)),
-    ("dkdv", Tile(32, 32, 8, 1)),
-):
-    _HALF[_kind, "sm89"] = {**_HALF[_kind, "sm80"], 256: _widest}
 # For float32, whose exact products run on ordinary arithmetic units and hold their operands in
 # registers.
 _SINGLE: dict[str, dict[int, Tile]] = {

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import triton.language as tl
 
-from .tiles import Tile, padded_dim, tile_for
+from .tiles import FEW_TYPES, Tile, padded_dim, tile_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,11 @@ class Variant:
 
     def tile(self, kind: str) -> Tile:
         """The tile of kernel ``kind``."""
-        level = (
-            "scaled" if self.has_scale else "typed" if self.has_types or self.has_bias else "plain"
-        )
+        more = self.has_scale or self.has_bias or self.has_left
+        if more or (self.has_types and self.num_types > FEW_TYPES):
+            level = "rich"
+        else:
+            level = "typed" if self.has_types else "plain"
         return tile_for(kind, self.arch, self.element_bytes, self.head_dim, self.value_dim, level)
 
     def constexprs(self, kind: str) -> dict[str, object]:
