@@ -26,8 +26,8 @@ class Tile:
     num_stages: int
 
 
-# {(kind, arch): {padded head dimension: tile, or one per level}} for 2-byte inputs. "sm89" stands for
-# all chips with 99 KB of shared memory.
+# {(kind, arch): {padded head dimension: tile, or one per level}} for 2-byte inputs. "sm89" stands
+# for all chips with 99 KB of shared memory.
 _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
     ("forward", "sm80"): {
         64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3), Tile(128, 128, 8, 2)),
