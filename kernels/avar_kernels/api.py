@@ -36,7 +36,8 @@ def visual_attn_func(
     A row that sees no key gives out = 0, mass = 0, lse = -inf and zero gradients.
 
     Args:
-        q: (B, Lq, H, D), float32, float16, bfloat16 or float64, any strides.
+        q: (B, Lq, H, D), float32, float16, bfloat16 or float64, any strides. Under autocast q, k
+            and v are brought to its dtype.
         k: (B, Lk, Hkv, D), q's dtype and device; H must be a multiple of Hkv.
         v: (B, Lk, Hkv, Dv).
         key_types: (B, Lk) integers below ``num_types``; negative: the key does not exist. None: all
@@ -63,6 +64,7 @@ def visual_attn_func(
     Source: the mass is the inner sum of the Visual Attention Score (AVAR, ICLR 2026, arXiv
     2603.03825); the online softmax is FlashAttention's (arXiv 2205.14135).
     """
+    q, k, v = validation.autocast(q, k, v)
     validation.check_qkv(q, k, v, packed=False)
     return _attention(
         q,
@@ -121,6 +123,7 @@ def visual_attn_varlen_func(
         As ``visual_attn_func``; also ValueError for offsets that do not start at 0, decrease, leave
         the tokens or lie further apart than max_seqlen.
     """
+    q, k, v = validation.autocast(q, k, v)
     validation.check_qkv(q, k, v, packed=True)
     packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     validation.check_packed(packed, q.device)

@@ -58,6 +58,7 @@ def visual_attn_with_kvcache(
     Source: splitting the keys of few queries is Flash-Decoding's (Dao et al., 2023); the merge of
     partial softmaxes is that of online softmax (arXiv 2205.14135).
     """
+    q, k_cache, v_cache = validation.autocast(q, k_cache, v_cache)
     validation.check_qkv(q, k_cache, v_cache, packed=False, paged=block_table is not None)
     validation.check_num_types(num_types)
     validation.check_flag("causal", causal)

@@ -62,6 +62,7 @@ def attn_received(
     """
     lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     packed = validation.packed_or_none(*lengths)
+    q, k = validation.autocast(q, k)
     validation.check_qkv(q, k, k, packed=packed is not None)
     if packed is not None:
         validation.check_packed(packed, q.device)

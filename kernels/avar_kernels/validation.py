@@ -22,6 +22,18 @@ def refuse(name: str, expected: str, got: object, remedy: str) -> NoReturn:
     raise ValueError(f"{name} must be {expected}; got {got}. {remedy}")
 
 
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in autocast's dtype where autocast is on, as torch's own attention does; float64
+    and what is no tensor stay as they are."""
+    first = tensors[0]
+    if not isinstance(first, Tensor) or not torch.is_autocast_enabled(first.device.type):
+        return tensors
+    dtype = torch.get_autocast_dtype(first.device.type)
+    return tuple(
+        x.to(dtype) if isinstance(x, Tensor) and x.dtype in FLOAT_DTYPES[:3] else x for x in tensors
+    )
+
+
 def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool, paged: bool = False) -> None:
     """Raises unless q, k, v are (B, L, H, D), or (T, H, D) when packed, and fit one another; k and
     v may be pages of a cache, whose number is not q's batch size."""

@@ -150,3 +150,24 @@ def test_triton_refuses_head_dimensions_above_its_limit(monkeypatch):
     monkeypatch.setattr(backends, "_triton_status", lambda: backends.BackendStatus(True))
     with pytest.raises(RuntimeError, match="head dimensions up to 256; got 300"):
         backends.resolve_backend("triton", torch.device("cuda"), torch.float16, 300)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_autocast_brings_mixed_inputs_to_its_dtype(compiled):
+    """Rotary embedding leaves q and k in float32 beside a bfloat16 v; that was a TypeError."""
+    q, k, v, types = inputs()
+    v = v.detach().bfloat16()
+
+    def attend(q):
+        return visual_attn_func(q, k, v, types, causal=True)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        result = (torch.compile(attend, fullgraph=True) if compiled else attend)(q)
+    assert result.out.dtype == torch.bfloat16
+    assert result.mass.dtype == torch.float32
+    want = visual_attn_func(q.bfloat16(), k.bfloat16(), v, types, causal=True)
+    assert torch.equal(result.out, want.out)
+    (grad,) = torch.autograd.grad(result.mass[..., 1].sum(), q)
+    assert grad.dtype == torch.float32
+    with pytest.raises(TypeError, match="v must have q's dtype"):
+        attend(q)

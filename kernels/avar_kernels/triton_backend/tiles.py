@@ -107,12 +107,22 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
 }
 # For float32, whose exact products run on ordinary arithmetic units and hold their operands in
 # registers.
-_SINGLE: dict[str, dict[int, Tile]] = {
-    "forward": {64: Tile(32, 32, 8, 1), 128: Tile(16, 16, 4, 1), 256: Tile(16, 16, 4, 1)},
-    "dq": {64: Tile(32, 32, 8, 1), 128: Tile(16, 16, 8, 1), 256: Tile(16, 16, 8, 1)},
-    "dkdv": {64: Tile(32, 32, 8, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 16, 8, 1)},
+_SINGLE: dict[str, dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
+    "forward": {64: Tile(32, 32, 8, 1), 128: Tile(16, 16, 4, 1), 256: Tile(16, 16, 8, 2)},
+    "dq": {64: Tile(32, 32, 8, 1), 128: Tile(16, 16, 8, 1), 256: Tile(16, 16, 8, 2)},
+    "dkdv": {
+        64: Tile(32, 32, 8, 1),
+        128: (Tile(32, 32, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
+        256: Tile(16, 16, 8, 2),
+    },
 }
-_SINGLE_EXCEPTIONS = {("dkdv", "gfx942", 128): Tile(16, 32, 8, 1)}
+_SINGLE_EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, Tile, Tile] | Tile] = {
+    ("forward", "sm89", 128): Tile(16, 16, 8, 1),
+    ("forward", "sm100", 128): (Tile(16, 16, 4, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
+    ("dq", "sm100", 128): (Tile(16, 16, 4, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
+    ("dkdv", "sm100", 128): (Tile(16, 32, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
+    ("dkdv", "gfx942", 128): Tile(16, 32, 8, 1),
+}
 _STATS = Tile(64, 16, 4, 1)
 # Bound by the reading of K and V: short tiles, many in flight. block_m is the most (query, head of
 # the group) pairs in a tile; fewer take the next power of two.
@@ -163,8 +173,9 @@ def tile_for(
     if kind == "received":
         return _RECEIVED[element_bytes][width]
     if element_bytes == 4:
-        return _SINGLE_EXCEPTIONS.get((kind, arch, width), _SINGLE[kind][width])
-    tile = _HALF[kind, arch][width]
+        tile = _SINGLE_EXCEPTIONS.get((kind, arch, width), _SINGLE[kind][width])
+    else:
+        tile = _HALF[kind, arch][width]
     return tile if isinstance(tile, Tile) else tile[LEVELS.index(level)]
 
 
