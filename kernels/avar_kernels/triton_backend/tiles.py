@@ -118,8 +118,7 @@ _SINGLE: dict[str, dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
 }
 _SINGLE_EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, Tile, Tile] | Tile] = {
     ("forward", "sm89", 128): Tile(16, 16, 8, 1),
-    ("forward", "sm100", 128): (Tile(16, 16, 4, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
-    ("dq", "sm100", 128): (Tile(16, 16, 4, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
+    ("forward", "sm100", 128): (Tile(16, 16, 4, 1), Tile(16, 16, 2, 1), Tile(16, 16, 2, 1)),
     ("dkdv", "sm100", 128): (Tile(16, 32, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
     ("dkdv", "gfx942", 128): Tile(16, 32, 8, 1),
 }
