@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,report,dev
 
-.PHONY: install demo test test-gpu bench lint clean
+.PHONY: install demo test test-gpu bench bench-report lint clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,9 @@ test-gpu: install
 
 bench: install
 	$(BIN)/python -m pytest bench
+
+bench-report: install
+	$(BIN)/python -m bench.report
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from avar_kernels import visual_attn_func, visual_attn_varlen_func
+from avar_kernels import (
+    attn_received,
+    plan_keys,
+    visual_attn_func,
+    visual_attn_varlen_func,
+    visual_attn_with_kvcache,
+)
 
 from .oracle import finite_loss
 
@@ -36,7 +42,9 @@ def leaves_of(shape, dtype):
 def run(leaves, types, shape, backend, device, dtype):
     table = torch.float64 if dtype == torch.float64 else torch.float32
     dtypes = [dtype] * 3 + [table] * 2
-    leaves = [x.to(device, d).requires_grad_() for x, d in zip(leaves, dtypes, strict=True)]
+    leaves = [
+        x.to(device, d, copy=True).requires_grad_() for x, d in zip(leaves, dtypes, strict=True)
+    ]
     outputs = visual_attn_func(
         *leaves[:3], types.to(device), type_bias=leaves[3], type_scale=leaves[4],
         causal=shape[-2], window_size=shape[-1], backend=backend,
@@ -73,6 +81,61 @@ def test_packed_equals_dense_on_device():
         )
         assert torch.equal(packed.out[a:b], one.out[0])
         assert torch.equal(packed.mass[a:b], one.mass[0])
+
+
+def test_gradients_are_bitwise_reproducible():
+    leaves, types = leaves_of(SHAPES["gqa7"], torch.bfloat16)
+    first = run(leaves, types, SHAPES["gqa7"], "triton", "cuda", torch.bfloat16)
+    second = run(leaves, types, SHAPES["gqa7"], "triton", "cuda", torch.bfloat16)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_training_step_can_be_captured_in_a_graph():
+    """No launch waits for the device or allocates by content: the replay follows new inputs."""
+    leaves, types = leaves_of(SHAPES["gqa7"], torch.bfloat16)
+    q, k, v = (x.cuda().requires_grad_() for x in leaves[:3])
+    types = types.cuda()
+
+    def step():
+        out, mass, _ = visual_attn_func(q, k, v, plan_keys(types), causal=True)
+        return torch.autograd.grad(out.float().square().sum() + mass[..., 1].sum(), (q, k, v))
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        q.mul_(0.5)
+    types.copy_(types.roll(7, dims=1))
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(captured, step(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("num_keys", [300, 40_000])
+def test_decoding_and_column_sums_on_device(dtype, num_keys):
+    """Weights are rounded to the input dtype in the second product: four roundings, as above."""
+    torch.manual_seed(0)
+    q = torch.randn(2, 3, 14, 128).to(dtype)
+    k, v = (torch.randn(2, num_keys, 2, 128).to(dtype) for _ in range(2))
+    types = torch.randint(-1, 3, (2, num_keys), dtype=torch.int32)
+    lengths = torch.tensor([num_keys, num_keys // 3], dtype=torch.int32)
+    wide = [x.double() for x in (q, k, v)]
+    got = visual_attn_with_kvcache(*(x.cuda() for x in (q, k, v, types, lengths)))
+    want = visual_attn_with_kvcache(*wide, types, lengths, backend="eager")
+    bound = 4 * torch.finfo(dtype).eps * 4
+    for a, b in zip(got, want, strict=True):
+        assert (a.double().cpu() - b).abs().max() < bound
+    weight = torch.rand(2, 3)
+    lse = visual_attn_func(*wide, types, causal=True, backend="eager").lse
+    columns = attn_received(
+        q.cuda(), k.cuda(), lse.float().cuda(), weight.cuda(), types.cuda(), causal=True
+    )
+    wanted = attn_received(*wide[:2], lse, weight, types, causal=True, backend="eager")
+    assert (columns.double().cpu() - wanted).abs().max() < bound
 
 
 def test_types_out_of_range_stop_the_device_without_a_host_sync():
