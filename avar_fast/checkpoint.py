@@ -36,10 +36,14 @@ def save_checkpoint(
         (partial / "rng").mkdir(parents=True)
     torch.distributed.barrier()
     torch.save(_random_state(), partial / "rng" / f"rank{rank}.pt")
-    engine.deepspeed.save_checkpoint(str(partial), tag="engine", save_latest=False)
+    engine.deepspeed.save_checkpoint(
+        str(partial), tag="engine", save_latest=False, exclude_frozen_parameters=recipe.lora.enabled
+    )
     weights = None
     if recipe.train.zero_stage == 3:
-        weights = engine.deepspeed._zero3_consolidated_16bit_state_dict()
+        weights = engine.deepspeed._zero3_consolidated_16bit_state_dict(
+            exclude_frozen_parameters=recipe.lora.enabled
+        )
     if rank == 0:
         engine.module.save_pretrained(partial, state_dict=weights)  # pyright: ignore[reportCallIssue]
         tokenizer.save_pretrained(partial)
@@ -62,7 +66,10 @@ def save_checkpoint(
 
 def load_checkpoint(engine: Engine, checkpoint: Path) -> int:
     """Restores weights, optimizer, schedule and random state; returns the step reached."""
-    loaded, _ = engine.deepspeed.load_checkpoint(str(checkpoint), tag="engine")
+    # A checkpoint of adapters has none of the frozen weights, which model.path has filled in.
+    loaded, _ = engine.deepspeed.load_checkpoint(
+        str(checkpoint), tag="engine", load_module_strict=not engine.recipe.lora.enabled
+    )
     if loaded is None:
         raise RuntimeError(
             f"{checkpoint} holds no engine state for this ZeRO stage and number of ranks."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import Recipe
+from .parameters import optimizer_groups
 
 
 def init_distributed() -> tuple[int, int, torch.device]:
@@ -51,16 +52,26 @@ def deepspeed_config(recipe: Recipe, micro_steps: int) -> dict[str, Any]:
     Args:
         micro_steps: forwards per optimizer step on each rank.
     """
+    train, dtype = recipe.train, recipe.model.dtype
+    zero: dict[str, Any] = {
+        "stage": train.zero_stage,
+        "stage3_gather_16bit_weights_on_model_save": train.zero_stage == 3,
+    }
+    if train.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if train.offload_params:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
-        "train_micro_batch_size_per_gpu": recipe.train.micro_batch_size,
+        "train_micro_batch_size_per_gpu": train.micro_batch_size,
         "gradient_accumulation_steps": micro_steps,
+        # DeepSpeed's defaults of both changed between releases.
         "gradient_clipping": recipe.optim.max_grad_norm,
-        "bf16": {"enabled": recipe.model.dtype == "bfloat16", "check_grad_overflow": False},
-        "zero_optimization": {
-            "stage": recipe.train.zero_stage,
-            "stage3_gather_16bit_weights_on_model_save": recipe.train.zero_stage == 3,
-        },
+        "bf16": {"enabled": dtype == "bfloat16", "check_grad_overflow": False},
+        "fp16": {"enabled": dtype == "float16", "loss_scale": 0, "initial_scale_power": 16},
+        "zero_optimization": zero,
+        # torch's fused AdamW is the optimizer everywhere, offloaded states included.
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31 - 1,
     }
 
@@ -79,12 +90,14 @@ class Engine:
         import deepspeed
 
         optim = recipe.optim
+        self.device = next(model.parameters()).device
+        if recipe.model.dtype == "float16" and self.device.type == "cpu":
+            raise ValueError(
+                "model.dtype float16 needs a GPU; DeepSpeed does not train in it on a CPU. Use"
+                " float32 or bfloat16."
+            )
         optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=optim.lr,
-            betas=optim.betas,
-            weight_decay=optim.weight_decay,
-            fused=True,
+            optimizer_groups(model, recipe), lr=optim.lr, betas=optim.betas, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(step, num_steps, optim.warmup_steps, optim.schedule)
@@ -97,7 +110,6 @@ class Engine:
             config=deepspeed_config(recipe, micro_steps),
         )
         self.module: Any = self.deepspeed.module
-        self.device = next(model.parameters()).device
         self.world_size = torch.distributed.get_world_size()
 
     def __call__(self, **inputs: Any) -> Any:

@@ -23,6 +23,7 @@ LAYERS = {
     "rewards": 4,
     "rollout": 4,
     "loading": 4,
+    "parameters": 4,
     "engine": 5,
     "checkpoint": 6,
     "tracking": 6,

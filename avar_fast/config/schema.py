@@ -9,14 +9,31 @@ from typing import Literal
 class ModelConfig:
     path: str
     """Folder or hub name that ``from_pretrained`` loads: model, tokenizer, image processor."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of weights and activations; bfloat16 keeps float32 master weights in the optimizer."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of weights and activations; both half precisions keep float32 master weights in the
+    optimizer, float16 scales the loss as well."""
     gradient_checkpointing: bool = False
     """Recompute layers in the backward pass (non-reentrant)."""
-    freeze_vision: bool = False
-    """Train the language model only."""
+    freeze: tuple[Literal["vision", "projector", "language"], ...] = ()
+    """Parts that are not trained: the vision tower, what maps its features to the text, the
+    rest."""
     liger: bool = True
     """Fused RMSNorm, SwiGLU and rotary embedding on a GPU; on CPU the plain modules run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    enabled: bool = False
+    """Train low-rank adapters (arXiv 2106.09685) instead of the weights; checkpoints then hold the
+    adapters alone and name the model they belong to."""
+    rank: int = 64
+    alpha: float = 128.0
+    """The adapters' product is scaled by alpha / rank."""
+    dropout: float = 0.0
+    targets: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Names of the linear layers of the text tower that get an adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +60,12 @@ class OptimConfig:
     lr: float = 1e-5
     """Peak learning rate of AdamW; AVAR's released recipe has 1e-5 for SFT, the paper 1e-6 for
     GRPO."""
+    vision_lr: float | None = None
+    """Peak for the vision tower; null for ``lr``."""
+    projector_lr: float | None = None
+    """Peak for the projector; null for ``lr``."""
     weight_decay: float = 0.0
+    """Of matrices; biases and norms have none."""
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_steps: int = 0
     """Steps of linear warm-up."""
@@ -66,6 +88,10 @@ class TrainConfig:
     seed: int = 0
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage."""
+    offload_optimizer: bool = False
+    """Keep optimizer states and float32 weights in host memory; needs ZeRO 1 or more."""
+    offload_params: bool = False
+    """Keep weights in host memory between uses; needs ZeRO 3."""
     save_every: int | None = None
     """Steps between checkpoints; the end is always saved."""
     keep_last: int = 2
@@ -120,6 +146,7 @@ class Recipe:
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
+    lora: LoraConfig = field(default_factory=LoraConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     agto: AgtoConfig = field(default_factory=AgtoConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
@@ -137,6 +164,7 @@ class Recipe:
                 "train.zero_stage must be 0, 1 or 2 in stage grpo, whose generation needs whole"
                 " weights; got 3."
             )
+        self._check_parts()
         sees_system = self.data.system_prompt is not None
         needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight != 0)
         if needs_system and not sees_system:
@@ -144,6 +172,22 @@ class Recipe:
                 "data.system_prompt must be set where AGTO or VARS is on, they compare image with"
                 " system attention; got null. Give a text, or set agto.enabled=false and"
                 " grpo.visual_weight=0."
+            )
+
+    def _check_parts(self) -> None:
+        train = self.train
+        if set(self.model.freeze) == {"vision", "projector", "language"}:
+            raise ValueError("model.freeze must leave a part to train; got all three.")
+        if self.lora.enabled and self.model.freeze:
+            raise ValueError(
+                "model.freeze must be empty with lora.enabled, which trains adapters of the text"
+                f" tower alone; got {list(self.model.freeze)}."
+            )
+        if train.offload_optimizer and train.zero_stage == 0:
+            raise ValueError("train.offload_optimizer needs train.zero_stage 1 or more; got 0.")
+        if train.offload_params and train.zero_stage != 3:
+            raise ValueError(
+                f"train.offload_params needs train.zero_stage=3; got {train.zero_stage}."
             )
 
     def _check_ranges(self) -> None:
@@ -155,6 +199,8 @@ class Recipe:
             "train.log_every": self.train.log_every,
             "data.max_length": self.data.max_length,
             "optim.lr": self.optim.lr,
+            "lora.rank": self.lora.rank,
+            "lora.alpha": self.lora.alpha,
             "grpo.max_new_tokens": self.grpo.max_new_tokens,
             "grpo.temperature": self.grpo.temperature,
             "grpo.updates_per_rollout": self.grpo.updates_per_rollout,
@@ -164,6 +210,8 @@ class Recipe:
             "data.limit": self.data.limit,
             "train.save_every": self.train.save_every,
             "grpo.visual_clip": self.grpo.visual_clip,
+            "optim.vision_lr": self.optim.vision_lr,
+            "optim.projector_lr": self.optim.projector_lr,
         }
         positive |= {name: value for name, value in optional.items() if value is not None}
         not_negative = {
@@ -186,6 +234,7 @@ class Recipe:
         below_one = {
             "optim.betas[0]": self.optim.betas[0],
             "optim.betas[1]": self.optim.betas[1],
+            "lora.dropout": self.lora.dropout,
         }
         weights = {  # a negative weight is the user's experiment
             "agto.alpha": self.agto.alpha,

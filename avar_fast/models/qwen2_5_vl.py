@@ -38,6 +38,11 @@ def vision_tower(model: Model) -> nn.Module:
     return model.model.visual
 
 
+def projectors(model: Model) -> list[nn.Module]:
+    """The modules of the vision tower that map its features to the text tower's width."""
+    return [model.model.visual.merger]
+
+
 def load_image_processor(path: str) -> Any:
     """The Pillow one: it needs no torchvision and gives the same pixels on every machine."""
     return Qwen2VLImageProcessorPil.from_pretrained(path)

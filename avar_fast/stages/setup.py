@@ -14,6 +14,8 @@ from ..data import Batch, Encoder, Sample, SampleStream, collate, load_rows
 from ..engine import Engine, init_distributed
 from ..loading import load
 from ..models import family_of
+from ..models.vision import use_linear_patch_embedding
+from ..parameters import choose_trainable
 from ..tracking import Tracker
 
 
@@ -135,8 +137,8 @@ def _load_model(recipe: Recipe, device: torch.device) -> Any:
     family = family_of(loaded.model)
     if liger:
         family.check_liger(loaded.model)
-    if recipe.model.freeze_vision:
-        family.vision_tower(loaded.model).requires_grad_(False)
+    choose_trainable(loaded.model, recipe)
+    use_linear_patch_embedding(family.vision_tower(loaded.model))
     if recipe.model.gradient_checkpointing:
         loaded.model.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
