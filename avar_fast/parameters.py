@@ -54,7 +54,8 @@ def add_adapters(model: Any, recipe: Recipe) -> None:
 
 
 def _where(path: str) -> str:
-    """A folder's absolute path without links, which may point elsewhere one day; or the hub name."""
+    """A folder's absolute path, without links that may point elsewhere one day; or the hub
+    name."""
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 
