@@ -45,8 +45,7 @@ def available_backends() -> dict[str, BackendStatus]:
 
 
 def _cpu_status() -> BackendStatus:
-    reason = cpu.why_not()
-    return BackendStatus(reason is None, reason or "")
+    return BackendStatus(not cpu.WHY_NOT, cpu.WHY_NOT)
 
 
 def _triton_status() -> BackendStatus:

@@ -62,8 +62,7 @@ class _Args(ctypes.Structure):
     ]
 
 
-@functools.cache
-def _library() -> ctypes.CDLL:
+def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(LIBRARY))
     library.avar_args_bytes.restype = ctypes.c_int64
     for name in ("avar_isa_name", "avar_thread_runtime"):
@@ -79,21 +78,29 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-@functools.cache
-def why_not() -> str | None:
-    """Why the kernel does not run here; None where it does."""
+def _try_load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why there is none."""
     if not LIBRARY.is_file():
-        return NOT_BUILT
+        return None, NOT_BUILT
     try:
-        _library()
+        return _load(), ""
     except (OSError, AttributeError) as error:
-        return f"{LIBRARY.name} does not load: {error}"
-    return None
+        return None, f"{LIBRARY.name} does not load: {error}"
+
+
+# At import: torch.compile traces the choice of a backend and may not load a library there.
+_LIBRARY, WHY_NOT = _try_load()
+"""WHY_NOT says why the kernel does not run here; empty where it does."""
+
+
+def _library() -> ctypes.CDLL:
+    assert _LIBRARY is not None, WHY_NOT
+    return _LIBRARY
 
 
 @functools.cache
 def instruction_sets() -> tuple[str, ...]:
-    """Those that this machine runs, least first."""
+    """Those that the library knows, least first; empty names for what does not run here."""
     library, names, index = _library(), [], 0
     while (name := library.avar_isa_name(index)) is not None:
         names.append(name.decode() if library.avar_isa_runs(index) else "")
