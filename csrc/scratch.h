@@ -13,7 +13,7 @@ struct Arena {
 
   template <class T>
   T* take(int64_t count) {
-    T* piece = (T*)(start + used);
+    T* piece = (T*)((uintptr_t)start + used);
     used += (count * (int64_t)sizeof(T) + 63) / 64 * 64;
     return piece;
   }

@@ -108,6 +108,11 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(names)
 
 
+def thread_runtime() -> str:
+    """"openmp" where the kernel runs on the threads of torch's OpenMP, else "std::thread"."""
+    return _library().avar_thread_runtime().decode()
+
+
 def _isa() -> int:
     names = instruction_sets()
     if instruction_set is not None:
