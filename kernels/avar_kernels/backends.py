@@ -112,7 +112,6 @@ def resolve_backend(
             )
     if name == "triton" and device.type != "cuda" and not interpreting():
         raise RuntimeError(
-            f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'cpu' on"
-            " CPU."
+            f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'cpu' on CPU."
         )
     return name

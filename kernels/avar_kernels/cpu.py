@@ -1,4 +1,4 @@
-"""The fused C++ kernel of ``csrc/`` on CPU tensors: out, mass and lse in one pass, and the backward.
+"""The fused C++ kernel of ``csrc/`` on CPU tensors: out, mass and lse in one pass, and backward.
 
 The library is plain C behind ctypes: it knows neither torch nor Python, so one build serves every
 version of both. It chooses the instruction set at run time, computes float32 and float16 to the
@@ -109,7 +109,7 @@ def instruction_sets() -> tuple[str, ...]:
 
 
 def thread_runtime() -> str:
-    """"openmp" where the kernel runs on the threads of torch's OpenMP, else "std::thread"."""
+    """ "openmp" where the kernel runs on the threads of torch's OpenMP, else "std::thread"."""
     return _library().avar_thread_runtime().decode()
 
 

@@ -82,12 +82,9 @@ def test_no_address_or_undefined_behaviour_errors(tmp_path):
             pytest.skip("the compiler comes without sanitizers")
         raise
     driver = tmp_path / "driver"
-    parts = sorted(objects.glob("*.o"))
-    subprocess.run(
-        ["c++", "-std=c++17", *sanitize, Path(__file__).with_name("cpu_driver.cpp"), *parts]
-        + ["-o", driver, "-lpthread", "-ldl"],
-        check=True,
-    )
+    source, parts = Path(__file__).with_name("cpu_driver.cpp"), sorted(objects.glob("*.o"))
+    command = ["c++", "-std=c++17", *sanitize, source, *parts, "-o", driver, "-lpthread", "-ldl"]
+    subprocess.run(command, check=True)
     options = "malloc_fill_byte=255:max_malloc_fill_size=1000000000:detect_leaks=1"
     done = subprocess.run(
         [driver], env={"ASAN_OPTIONS": options}, capture_output=True, text=True, check=False

@@ -5,9 +5,17 @@ Small shapes against the row-by-row oracle, shapes that span several blocks of 6
 the same dtype, and a band for what it happens to get exact.
 """
 
+from itertools import pairwise
+
 import pytest
 import torch
-from avar_kernels import available_backends, cpu, visual_attn_func, visual_attn_with_kvcache
+from avar_kernels import (
+    available_backends,
+    cpu,
+    visual_attn_func,
+    visual_attn_varlen_func,
+    visual_attn_with_kvcache,
+)
 
 from .oracle import attention_oracle
 from .test_random_cases import draw, outcome
@@ -129,6 +137,61 @@ def test_any_strides_give_the_same_bits(isa):
     for inputs in (heads_first, dims_first, sliced):
         got = visual_attn_func(*inputs, types, num_types=4, backend="cpu", **options)
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_packed_is_each_sequence_alone(isa):
+    """Lengths on either side of blocks and tiles, empty ones, and tokens behind the last."""
+    rows, keys = [130, 0, 64, 1, 33, 3], [140, 5, 64, 200, 0, 3]
+    shape = (1, sum(rows) + 2, sum(keys) + 3, 4, 2, 24, 16, True, (-1, -1))
+    leaves, types, _ = make(shape, torch.float32)
+    cu_q, cu_k = (torch.tensor([0, *n]).cumsum(0).to(torch.int32) for n in (rows, keys))
+    packed = dict(num_types=4, causal=True)
+
+    def together(q, k, v, bias, scale):
+        return visual_attn_varlen_func(
+            q[0], k[0], v[0], cu_q, cu_k, max(rows), max(keys), types[0], type_bias=bias,
+            type_scale=scale, backend="cpu", **packed,
+        )  # fmt: skip
+
+    def alone(q, k, v, bias, scale):
+        parts = [
+            visual_attn_func(
+                q[:, a:b], k[:, c:d], v[:, c:d], types[:, c:d], type_bias=bias, type_scale=scale,
+                backend="cpu", **packed,
+            )
+            for (a, b), (c, d) in zip(pairwise(cu_q.tolist()), pairwise(cu_k.tolist()), strict=True)
+        ]  # fmt: skip
+        out = torch.cat([p.out[0] for p in parts] + [q.new_zeros(2, 4, 16)])
+        mass = torch.cat([p.mass[0] for p in parts] + [q.new_zeros(2, 4, 4)])
+        lse = torch.cat([p.lse[0] for p in parts] + [q.new_full((4, 2), float("-inf"))], dim=1)
+        return out, mass, lse
+
+    leaves = [*leaves[:3], *(x.float() for x in leaves[3:])]
+    compare(run(together, leaves), run(alone, leaves), 1e-5)
+
+
+@pytest.mark.parametrize("shape", ["gqa7_causal", "chunk_after_cache", "causal_window", "mha"])
+def test_a_type_hidden_by_a_bias_of_minus_infinity(isa, shape):
+    leaves, types, options = make(SHAPES[shape], torch.float32)
+    leaves[3][0] = float("-inf")  # one head sees nothing at all
+    leaves[3][1, :2] = float("-inf")
+    got, want = (
+        run(attend(types, options, name), leaves, dtype)
+        for name, dtype in (("cpu", torch.float32), ("eager", torch.float64))
+    )
+    compare(got, want, 1e-5)
+
+
+def test_logits_far_from_zero(isa):
+    """Logits of some hundreds lose what float32 itself loses of them, and nothing overflows."""
+    leaves, types, options = make(LARGE["causal_window"], torch.float32)
+    leaves[0], leaves[3] = leaves[0] * 40, leaves[3] * 60
+    leaves[3][0, 1] = -1e4
+    plain, want = (
+        run(attend(types, options, "eager"), leaves, dtype)
+        for dtype in (torch.float32, torch.float64)
+    )
+    within_budget(run(attend(types, options, "cpu"), leaves), plain, want, 2e-4)
 
 
 def test_nan_in_a_visible_key_is_not_hidden(isa):
