@@ -10,7 +10,7 @@ install: $(VENV)/.installed
 
 # torch goes first, at its exact version: a machine without a GPU then keeps the CPU build it was given,
 # where a later package's open range would replace it by the newest CUDA build.
-$(VENV)/.installed: pyproject.toml constraints.txt setup.py
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from . import cpu
+
 BACKENDS = ("eager", "sdpa", "cpu", "triton", "hopper")
-TRITON_MAX_HEAD_DIM = 256
+MAX_HEAD_DIM = {"cpu": cpu.MAX_HEAD_DIM, "triton": 256}
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,14 @@ def available_backends() -> dict[str, BackendStatus]:
     return {
         "eager": BackendStatus(True),
         "sdpa": BackendStatus(True),
-        "cpu": BackendStatus(False, "the fused C++ kernel is not part of this release"),
+        "cpu": _cpu_status(),
         "triton": _triton_status(),
         "hopper": BackendStatus(False, "the sm_90 kernel is not part of this release"),
     }
+
+
+def _cpu_status() -> BackendStatus:
+    return BackendStatus(not cpu.WHY_NOT, cpu.WHY_NOT)
 
 
 def _triton_status() -> BackendStatus:
@@ -74,10 +80,13 @@ def resolve_backend(
         RuntimeError: the backend does not run here, or not on this device or dtype.
     """
     if name is None:
-        fits_triton = dtype != torch.float64 and head_dim <= TRITON_MAX_HEAD_DIM
+        fits_triton = dtype != torch.float64 and head_dim <= MAX_HEAD_DIM["triton"]
         if device.type == "cuda" and fits_triton and _triton_status():
             return "triton"
-        return "sdpa" if device.type == "cpu" else "eager"
+        if device.type != "cpu":
+            return "eager"
+        fits_cpu = dtype != torch.float64 and head_dim <= MAX_HEAD_DIM["cpu"]
+        return "cpu" if fits_cpu and _cpu_status() else "sdpa"
     if name not in BACKENDS:
         raise ValueError(f"backend must be None or one of {', '.join(BACKENDS)}; got {name!r}.")
     status = available_backends()[name]
@@ -86,24 +95,23 @@ def resolve_backend(
             f"backend {name!r} does not run here: {status.reason}. Use backend=None to let avar"
             " choose."
         )
-    if name == "sdpa" and device.type != "cpu":
+    if name in ("sdpa", "cpu") and device.type != "cpu":
         raise RuntimeError(
-            f"backend 'sdpa' runs on CPU tensors; got {device}. Use backend=None or 'eager'."
+            f"backend {name!r} runs on CPU tensors; got {device}. Use backend=None or 'eager'."
         )
-    if name == "triton":
+    if name in MAX_HEAD_DIM:
         if dtype == torch.float64:
             raise RuntimeError(
-                "backend 'triton' takes float32, float16 and bfloat16; got float64. Use 'eager' or"
+                f"backend {name!r} takes float32, float16 and bfloat16; got float64. Use 'eager' or"
                 " 'sdpa'."
             )
-        if head_dim > TRITON_MAX_HEAD_DIM:
+        if head_dim > MAX_HEAD_DIM[name]:
             raise RuntimeError(
-                f"backend 'triton' takes head dimensions up to {TRITON_MAX_HEAD_DIM}; got"
+                f"backend {name!r} takes head dimensions up to {MAX_HEAD_DIM[name]}; got"
                 f" {head_dim}. Use 'eager', or 'sdpa' on CPU."
             )
-        if device.type != "cuda" and not interpreting():
-            raise RuntimeError(
-                f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'sdpa' on"
-                " CPU."
-            )
+    if name == "triton" and device.type != "cuda" and not interpreting():
+        raise RuntimeError(
+            f"backend 'triton' needs tensors on a GPU; got {device}. Use q.cuda(), or 'cpu' on CPU."
+        )
     return name

@@ -7,11 +7,11 @@ one forward and one backward operator here.
 import torch
 from torch import Tensor
 
-from . import sdpa
+from . import cpu, sdpa
 from .types import AttnOutput, AttnParams, PackedLengths
 from .value_checks import check_key_values, check_packed_values
 
-_FUSED = {"sdpa": sdpa}
+_FUSED = {"cpu": cpu, "sdpa": sdpa}
 
 
 def implementation(backend: str):

@@ -15,6 +15,8 @@ from avar_kernels import (
     visual_attn_func,
 )
 
+FUSED = [name for name in ("sdpa", "cpu") if available_backends()[name]]
+
 
 def inputs(dtype=torch.float32):
     torch.manual_seed(3)
@@ -44,12 +46,13 @@ def test_compiles_without_a_graph_break_and_agrees_with_eager_mode():
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_operator_registration_passes_opcheck():
+@pytest.mark.parametrize("backend", FUSED)
+def test_operator_registration_passes_opcheck(backend):
     q, k, v, types = inputs()
     table = torch.randn(4, 3, requires_grad=True)
     tables = (table, table.detach().exp().requires_grad_())
     arguments = (q, k, v, types, *tables, None, None, None, 0, 0)
-    numbers = (3, 0.25, True, -1, -1, False, "sdpa")
+    numbers = (3, 0.25, True, -1, -1, False, backend)
     torch.library.opcheck(torch.ops.avar_kernels.visual_attn.default, (*arguments, *numbers))
 
 
@@ -66,18 +69,19 @@ bias = torch.zeros(3, requires_grad=True)
 with open("/proc/self/clear_refs", "w") as peak:
     peak.write("5")  # the peak so far is forgotten
 base = kib("VmRSS")
-result = visual_attn_func(q, k, v, types, type_bias=bias, causal=True, backend="sdpa")
+result = visual_attn_func(q, k, v, types, type_bias=bias, causal=True, backend=sys.argv[2])
 (result.out.sum() + result.mass[..., 1].sum() + result.lse.sum()).backward()
 print(kib("VmHWM") - base)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_sdpa_memory_grows_linearly_with_length():
+@pytest.mark.parametrize("backend", FUSED)
+def test_memory_grows_linearly_with_length(backend):
     """Doubling L doubles the peak; one 16384 x 16384 float32 matrix alone would be 1 GiB."""
 
     def peak_kib(length: int) -> int:
-        run = [sys.executable, "-c", PEAK, str(length)]
+        run = [sys.executable, "-c", PEAK, str(length), backend]
         return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
 
     short, long = peak_kib(8192), peak_kib(16384)
@@ -138,11 +142,14 @@ def test_a_named_backend_never_falls_back():
         ("cuda", torch.bfloat16, 512, "eager"),
         ("cuda", torch.float64, 64, "eager"),
         ("cpu", torch.float64, 64, "sdpa"),
+        ("cpu", torch.bfloat16, 64, "cpu"),
+        ("cpu", torch.float32, 2000, "sdpa"),
     ],
 )
 def test_the_default_is_a_backend_that_takes_the_call(monkeypatch, device, dtype, head_dim, want):
     """A head dimension above Triton's limit was handed to Triton, which refused it."""
     monkeypatch.setattr(backends, "_triton_status", lambda: backends.BackendStatus(True))
+    monkeypatch.setattr(backends, "_cpu_status", lambda: backends.BackendStatus(True))
     assert backends.resolve_backend(None, torch.device(device), dtype, head_dim) == want
 
 

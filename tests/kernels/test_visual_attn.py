@@ -1,11 +1,14 @@
-"""eager and sdpa against the float64 oracle: out, mass, lse and all five gradients at once."""
+"""The CPU backends against the float64 oracle: out, mass, lse and all five gradients at once.
+
+float64 is what eager and sdpa take; test_cpu_kernel does the same for the C++ kernel in float32."""
 
 import pytest
 import torch
-from avar_kernels import visual_attn_func, visual_attn_varlen_func
+from avar_kernels import available_backends, visual_attn_func, visual_attn_varlen_func
 
 from .oracle import attention_oracle, finite_loss
 
+LOW_PRECISION = [name for name in ("eager", "sdpa", "cpu") if available_backends()[name]]
 # B, Lq, Lk, H, Hkv, D, Dv, causal, window
 SHAPES = {
     "mha": (2, 7, 7, 3, 3, 16, 16, False, (-1, -1)),
@@ -92,10 +95,10 @@ def test_float64_matches_oracle_to_rounding(backend, shape):
     compare(run(ours, poisoned(leaves, types)), run(oracle, leaves), 1e-12)
 
 
-@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+@pytest.mark.parametrize("backend", LOW_PRECISION)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_low_precision_error_is_that_of_its_inputs_and_outputs(backend, dtype):
-    """Both compute in float32: what differs from float64 on the same rounded inputs is the rounding
+    """All sum in float32: what differs from float64 on the same rounded inputs is the rounding
     of out and of the gradients to the input dtype (relative eps), plus float32 noise (1e-5
     relative)."""
     leaves, types, options = make(SHAPES["gqa7_causal"], dtype)
@@ -206,7 +209,7 @@ def test_packed_equals_per_sample(backend):
     compare(run(ours, leaves), run(oracle, leaves), 1e-12)
 
 
-@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+@pytest.mark.parametrize("backend", LOW_PRECISION)
 def test_mass_sums_to_one_where_a_row_sees_a_key(backend):
     leaves, types, options = make(SHAPES["gqa7_causal"], torch.float32)
     result = visual_attn_func(*leaves[:3], types, num_types=4, backend=backend, **options)

@@ -1,0 +1,179 @@
+"""The C++ kernel beside torch's fused attention and eager attention: ``python -m bench.cpu_attn``.
+
+One layer of Qwen2.5-VL-7B, causal. Providers of a case take turns within one run, so that all see
+the same machine; medians are compared. Nothing is timed before outputs agree with the specification
+in float64. ``--length`` and ``--rounds`` change the defaults.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from avar_kernels import cpu, visual_attn_func
+from torch import Tensor
+
+from .measure import Table, extra_memory_mib, quantiles
+from .rivals import eager_output_attentions, sdpa_without_mass
+from .shapes import HEAD_DIM, HEADS, causal_flops, key_types, make_inputs
+
+Run = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+GATE_LENGTH, GATE = 192, {torch.float32: 2e-5, torch.bfloat16: 3e-2}
+MEMORY_LENGTH = 8192
+SHAPE = "B1 H28 Hkv4 D128 causal"
+# torch's bfloat16 attention ends with an illegal instruction on some machines with AMX: it then
+# runs as on a machine without.
+WITHOUT_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+PROBE = """
+import torch
+x = torch.randn(1, 28, 256, 128, dtype=torch.bfloat16)
+torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
+"""
+
+
+def avar(q, k, v, types):
+    result = visual_attn_func(q, k, v, types, causal=True, backend="cpu")
+    return result.out, result.mass
+
+
+def avar_without_types(q, k, v, types):
+    return visual_attn_func(q, k, v, num_types=1, causal=True, backend="cpu").out, None
+
+
+def avar_shuffled(q, k, v, types):
+    return avar(q, k, v, key_types(q.shape[1], shuffled=True))
+
+
+PROVIDERS: dict[str, Run] = {
+    "torch_sdpa_without_mass": sdpa_without_mass,
+    "eager_output_attentions": eager_output_attentions,
+    "avar_cpu": avar,
+    "avar_cpu_shuffled_types": avar_shuffled,
+    "avar_cpu_without_types": avar_without_types,
+}
+
+
+def gate(dtype: torch.dtype) -> None:
+    """Raises unless out and mass of every provider are right."""
+    q, k, v, types, *_ = make_inputs(GATE_LENGTH, dtype)
+    q, k, v = (x.detach() for x in (q, k, v))
+    exact = [x.double() for x in (q, k, v)]
+    for name, run in PROVIDERS.items():
+        kinds = key_types(GATE_LENGTH, shuffled=True) if run is avar_shuffled else types
+        want = visual_attn_func(*exact, kinds, causal=True, backend="eager")
+        out, mass = run(q, k, v, types)
+        errors = [(out - want.out).abs().max()]
+        if mass is not None:
+            errors.append((mass - want.mass).abs().max())
+        if not max(errors) < GATE[dtype]:
+            raise AssertionError(f"{name} is wrong: error {max(errors):.1e} in {dtype}")
+
+
+def step(run: Run, length: int, dtype: torch.dtype, mode: str) -> Callable[[], None]:
+    """One forward, or one forward and backward with cotangents of out and, if any, mass."""
+    q, k, v, types, grad_out, grad_mass = make_inputs(length, dtype)
+    if mode == "forward":
+        q, k, v = (x.detach() for x in (q, k, v))
+
+    def call() -> None:
+        out, mass = run(q, k, v, types)
+        if mode == "forward":
+            return
+        outputs, grads = [out], [grad_out]
+        if mass is not None:
+            outputs, grads = [out, mass], [grad_out, grad_mass.to(mass.dtype)]
+        torch.autograd.grad(outputs, (q, k, v), grads)
+
+    return call
+
+
+def interleaved(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every call in every round but a first one, in turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if index:
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def compare(length: int, dtype: torch.dtype, mode: str, rounds: int, table: Table) -> None:
+    """Times a case, prints it and adds its rows."""
+    calls = {name: step(run, length, dtype, mode) for name, run in PROVIDERS.items()}
+    times = {name: quantiles(values) for name, values in interleaved(calls, rounds).items()}
+    medians = {name: values[1] for name, values in times.items()}
+    torch_ms, eager_ms = (medians[name] for name in list(PROVIDERS)[:2])
+    kind = str(dtype)[6:]
+    for name, values in times.items():
+        case = dict(op="attention", provider=name, mode=mode, shape=SHAPE, length=length)
+        table.add(values, None, metric="time", unit="ms", dtype=kind, **case)
+        for rival, rival_ms in (("torch_sdpa", torch_ms), ("eager", eager_ms)):
+            ratio = rival_ms / values[1]
+            table.add(
+                (ratio,) * 3, None, metric=f"speedup_over_{rival}", unit="x", dtype=kind, **case
+            )
+        print(
+            f"{kind:9s} {mode:16s} {name:24s} {values[1]:8.1f} ms"
+            f" {causal_flops(length, mode) / values[1] / 1e6:7.0f} GFLOP/s"
+            f" {torch_ms / values[1]:6.2f}x torch {eager_ms / values[1]:6.2f}x eager"
+        )
+    plain = medians["avar_cpu_without_types"]
+    for name in ("avar_cpu", "avar_cpu_shuffled_types"):
+        print(f"{kind:9s} {mode:16s} {name:24s} types cost {medians[name] / plain - 1:+.1%}")
+
+
+def memory(dtype: torch.dtype, table: Table) -> None:
+    """Peak extra memory of forward and backward beside one float32 L x L matrix per head, of which
+    eager attention keeps several."""
+    call = step(avar, MEMORY_LENGTH, dtype, "forward_backward")
+    mib = extra_memory_mib(call)
+    matrices = HEADS * MEMORY_LENGTH**2 * 4 / 2**20
+    kind = str(dtype)[6:]
+    table.add(
+        (mib,) * 3, None, op="attention", provider="avar_cpu", mode="forward_backward",
+        shape=SHAPE, length=MEMORY_LENGTH, dtype=kind, metric="extra_memory", unit="MiB",
+    )  # fmt: skip
+    print(
+        f"{kind:9s} forward_backward at L = {MEMORY_LENGTH}: {mib:.0f} MiB extra, outputs and"
+        f" gradients included; {mib / matrices:.2%} of one L x L matrix per head"
+    )
+
+
+def torch_needs_help() -> bool:
+    """Whether torch's bfloat16 attention kills its process here."""
+    probe = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, check=False)
+    return probe.returncode < 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    options = parser.parse_args()
+    if not WITHOUT_AMX.keys() & os.environ.keys() and torch_needs_help():
+        print("torch's bfloat16 attention crashes here; it runs without AMX:", WITHOUT_AMX)
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "bench.cpu_attn", *sys.argv[1:]],
+            os.environ | WITHOUT_AMX,
+        )
+    sets = [name for name in cpu.instruction_sets() if name]
+    print(f"{SHAPE} L{options.length} D{HEAD_DIM}, {torch.get_num_threads()} threads, {sets[-1]}")
+    table = Table("cpu_attn")
+    for dtype in GATE:
+        gate(dtype)
+        for mode in ("forward", "forward_backward"):
+            compare(options.length, dtype, mode, options.rounds, table)
+        if options.memory:
+            memory(dtype, table)
+    table.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+// What Python hands over, field by field as the ctypes structure in kernels/avar_kernels/cpu.py:
+// every field has eight bytes, so that no padding rule has to agree.
+#pragma once
+
+#include <cstdint>
+
+namespace avar {
+
+enum Dtype : int64_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
+
+// A tensor whose last dimension is contiguous; strides in elements. Packed tensors have batch
+// stride 0, absent ones a null pointer.
+struct Tensor {
+  char* data;
+  int64_t batch, row, head;
+};
+
+struct Args {
+  int64_t isa, dtype, threads;
+  int64_t batch, heads, kv_heads, dim, value_dim, len_q, len_k;
+  int64_t num_sequences;  // of packed sequences; 0: dense
+  const int32_t *cu_q, *cu_k;
+  int64_t num_types, causal, window_left, window_right;
+  double softmax_scale;
+  const int8_t* key_types;  // (batch, len_k) or (Tk,), negative: absent; null: all 0
+  const float *type_bias, *type_scale;  // (heads, num_types) or null
+  Tensor q, k, v, out;  // in dtype
+  Tensor mass, lse;     // float32; lse's last dimension is the row, so its row stride is 1
+  Tensor grad_out;      // in dtype
+  Tensor grad_mass, grad_lse;
+  Tensor dq;                              // float32, zeroed: chunks of keys add to it
+  Tensor dk, dv;                          // in dtype
+  float *grad_type_bias, *grad_type_scale;  // (heads, num_types) or null
+};
+
+// static: a copy for each file, as kernels.h demands.
+static inline int64_t element_bytes(int64_t dtype) { return dtype == kFloat32 ? 4 : 2; }
+
+}  // namespace avar

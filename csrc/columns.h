@@ -1,0 +1,110 @@
+// A tile of columns: which rows and heads they are, which keys they see, and per type the numbers
+// that turn q.k into a logit.
+#pragma once
+
+#include "pack.h"
+
+namespace avar {
+namespace AVAR_ISA {
+
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
+
+template <class E>
+struct Columns {
+  static constexpr int64_t N = E::COLUMNS;
+  int64_t first, count, group;
+  int64_t key_begin, key_end;      // keys that any of the columns may see
+  int64_t inner_begin, inner_end;  // keys that all of them see
+  int64_t table_rows;              // num_types, or 1 where all types share their numbers
+  int32_t low[N], high[N];         // first and last key of each column
+  // [table_rows][N]: base-2 logit = slope * (q.k) + offset.
+  float *slope, *offset;
+
+  int64_t row(int64_t column) const { return (first + column) / group; }
+  int64_t head_of_group(int64_t column) const { return (first + column) % group; }
+
+  const float* of_type(const float* table, int64_t type) const {
+    return table + (table_rows == 1 ? 0 : type) * N;
+  }
+
+  Columns(Arena& arena, const Args& args) {
+    slope = arena.take<float>(args.num_types * N);
+    offset = arena.take<float>(args.num_types * N);
+  }
+
+  // The keys that a row sees, [begin, end); empty: end <= begin.
+  static void visible(const Args& args, const Unit& unit, int64_t row, int64_t& begin,
+                      int64_t& end) {
+    const int64_t position = row + unit.len_k - unit.len_q;
+    begin = 0;
+    end = unit.len_k;
+    if (args.causal) end = smaller(end, position + 1);
+    if (args.window_right >= 0) end = smaller(end, position + args.window_right + 1);
+    if (args.window_left >= 0) begin = smaller(larger(0, position - args.window_left), unit.len_k);
+    end = larger(end, 0);
+  }
+
+  static int64_t columns_of(const Args& args, const Unit& unit) {
+    return unit.len_q * (args.heads / args.kv_heads);
+  }
+
+  // Which rows and keys, without the numbers.
+  void place(const Args& args, const Unit& unit, int64_t tile) {
+    group = args.heads / args.kv_heads;
+    first = tile * N;
+    count = smaller(N, columns_of(args, unit) - first);
+    visible(args, unit, row(0), key_begin, inner_end);
+    visible(args, unit, row(count - 1), inner_begin, key_end);
+  }
+
+  void set(const Args& args, const Unit& unit, int64_t tile) {
+    place(args, unit, tile);
+    const bool tables = args.type_bias || args.type_scale;
+    table_rows = tables ? args.num_types : 1;
+    const float scale = (float)(args.softmax_scale * 1.4426950408889634);
+    for (int64_t j = 0; j < N; ++j) {
+      const int64_t column = smaller(j, count - 1);  // what pads the tile sees what the last sees
+      int64_t begin, end;
+      visible(args, unit, row(column), begin, end);
+      low[j] = (int32_t)begin;
+      high[j] = (int32_t)end - 1;
+      const int64_t at = (unit.kv_head * group + head_of_group(column)) * args.num_types;
+      for (int64_t t = 0; t < table_rows; ++t) {
+        slope[t * N + j] = scale * (args.type_scale ? args.type_scale[at + t] : 1.0f);
+        offset[t * N + j] = args.type_bias ? args.type_bias[at + t] * kLog2E : 0.0f;
+      }
+    }
+  }
+
+  // The columns of a tensor in rows, float32 [N][padded dim]; zeros pad the tile.
+  void load_rows(const Args& args, const Unit& unit, const Tensor& x, int64_t dim,
+                 float* to) const {
+    const int64_t width = padded<E>(dim);
+    for (int64_t j = 0; j < N; ++j) {
+      const int64_t n = j < count ? dim : 0, column = smaller(j, count - 1);
+      load_row(row_of(x, element_bytes(args.dtype), unit.batch, unit.start_q + row(column),
+                      unit.kv_head * group + head_of_group(column)),
+               args.dtype, n, width, to + j * width);
+    }
+  }
+
+  // The place of a float32 tensor with one value, or one row of values, per column.
+  float* at(const Tensor& x, const Unit& unit, int64_t column) const {
+    return (float*)row_of(x, 4, unit.batch, unit.start_q + row(column),
+                          unit.kv_head * group + head_of_group(column));
+  }
+
+  bool cuts(int64_t first_key, int64_t num_keys) const {
+    return first_key < inner_begin || first_key + num_keys > inner_end;
+  }
+};
+
+// Lanes whose column does not see the key.
+AVAR_INLINE vi hidden(int64_t key, const int32_t* low, const int32_t* high) {
+  const vi j = splat((int32_t)key);
+  return (j < load(low)) | (j > load(high));
+}
+
+}  // namespace AVAR_ISA
+}  // namespace avar

@@ -1,0 +1,210 @@
+// Forward and backward as lists of tasks. The lists are a function of shapes alone, and so are the
+// results: threads only take tasks from them.
+#include "driver.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "cpu_features.h"
+#include "plan.h"
+#include "threads.h"
+
+namespace avar {
+namespace {
+
+// Operands are packed for as many units at once as fit, so memory stays small beside long inputs.
+constexpr int64_t kOperandBytes = 96 << 20;
+// Keys of a task of the backward: few enough tasks to
+// prepare the columns' operands rarely, enough of them to keep threads busy.
+constexpr int64_t kChunkKeys = 512;
+
+struct Task {
+  int64_t unit, index, cost;
+};
+
+struct Buffer {
+  std::unique_ptr<char, decltype(&std::free)> data{nullptr, std::free};
+
+  char* at_least(int64_t bytes) {
+    data.reset(static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+    if (!data && bytes) std::abort();
+    return data.get();
+  }
+};
+
+// State of one round: the units [first, end) whose operands are packed at the same time.
+struct Round {
+  const Args& args;
+  const Kernels& kernels;
+  std::vector<Unit>& units;
+  std::vector<Task> tasks{};
+  int64_t chunk_blocks = 0;
+  std::vector<int32_t> tiles_done{};
+  std::vector<int64_t> tiles_at{};  // of each unit in tiles_done
+  std::vector<double> table_sums{};
+
+  int64_t tiles_of(const Unit& unit) const {
+    const int64_t columns = unit.len_q * (args.heads / args.kv_heads);
+    return (columns + kernels.tile_columns - 1) / kernels.tile_columns;
+  }
+  int64_t table_size() const { return 2 * args.heads / args.kv_heads * args.num_types; }
+};
+
+void pack_forward(void* context, int64_t i, char* scratch) {
+  const Round& round = *static_cast<Round*>(context);
+  const Task& task = round.tasks[i];
+  round.kernels.pack_forward(round.args, round.units[task.unit], task.index, scratch);
+}
+
+void pack_backward(void* context, int64_t i, char* scratch) {
+  const Round& round = *static_cast<Round*>(context);
+  const Task& task = round.tasks[i];
+  round.kernels.pack_backward(round.args, round.units[task.unit], task.index, scratch);
+}
+
+void forward_tile(void* context, int64_t i, char* scratch) {
+  const Round& round = *static_cast<Round*>(context);
+  const Task& task = round.tasks[i];
+  round.kernels.forward_tile(round.args, round.units[task.unit], task.index, scratch);
+}
+
+void backward_chunk(void* context, int64_t i, char* scratch) {
+  Round& round = *static_cast<Round*>(context);
+  const Task& task = round.tasks[i];
+  double* sums =
+      round.table_sums.empty() ? nullptr : round.table_sums.data() + i * round.table_size();
+  round.kernels.backward_chunk(round.args, round.units[task.unit], task.index, round.chunk_blocks,
+                               round.tiles_done.data() + round.tiles_at[task.unit], sums, scratch);
+}
+
+// Places the operands of units from first on in the buffer, as many as fit; returns the end.
+int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffer) {
+  const int64_t k_bytes = round.kernels.operand_bytes(round.args.dim);
+  const int64_t v_bytes = round.kernels.operand_bytes(round.args.value_dim);
+  const int64_t block_bytes = (backward ? 2 : 1) * k_bytes + v_bytes;
+  int64_t end = first, bytes = 0;
+  while (end < static_cast<int64_t>(round.units.size())) {
+    const int64_t more = blocks_of(round.units[end], round.kernels.block_keys) * block_bytes;
+    if (end > first && bytes + more > kOperandBytes) break;
+    bytes += more;
+    ++end;
+  }
+  char* at = buffer.at_least(bytes);
+  for (int64_t u = first; u < end; ++u) {
+    Unit& unit = round.units[u];
+    const int64_t blocks = blocks_of(unit, round.kernels.block_keys);
+    unit.k = at;
+    unit.v = unit.k + blocks * k_bytes;
+    unit.k_transposed = unit.v + blocks * v_bytes;
+    at += blocks * block_bytes;
+  }
+  return end;
+}
+
+void list_blocks(Round& round, int64_t first, int64_t end) {
+  round.tasks.clear();
+  for (int64_t u = first; u < end; ++u)
+    for (int64_t b = 0; b < blocks_of(round.units[u], round.kernels.block_keys); ++b)
+      round.tasks.push_back({u, b, 0});
+}
+
+// Heaviest tiles first, so that no long one is left for the end. The cost is the keys its last row
+// may see; a window makes them all alike.
+void list_tiles(Round& round, int64_t first, int64_t end) {
+  const Args& args = round.args;
+  round.tasks.clear();
+  for (int64_t u = first; u < end; ++u) {
+    const Unit& unit = round.units[u];
+    const int64_t tiles = round.tiles_of(unit);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t last_row = std::min(
+          ((t + 1) * round.kernels.tile_columns - 1) / (args.heads / args.kv_heads), unit.len_q - 1);
+      const int64_t keys = last_row + 1 + unit.len_k - unit.len_q;
+      round.tasks.push_back({u, t, args.causal ? std::max<int64_t>(keys, 0) : unit.len_k});
+    }
+  }
+  std::stable_sort(round.tasks.begin(), round.tasks.end(),
+                   [](const Task& a, const Task& b) { return a.cost > b.cost; });
+}
+
+// First chunks first: a chunk waits for those before it, which must have been started.
+void list_chunks(Round& round, int64_t first, int64_t end) {
+  round.tasks.clear();
+  round.tiles_at.assign(round.units.size(), 0);
+  int64_t tiles = 0;
+  for (int64_t u = first; u < end; ++u) {
+    const int64_t blocks = blocks_of(round.units[u], round.kernels.block_keys);
+    for (int64_t c = 0; c * round.chunk_blocks < blocks; ++c) round.tasks.push_back({u, c, 0});
+    round.tiles_at[u] = tiles;
+    tiles += round.tiles_of(round.units[u]);
+  }
+  std::stable_sort(round.tasks.begin(), round.tasks.end(),
+                   [](const Task& a, const Task& b) { return a.index < b.index; });
+  round.tiles_done.assign(tiles, 0);
+}
+
+void run(Round& round, int64_t scratch_bytes, Work work) {
+  parallel_for(round.args.threads, round.tasks.size(), scratch_bytes, work, &round);
+}
+
+// Sums of the tasks, in their order, into the gradients of the tables.
+void add_table_sums(const Round& round, std::vector<double>& total) {
+  const Args& args = round.args;
+  const int64_t group = args.heads / args.kv_heads, table = args.heads * args.num_types;
+  const int64_t part = group * args.num_types;
+  for (size_t i = 0; i < round.tasks.size(); ++i) {
+    const double* sums = round.table_sums.data() + i * round.table_size();
+    double* to = total.data() + round.units[round.tasks[i].unit].kv_head * part;
+    for (int64_t j = 0; j < part; ++j) {
+      to[j] += sums[j];
+      to[table + j] += sums[part + j];
+    }
+  }
+}
+
+}  // namespace
+
+void forward(const Args& args) {
+  const Kernels& kernels = kernels_of(args.isa, args.dtype);
+  Plan plan = make_plan(args, kernels.block_keys);
+  Round round{args, kernels, plan.units};
+  const int64_t scratch = kernels.forward_scratch_bytes(args);
+  Buffer operands;
+  const int64_t num_units = plan.units.size();
+  for (int64_t first = 0, end; first < num_units; first = end) {
+    end = place_operands(round, first, false, operands);
+    list_blocks(round, first, end);
+    run(round, scratch, pack_forward);
+    list_tiles(round, first, end);
+    run(round, scratch, forward_tile);
+  }
+}
+
+void backward(const Args& args) {
+  const Kernels& kernels = kernels_of(args.isa, args.dtype);
+  Plan plan = make_plan(args, kernels.block_keys);
+  Round round{args, kernels, plan.units};
+  round.chunk_blocks = kChunkKeys / kernels.block_keys;
+  const int64_t scratch = kernels.backward_scratch_bytes(args, round.chunk_blocks);
+  const bool tables = args.grad_type_bias || args.grad_type_scale;
+  std::vector<double> total(tables ? 2 * args.heads * args.num_types : 0, 0.0);
+  Buffer operands;
+  const int64_t num_units = plan.units.size();
+  for (int64_t first = 0, end; first < num_units; first = end) {
+    end = place_operands(round, first, true, operands);
+    list_blocks(round, first, end);
+    run(round, scratch, pack_backward);
+    list_chunks(round, first, end);
+    if (tables) round.table_sums.assign(round.tasks.size() * round.table_size(), 0.0);
+    run(round, scratch, backward_chunk);
+    if (tables) add_table_sums(round, total);
+  }
+  const int64_t table = args.heads * args.num_types;
+  for (int64_t i = 0; i < table; ++i) {
+    if (args.grad_type_bias) args.grad_type_bias[i] = static_cast<float>(total[i]);
+    if (args.grad_type_scale) args.grad_type_scale[i] = static_cast<float>(total[table + i]);
+  }
+}
+
+}  // namespace avar

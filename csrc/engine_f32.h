@@ -1,0 +1,47 @@
+// The engine of float32 fused multiply-adds. An engine says how operands lie in memory and
+// multiplies them; forward.h and backward.h are written once over engines:
+//
+//   left operand   [rows][depth]     put_left(operand, rows, depth, i, j, values): row i, from j on
+//   right operand  [depth][columns]  put_right(operand, depth, columns, k, j, a, b): rows k, k + 1
+//
+// Here both are plain row-major float32.
+#pragma once
+
+#include "gemm_fma.h"
+
+namespace avar {
+namespace AVAR_ISA {
+
+struct FloatEngine {
+  static constexpr int64_t COLUMNS = 64;  // of a tile
+  static constexpr int64_t BLOCK = 64;    // keys
+  static constexpr int64_t PAD = W;       // head dimensions are padded to its multiple
+  static constexpr bool PRECISE_EXP = true;
+
+  static AVAR_INLINE int64_t left_bytes(int64_t rows, int64_t depth) { return rows * depth * 4; }
+  static AVAR_INLINE int64_t right_bytes(int64_t depth, int64_t columns) {
+    return depth * columns * 4;
+  }
+
+  static AVAR_INLINE void put_left(char* to, int64_t, int64_t depth, int64_t i, int64_t j, vf x) {
+    store((float*)to + i * depth + j, x);
+  }
+  static AVAR_INLINE void put_right(char* to, int64_t, int64_t columns, int64_t k, int64_t j, vf a,
+                                    vf b) {
+    store((float*)to + k * columns + j, a);
+    store((float*)to + (k + 1) * columns + j, b);
+  }
+
+  static void multiply(int64_t rows, int64_t columns, int64_t depth, const char* left,
+                       const char* right, float* c, bool add) {
+    AVAR_ISA::multiply<FloatLane>(rows, columns, depth, (const float*)left, depth,
+                                  (const float*)right, columns, c, columns, add);
+  }
+
+  // Around the work of one thread.
+  static void begin() {}
+  static void end() {}
+};
+
+}  // namespace AVAR_ISA
+}  // namespace avar

@@ -1,0 +1,204 @@
+// Forward of one tile of columns: online softmax over blocks of keys.
+//
+// Everything is transposed: scores are [keys][columns], so what belongs to a column (maximum,
+// visible range, the numbers of its head) is a vector, what belongs to a key (its type) is one
+// number for a row, and the weights of a key are added to the mass of its type as they are. The row
+// sum of softmax is the sum of the masses.
+#pragma once
+
+#include "columns.h"
+
+namespace avar {
+namespace AVAR_ISA {
+
+// Weights grow to 2^8 before the maximum they refer to is raised: the output is rescaled a few
+// times in all rather than in most blocks, and nothing is lost, as float32 has room above.
+constexpr float kMaximumSlack = 8.0f;
+
+template <class E>
+struct ForwardScratch {
+  Columns<E> columns;
+  float *scores;   // [BLOCK][COLUMNS]
+  float *output;   // [padded value_dim][COLUMNS], not yet divided by the row sum
+  float *mass;     // [num_types][COLUMNS]
+  float *maximum;  // [COLUMNS], the reference of the weights, in base 2
+  float *rescale;  // [COLUMNS]
+  float *rows, *turned;
+  char *q, *weights;
+
+  ForwardScratch(Arena& arena, const Args& args) : columns(arena, args) {
+    const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
+    scores = arena.take<float>(E::BLOCK * E::COLUMNS);
+    output = arena.take<float>(value_dim * E::COLUMNS);
+    mass = arena.take<float>(args.num_types * E::COLUMNS);
+    maximum = arena.take<float>(E::COLUMNS);
+    rescale = arena.take<float>(E::COLUMNS);
+    rows = arena.take<float>(E::COLUMNS * larger(dim, value_dim));
+    turned = arena.take<float>(E::COLUMNS * dim);
+    q = arena.take<char>(E::right_bytes(dim, E::COLUMNS));
+    weights = arena.take<char>(E::right_bytes(E::BLOCK, E::COLUMNS));
+  }
+};
+
+// Raises the reference of the columns at v where a block's maximum is far above it; says whether
+// the output must be rescaled.
+template <class E>
+AVAR_INLINE bool raise_maximum(ForwardScratch<E>& s, int64_t num_types, int64_t v, vf block_maximum) {
+  const vf old = load(s.maximum + v);
+  const vi raise = block_maximum > old + kMaximumSlack;
+  if (!any(raise)) {
+    store(s.rescale + v, splat(1.0f));
+    return false;
+  }
+  const vf factor = select(raise, exp2<true>(old - block_maximum), splat(1.0f));
+  store(s.maximum + v, select(raise, block_maximum, old));
+  store(s.rescale + v, factor);
+  for (int64_t t = 0; t < num_types; ++t) {
+    float* mass = s.mass + t * E::COLUMNS + v;
+    store(mass, load(mass) * factor);
+  }
+  return true;
+}
+
+// The reference to subtract: anything finite where a column has seen nothing.
+template <class E>
+AVAR_INLINE vf reference(const ForwardScratch<E>& s, int64_t v) {
+  const vf m = load(s.maximum + v);
+  return select(m == splat(-kInfinity), splat(0.0f), m);
+}
+
+// Scores to weights where all keys exist, have one type and are seen by all columns.
+template <class E>
+inline bool weigh_uniform(ForwardScratch<E>& s, int64_t num_types, int64_t type) {
+  bool raised = false;
+  for (int64_t v = 0; v < E::COLUMNS; v += W) {
+    const vf slope = load(s.columns.of_type(s.columns.slope, type) + v);
+    const vf offset = load(s.columns.of_type(s.columns.offset, type) + v);
+    vf top = splat(-kInfinity);
+    for (int64_t n = 0; n < E::BLOCK; ++n)
+      top = AVAR_ISA::maximum(load(s.scores + n * E::COLUMNS + v) * slope + offset, top);
+    raised |= raise_maximum(s, num_types, v, top);
+    const vf shift = offset - reference(s, v);
+    vf sum = splat(0.0f);
+    for (int64_t n = 0; n < E::BLOCK; n += 2) {
+      const float* at = s.scores + n * E::COLUMNS + v;
+      const vf a = exp2<E::PRECISE_EXP>(load(at) * slope + shift);
+      const vf b = exp2<E::PRECISE_EXP>(load(at + E::COLUMNS) * slope + shift);
+      sum += a + b;
+      E::put_right(s.weights, E::BLOCK, E::COLUMNS, n, v, a, b);
+    }
+    float* mass = s.mass + type * E::COLUMNS + v;
+    store(mass, load(mass) + sum);
+  }
+  return raised;
+}
+
+// The same for any block.
+template <class E, bool CUT>
+inline bool weigh(ForwardScratch<E>& s, int64_t num_types, int64_t first_key, const int8_t* types) {
+  bool raised = false;
+  for (int64_t v = 0; v < E::COLUMNS; v += W) {
+    vf top = splat(-kInfinity);
+    for (int64_t n = 0; n < E::BLOCK; ++n) {
+      if (types[n] < 0) continue;
+      float* at = s.scores + n * E::COLUMNS + v;
+      vf z = load(at) * load(s.columns.of_type(s.columns.slope, types[n]) + v) +
+             load(s.columns.of_type(s.columns.offset, types[n]) + v);
+      if (CUT)
+        z = select(hidden(first_key + n, s.columns.low + v, s.columns.high + v), splat(-kInfinity),
+                   z);
+      store(at, z);
+      top = AVAR_ISA::maximum(z, top);
+    }
+    raised |= raise_maximum(s, num_types, v, top);
+    const vf shift = reference(s, v);
+    for (int64_t n = 0; n < E::BLOCK; n += 2) {
+      vf weight[2];
+#pragma GCC unroll 2
+      for (int64_t i = 0; i < 2; ++i) {
+        const int64_t type = types[n + i];
+        weight[i] = splat(0.0f);
+        if (type < 0) continue;
+        weight[i] = exp2<E::PRECISE_EXP>(load(s.scores + (n + i) * E::COLUMNS + v) - shift);
+        float* mass = s.mass + type * E::COLUMNS + v;
+        store(mass, load(mass) + weight[i]);
+      }
+      E::put_right(s.weights, E::BLOCK, E::COLUMNS, n, v, weight[0], weight[1]);
+    }
+  }
+  return raised;
+}
+
+// Divides by the row sum and writes out, mass and lse.
+template <class E>
+inline void finish(ForwardScratch<E>& s, const Args& args, const Unit& unit) {
+  const int64_t width = padded<E>(args.value_dim);
+  transpose(s.output, width, E::COLUMNS, s.rows);
+  for (int64_t j = 0; j < s.columns.count; ++j) {
+    float sum = 0.0f;
+    for (int64_t t = 0; t < args.num_types; ++t) sum += s.mass[t * E::COLUMNS + j];
+    const bool blind = s.maximum[j] == -kInfinity;
+    const float factor = blind ? 0.0f : 1.0f / sum;
+    store_row(s.rows + j * width, factor, args.dtype, args.value_dim,
+              (char*)row_of(args.out, element_bytes(args.dtype), unit.batch,
+                            unit.start_q + s.columns.row(j),
+                            unit.kv_head * s.columns.group + s.columns.head_of_group(j)));
+    float* mass = s.columns.at(args.mass, unit, j);
+    for (int64_t t = 0; t < args.num_types; ++t) mass[t] = s.mass[t * E::COLUMNS + j] * factor;
+    *s.columns.at(args.lse, unit, j) =
+        blind ? -kInfinity
+              : (float)((double)s.maximum[j] * 0.69314718055994531 + __builtin_log((double)sum));
+  }
+}
+
+template <class E>
+void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratch) {
+  Arena arena{scratch};
+  ForwardScratch<E> s(arena, args);
+  s.columns.set(args, unit, tile);
+  const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
+  s.columns.load_rows(args, unit, args.q, args.dim, s.rows);
+  transpose(s.rows, E::COLUMNS, dim, s.turned);
+  pack_right<E>(s.turned, dim, E::COLUMNS, s.q);
+  for (int64_t i = 0; i < args.num_types * E::COLUMNS; ++i) s.mass[i] = 0.0f;
+  for (int64_t i = 0; i < E::COLUMNS; ++i) s.maximum[i] = -kInfinity;
+
+  bool started = false;
+  const int64_t end = (s.columns.key_end + E::BLOCK - 1) / E::BLOCK;
+  for (int64_t block = s.columns.key_begin / E::BLOCK; block < end; ++block) {
+    if (unit.classes[block] == kAbsent) continue;
+    const int64_t first = block * E::BLOCK;
+    E::multiply(E::BLOCK, E::COLUMNS, dim, unit.k + block * operand_bytes<E>(args.dim), s.q,
+                s.scores, false);
+    bool raised;
+    if (s.columns.cuts(first, E::BLOCK))
+      raised = weigh<E, true>(s, args.num_types, first, unit.types + first);
+    else if (unit.classes[block] == kMixed)
+      raised = weigh<E, false>(s, args.num_types, first, unit.types + first);
+    else
+      raised = weigh_uniform<E>(s, args.num_types, unit.classes[block]);
+    if (raised && started)
+      for (int64_t i = 0; i < value_dim; ++i)
+        for (int64_t v = 0; v < E::COLUMNS; v += W) {
+          float* at = s.output + i * E::COLUMNS + v;
+          store(at, load(at) * load(s.rescale + v));
+        }
+    E::multiply(value_dim, E::COLUMNS, E::BLOCK,
+                unit.v + block * operand_bytes<E>(args.value_dim), s.weights, s.output, started);
+    started = true;
+  }
+  if (!started)
+    for (int64_t i = 0; i < value_dim * E::COLUMNS; ++i) s.output[i] = 0.0f;
+  finish<E>(s, args, unit);
+}
+
+template <class E>
+int64_t forward_scratch_bytes(const Args& args) {
+  Arena arena{nullptr};
+  ForwardScratch<E> s(arena, args);
+  const int64_t packing = E::BLOCK * 4 * (padded<E>(args.dim) + 2 * padded<E>(args.value_dim)) + 128;
+  return larger(arena.used, packing);
+}
+
+}  // namespace AVAR_ISA
+}  // namespace avar

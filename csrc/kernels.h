@@ -1,0 +1,50 @@
+// The border between the driver, compiled for any machine, and the kernels of one instruction set.
+//
+// Only plain structures and function pointers cross it. Code behind it lives in a namespace of its
+// own and calls no inline function of the standard library: the linker keeps one copy of such a
+// function for all files, and it might be the one with instructions this machine lacks.
+#pragma once
+
+#include "args.h"
+
+namespace avar {
+
+// Classes of key blocks; zero and above: all keys exist and have this type.
+enum BlockClass : int8_t { kMixed = -1, kAbsent = -2 };
+
+// One key head of one sequence with the query heads that share it. Its "columns" are the pairs
+// (query row, head of the group), heads fastest, so that few rows fill a tile too.
+struct Unit {
+  int64_t batch, start_q, len_q, start_k, len_k, kv_head;
+  const int8_t* types;    // per key, padded to whole blocks with -1
+  const int8_t* classes;  // per block of keys
+  char *k, *k_transposed, *v;  // packed operands, block after block; forward: v is transposed
+};
+
+struct Kernels {
+  const char* name;
+  int64_t tile_columns, block_keys;
+  // Bytes of one key block as operands: keys or values by rows, and transposed.
+  int64_t (*operand_bytes)(int64_t dim);
+  int64_t (*forward_scratch_bytes)(const Args&);
+  int64_t (*backward_scratch_bytes)(const Args&, int64_t chunk_blocks);
+  void (*pack_forward)(const Args&, const Unit&, int64_t block, char* scratch);
+  void (*pack_backward)(const Args&, const Unit&, int64_t block, char* scratch);
+  void (*forward_tile)(const Args&, const Unit&, int64_t tile, char* scratch);
+  // One chunk of keys against all tiles: writes dk and dv, adds to dq when tile_done says it is
+  // this chunk's turn, writes table_sums[2][group][num_types] (of type_bias, of type_scale).
+  void (*backward_chunk)(const Args&, const Unit&, int64_t chunk, int64_t chunk_blocks,
+                         int32_t* tile_done, double* table_sums, char* scratch);
+};
+
+// For a moment, where one chunk waits for another.
+void wait_a_little();
+
+// The kernels of an instruction set for a dtype; null where the dtype is left to a lesser set.
+const Kernels* portable_kernels(int64_t dtype);
+const Kernels* avx2_kernels(int64_t dtype);
+const Kernels* avx512_kernels(int64_t dtype);
+const Kernels* avx512_bf16_kernels(int64_t dtype);
+const Kernels* amx_kernels(int64_t dtype);
+
+}  // namespace avar

@@ -1,0 +1,57 @@
+#include "plan.h"
+
+namespace avar {
+namespace {
+
+Unit sequence(const Args& args, int64_t n) {
+  Unit unit{};
+  if (args.num_sequences) {
+    unit.start_q = args.cu_q[n];
+    unit.len_q = args.cu_q[n + 1] - unit.start_q;
+    unit.start_k = args.cu_k[n];
+    unit.len_k = args.cu_k[n + 1] - unit.start_k;
+  } else {
+    unit.batch = n;
+    unit.len_q = args.len_q;
+    unit.len_k = args.len_k;
+  }
+  return unit;
+}
+
+int8_t class_of(const int8_t* types, int64_t count) {
+  bool same = true;
+  for (int64_t i = 1; i < count; ++i) same &= types[i] == types[0];
+  if (same) return types[0] < 0 ? static_cast<int8_t>(kAbsent) : types[0];
+  return kMixed;
+}
+
+}  // namespace
+
+Plan make_plan(const Args& args, int64_t block_keys) {
+  Plan plan;
+  const int64_t count = args.num_sequences ? args.num_sequences : args.batch;
+  int64_t blocks = 0;
+  for (int64_t n = 0; n < count; ++n) blocks += blocks_of(sequence(args, n), block_keys);
+  plan.types.assign(blocks * block_keys, -1);
+  plan.classes.resize(blocks);
+  blocks = 0;
+  for (int64_t n = 0; n < count; ++n) {
+    Unit unit = sequence(args, n);
+    int8_t* types = plan.types.data() + blocks * block_keys;
+    const int8_t* given = args.key_types;
+    if (given) given += unit.batch * args.len_k + unit.start_k;
+    for (int64_t i = 0; i < unit.len_k; ++i)
+      types[i] = !given ? 0 : given[i] < 0 || given[i] >= args.num_types ? -1 : given[i];
+    const int64_t num_blocks = blocks_of(unit, block_keys);
+    for (int64_t i = 0; i < num_blocks; ++i)
+      plan.classes[blocks + i] = class_of(types + i * block_keys, block_keys);
+    unit.types = types;
+    unit.classes = plan.classes.data() + blocks;
+    for (unit.kv_head = 0; unit.kv_head < args.kv_heads; ++unit.kv_head)
+      plan.units.push_back(unit);
+    blocks += num_blocks;
+  }
+  return plan;
+}
+
+}  // namespace avar

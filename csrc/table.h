@@ -1,0 +1,59 @@
+// The table of an engine's kernels, with the thread's settings around each of them.
+#pragma once
+
+#include "backward.h"
+
+namespace avar {
+namespace AVAR_ISA {
+
+// Subnormal numbers count as zero while a kernel runs: a weight below 1e-38 matters to nobody, and
+// arithmetic on one takes a hundred cycles.
+template <class E>
+struct Session {
+#if defined(__x86_64__)
+  unsigned control = _mm_getcsr();
+  Session() {
+    _mm_setcsr(control | 0x8040);
+    E::begin();
+  }
+  ~Session() {
+    E::end();
+    _mm_setcsr(control);
+  }
+#endif
+};
+
+template <class E>
+struct Table {
+  static void pack_forward(const Args& args, const Unit& unit, int64_t block, char* scratch) {
+    AVAR_ISA::pack_forward<E>(args, unit, block, scratch);
+  }
+  static void pack_backward(const Args& args, const Unit& unit, int64_t block, char* scratch) {
+    AVAR_ISA::pack_backward<E>(args, unit, block, scratch);
+  }
+  static void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratch) {
+    Session<E> session;
+    AVAR_ISA::forward_tile<E>(args, unit, tile, scratch);
+  }
+  static void backward_chunk(const Args& args, const Unit& unit, int64_t chunk,
+                             int64_t chunk_blocks, int32_t* tile_done, double* table_sums,
+                             char* scratch) {
+    Session<E> session;
+    AVAR_ISA::backward_chunk<E>(args, unit, chunk, chunk_blocks, tile_done, table_sums, scratch);
+  }
+  static constexpr Kernels make(const char* name) {
+    return {name,
+            E::COLUMNS,
+            E::BLOCK,
+            operand_bytes<E>,
+            forward_scratch_bytes<E>,
+            backward_scratch_bytes<E>,
+            pack_forward,
+            pack_backward,
+            forward_tile,
+            backward_chunk};
+  }
+};
+
+}  // namespace AVAR_ISA
+}  // namespace avar

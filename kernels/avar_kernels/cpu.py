@@ -1,0 +1,243 @@
+"""The fused C++ kernel of ``csrc/`` on CPU tensors: out, mass and lse in one pass, and backward.
+
+The library is plain C behind ctypes: it knows neither torch nor Python, so one build serves every
+version of both. It chooses the instruction set at run time, computes float32 and float16 to the
+accuracy of float32 arithmetic and bfloat16 with float32 sums, and runs on torch's own threads.
+Results do not depend on the number of threads.
+"""
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .types import AttnOutput, AttnParams, PackedLengths
+
+MAX_HEAD_DIM = 1024  # scratch memory per thread grows with it
+LIBRARY = Path(__file__).parent / "_cpu.so"
+NOT_BUILT = (
+    "the C++ library is not built; install a C++ compiler (g++ 11 or clang 14, or newer) and run"
+    " `pip install --force-reinstall --no-deps -e .` in the source tree"
+)
+
+instruction_set: str | None = None
+"""Name of the instruction set to use, one of ``instruction_sets()``; None: the best. For tests."""
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("batch", ctypes.c_int64),
+        ("row", ctypes.c_int64),
+        ("head", ctypes.c_int64),
+    ]
+
+
+_INTEGERS = (
+    *("isa", "dtype", "threads"),
+    *("batch", "heads", "kv_heads", "dim", "value_dim", "len_q", "len_k", "num_sequences"),
+)
+_LIMITS = ("num_types", "causal", "window_left", "window_right")
+_TENSORS = (
+    *("q", "k", "v", "out", "mass", "lse"),
+    *("grad_out", "grad_mass", "grad_lse", "dq", "dk", "dv"),
+)
+
+
+class _Args(ctypes.Structure):
+    """``Args`` of csrc/args.h, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in _INTEGERS),
+        *((name, ctypes.c_void_p) for name in ("cu_q", "cu_k")),
+        *((name, ctypes.c_int64) for name in _LIMITS),
+        ("softmax_scale", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("key_types", "type_bias", "type_scale")),
+        *((name, _Tensor) for name in _TENSORS),
+        *((name, ctypes.c_void_p) for name in ("grad_type_bias", "grad_type_scale")),
+    ]
+
+
+def _load() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(LIBRARY))
+    library.avar_args_bytes.restype = ctypes.c_int64
+    for name in ("avar_isa_name", "avar_thread_runtime"):
+        getattr(library, name).restype = ctypes.c_char_p
+    for name in ("avar_isa_name", "avar_isa_runs"):
+        getattr(library, name).argtypes = [ctypes.c_int64]
+    library.avar_isa_runs.restype = ctypes.c_int64
+    for name in ("avar_forward", "avar_backward"):
+        getattr(library, name).argtypes = [ctypes.POINTER(_Args)]
+        getattr(library, name).restype = None
+    if library.avar_args_bytes() != ctypes.sizeof(_Args):
+        raise OSError("it was built from other sources; reinstall avar-fast")
+    return library
+
+
+def _try_load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why there is none."""
+    if not LIBRARY.is_file():
+        return None, NOT_BUILT
+    try:
+        return _load(), ""
+    except (OSError, AttributeError) as error:
+        return None, f"{LIBRARY.name} does not load: {error}"
+
+
+# At import: torch.compile traces the choice of a backend and may not load a library there.
+_LIBRARY, WHY_NOT = _try_load()
+"""WHY_NOT says why the kernel does not run here; empty where it does."""
+
+
+def _library() -> ctypes.CDLL:
+    assert _LIBRARY is not None, WHY_NOT
+    return _LIBRARY
+
+
+@functools.cache
+def instruction_sets() -> tuple[str, ...]:
+    """Those that the library knows, least first; empty names for what does not run here."""
+    library, names, index = _library(), [], 0
+    while (name := library.avar_isa_name(index)) is not None:
+        names.append(name.decode() if library.avar_isa_runs(index) else "")
+        index += 1
+    return tuple(names)
+
+
+def thread_runtime() -> str:
+    """ "openmp" where the kernel runs on the threads of torch's OpenMP, else "std::thread"."""
+    return _library().avar_thread_runtime().decode()
+
+
+def _isa() -> int:
+    names = instruction_sets()
+    if instruction_set is not None:
+        return names.index(instruction_set)
+    return max(i for i, name in enumerate(names) if name)
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_types: Tensor | None,
+    type_bias: Tensor | None,
+    type_scale: Tensor | None,
+    params: AttnParams,
+    packed: PackedLengths | None = None,
+) -> AttnOutput:
+    """Dense (B, L, H, D) or, with ``packed``, (T, H, D) attention; arguments already validated."""
+    rows, heads = q.shape[:-2], q.shape[-2]
+    # The kernel writes every row of a dense batch; packed tokens may lie behind the last sequence.
+    out = q.new_empty(*rows, heads, v.shape[-1])
+    mass = q.new_empty(*rows, heads, params.num_types, dtype=torch.float32)
+    lse = q.new_empty(*rows[:-1], heads, rows[-1], dtype=torch.float32)
+    if packed is not None:
+        out.zero_()
+        mass.zero_()
+        lse.fill_(float("-inf"))
+    result = AttnOutput(out, mass, lse)
+    call = _Call(q, k, v, key_types, type_bias, type_scale, params, packed)
+    call.outputs(result)
+    _library().avar_forward(call.args)
+    return result
+
+
+def backward(
+    cotangents: AttnOutput,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_types: Tensor | None,
+    type_bias: Tensor | None,
+    type_scale: Tensor | None,
+    result: AttnOutput,
+    params: AttnParams,
+    packed: PackedLengths | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of q, k, v, type_bias and type_scale (the last two None where not given)."""
+    call = _Call(q, k, v, key_types, type_bias, type_scale, params, packed)
+    call.outputs(result)
+    call.tensor("grad_out", cotangents.out)
+    call.tensor("grad_mass", cotangents.mass)
+    call.tensor("grad_lse", cotangents.lse, heads_first=True)
+    dq = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
+    make = torch.empty if packed is None else torch.zeros
+    dk, dv = (make(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
+    call.tensor("dq", dq)
+    call.tensor("dk", dk)
+    call.tensor("dv", dv)
+    dbias = call.table("grad_type_bias", type_bias)
+    dscale = call.table("grad_type_scale", type_scale)
+    _library().avar_backward(call.args)
+    return dq.to(q.dtype), dk, dv, dbias, dscale
+
+
+class _Call:
+    """The arguments of one call, and whatever they point to."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_types: Tensor | None,
+        type_bias: Tensor | None,
+        type_scale: Tensor | None,
+        params: AttnParams,
+        packed: PackedLengths | None,
+    ) -> None:
+        self.kept: list[Tensor] = []
+        self.args = args = _Args()
+        args.isa, args.dtype, args.threads = _isa(), _DTYPES[q.dtype], torch.get_num_threads()
+        args.batch = 1 if packed else q.shape[0]
+        args.heads, args.kv_heads = q.shape[-2], k.shape[-2]
+        args.dim, args.value_dim = q.shape[-1], v.shape[-1]
+        args.len_q, args.len_k = q.shape[-3], k.shape[-3]
+        if packed is not None:
+            args.num_sequences = packed.cu_seqlens_q.numel() - 1
+            args.cu_q = self._pointer(packed.cu_seqlens_q)
+            args.cu_k = self._pointer(packed.cu_seqlens_k)
+        args.num_types, args.softmax_scale = params.num_types, params.softmax_scale
+        args.causal = params.causal
+        args.window_left, args.window_right = params.window
+        if key_types is not None:
+            args.key_types = self._pointer(key_types.long().clamp(-1, 127).to(torch.int8))
+        if type_bias is not None:
+            args.type_bias = self._pointer(type_bias.float())
+        if type_scale is not None:
+            args.type_scale = self._pointer(type_scale.float())
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            self.tensor(name, x)
+
+    def outputs(self, result: AttnOutput) -> None:
+        self.tensor("out", result.out)
+        self.tensor("mass", result.mass)
+        self.tensor("lse", result.lse, heads_first=True)
+
+    def tensor(self, name: str, x: Tensor, heads_first: bool = False) -> None:
+        """(B, L, H, n) or (L, H, n); (B, H, L) or (H, L) with ``heads_first``."""
+        if heads_first:
+            x = x.transpose(-1, -2)[..., None]
+        if x.stride(-1) != 1 and x.shape[-1] > 1:
+            x = x.contiguous()
+        self.kept.append(x)
+        batch = x.stride(0) if x.dim() == 4 else 0
+        setattr(self.args, name, _Tensor(x.data_ptr(), batch, x.stride(-3), x.stride(-2)))
+
+    def table(self, name: str, like: Tensor | None) -> Tensor | None:
+        """A new gradient of a table, None where there is no table."""
+        if like is None:
+            return None
+        grad = torch.empty(like.shape, dtype=torch.float32, device=like.device)
+        setattr(self.args, name, self._pointer(grad))
+        return grad
+
+    def _pointer(self, x: Tensor) -> int:
+        x = x.contiguous()
+        self.kept.append(x)
+        return x.data_ptr()
