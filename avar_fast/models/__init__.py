@@ -1,6 +1,7 @@
 """One file per model family; nothing else in the package touches a model's internals."""
 
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -24,4 +25,23 @@ def family_of(model: nn.Module) -> ModuleType:
     raise TypeError(
         f"model must be of a supported family (Qwen2.5-VL); got {type(model).__name__}. "
         "Load it with Qwen2_5_VLForConditionalGeneration.from_pretrained."
+    )
+
+
+def family_at(path: str) -> tuple[ModuleType, Any]:
+    """The family and the configuration of the model in a folder or under a hub name.
+
+    Raises:
+        ValueError: a model type that is not supported.
+        OSError: transformers' own, for a path that cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path)
+    for family in families():
+        if config.model_type == family.MODEL_TYPE:
+            return family, config
+    known = ", ".join(f.MODEL_TYPE for f in families())
+    raise ValueError(
+        f"model.path must hold a model of type {known}; {path} holds {config.model_type!r}."
     )

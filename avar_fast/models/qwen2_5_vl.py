@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import Qwen2VLImageProcessorPil
+from transformers import Qwen2VLImageProcessorPil, vision_utils
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
 MODEL_TYPE = "qwen2_5_vl"
@@ -41,6 +42,58 @@ def vision_tower(model: Model) -> nn.Module:
 def load_image_processor(path: str) -> Any:
     """The Pillow one: it needs no torchvision and gives the same pixels on every machine."""
     return Qwen2VLImageProcessorPil.from_pretrained(path)
+
+
+class _Positions:
+    """The part of the model that rotary positions need: its configuration. A worker that collates
+    has no model."""
+
+    get_vision_position_ids = modeling.Qwen2_5_VLModel.get_vision_position_ids
+    get_rope_index = modeling.Qwen2_5_VLModel.get_rope_index
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+
+def rope_positions(
+    config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
+) -> Tensor:
+    """(3, B, L) rotary positions in time, height and width, by transformers' own rule."""
+    rule: Any = _Positions(config)
+    return rule.get_rope_index(input_ids, mm_token_type_ids, image_grid_thw)[0]
+
+
+def blank_image(config: Any) -> dict[str, Tensor]:
+    """Pixels of an image of one visual token, for batches of text: the vision tower then takes part
+    in every forward and backward, on which sharded and bucketed gradients rely."""
+    vision = config.vision_config
+    merge, patch = vision.spatial_merge_size, vision.patch_size
+    channels = vision.in_channels * vision.temporal_patch_size * patch**2
+    return {
+        "pixel_values": torch.zeros(merge**2, channels),
+        "image_grid_thw": torch.tensor([[1, merge, merge]]),
+    }
+
+
+def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
+    """What the vision tower works out from the grid, under the names that forward takes: given
+    them, it does not wait for the device."""
+    vision = config.vision_config
+    merge = vision.spatial_merge_size
+    offsets = vision_utils.get_vision_cu_seqlens(image_grid_thw)
+    window_index, window_offsets = vision_utils.get_vision_window_index(
+        image_grid_thw, merge, vision.window_size, vision.patch_size
+    )
+    given: dict[str, Any] = {
+        "image_position_ids": vision_utils.get_vision_position_ids(image_grid_thw, merge),
+        "image_cu_seqlens": offsets,
+        "image_window_index": window_index,
+        "image_cu_window_seqlens": window_offsets,
+    }
+    if hasattr(vision_utils, "get_vision_attention_seqlens"):  # older towers take no lengths
+        given["image_max_seqlen"] = int(offsets.diff().max())
+        given["image_max_window_seqlen"] = int(window_offsets.diff().max())
+    return given
 
 
 def get_rope_deltas(model: Model) -> Tensor | None:
