@@ -4,34 +4,10 @@ import json
 
 import pytest
 import torch
-from PIL import Image
 
-from avar_fast.data import IGNORE, Encoder, RowOrder, SampleStream, collate, load_rows
-from avar_fast.lab.model import build_image_processor
-from avar_fast.lab.tokenizer import build_tokenizer
+from avar_fast.data import IGNORE, RowOrder, SampleStream, collate, load_rows
 
-TOKENIZER = build_tokenizer()
-
-
-def encoder(**change):
-    arguments = dict(system_prompt="You are a helpful assistant.", max_length=200) | change
-    return Encoder(TOKENIZER, build_image_processor(), **arguments)
-
-
-@pytest.fixture
-def rows(tmp_path):
-    records = []
-    for i, size in enumerate([(56, 56), (84, 28), (28, 28), None, (56, 56)]):
-        images = []
-        if size is not None:
-            Image.new("RGB", size, (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
-            images = [f"{i}.png"]
-        text = "<image>" * len(images) + "Add row 1. Answer at once."
-        records.append(
-            {"messages": [{"role": "user", "content": text}], "images": images, "answer": str(i)}
-        )
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, records)))
-    return load_rows(str(tmp_path / "rows.jsonl"))
+from .world import TOKENIZER, encoder
 
 
 def test_prompt_holds_one_pad_per_visual_feature_and_the_system_turn(rows):

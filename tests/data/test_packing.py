@@ -117,7 +117,7 @@ def test_the_comparison_would_notice_a_leak(model, alone, leak):
         inputs["max_length_q"] = inputs["max_length_k"] = length
     elif leak == "positions":  # image tokens in reading order instead of on a grid
         inputs["position_ids"] = inputs["position_ids"][:1].expand(4, -1, -1)
-    else:  # two images of one sample in each other's place
+    else:  # the patches of the sample's first image in another order
         grid = inputs["image_grid_thw"]
         sizes = grid.prod(1).tolist()
         pieces = list(inputs["pixel_values"].split(sizes))
@@ -129,7 +129,7 @@ def test_the_comparison_would_notice_a_leak(model, alone, leak):
 
 
 def test_nothing_of_one_sample_reaches_another(model, alone):
-    """Other samples around it change no logit of a sample, bit by bit in its own region."""
+    """Other samples around it change no logit of a sample."""
     collate = collator(model, TOKENS)
     one = logits_of(model, collate.pack([alone[0], alone[2], alone[1]]), 1)
     other = logits_of(model, collate.pack([alone[3], alone[2], alone[0]]), 1)
