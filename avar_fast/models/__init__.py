@@ -8,9 +8,9 @@ from torch import nn
 
 def families() -> tuple[ModuleType, ...]:
     """The supported families' modules."""
-    from . import qwen2_5_vl
+    from . import qwen2_5_vl, qwen2_vl, qwen3_vl
 
-    return (qwen2_5_vl,)
+    return (qwen2_vl, qwen2_5_vl, qwen3_vl)
 
 
 def family_of(model: nn.Module) -> ModuleType:
@@ -23,8 +23,8 @@ def family_of(model: nn.Module) -> ModuleType:
         if family.is_family(model):
             return family
     raise TypeError(
-        f"model must be of a supported family (Qwen2.5-VL); got {type(model).__name__}. "
-        "Load it with Qwen2_5_VLForConditionalGeneration.from_pretrained."
+        "model must be of a supported family (Qwen2-VL, Qwen2.5-VL, dense Qwen3-VL); got"
+        f" {type(model).__name__}. Load it with AutoModelForImageTextToText.from_pretrained."
     )
 
 

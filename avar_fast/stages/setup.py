@@ -13,7 +13,7 @@ from ..config import Recipe
 from ..data import Batch, Collator, Feed, Sample, collate
 from ..engine import Engine, init_distributed
 from ..loading import load
-from ..models import family_of
+from ..models import family_at, family_of
 from ..tracking import Tracker
 from .feeding import make_feed
 
@@ -142,9 +142,7 @@ def _where_to_start(recipe: Recipe, resume: bool, rank: int) -> Path | None:
 def _load_model(recipe: Recipe, device: torch.device) -> Any:
     liger = recipe.model.liger and device.type == "cuda"
     if liger:
-        from ..models import qwen2_5_vl
-
-        qwen2_5_vl.apply_liger()
+        family_at(recipe.model.path)[0].apply_liger()
     loaded = load(recipe.model.path, getattr(torch, recipe.model.dtype), device)
     family = family_of(loaded.model)
     if liger:

@@ -11,16 +11,22 @@ from avar_fast.objectives import agto_loss
 from avar_fast.stages.forward import label_log_probs
 from avar_fast.stages.spans import spans_of
 from avar_fast.vas import FORMS, visual_attention_score
-from tests.attention.world import models
+from tests.models.world import FAMILIES, models
 
 from .world import SHAPES, TOKENIZER, collator, samples
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def pair(request):
+    """The same weights with "avar" and with eager attention."""
+    return models(request.param)
+
+
 @pytest.fixture(scope="module")
-def model():
-    return models()[0].train()
+def model(pair):
+    return pair[0].train()
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +102,8 @@ def logits_of(model, batch, sample, **change):
     return logits[batch.sample_ids == sample]
 
 
-def test_packed_logits_equal_those_of_eager_attention_on_one_sample(model, alone):
-    eager = models()[1]
+def test_packed_logits_equal_those_of_eager_attention_on_one_sample(pair, model, alone):
+    eager = pair[1]
     collate = collator(model, TOKENS)
     batch = collate.pack(alone)
     for i, sample in enumerate(alone):
@@ -190,7 +196,7 @@ def test_precomputed_vision_arguments_are_those_of_the_tower(model, alone):
     batch = collate.pad([alone[0], alone[2]])
     given = {k: v for k, v in batch.inputs.items() if k.startswith("image_")}
     plain = {k: v for k, v in batch.inputs.items() if k not in given or k == "image_grid_thw"}
-    assert {"image_cu_seqlens", "image_position_ids", "image_window_index"} <= set(given)
+    assert {"image_cu_seqlens", "image_position_ids"} < set(given)
     with torch.no_grad():
         want = model(**plain, use_cache=False).logits
         assert torch.equal(model(**batch.inputs, use_cache=False).logits, want)

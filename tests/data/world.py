@@ -9,7 +9,7 @@ from avar_fast.data import Collator, Encoder
 from avar_fast.data.rows import parse_row
 from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.tokenizer import build_tokenizer
-from avar_fast.models import qwen2_5_vl
+from avar_fast.models import family_of
 
 TOKENIZER = build_tokenizer()
 SYSTEM = "You are a helpful assistant."
@@ -47,4 +47,4 @@ def samples(shapes=SHAPES, **change):
 
 def collator(model, tokens):
     pad = TOKENIZER.pad_token_id
-    return Collator(pad, tokens.visual, qwen2_5_vl, model.config, torch.float32)
+    return Collator(pad, tokens.visual, family_of(model), model.config, torch.float32)
