@@ -36,6 +36,12 @@ def world(tmp_path_factory):
         message = {"role": "user", "content": f"Add row {number % 2 + 1}." + "?" * number}
         lines.append(json.dumps({"messages": [message], "answer": str(number)}))
     (folder / "rows" / "mixed.jsonl").write_text("\n".join(lines[12:]))
+    bad = [
+        '{"messages": [{"ro',
+        lines[0].replace(".png", ".gif"),
+        lines[0].replace("Add", "?" * 99),
+    ]
+    (folder / "rows" / "dirty.jsonl").write_text("\n".join(lines[12:] + bad))
     return folder
 
 
@@ -125,18 +131,29 @@ def test_the_step_does_not_depend_on_ranks_or_micro_batches(world, tmp_path):
 
 
 def test_packed_and_padded_runs_learn_the_same(world, tmp_path):
-    """A step of all rows, three times: in two packs, and one by one, where text meets images on the
-    other rank. A packed run resumes with the very same step."""
+    """A step of all rows, three times: in two packs, of a set with rows to leave out, and one by
+    one, where text meets images on the other rank. A packed run resumes with the very same
+    step."""
     rows = [f"data.path={world / 'rows' / 'mixed.jsonl'}", "train.steps=3"]
-    packing = ["data.packing=true", "data.max_length=100", "data.pack_length=500"]
+    packing = [f"data.path={world / 'rows' / 'dirty.jsonl'}", "data.bad_rows=skip"]
+    packing += [
+        "data.overlong=drop",
+        "data.packing=true",
+        "data.max_length=100",
+        "data.pack_length=500",
+    ]
     packing += ["train.batch_size=2", "train.micro_batch_size=1"]
     padding = ["train.batch_size=18", "train.micro_batch_size=1", "train.zero_stage=2"]
     packing += ["train.save_every=2", "data.workers=2"]
-    run(world, tmp_path / "packed", *rows, *packing, ranks=2)
+    done = run(world, tmp_path / "packed", *rows, *packing, ranks=2)
+    assert "data: 18 rows to train on, 2 skipped as unusable, 1 dropped as overlong." in done.stderr
+    assert "First skipped: " in done.stderr
+    assert "dirty.jsonl line 19 must be one JSON object" in done.stderr
     run(world, tmp_path / "padded", *rows, *padding, ranks=2)
     packed, padded = log_of(tmp_path / "packed"), log_of(tmp_path / "padded")
     assert [line["samples"] for line in packed] == [18] * 3
-    assert packed[0]["rows_skipped"] == packed[0]["rows_dropped"] == packed[0]["rows_cut"] == 0
+    counted = [packed[0][f"rows_{what}"] for what in ("skipped", "dropped", "cut")]
+    assert counted == [2, 1, 0]
     for a, b in zip(packed, padded, strict=True):
         assert a["agto_samples"] == b["agto_samples"] == 12
         for key in ("loss", "lm_loss", "agto_enhance", "grad_norm", "vas_log_ratio", "vas_share"):
@@ -192,6 +209,7 @@ def test_typo_and_missing_image_stop_with_a_message(world, tmp_path):
     assert done.returncode != 0
     assert "broken.jsonl row 1: image" in done.stderr
     assert "gone.png does not exist" in done.stderr
+    assert "error: " in done.stderr
 
 
 def test_dry_run_prints_recipe_and_memory_plan_and_writes_nothing(world, tmp_path, capsys):

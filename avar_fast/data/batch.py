@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models import family_named
 from .encode import Sample
 
 IGNORE = -100  # the label cross-entropy leaves out
@@ -84,12 +85,14 @@ class Collator:
     pad_id: int
     visual_ids: tuple[int, ...]
     """``<|image_pad|>`` and ``<|video_pad|>``."""
-    family: ModuleType
-    """The model's family of ``avar_fast.models``."""
     config: Any
-    """The model's."""
+    """The model's; says which family's rules apply."""
     dtype: torch.dtype
     """Of the model: pixels go to it in this one, which halves what a worker hands over."""
+
+    @property
+    def family(self) -> ModuleType:
+        return family_named(self.config.model_type, "the configuration")
 
     def pad(self, samples: list[Sample]) -> Batch:
         """Samples side by side, targets included, padded on the right."""

@@ -28,6 +28,19 @@ def family_of(model: nn.Module) -> ModuleType:
     )
 
 
+def family_named(model_type: str, where: str) -> ModuleType:
+    """The family of a configuration's ``model_type``.
+
+    Raises:
+        ValueError: not supported; ``where`` says what holds it.
+    """
+    for family in families():
+        if model_type == family.MODEL_TYPE:
+            return family
+    known = ", ".join(f.MODEL_TYPE for f in families())
+    raise ValueError(f"{where} must hold a model of type {known}; it holds {model_type!r}.")
+
+
 def family_at(path: str) -> tuple[ModuleType, Any]:
     """The family and the configuration of the model in a folder or under a hub name.
 
@@ -38,10 +51,4 @@ def family_at(path: str) -> tuple[ModuleType, Any]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path)
-    for family in families():
-        if config.model_type == family.MODEL_TYPE:
-            return family, config
-    known = ", ".join(f.MODEL_TYPE for f in families())
-    raise ValueError(
-        f"model.path must hold a model of type {known}; {path} holds {config.model_type!r}."
-    )
+    return family_named(config.model_type, f"model.path {path}"), config

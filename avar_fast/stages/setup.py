@@ -94,7 +94,6 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     collator = Collator(
         loaded.tokenizer.pad_token_id,
         tokens.visual,
-        family_of(loaded.model),
         loaded.model.config,
         getattr(torch, recipe.model.dtype),
     )

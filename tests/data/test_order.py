@@ -1,13 +1,18 @@
 """Packs and their order: nothing lost, nothing cut, nearly full, the same on every rank."""
 
+import pickle
 import random
 
 import pytest
+import torch
 
-from avar_fast.data import Feed, PackOrder, RowError, RowOrder, SampleStream, load_rows
+from avar_fast.data import Feed, PackOrder, Problem, RowError, RowOrder, SampleStream, load_rows
 from avar_fast.data.order import MAX_OPEN, best_fit
+from avar_fast.data.problems import MissingImageError
 
-from .world import encoder
+from .world import WITH_WORKERS, collator, encoder
+
+pytestmark = WITH_WORKERS
 
 
 def lengths_like_real_ones(count, seed=0):
@@ -109,3 +114,19 @@ def test_a_bad_row_stops_with_its_own_message(rows, tmp_path, workers):
 def test_micro_batches_must_divide_the_share_of_a_rank(rows):
     with pytest.raises(ValueError, match="multiple of train.micro_batch_size; got 4 and 3"):
         feed_of(rows, 0, size=3)
+
+
+def test_what_workers_are_given_can_be_pickled(rows):
+    """Where processes are spawned, as on some systems and by default from Python 3.14 on."""
+    from avar_fast.attention import SpecialTokens
+    from tests.attention.world import TOKENIZER, models
+
+    collate = collator(models()[0], SpecialTokens.from_processor(TOKENIZER))
+    order = PackOrder(range(len(rows)), [40] * len(rows), 100, 0)
+    stream = SampleStream(rows, encoder(), order, 1)
+    again, pack = pickle.loads(pickle.dumps((stream, collate.pack)))
+    got, want = pack(again.samples(0)), collate.pack(stream.samples(0))
+    assert torch.equal(got.inputs["input_ids"], want.inputs["input_ids"])
+    error = pickle.loads(pickle.dumps(MissingImageError(Problem("row 1", "image", "exist", "no"))))
+    assert isinstance(error, FileNotFoundError)
+    assert str(error) == "row 1: image must exist; no."
