@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from .encode import Encoder, OverlongError, Size
 from .problems import Problem, RowError
 from .rows import Rows
+from .stream import own_generator
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def measure_rows(
         sampler=indices,
         num_workers=workers,
         collate_fn=_as_they_are,
+        generator=own_generator(),
     )
     for chunk in chunks:
         yield from chunk

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .encode import Encoder, Sample
@@ -106,7 +107,12 @@ class Feed:
         items = _Items(stream, units_per_item, self.items_per_step, finish)
         wanted = range(first_step * self.items_per_step, num_steps * self.items_per_step)
         self._loader = DataLoader(
-            items, batch_size=None, sampler=wanted, num_workers=workers, pin_memory=pin
+            items,
+            batch_size=None,
+            sampler=wanted,
+            num_workers=workers,
+            pin_memory=pin,
+            generator=own_generator(),
         )
         self._iterator: Iterator[Any] | None = None
 
@@ -123,6 +129,12 @@ class Feed:
             if isinstance(item, RowError):
                 raise item
         return items
+
+
+def own_generator() -> torch.Generator:
+    """For a DataLoader, which draws a seed for its workers as it starts: from the global generator,
+    a resumed run would go on with other random numbers than one that was not interrupted."""
+    return torch.Generator().manual_seed(0)
 
 
 class _Items(Dataset):

@@ -6,7 +6,16 @@ import random
 import pytest
 import torch
 
-from avar_fast.data import Feed, PackOrder, Problem, RowError, RowOrder, SampleStream, load_rows
+from avar_fast.data import (
+    Feed,
+    PackOrder,
+    Problem,
+    RowError,
+    RowOrder,
+    SampleStream,
+    load_rows,
+    measure_rows,
+)
 from avar_fast.data.order import MAX_OPEN, best_fit
 from avar_fast.data.problems import MissingImageError
 
@@ -88,6 +97,15 @@ def texts(samples):
 def feed_of(rows, workers, first_step=0, size=1):
     stream = SampleStream(rows, encoder(), RowOrder(range(len(rows)), 1), 4)
     return Feed(stream, size, texts, first_step, 4, workers)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_random_state_of_a_run_is_left_alone(rows, workers):
+    """DataLoader draws from the global generator as it starts, which shifted a resumed run."""
+    before = torch.get_rng_state()
+    feed_of(rows, workers).next_step()
+    list(measure_rows(rows, encoder(), range(2), workers, decode=False))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_workers_and_resuming_change_nothing(rows):

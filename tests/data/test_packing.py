@@ -168,6 +168,21 @@ def test_text_alone_uses_the_vision_tower_and_changes_nothing(model, alone, layo
         assert torch.allclose(got[name], gradient, atol=1e-4 * gradient.abs().max().item()), name
 
 
+def test_replayed_layers_keep_the_samples_of_a_pack_apart(model, alone):
+    collate = collator(model, TOKENS)
+    batch, runs = collate.pack(alone), []
+    for checkpointing in (False, True):
+        if checkpointing:
+            options = {"use_reentrant": False}
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        loss = objective(model, batch, 40, 3.0, True)[0]
+        runs.append(gradients(model, loss))
+    model.gradient_checkpointing_disable()
+    assert runs[0].keys() == runs[1].keys()
+    for name, gradient in runs[0].items():
+        assert torch.allclose(gradient, runs[1][name], atol=1e-6), name
+
+
 def test_a_pack_has_what_the_layers_would_otherwise_ask_the_device_for(model, alone):
     batch = collator(model, TOKENS).pack(alone)
     lengths = [len(s.prompt_ids) + len(s.target_ids) for s in alone]

@@ -5,6 +5,8 @@ import copy
 import torch
 from transformers import (
     GenerationConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
@@ -12,7 +14,6 @@ from transformers import (
 )
 
 from avar_fast.attention import attach
-from avar_fast.lab.model import build_model
 from avar_fast.lab.tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer()
@@ -91,13 +92,23 @@ def _qwen3_vl():
         "deepstack_visual_indexes": [0, 1],
     }
     text = _text(head_dim=16, rope_parameters=rope)
-    ids = _ids()
-    config = Qwen3VLConfig(text_config=text, vision_config=vision, **ids)
+    config = Qwen3VLConfig(text_config=text, vision_config=vision, **_ids())
     return Qwen3VLForConditionalGeneration(config)
 
 
 def _qwen2_5_vl():
-    return build_model(TOKENIZER, seed=0)
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        # Two visual tokens a side: the larger test images have several windows.
+        "window_size": 56,
+        "fullatt_block_indexes": [1],
+    }
+    config = Qwen2_5_VLConfig(text_config=_text(), vision_config=vision, **_ids())
+    return Qwen2_5_VLForConditionalGeneration(config)
 
 
 _BUILDERS = {"qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl}
