@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from .attention import ATTN_NAME
-from .models import families
+from .models import family_at
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,7 @@ def load(path: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> L
         ValueError: a model type that is not supported.
         OSError: transformers' own, for a path that cannot be loaded.
     """
-    model_type = AutoConfig.from_pretrained(path).model_type
-    family = next((f for f in families() if model_type == f.MODEL_TYPE), None)
-    if family is None:
-        known = ", ".join(f.MODEL_TYPE for f in families())
-        raise ValueError(
-            f"model.path must hold a model of type {known}; {path} holds {model_type!r}."
-        )
+    family, _ = family_at(path)
     model: Any = AutoModelForImageTextToText.from_pretrained(
         path, dtype=dtype, attn_implementation={"text_config": ATTN_NAME, "vision_config": "sdpa"}
     )

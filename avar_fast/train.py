@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
 from .config import Recipe, dump_recipe, load_recipe
+from .data import RowError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,7 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(dump_recipe(recipe))
         print(memory_plan(recipe, int(os.environ.get("WORLD_SIZE", "1"))))
         return
-    train(recipe, options.resume)
+    try:
+        train(recipe, options.resume)
+    except (RowError, FileNotFoundError) as error:  # of the data set; the message says all
+        sys.exit(f"error: {error}")
 
 
 def train(recipe: Recipe, resume: bool = False) -> None:

@@ -55,6 +55,11 @@ def test_dump_reads_back_to_the_same_recipe(tmp_path):
         ("stage.sub=1", "names a key inside 'stage', which is no section"),
         ("grpo.group_size=1", "grpo.group_size must be at least 2"),
         ("data.limit=-1", "data.limit must be positive and finite; got -1"),
+        ("data.workers=-1", "data.workers must be 0 or more"),
+        ("data.pack_length=0", "data.pack_length must be positive"),
+        ("data.overlong=shorten", "data.overlong must be one of error, drop, cut; got 'shorten'"),
+        ("data.bad_rows=ignore", "data.bad_rows must be one of error, skip; got 'ignore'"),
+        ("data.pack_length=100", "data.pack_length must be at least data.max_length = 8192"),
         ("train.save_every=0", "train.save_every must be positive"),
         ("optim.lr=.nan", "optim.lr must be positive and finite; got nan"),
         ("optim.warmup_steps=-5", "optim.warmup_steps must be 0 or more"),
@@ -85,6 +90,16 @@ def test_cross_field_checks(tmp_path):
         recipe(tmp_path, "agto.enabled=true", "stage=grpo")
     with pytest.raises(ValueError, match="train.zero_stage must be 0, 1 or 2 in stage grpo"):
         recipe(tmp_path, "train.zero_stage=3", "stage=grpo")
+
+
+def test_packing_checks(tmp_path):
+    got = recipe(tmp_path, "data.packing=true", "data.max_length=100")
+    assert got.data.pack_capacity == 100
+    assert recipe(tmp_path, "data.pack_length=9000").data.pack_capacity == 9000
+    with pytest.raises(ValueError, match="data.packing works in stage sft; got stage grpo"):
+        recipe(tmp_path, "data.packing=true", "stage=grpo")
+    with pytest.raises(ValueError, match="micro_batch_size must be 1 with data.packing.*; got 2"):
+        recipe(tmp_path, "data.packing=true", "train.micro_batch_size=2")
 
 
 def test_missing_parts_are_named(tmp_path):

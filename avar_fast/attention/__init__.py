@@ -6,7 +6,7 @@ from transformers.masking_utils import flash_attention_mask
 
 from .attach import ATTN_NAME, Recording, attach, detach, intervene, record_attention
 from .call import avar_attention
-from .tokens import SpecialTokens, key_types, query_mask, sees_image
+from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 
 AttentionInterface.register(ATTN_NAME, avar_attention)
 # The 2-D padding mask comes through; without a mask function transformers would drop it silently.
@@ -23,4 +23,5 @@ __all__ = [
     "query_mask",
     "record_attention",
     "sees_image",
+    "turn_content",
 ]

@@ -69,7 +69,7 @@ class Attachment:
         types = key_types(ids, mask, tokens=self.tokens)
         packing = packing_of(kwargs, len(ids))
         keys = plan_keys(types) if packing is None else plan_keys(types[0], **packing)
-        call = AttnCall(ids, keys, torch.is_grad_enabled())
+        call = AttnCall(ids, keys, torch.is_grad_enabled(), packing)
         if self.recording is not None:
             call.mass = self.recording.mass = {}
             call.record_layers = self.record_layers
@@ -77,6 +77,9 @@ class Attachment:
             call.type_bias = torch.tensor(self.intervention.bias, device=ids.device)
             call.type_scale = torch.tensor(self.intervention.scale, device=ids.device)
             call.intervene_layers = self.intervention.layers
+        # The offsets of samples go with the call: as arguments they would reach the vision tower
+        # too, whose flash attention is called with offsets of its own under the same names.
+        kwargs = {k: v for k, v in kwargs.items() if k not in PACKING_ARGUMENTS}
         return (), kwargs | {CALL_ARGUMENT: call}
 
     def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:

@@ -27,6 +27,8 @@ class AttnCall:
     """Types of the same keys, prepared once for all layers; (Lk,) where samples are packed."""
     grad_enabled: bool
     """Whether gradients were on when the model was entered."""
+    packing: dict[str, Any] | None = None
+    """From ``packing_of``: where samples packed into one row begin and end."""
     mass: dict[int, Tensor] | None = None
     """Filled with {layer: (B, L, H, 3)} where recording."""
     record_layers: frozenset[int] = frozenset()
@@ -69,11 +71,11 @@ def avar_attention(
         kwargs.get(CALL_ARGUMENT) if causal else None
     )  # vision towers are not causal
     if call is None:
-        types = _types_from_mask(attention_mask, k)
-        if types is not None and packing_of(kwargs, len(q)) is not None:
+        types, packing = _types_from_mask(attention_mask, k), packing_of(kwargs, len(q))
+        if types is not None and packing is not None:
             types = types[0]
         options: dict[str, Any] = {"softmax_scale": scaling, "causal": causal}
-        return _attend(q, k, v, types, kwargs, options)[0], None
+        return _attend(q, k, v, types, packing, options)[0], None
 
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
     if call.grad_enabled and not torch.is_grad_enabled():
@@ -89,7 +91,7 @@ def avar_attention(
     known = call.keys.key_types.shape[-1]
     if k.shape[1] > known:  # a preallocated cache is longer than what it holds
         k, v = k[:, :known], v[:, :known]
-    out, mass = _attend(q, k, v, call.keys, kwargs, options)
+    out, mass = _attend(q, k, v, call.keys, call.packing, options)
     if call.mass is not None and layer in call.record_layers and layer not in call.mass:
         call.mass[layer] = mass  # a checkpoint's replay finds its layer filled and leaves it
     return out, None
@@ -124,11 +126,10 @@ def _attend(
     k: Tensor,
     v: Tensor,
     types: Tensor | KeyPlan | None,
-    kwargs: dict[str, Any],
+    packing: dict[str, Any] | None,
     options: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
     """out and mass; packed samples do not see one another."""
-    packing = packing_of(kwargs, len(q))
     if packing is None:
         dense = visual_attn_func(q, k, v, types, **options)
         return dense.out, dense.mass

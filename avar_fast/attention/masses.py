@@ -44,3 +44,15 @@ def check_mask(name: str, mask: Tensor, layers: list[Tensor]) -> Tensor:
             f" {tuple(mask.shape)}."
         )
     return mask.to(layers[0].device).bool()
+
+
+def check_ids(sample_ids: Tensor, layers: list[Tensor], key_types: Tensor) -> Tensor:
+    """(B, L) sample ids of packed rows on the masses' device; raises if they do not fit."""
+    rows = layers[0].shape[:2]
+    if sample_ids.shape != rows or key_types.shape != rows or sample_ids.is_floating_point():
+        raise ValueError(
+            f"sample_ids must be integers of shape {tuple(rows)}, as the masses' (B, L) and"
+            f" key_types; got {sample_ids.dtype} {tuple(sample_ids.shape)} and key_types"
+            f" {tuple(key_types.shape)}. Packed samples have as many keys as queries."
+        )
+    return sample_ids.to(layers[0].device)

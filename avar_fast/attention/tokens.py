@@ -122,13 +122,37 @@ def query_mask(
     return mask if attention_mask is None else mask & (attention_mask != 0)
 
 
-def sees_image(types: Tensor) -> Tensor:
-    """(B, L) bool: positions at or behind the first image token.
+def turn_content(input_ids: Tensor, *, tokens: SpecialTokens) -> Tensor:
+    """(B, L) bool: what users and the assistant say, without headers, ends of turns and image
+    tokens."""
+    _check_ids(input_ids, None)
+    said = torch.zeros_like(input_ids, dtype=torch.bool)
+    for word in (tokens.user, tokens.assistant):
+        inside = _in_turn_of(input_ids, word, tokens, closing=False)
+        said |= inside & ~_header_mask(input_ids, word, tokens)
+    return said & (input_ids != tokens.turn_end) & ~_is_visual(input_ids, tokens)
+
+
+def sees_image(types: Tensor, sample_ids: Tensor | None = None) -> Tensor:
+    """(B, L) bool: positions at or behind the first image token of their sample.
 
     A query before it gives the image no mass whatever the model does; the log ratio of such a row
     would be log(eps).
+
+    Args:
+        types: (B, L) key types.
+        sample_ids: (B, L) integers that change where another sample begins in a packed row; None
+            where a row is one sample.
     """
-    return (types == KeyType.VISUAL).cumsum(dim=1) > 0
+    is_visual = types == KeyType.VISUAL
+    seen = is_visual.cumsum(dim=1)
+    if sample_ids is None:
+        return seen > 0
+    begins = torch.ones_like(is_visual)
+    begins[:, 1:] = sample_ids[:, 1:] != sample_ids[:, :-1]
+    # Image tokens before the sample's first token; the count never falls along a row.
+    before = torch.where(begins, seen - is_visual.long(), 0).cummax(dim=1).values
+    return seen > before
 
 
 def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:

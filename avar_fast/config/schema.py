@@ -39,9 +39,10 @@ class LoraConfig:
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     path: str
-    """A .jsonl or .json file, a parquet file or folder, or a hub name."""
+    """A .jsonl, .json or .parquet file, a folder of parquet files or one written by ``datasets``
+    (save_to_disk), or a hub name."""
     split: str = "train"
-    """Split of a hub data set."""
+    """Split of a data set that has several."""
     limit: int | None = None
     """Take only the first rows."""
     shuffle: bool = True
@@ -50,9 +51,26 @@ class DataConfig:
     system_prompt: str | None = "You are a helpful assistant."
     """System turn for rows that have none; null adds none, and then no VAS can be computed."""
     max_length: int = 8192
-    """Tokens in a sample, prompt and target; a longer row is an error that names it."""
+    """Tokens in a sample, prompt and target."""
+    overlong: Literal["error", "drop", "cut"] = "error"
+    """A row longer than max_length: stop and name it, leave it out, or cut its text (never an
+    image; the longest stretches of text lose their ends). Those left out and cut are counted."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """A row that cannot be used: stop and name it, or leave it out. Skipping reads every row and
+    image before the first step and counts what is left out."""
+    packing: bool = False
+    """Lay samples end to end in rows of up to pack_length tokens, which do not see one another.
+    train.batch_size then counts packs and train.micro_batch_size is 1."""
+    pack_length: int | None = None
+    """Tokens in a pack; null for max_length, and never less than it."""
+    workers: int = 2
+    """Processes per rank that read and encode ahead of the step; 0 does it within the step."""
     cache_gib: float = 2.0
-    """Encoded samples kept in memory across epochs."""
+    """Encoded samples kept in memory across epochs, over all workers of a rank."""
+
+    @property
+    def pack_capacity(self) -> int:
+        return self.max_length if self.pack_length is None else self.pack_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +100,8 @@ class TrainConfig:
     steps: int
     """Optimizer steps."""
     batch_size: int = 32
-    """Samples (sft) or prompts (grpo) per optimizer step over all ranks."""
+    """Samples (sft), packs (sft with data.packing) or prompts (grpo) per optimizer step over all
+    ranks."""
     micro_batch_size: int = 1
     """Samples per forward on one rank; for grpo, responses."""
     seed: int = 0
@@ -165,6 +184,7 @@ class Recipe:
                 " weights; got 3."
             )
         self._check_parts()
+        self._check_packing()
         sees_system = self.data.system_prompt is not None
         needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight != 0)
         if needs_system and not sees_system:
@@ -190,6 +210,23 @@ class Recipe:
                 f"train.offload_params needs train.zero_stage=3; got {train.zero_stage}."
             )
 
+    def _check_packing(self) -> None:
+        if self.data.pack_capacity < self.data.max_length:
+            raise ValueError(
+                "data.pack_length must be at least data.max_length ="
+                f" {self.data.max_length}, so that every sample fits; got {self.data.pack_length}."
+            )
+        if self.data.packing and self.stage != "sft":
+            raise ValueError(
+                "data.packing works in stage sft; got stage grpo, whose prompts are padded for"
+                " generation. Set data.packing=false."
+            )
+        if self.data.packing and self.train.micro_batch_size != 1:
+            raise ValueError(
+                "train.micro_batch_size must be 1 with data.packing, a pack is one row; got"
+                f" {self.train.micro_batch_size}. Raise data.pack_length instead."
+            )
+
     def _check_ranges(self) -> None:
         positive = {
             "train.steps": self.train.steps,
@@ -208,6 +245,7 @@ class Recipe:
         }
         optional = {
             "data.limit": self.data.limit,
+            "data.pack_length": self.data.pack_length,
             "train.save_every": self.train.save_every,
             "grpo.visual_clip": self.grpo.visual_clip,
             "optim.vision_lr": self.optim.vision_lr,
@@ -216,6 +254,7 @@ class Recipe:
         positive |= {name: value for name, value in optional.items() if value is not None}
         not_negative = {
             "data.cache_gib": self.data.cache_gib,
+            "data.workers": self.data.workers,
             "optim.weight_decay": self.optim.weight_decay,
             "optim.warmup_steps": self.optim.warmup_steps,
             "optim.max_grad_norm": self.optim.max_grad_norm,

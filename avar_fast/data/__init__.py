@@ -1,18 +1,34 @@
-"""Rows -> samples -> padded batches."""
+"""Rows -> samples -> padded or packed batches."""
 
-from .encode import IGNORE, Batch, Encoder, Sample, collate
+from .batch import IGNORE, NO_SAMPLE, Batch, Collator, collate
+from .encode import Encoder, OverlongError, Sample
+from .measure import Measured, Selection, measure_rows, select
+from .order import PackOrder, RowOrder
+from .problems import Problem, RowError
 from .rows import Row, Rows, load_rows, parse_row
-from .stream import SampleStream
+from .stream import Feed, SampleStream
 
 __all__ = [
     "IGNORE",
+    "NO_SAMPLE",
     "Batch",
+    "Collator",
     "Encoder",
+    "Feed",
+    "Measured",
+    "OverlongError",
+    "PackOrder",
+    "Problem",
     "Row",
+    "RowError",
+    "RowOrder",
     "Rows",
     "Sample",
     "SampleStream",
+    "Selection",
     "collate",
     "load_rows",
+    "measure_rows",
     "parse_row",
+    "select",
 ]

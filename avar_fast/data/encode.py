@@ -1,15 +1,25 @@
 """Rows to token ids and pixels, with the tokenizer's own chat template and the image processor."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from avar_kernels import KeyType
+from jinja2 import TemplateError
 from torch import Tensor
 
-from ..attention import SpecialTokens
-from .rows import Row, open_image
+from ..attention import SpecialTokens, key_types, turn_content
+from .cut import cut
+from .images import image_size, open_image
+from .problems import Problem, RowError, bad_row
+from .rows import Row
 
-IGNORE = -100  # the label cross-entropy leaves out
+Overlong = Literal["error", "drop", "cut"]
+Stage = Literal["sft", "grpo"]
+
+
+class OverlongError(RowError):
+    """A row with more tokens than ``data.max_length``."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,20 @@ class Sample:
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
+@dataclass(frozen=True)
+class Size:
+    """Tokens of a row, known without its pixels."""
+
+    prompt: int
+    target: int
+    num_cut: int
+    """Tokens that were cut off."""
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.target
+
+
 class Encoder:
     """Turns rows into samples.
 
@@ -40,118 +64,158 @@ class Encoder:
         image_processor: Qwen-VL's.
         system_prompt: system turn for rows without one; None adds none.
         max_length: most tokens in prompt and target together.
+        overlong: what happens to a longer row: "error" and "drop" raise OverlongError (a caller
+            that drops rows catches it), "cut" shortens its text.
+        stage: "sft" needs a target in each row, "grpo" an answer; None needs neither.
     """
 
     def __init__(
-        self, tokenizer: Any, image_processor: Any, system_prompt: str | None, max_length: int
+        self,
+        tokenizer: Any,
+        image_processor: Any,
+        system_prompt: str | None,
+        max_length: int,
+        overlong: Overlong = "error",
+        stage: Stage | None = None,
     ) -> None:
         self.tokenizer, self.image_processor = tokenizer, image_processor
         self.system_prompt, self.max_length = system_prompt, max_length
+        self.overlong, self.stage = overlong, stage
         self.tokens = SpecialTokens.from_processor(tokenizer)
         self.image_pad = self.tokens.visual[0]
+        self._special = torch.tensor(tokenizer.all_special_ids)
 
     def __call__(self, row: Row) -> Sample:
         """Encodes one row.
 
         Raises:
-            ValueError: the row needs more than max_length tokens, its text holds image or video
-                pads of its own, or an image cannot be read; the message names the row.
+            RowError: the row lacks what the stage needs, its text holds image or video pads of its
+                own, the chat template drops its system turn, or an image cannot be read; the
+                message names the row.
+            OverlongError: more than max_length tokens (or, with "cut", images that leave no room).
         """
+        prompt, target = self._text(row)
+        pixels = grid = None
+        features = torch.empty(0, dtype=torch.int64)
+        if row.images:
+            images = [open_image(x, row.where, f"image {i}") for i, x in enumerate(row.images)]
+            try:
+                processed = self.image_processor(images=images, return_tensors="pt")
+            except ValueError as error:  # such as an aspect ratio it does not take
+                raise _not_taken(row, error) from None
+            pixels, grid = processed["pixel_values"], processed["image_grid_thw"]
+            features = grid.prod(dim=1) // self.image_processor.merge_size**2
+        prompt, target, _ = self._fit(self._expand_pads(prompt, features, row), target, row)
+        return Sample(row, prompt, target, pixels, grid)
+
+    def measure(self, row: Row, decode: bool = False) -> Size:
+        """The tokens ``__call__`` gives, from the headers of the images.
+
+        Args:
+            row: the row.
+            decode: read the images whole, so that a damaged one is found.
+
+        Raises:
+            As ``__call__``, but a damaged image only with ``decode``.
+        """
+        prompt, target = self._text(row)
+        features = []
+        for i, image in enumerate(row.images):
+            opened = open_image(image, row.where, f"image {i}") if decode else None
+            width, height = opened.size if opened else image_size(image, row.where, f"image {i}")
+            try:
+                patches = self.image_processor.get_number_of_image_patches(height, width)
+            except ValueError as error:
+                raise _not_taken(row, error) from None
+            features.append(patches // self.image_processor.merge_size**2)
+        expanded = self._expand_pads(prompt, torch.tensor(features, dtype=torch.int64), row)
+        prompt, target, num_cut = self._fit(expanded, target, row)
+        return Size(len(prompt), len(target), num_cut)
+
+    def _text(self, row: Row) -> tuple[Tensor, Tensor]:
+        """Prompt with one pad per image, and target."""
+        self._require(row)
         messages = row.messages
         if self.system_prompt is not None and messages[0]["role"] != "system":
             system = {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}
             messages = [system, *messages]
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            expected = "take the turns of the row"
+            raise bad_row(row.where, "the chat template", expected, f"it says: {error}") from None
         ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
-        pixels = grid = None
-        if row.images:
-            images = [open_image(image, row.where) for image in row.images]
-            features = self.image_processor(images=images, return_tensors="pt")
-            pixels, grid = features["pixel_values"], features["image_grid_thw"]
-        ids = self._expand_pads(ids, grid, row)
+        if messages[0]["role"] == "system":
+            types = key_types(ids[None], tokens=self.tokens)
+            if not (types == KeyType.SYSTEM).any():
+                remedy = (
+                    "Use the chat template saved with a Qwen-VL model; system attention, and with"
+                    " it VAS and AGTO, needs the turn."
+                )
+                expected = "write the system turn as <|im_start|>system ... <|im_end|>"
+                got = "the prompt has none"
+                raise bad_row(row.where, "the chat template", expected, got, remedy)
         target = torch.empty(0, dtype=torch.int64)
         if row.target is not None:
             target_ids = self.tokenizer.encode(row.target, add_special_tokens=False)
             target = torch.tensor([*target_ids, self.tokens.turn_end])
             if torch.isin(target, torch.tensor(self.tokens.visual)).any():
-                raise ValueError(
-                    f"{row.where}: the answer must be text; it holds an image or video pad. Take"
-                    " <|image_pad|> and <|video_pad|> out of it."
-                )
-        if len(ids) + len(target) > self.max_length:
-            raise ValueError(
-                f"{row.where}: a sample must have at most data.max_length = {self.max_length}"
-                f" tokens; this has {len(ids)} in the prompt and {len(target)} in the target. Raise"
-                " it or shrink the images."
-            )
-        return Sample(row, ids, target, pixels, grid)
+                remedy = "Take <|image_pad|> and <|video_pad|> out of it."
+                got = "it holds an image or video pad"
+                raise bad_row(row.where, "the answer", "be text", got, remedy)
+        return ids, target
 
-    def _expand_pads(self, ids: Tensor, grid: Tensor | None, row: Row) -> Tensor:
+    def _require(self, row: Row) -> None:
+        if self.stage == "sft" and row.target is None:
+            lacks = "an answer or a final assistant message"
+        elif self.stage == "grpo" and row.answer is None:
+            lacks = "an answer to check against"
+        else:
+            return
+        form = "{where}: {expected}; {got}."
+        expected = f"stage {self.stage} needs {lacks}"
+        raise RowError(Problem(row.where, "answer", expected, "got none", form=form))
+
+    def _expand_pads(self, ids: Tensor, features: Tensor, row: Row) -> Tensor:
         """One pad per image as the template writes it -> one pad per visual feature."""
         is_pad = ids == self.image_pad
         if torch.isin(ids, torch.tensor(self.tokens.visual[1:])).any():
-            raise ValueError(
-                f"{row.where}: the prompt must hold no video; it holds a video pad. Take"
-                " <|video_pad|> out of the text."
-            )
-        num_images = 0 if grid is None else len(grid)
-        if int(is_pad.sum()) != num_images:
-            raise ValueError(
-                f"{row.where}: the prompt must hold one image pad per image; got"
-                f" {int(is_pad.sum())} for {num_images} images. Take <|image_pad|> out of the text"
-                " and check the chat template."
-            )
+            remedy = "Take <|video_pad|> out of the text."
+            raise bad_row(row.where, "the prompt", "hold no video", "it holds a video pad", remedy)
+        if int(is_pad.sum()) != len(features):
+            got = f"got {int(is_pad.sum())} for {len(features)} images"
+            remedy = "Take <|image_pad|> out of the text and check the chat template."
+            raise bad_row(row.where, "the prompt", "hold one image pad per image", got, remedy)
         repeats = torch.ones_like(ids)
-        if grid is not None:
-            repeats[is_pad] = grid.prod(dim=1) // self.image_processor.merge_size**2
+        repeats[is_pad] = features
         return ids.repeat_interleave(repeats)
 
+    def _fit(self, prompt: Tensor, target: Tensor, row: Row) -> tuple[Tensor, Tensor, int]:
+        """Prompt and target within max_length, and how many tokens were cut off."""
+        excess = len(prompt) + len(target) - self.max_length
+        if excess <= 0:
+            return prompt, target, 0
+        if self.overlong == "cut":
+            text = turn_content(prompt[None], tokens=self.tokens)[0]
+            shorter = cut(
+                prompt, text & ~torch.isin(prompt, self._special), target, self.max_length
+            )
+            if shorter is not None:
+                return *shorter, excess
+        raise OverlongError(
+            Problem(
+                row.where,
+                "a sample",
+                f"have at most data.max_length = {self.max_length} tokens",
+                f"this has {len(prompt)} in the prompt and {len(target)} in the target",
+                "Raise it or shrink the images."
+                if self.overlong == "cut"
+                else "Raise it, shrink the images, or set data.overlong to drop or cut.",
+            )
+        )
 
-@dataclass(frozen=True)
-class Batch:
-    """Padded samples on one device."""
 
-    inputs: dict[str, Tensor]
-    """What the model's forward takes."""
-    labels: Tensor
-    """(B, L) target ids where they stand in the input, ``IGNORE`` elsewhere."""
-
-    def to(self, device: torch.device | str) -> "Batch":
-        inputs = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device, non_blocking=True))
-
-
-def collate(
-    samples: list[Sample], pad_id: int, visual_ids: tuple[int, ...], with_target: bool = True
-) -> Batch:
-    """Pads prompts with their targets on the right, or prompts alone on the left (for
-    generation)."""
-    rows = [
-        torch.cat([s.prompt_ids, s.target_ids]) if with_target else s.prompt_ids for s in samples
-    ]
-    longest = max(len(row) for row in rows)
-    input_ids = torch.full((len(rows), longest), pad_id)
-    attention_mask = torch.zeros_like(input_ids)
-    labels = torch.full_like(input_ids, IGNORE)
-    for i, (row, sample) in enumerate(zip(rows, samples, strict=True)):
-        start = 0 if with_target else longest - len(row)
-        input_ids[i, start : start + len(row)] = row
-        attention_mask[i, start : start + len(row)] = 1
-        if with_target:
-            labels[i, len(sample.prompt_ids) : len(row)] = sample.target_ids
-    inputs = {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        # Without these, Qwen2.5-VL falls back to one-dimensional positions and says nothing.
-        "mm_token_type_ids": sum(
-            (input_ids == v).int() * (i + 1) for i, v in enumerate(visual_ids)
-        ),
-    }
-    pixels = [s.pixel_values for s in samples if s.pixel_values is not None]
-    if pixels:
-        inputs["pixel_values"] = torch.cat(pixels)
-        grids = [s.image_grid_thw for s in samples if s.image_grid_thw is not None]
-        inputs["image_grid_thw"] = torch.cat(grids)
-    return Batch(inputs, labels)
+def _not_taken(row: Row, error: ValueError) -> RowError:
+    return bad_row(row.where, "images", "be such that the image processor takes them", f"{error}")

@@ -1,15 +1,16 @@
 """One file per model family; nothing else in the package touches a model's internals."""
 
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
 
 def families() -> tuple[ModuleType, ...]:
     """The supported families' modules."""
-    from . import qwen2_5_vl
+    from . import qwen2_5_vl, qwen2_vl, qwen3_vl
 
-    return (qwen2_5_vl,)
+    return (qwen2_vl, qwen2_5_vl, qwen3_vl)
 
 
 def family_of(model: nn.Module) -> ModuleType:
@@ -22,6 +23,32 @@ def family_of(model: nn.Module) -> ModuleType:
         if family.is_family(model):
             return family
     raise TypeError(
-        f"model must be of a supported family (Qwen2.5-VL); got {type(model).__name__}. "
-        "Load it with Qwen2_5_VLForConditionalGeneration.from_pretrained."
+        "model must be of a supported family (Qwen2-VL, Qwen2.5-VL, dense Qwen3-VL); got"
+        f" {type(model).__name__}. Load it with AutoModelForImageTextToText.from_pretrained."
     )
+
+
+def family_named(model_type: str, where: str) -> ModuleType:
+    """The family of a configuration's ``model_type``.
+
+    Raises:
+        ValueError: not supported; ``where`` says what holds it.
+    """
+    for family in families():
+        if model_type == family.MODEL_TYPE:
+            return family
+    known = ", ".join(f.MODEL_TYPE for f in families())
+    raise ValueError(f"{where} must hold a model of type {known}; it holds {model_type!r}.")
+
+
+def family_at(path: str) -> tuple[ModuleType, Any]:
+    """The family and the configuration of the model in a folder or under a hub name.
+
+    Raises:
+        ValueError: a model type that is not supported.
+        OSError: transformers' own, for a path that cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path)
+    return family_named(config.model_type, f"model.path {path}"), config

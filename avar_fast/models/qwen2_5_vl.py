@@ -3,8 +3,11 @@
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import Qwen2VLImageProcessorPil
+from transformers import Qwen2VLImageProcessorPil, vision_utils
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+
+from . import collating, liger_proof
+from .collating import blank_image as blank_image
 
 MODEL_TYPE = "qwen2_5_vl"
 # A modeling.Qwen2_5_VLForConditionalGeneration; transformers types its attributes too loosely to
@@ -48,6 +51,29 @@ def load_image_processor(path: str) -> Any:
     return Qwen2VLImageProcessorPil.from_pretrained(path)
 
 
+def rope_positions(
+    config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
+) -> Tensor:
+    """(3, B, L) rotary positions in time, height and width."""
+    return collating.rope_positions(
+        modeling.Qwen2_5_VLModel, config, input_ids, mm_token_type_ids, image_grid_thw
+    )
+
+
+def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
+    """What forward takes so that the vision tower need not work it out; its windows included."""
+    vision = config.vision_config
+    index, offsets = vision_utils.get_vision_window_index(
+        image_grid_thw, vision.spatial_merge_size, vision.window_size, vision.patch_size
+    )
+    return {
+        **collating.vision_arguments(config, image_grid_thw),
+        "image_window_index": index,
+        "image_cu_window_seqlens": offsets,
+        **collating.longest("image_max_window_seqlen", offsets),
+    }
+
+
 def get_rope_deltas(model: Model) -> Tensor | None:
     """(B, 1) offset between cache length and rotary position; hidden state of the last image
     forward."""
@@ -87,28 +113,11 @@ def apply_liger() -> None:
         "Qwen2MLP": liger.LigerSwiGLUMLP,
         "apply_multimodal_rotary_pos_emb" if multimodal else "apply_rotary_pos_emb": rope,
     }
-    attention_globals = modeling.Qwen2_5_VLAttention.forward.__globals__
-    missed = [name for name, kernel in wanted.items() if attention_globals.get(name) is not kernel]
-    if missed:
-        from importlib.metadata import version
-
-        raise RuntimeError(
-            f"Liger {version('liger-kernel')} did not replace {', '.join(missed)} of transformers"
-            f" {version('transformers')}. Install versions in avar-fast's ranges, or set"
-            " model.liger=false."
-        )
+    liger_proof.require(modeling.Qwen2_5_VLAttention, wanted)
 
 
 def check_liger(model: Model) -> None:
     """Raises RuntimeError unless the text tower of a built model consists of Liger's modules."""
     from liger_kernel.transformers import LigerRMSNorm, LigerSwiGLUMLP
 
-    for index, layer in enumerate(model.model.language_model.layers):
-        norms = (layer.input_layernorm, layer.post_attention_layernorm)
-        if not isinstance(layer.mlp, LigerSwiGLUMLP) or not all(
-            isinstance(n, LigerRMSNorm) for n in norms
-        ):
-            raise RuntimeError(
-                f"text layer {index} does not use Liger's RMSNorm and SwiGLU; the model was built"
-                " before the patch. Call apply_liger first, or set model.liger=false."
-            )
+    liger_proof.check_layers(text_tower(model), LigerRMSNorm, LigerSwiGLUMLP)

@@ -11,13 +11,14 @@ The mean over queries comes before the logarithm. Samples without image keys, sy
 contribute nothing and are counted, where a plain mean would add the constant -log eps.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention.masses import MassByLayer, as_layers, check_mask
+from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask
 
 
 class AgtoParts(NamedTuple):
@@ -41,6 +42,8 @@ def agto_loss(
     beta: float = 0.15,
     eps: float = 1e-6,
     num_samples: Tensor | float | None = None,
+    sample_ids: Tensor | None = None,
+    num_ids: int | None = None,
 ) -> tuple[Tensor, AgtoParts]:
     """Raises attention on image keys, lowers it on system keys.
 
@@ -53,6 +56,10 @@ def agto_loss(
         eps: inside both logarithms, 1e-6 in the paper.
         num_samples: what to divide the sum over samples by; the counted samples of this batch
             unless given (a trainer passes the count over all ranks and micro-batches).
+        sample_ids: (B, L) integers, which sample each token belongs to where rows hold several
+            packed ones; negative for none. None where every row is one sample.
+        num_ids: ids run from 0 to below this; counted from ``sample_ids`` unless given, which waits
+            for the device.
 
     Returns:
         loss: scalar with gradient; 0, still attached to the graph, if no sample counts.
@@ -69,17 +76,21 @@ def agto_loss(
         raise ValueError(
             f"key_types must be (B, Lk) with B = {queries.shape[0]}; got {tuple(key_types.shape)}."
         )
-    num_image = (key_types == KeyType.VISUAL).sum(1)  # (B,)
-    num_system = (key_types == KeyType.SYSTEM).sum(1)
-    counts = (num_image > 0) & (num_system > 0) & (queries.sum(1) > 0)
+    if sample_ids is None:
+        count, summed = _by_row
+    else:
+        count, summed = _by_id(check_ids(sample_ids, layers, key_types), num_ids)
+    num_image = count(key_types == KeyType.VISUAL)  # (N,) for N samples
+    num_system = count(key_types == KeyType.SYSTEM)
+    num_queries = count(queries > 0)
+    counts = (num_image > 0) & (num_system > 0) & (num_queries > 0)
 
-    num_queries = queries.sum(1).clamp(min=1)[:, None]
-    # (layers, B, H, 3): attention a query gives to each type, averaged over the queries
-    mean_mass = torch.stack([torch.einsum("bqht,bq->bht", m, queries) for m in layers])
-    mean_mass = mean_mass / num_queries[..., None]
+    # (layers, N, H, 3): attention a query gives to each type, averaged over the queries
+    mean_mass = torch.stack([summed(m, queries) for m in layers])
+    mean_mass = mean_mass / num_queries.clamp(min=1)[:, None, None]
     per_image_key = mean_mass[..., KeyType.VISUAL] / num_image.clamp(min=1)[:, None]
     per_system_key = mean_mass[..., KeyType.SYSTEM] / num_system.clamp(min=1)[:, None]
-    enhance = -torch.log(per_image_key + eps).mean(dim=(0, 2))  # (B,)
+    enhance = -torch.log(per_image_key + eps).mean(dim=(0, 2))  # (N,)
     suppress = torch.log(per_system_key + eps).mean(dim=(0, 2))
 
     enhance_sum = torch.where(counts, enhance, 0.0).sum()
@@ -94,3 +105,23 @@ def agto_loss(
         num_skipped=(~counts).sum(),
     )
     return loss, parts
+
+
+_Sums = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+# How a (B, L) mask is counted per sample, and masses are summed over the queries of each sample.
+_by_row: _Sums = (
+    lambda mask: mask.sum(1),
+    lambda mass, queries: torch.einsum("bqht,bq->bht", mass, queries),
+)
+
+
+def _by_id(sample_ids: Tensor, num_ids: int | None) -> _Sums:
+    """The same for packed rows. A product with the membership, N rows long, because adding up by
+    index is not deterministic on a GPU."""
+    num_ids = int(sample_ids.max()) + 1 if num_ids is None else num_ids
+    ids = torch.arange(num_ids, device=sample_ids.device)
+    member = sample_ids == ids[:, None, None]  # (N, B, L)
+    return (
+        lambda mask: (member & mask).sum((1, 2)),
+        lambda mass, queries: torch.einsum("bqht,nbq->nht", mass, member * queries),
+    )

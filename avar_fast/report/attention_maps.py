@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..attention import SpecialTokens
 from ..data import Encoder, Row, collate
-from ..data.rows import open_image
+from ..data.images import open_image
 from ..rollout import generate
 
 

@@ -16,14 +16,21 @@ def label_log_probs(
     temperature: float = 1.0,
     banned_ids: tuple[int, ...] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of every label of a right-padded batch.
+    """Log-probability of every label of a right-padded or packed batch.
 
-    Only the last K positions, from the one before the first label on, go through the LM head.
+    Of a padded batch only the last positions, from the one before the first label on, go through
+    the LM head; of a packed one only those behind which a label stands.
 
     Returns:
-        log_probs: (B, K - 1) float32, 0 where there is no label.
-        mask: (B, K - 1) bool, true at labels.
+        log_probs: (B, K) float32, 0 where there is no label.
+        mask: (B, K) bool, true at labels.
     """
+    if batch.label_positions is not None:
+        where = batch.label_positions
+        logits = model(**batch.inputs, logits_to_keep=where, use_cache=False).logits
+        labels = batch.labels[:, where + 1]
+        log_probs = token_log_probs(logits, labels, temperature, banned_ids)
+        return log_probs, torch.ones_like(labels, dtype=torch.bool)
     has_label = batch.labels != IGNORE
     first = int(has_label.any(dim=0).int().argmax())
     keep = batch.labels.shape[1] - max(first - 1, 0)

@@ -58,7 +58,7 @@ def _collect(
     grpo, size = run.recipe.grpo, run.recipe.train.micro_batch_size
     started = time.perf_counter()
     try:
-        responses = _sample(run, run.stream.samples(step))
+        responses = _sample(run, [s for prompts in run.feed.next_step() for s in prompts])
     except FloatingPointError:
         run.require_finite(math.nan, step + 1, "a logit of the sampling policy")
         raise
@@ -66,11 +66,6 @@ def _collect(
     texts = run.tokenizer.batch_decode(
         [r.target_ids[r.target_ids != run.tokens.turn_end] for r in responses]
     )
-    for response in responses:
-        if response.row.answer is None:
-            raise ValueError(
-                f"{response.row.where}: stage grpo needs an answer to check against; got none."
-            )
     correct = torch.tensor(
         [is_correct(t, str(r.row.answer)) for t, r in zip(texts, responses, strict=True)]
     )
@@ -118,7 +113,7 @@ def _sample(run: Run, prompts: list[Sample]) -> list[Sample]:
         some = prompts[i : i + at_once]
         rollouts = generate(
             run.engine.module,
-            run.collate(some, with_target=False).inputs,
+            run.collate_prompts(some).inputs,
             num_samples=grpo.group_size,
             max_new_tokens=grpo.max_new_tokens,
             temperature=grpo.temperature,

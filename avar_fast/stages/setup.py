@@ -10,13 +10,14 @@ import torch
 from .. import checkpoint
 from ..attention import SpecialTokens, attach
 from ..config import Recipe
-from ..data import Batch, Encoder, Sample, SampleStream, collate, load_rows
+from ..data import Batch, Collator, Feed, Sample, collate
 from ..engine import Engine, init_distributed
 from ..loading import load
-from ..models import family_of
+from ..models import family_at, family_of
 from ..models.vision import use_linear_patch_embedding
 from ..parameters import choose_trainable
 from ..tracking import Tracker
+from .feeding import make_feed
 
 
 class TrainingDivergedError(RuntimeError):
@@ -30,16 +31,25 @@ class Run:
 
     recipe: Recipe
     engine: Engine
-    stream: SampleStream
+    feed: Feed
+    data_counts: dict[str, float]
+    """Rows left out and cut, for the log."""
+    collator: Collator
     tracker: Tracker
     tokenizer: Any
     image_processor: Any
     tokens: SpecialTokens
     first_step: int
 
-    def collate(self, samples: list[Sample], with_target: bool = True) -> Batch:
-        batch = collate(samples, self.tokenizer.pad_token_id, self.tokens.visual, with_target)
+    def collate_prompts(self, samples: list[Sample]) -> Batch:
+        """Prompts for generation, on the device."""
+        pad_id = self.tokenizer.pad_token_id
+        batch = collate(samples, pad_id, self.tokens.visual, with_target=False)
         return batch.to(self.engine.device)
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """Prompts and targets for a forward of training, on the device."""
+        return self.collator.pad(samples).to(self.engine.device)
 
     def require_finite(self, value: float, step: int, what: str = "loss") -> None:
         """Stops the run, before anything made from a bad value is saved."""
@@ -54,7 +64,7 @@ class Run:
 
     def end_step(self, step: int, metrics: dict[str, float], shown: tuple[str, ...]) -> None:
         """Logs the step (counted from 1) and saves where the recipe says so."""
-        self.tracker.log(step, metrics, shown)
+        self.tracker.log(step, metrics | self.data_counts, shown)
         train = self.recipe.train
         if step == train.steps or (train.save_every and step % train.save_every == 0):
             self.save(step)
@@ -80,28 +90,31 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     last = _where_to_start(recipe, resume, rank)
     loaded = _load_model(recipe, device)
     attach(loaded.model, loaded.tokenizer)
-    rows = load_rows(recipe.data.path, recipe.data.split, recipe.data.limit)
-    encoder = Encoder(
-        loaded.tokenizer, loaded.image_processor, recipe.data.system_prompt, recipe.data.max_length
-    )
-    stream = SampleStream(
-        rows,
-        encoder,
-        recipe.train.batch_size,
-        recipe.train.seed,
-        recipe.data.shuffle,
-        rank,
-        world_size,
-        cache_bytes=int(recipe.data.cache_gib * 2**30),
-    )
     engine = Engine(loaded.model, recipe, *_steps(recipe, world_size))
     first_step = checkpoint.load_checkpoint(engine, last) if last else 0
-    tracker = Tracker(recipe, rank, first_step)
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
+    collator = Collator(
+        loaded.tokenizer.pad_token_id,
+        tokens.visual,
+        loaded.model.config,
+        getattr(torch, recipe.model.dtype),
+    )
+    feed, selection = make_feed(recipe, loaded, collator, first_step)
+    tracker = Tracker(recipe, rank, first_step)
+    counts = {}
+    if selection is not None:
+        tracker.say(f"data: {selection}")
+        counts = {
+            "rows_skipped": float(selection.skipped),
+            "rows_dropped": float(selection.dropped),
+            "rows_cut": float(selection.cut),
+        }
     return Run(
         recipe,
         engine,
-        stream,
+        feed,
+        counts,
+        collator,
         tracker,
         loaded.tokenizer,
         loaded.image_processor,
@@ -130,9 +143,7 @@ def _where_to_start(recipe: Recipe, resume: bool, rank: int) -> Path | None:
 def _load_model(recipe: Recipe, device: torch.device) -> Any:
     liger = recipe.model.liger and device.type == "cuda"
     if liger:
-        from ..models import qwen2_5_vl
-
-        qwen2_5_vl.apply_liger()
+        family_at(recipe.model.path)[0].apply_liger()
     loaded = load(recipe.model.path, getattr(torch, recipe.model.dtype), device)
     family = family_of(loaded.model)
     if liger:

@@ -4,15 +4,15 @@ import time
 from typing import Any
 
 import torch
-from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention import key_types, query_mask, record_attention, sees_image
-from ..data import IGNORE, Batch
+from ..attention import record_attention
+from ..data import IGNORE, NO_SAMPLE, Batch
 from ..objectives import agto_loss
 from ..vas import FORMS, visual_attention_score
 from .forward import label_log_probs
 from .setup import Run
+from .spans import Spans, spans_of
 
 VAS_EPS = 1e-6  # only in the log: keeps the plain ratio finite where system mass has vanished
 
@@ -27,63 +27,51 @@ def run_sft(run: Run) -> None:
 
 
 def _step(run: Run, step: int) -> dict[str, float]:
-    samples, size = run.stream.samples(step), run.recipe.train.micro_batch_size
-    for sample in samples:
-        if not len(sample.target_ids):
-            raise ValueError(
-                f"{sample.row.where}: stage sft needs an answer or a final assistant message; got"
-                " none."
-            )
-    batches = [run.collate(samples[i : i + size]) for i in range(0, len(samples), size)]
-    spans = [_spans(run, batch) for batch in batches]
-    # Both divisors are global, so the step is the same for any number of ranks and micro-batches.
-    num_targets, num_guided, num_tokens = run.engine.sum_over_ranks(
+    batches: list[Batch] = run.feed.next_step()
+    spans = [spans_of(batch, run.recipe.agto.queries, run.tokens) for batch in batches]
+    # All divisors are global, so the step is the same for any number of ranks and micro-batches.
+    num_targets, num_guided, num_scored, num_samples, num_tokens = run.engine.sum_over_ranks(
         sum((b.labels != IGNORE).sum() for b in batches),
-        sum(_guided(*span).sum() for span in spans),
-        sum(b.inputs["attention_mask"].sum() for b in batches),
+        sum(span.guided.sum() for span in spans),
+        sum(span.scored.sum() for span in spans),
+        sum(b.num_samples for b in batches),
+        sum((b.sample_ids != NO_SAMPLE).sum() for b in batches),
     )
-    totals = torch.zeros(5 + len(FORMS), dtype=torch.float64)
-    for batch, (types, queries) in zip(batches, spans, strict=True):
-        loss, parts = _losses(run, batch, types, queries, num_targets, max(num_guided, 1.0))
+    totals = torch.zeros(4 + len(FORMS), dtype=torch.float64)
+    device = run.engine.device
+    for batch, span in zip(batches, spans, strict=True):
+        loss, parts = _losses(
+            run, batch.to(device), span.to(device), num_targets, max(num_guided, 1.0)
+        )
         run.engine.backward(loss)
         totals += parts
     summed = run.engine.sum_over_ranks(*totals)
     run.require_finite(summed[0], step + 1)
     norm = run.engine.step()
     run.require_finite(norm, step + 1, "gradient norm")
-    lm, enhance, suppress, guided = summed[1:5]
+    loss_sum, lm, enhance, suppress = summed[:4]
     metrics = {
-        "loss": summed[0],
+        "loss": loss_sum,
         "lm_loss": lm,
         "lr": run.engine.lr,
         "grad_norm": norm,
         "tokens": num_tokens,
+        "samples": num_samples,
     }
     if run.recipe.agto.enabled:
         metrics |= {
-            "agto_enhance": enhance / max(guided, 1),
-            "agto_suppress": suppress / max(guided, 1),
+            "agto_enhance": enhance / max(num_guided, 1),
+            "agto_suppress": suppress / max(num_guided, 1),
+            "agto_samples": num_guided,
+            "agto_skipped": num_samples - num_guided,
         }
-        metrics |= {"agto_samples": guided, "agto_skipped": run.recipe.train.batch_size - guided}
-    if num_guided:
-        metrics |= {f"vas_{f}": v / num_guided for f, v in zip(FORMS, summed[5:], strict=True)}
+    if num_scored:
+        metrics |= {f"vas_{f}": v / num_scored for f, v in zip(FORMS, summed[4:], strict=True)}
     return metrics
 
 
-def _spans(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
-    ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
-    types = key_types(ids, mask, tokens=run.tokens)
-    return types, query_mask(ids, mask, role=run.recipe.agto.queries, tokens=run.tokens)
-
-
-def _guided(types: Tensor, queries: Tensor) -> Tensor:
-    """(B,) bool: samples with image keys, system keys and queries."""
-    has = [(types == kind).any(1) for kind in (KeyType.VISUAL, KeyType.SYSTEM)]
-    return has[0] & has[1] & queries.any(1)
-
-
 def _losses(
-    run: Run, batch: Batch, types: Tensor, queries: Tensor, num_targets: float, num_guided: float
+    run: Run, batch: Batch, spans: Spans, num_targets: float, num_guided: float
 ) -> tuple[Tensor, Tensor]:
     """This micro-batch's share of the step's loss, and what the log sums up."""
     agto = run.recipe.agto
@@ -91,31 +79,36 @@ def _losses(
         log_probs, _ = label_log_probs(run.engine, batch)
     lm_loss = -log_probs.sum() / num_targets
     loss = lm_loss
-    sums: list[Any] = [0.0, 0.0, 0.0]
+    sums: list[Any] = [0.0, 0.0]
     if agto.enabled:
+        packed = batch.label_positions is not None
         extra, parts = agto_loss(
-            recording.mass, queries, types, agto.alpha, agto.beta, agto.eps, num_samples=num_guided
+            recording.mass,
+            spans.queries,
+            spans.types,
+            agto.alpha,
+            agto.beta,
+            agto.eps,
+            num_samples=num_guided,
+            sample_ids=batch.sample_ids if packed else None,
+            num_ids=batch.num_samples,
         )
         loss = loss + extra
-        sums = [
-            parts.enhance * parts.num_samples,
-            parts.suppress * parts.num_samples,
-            parts.num_samples,
-        ]
+        sums = [parts.enhance * parts.num_samples, parts.suppress * parts.num_samples]
     finite = bool(torch.isfinite(loss))  # of a loss that stops the run there is nothing to score
-    scores = _scores(recording.mass, types, queries) if finite else [0.0] * len(FORMS)
+    scores = _scores(recording.mass, spans) if finite else [0.0] * len(FORMS)
     return loss, torch.tensor(
         [float(x) for x in (loss.detach(), lm_loss.detach(), *sums, *scores)], dtype=torch.float64
     )
 
 
 @torch.no_grad()
-def _scores(mass: dict[int, Tensor], types: Tensor, queries: Tensor) -> list[Tensor | float]:
-    """VAS in its three forms, summed over the samples that have one."""
-    guided = _guided(types, queries)
-    if not guided.any():
+def _scores(mass: dict[int, Tensor], spans: Spans) -> list[Tensor | float]:
+    """VAS in its three forms, summed over the queries that have one."""
+    count = spans.scored.sum()
+    if not count:
         return [0.0] * len(FORMS)
-    chosen = queries & guided[:, None] & sees_image(types)
     return [
-        visual_attention_score(mass, chosen, VAS_EPS, form, types) * guided.sum() for form in FORMS
+        visual_attention_score(mass, spans.scored, VAS_EPS, form, spans.types) * count
+        for form in FORMS
     ]

@@ -14,7 +14,7 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention.masses import MassByLayer, as_layers, check_mask
+from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask
 
 FORMS = ("ratio", "log_ratio", "share")
 
@@ -25,6 +25,7 @@ def visual_attention_score(
     eps: float = 0.0,
     form: str = "ratio",
     key_types: Tensor | None = None,
+    sample_ids: Tensor | None = None,
 ) -> Tensor:
     """The mean over layers, heads and the queries in the mask.
 
@@ -38,6 +39,8 @@ def visual_attention_score(
             visual / (visual + system), in [0, 1].
         key_types: (B, Lk), to tell a prompt without system turn from one whose system mass has
             vanished; without it both are refused.
+        sample_ids: (B, L) integers, which sample each token belongs to where rows hold several
+            packed ones; negative for none. None where every row is one sample.
 
     Returns:
         Scalar tensor, differentiable.
@@ -47,7 +50,7 @@ def visual_attention_score(
             queries give the system turn no mass at all (it has none), or a zero mass that makes the
             form infinite.
     """
-    return score_table(mass, query_mask, eps, form, key_types).mean()
+    return score_table(mass, query_mask, eps, form, key_types, sample_ids).mean()
 
 
 def score_table(
@@ -56,6 +59,7 @@ def score_table(
     eps: float = 0.0,
     form: str = "ratio",
     key_types: Tensor | None = None,
+    sample_ids: Tensor | None = None,
 ) -> Tensor:
     """(layers, H) table of the same score, averaged over the queries only."""
     if form not in FORMS:
@@ -67,7 +71,7 @@ def score_table(
             "query_mask must select at least one query; it is all false. Check the role and the"
             " batch."
         )
-    require_system_turn(layers, chosen, key_types)
+    require_system_turn(layers, chosen, key_types, sample_ids)
     rows = torch.stack([layer[chosen] for layer in layers])  # (layers, queries, H, 3)
     visual, system = rows[..., KeyType.VISUAL], rows[..., KeyType.SYSTEM]
     return score_of(visual, system, eps, form).mean(dim=1)
@@ -94,7 +98,10 @@ def score_of(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
 
 
 def require_system_turn(
-    layers: list[Tensor], chosen: Tensor, key_types: Tensor | None = None
+    layers: list[Tensor],
+    chosen: Tensor,
+    key_types: Tensor | None = None,
+    sample_ids: Tensor | None = None,
 ) -> None:
     """Raises if a sample with chosen queries has no system turn; without key types, if its queries
     give none any mass."""
@@ -102,10 +109,18 @@ def require_system_turn(
         system = layers[0].new_zeros(chosen.shape, dtype=torch.bool)
         for layer in layers:  # NaN is not a missing turn; ``score_of`` names it
             system |= ~(layer[..., KeyType.SYSTEM] == 0).all(dim=-1)
-        has_system = (system & chosen).any(dim=1)
+        system &= chosen
     else:
-        has_system = (key_types == KeyType.SYSTEM).any(dim=1).to(chosen.device)
-    lacking = chosen.any(dim=1) & ~has_system
+        system = (key_types == KeyType.SYSTEM).to(chosen.device)
+    if sample_ids is None:
+        lacking = chosen.any(dim=1) & ~system.any(dim=1)
+    else:
+        ids = check_ids(sample_ids, layers, system)
+        num_ids = max(int(ids.max()) + 1, 1)
+        chosen_of, system_of = (
+            torch.bincount(ids[mask & (ids >= 0)], minlength=num_ids) for mask in (chosen, system)
+        )
+        lacking = (chosen_of > 0) & (system_of == 0)
     if lacking.any():
         sample = int(lacking.int().argmax())
         vanished = "" if key_types is not None else ", or its queries give them no mass at all"

@@ -4,34 +4,10 @@ import json
 
 import pytest
 import torch
-from PIL import Image
 
-from avar_fast.data import IGNORE, Encoder, SampleStream, collate, load_rows
-from avar_fast.lab.model import build_image_processor
-from avar_fast.lab.tokenizer import build_tokenizer
+from avar_fast.data import IGNORE, RowOrder, SampleStream, collate, load_rows
 
-TOKENIZER = build_tokenizer()
-
-
-def encoder(**change):
-    arguments = dict(system_prompt="You are a helpful assistant.", max_length=200) | change
-    return Encoder(TOKENIZER, build_image_processor(), **arguments)
-
-
-@pytest.fixture
-def rows(tmp_path):
-    records = []
-    for i, size in enumerate([(56, 56), (84, 28), (28, 28), None, (56, 56)]):
-        images = []
-        if size is not None:
-            Image.new("RGB", size, (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
-            images = [f"{i}.png"]
-        text = "<image>" * len(images) + "Add row 1. Answer at once."
-        records.append(
-            {"messages": [{"role": "user", "content": text}], "images": images, "answer": str(i)}
-        )
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, records)))
-    return load_rows(str(tmp_path / "rows.jsonl"))
+from .world import TOKENIZER, encoder
 
 
 def test_prompt_holds_one_pad_per_visual_feature_and_the_system_turn(rows):
@@ -103,22 +79,24 @@ def test_bad_samples_are_named(rows, tmp_path):
         encoder()(load_rows(str(tmp_path / "bad.jsonl"))[0])
 
 
+def stream(rows, batch_size, seed=0, shuffle=True, encode=None, **options):
+    order = RowOrder(range(len(rows)), seed, shuffle)
+    return SampleStream(rows, encode or encoder(), order, batch_size, **options)
+
+
 def test_every_epoch_deals_each_row_once_and_ranks_share_a_step(rows):
-    whole = SampleStream(rows, encoder(), 2, seed=7)
+    whole = stream(rows, 2, seed=7)
     dealt = [s.row.answer for step in range(5) for s in whole.samples(step)]
     assert sorted(dealt[:5]) == sorted(dealt[5:]) == ["0", "1", "2", "3", "4"]
     assert dealt[:5] != dealt[5:]
-    halves = [SampleStream(rows, encoder(), 2, 7, rank=rank, world_size=2) for rank in range(2)]
+    halves = [stream(rows, 2, seed=7, rank=rank, world_size=2) for rank in range(2)]
     for step in range(5):
         want = [s.row.answer for s in whole.samples(step)]
         assert [s.row.answer for half in halves for s in half.samples(step)] == want
 
 
 def test_cache_keeps_within_its_bytes_and_changes_nothing(rows):
-    plain, cached = (
-        SampleStream(rows, encoder(), 2, 0),
-        SampleStream(rows, encoder(), 2, 0, cache_bytes=60_000),
-    )
+    plain, cached = stream(rows, 2), stream(rows, 2, cache_bytes=60_000)
     for step in range(6):
         for a, b in zip(plain.samples(step), cached.samples(step), strict=True):
             assert torch.equal(a.prompt_ids, b.prompt_ids)
@@ -130,19 +108,20 @@ def test_batch_size_must_divide_over_ranks(rows):
     with pytest.raises(
         ValueError, match="train.batch_size must be a multiple of the 2 ranks; got 3"
     ):
-        SampleStream(rows, encoder(), 3, 0, world_size=2)
+        stream(rows, 3, world_size=2)
 
 
-def test_without_shuffle_rows_come_as_listed_and_a_repeated_row_is_encoded_once(rows):
+def test_without_shuffle_rows_come_as_listed_and_a_repeated_row_is_encoded_once(rows, tmp_path):
     encode, calls = encoder(), []
-    records = rows._records + rows._records[:1]
-    listed = type(rows)(records, rows._source, rows._folder)
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "listed.jsonl").write_text("\n".join([*lines, lines[0]]))
+    listed = load_rows(str(tmp_path / "listed.jsonl"))
 
     def counting(row):
         calls.append(row.where)
         return encode(row)
 
-    stream = SampleStream(listed, counting, 3, 0, shuffle=False, cache_bytes=1 << 20)
-    dealt = [s.row.answer for step in range(4) for s in stream.samples(step)]
+    listing = stream(listed, 3, shuffle=False, encode=counting, cache_bytes=1 << 20)
+    dealt = [s.row.answer for step in range(4) for s in listing.samples(step)]
     assert dealt == ["0", "1", "2", "3", "4", "0"] * 2
     assert len(calls) == 5

@@ -94,7 +94,11 @@ def test_limit_and_parquet(folder):
             ValueError,
             "must end with a user turn",
         ),
-        (dict(images=[7]), ValueError, "row 2: an image must be a path or a PIL image; got int"),
+        (
+            dict(images=[7]),
+            ValueError,
+            r"row 2: images\[0\] must be a path, .* PIL image; got int 7",
+        ),
     ],
 )
 def test_bad_rows_are_named(folder, change, error, words):

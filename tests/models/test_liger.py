@@ -21,6 +21,19 @@ except RuntimeError as error:
     print(error)
 """
 
+OTHERS = """
+from avar_fast.models import qwen2_vl, qwen3_vl
+from tests.models.world import models
+before = {f: models(f.MODEL_TYPE)[0] for f in (qwen2_vl, qwen3_vl)}
+for family, old in before.items():
+    family.apply_liger()
+    family.check_liger(models(family.MODEL_TYPE)[0])
+    try:
+        family.check_liger(old)
+    except RuntimeError as error:
+        print(error)
+"""
+
 RENAMED = """
 from avar_fast.models import qwen2_5_vl as family
 import liger_kernel.transformers as liger
@@ -50,3 +63,7 @@ def test_a_patch_that_does_nothing_is_an_error_naming_versions():
     assert "did not replace Qwen2_5_VLRMSNorm, Qwen2MLP" in message
     assert "of transformers 5." in message
     assert "model.liger=false" in message
+
+
+def test_the_other_families_patches_take_too():
+    assert run(OTHERS).count("does not use Liger's") == 2

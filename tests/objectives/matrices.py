@@ -54,3 +54,12 @@ def key_mass(
     return sum(
         (row[j] for j in range(len(row)) if TYPES[sample, j] == kind), torch.zeros(()).double()
     )
+
+
+def packed(mass: dict[int, Tensor]) -> tuple[dict[int, Tensor], Tensor]:
+    """The samples end to end in one row, and which sample each token belongs to; padding to
+    none."""
+    ids = torch.arange(len(TYPES))[:, None].expand_as(TYPES)
+    return {i: m.flatten(0, 1)[None] for i, m in mass.items()}, torch.where(
+        TYPES == PAD, -1, ids
+    ).flatten()[None]

@@ -18,6 +18,7 @@ from .matrices import (
     logits,
     masses,
     matrices,
+    packed,
 )
 
 EPS = 1e-6
@@ -91,3 +92,23 @@ def test_bad_input(change, words):
     arguments = dict(mass_by_layer=masses(matrices(logits())), query_mask=USER, key_types=TYPES)
     with pytest.raises(ValueError, match=words):
         agto_loss(**(arguments | change))
+
+
+@pytest.mark.parametrize("num_ids", [None, 3])
+def test_samples_packed_into_a_row_count_one_by_one(num_ids):
+    z = logits()
+    want, want_parts = agto_loss(masses(matrices(z)), USER, TYPES, alpha=0.2, beta=0.1)
+    (want_grad,) = torch.autograd.grad(want, z)
+    z2 = logits()
+    row, ids = packed(masses(matrices(z2)))
+    span = (USER.flatten()[None], TYPES.flatten()[None])
+    got, parts = agto_loss(row, *span, alpha=0.2, beta=0.1, sample_ids=ids, num_ids=num_ids)
+    (got_grad,) = torch.autograd.grad(got, z2)
+    assert torch.allclose(got, want, rtol=1e-12)
+    assert torch.allclose(got_grad, want_grad, rtol=1e-9, atol=1e-12)
+    assert parts.num_samples == want_parts.num_samples == 2
+    assert parts.num_skipped == want_parts.num_skipped == 1
+    # As one sample the row has another mean: the ids are what keeps them apart.
+    assert not torch.allclose(agto_loss(row, *span, alpha=0.2, beta=0.1)[0], want, rtol=1e-2)
+    with pytest.raises(ValueError, match=r"sample_ids must be integers of shape \(1, 30\)"):
+        agto_loss(row, *span, sample_ids=ids[:, :5])

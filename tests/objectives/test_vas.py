@@ -19,6 +19,7 @@ from .matrices import (
     logits,
     masses,
     matrices,
+    packed,
 )
 
 
@@ -116,3 +117,18 @@ def test_masses_of_the_wrong_shape_are_refused():
         visual_attention_score({0: torch.zeros(3, 10, 2, 2)}, USER)
     with pytest.raises(ValueError, match="at least one layer"):
         visual_attention_score({}, USER)
+
+
+def test_packed_samples_are_checked_one_by_one_for_a_system_turn():
+    z = logits().detach()
+    with_image = USER.clone()
+    with_image[2] = False
+    want = visual_attention_score(masses(matrices(z)), with_image, form="share")
+    row, ids = packed(masses(matrices(z)))
+    span = with_image.flatten()[None]
+    types = TYPES.flatten()[None].clone()
+    got = visual_attention_score(row, span, form="share", key_types=types, sample_ids=ids)
+    assert torch.allclose(got, want, rtol=1e-12)
+    types[0, 10:20] = TEXT  # sample 1 loses its system turn; the others' must not hide that
+    with pytest.raises(ValueError, match="sample 1 has no SYSTEM keys"):
+        visual_attention_score(row, span, form="share", key_types=types, sample_ids=ids)

@@ -1,0 +1,36 @@
+"""Checks a data set before a run: ``python -m avar_fast.data check RECIPE [section.key=value
+...]``."""
+
+import argparse
+import sys
+
+from transformers.utils import logging as transformers_logging
+
+from ..config import load_recipe
+from .check import check
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the report; returns 0 if every row can be used, 1 if not, 2 if nothing was read."""
+    parser = argparse.ArgumentParser(prog="avar_fast.data", description=__doc__)
+    parser.add_argument("command", choices=("check",), help="read every row and image")
+    parser.add_argument("recipe", help="YAML recipe")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, values in YAML")
+    parser.add_argument("--list", type=int, default=20, metavar="N", help="bad rows to list")
+    parser.add_argument(
+        "--tokens-per-s", type=float, help="measured throughput of all ranks, for the time"
+    )
+    options = parser.parse_intermixed_args(arguments)
+    transformers_logging.set_verbosity_error()
+    try:
+        recipe = load_recipe(options.recipe, options.overrides)
+        report = check(recipe, options.list, options.tokens_per_s)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(report.text)
+    return 1 if report.num_unusable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Shortening an overlong sample: text only, images and the frame of turns stay whole."""
+
+import torch
+from torch import Tensor
+
+
+def cut(prompt: Tensor, may_go: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor] | None:
+    """Prompt and target with at most ``limit`` tokens together.
+
+    Stretches of text lose their ends, the longest first: all that are cut keep the same number of
+    tokens. The target is one of these stretches, its end-of-turn token included, so that a cut
+    answer does not teach where to stop.
+
+    Args:
+        prompt: (P,) ids.
+        may_go: (P,) bool, true for text; each run of it is a stretch.
+        target: (T,) ids.
+        limit: most tokens.
+
+    Returns:
+        The shortened prompt and target, or None if what must stay does not fit.
+    """
+    begins = may_go & ~torch.nn.functional.pad(may_go, (1, 0))[:-1]
+    run = begins.cumsum(0) - 1
+    lengths = torch.bincount(run[may_go], minlength=int(begins.sum())).tolist()
+    if len(target):
+        lengths.append(len(target))
+    room = limit - int((~may_go).sum())
+    kept = _share(lengths, room)
+    if kept is None:
+        return None
+    if len(target):
+        target = target[: kept.pop()]
+    position = torch.arange(len(prompt))
+    within = position - position[begins][run.clamp(min=0)] if kept else position
+    keeps = ~may_go
+    if kept:
+        keeps = keeps | (within < torch.tensor(kept)[run.clamp(min=0)])
+    return prompt[keeps], target
+
+
+def _share(lengths: list[int], room: int) -> list[int] | None:
+    """Tokens each stretch keeps: all of them, or an equal share of the room; None below one."""
+    kept = [0] * len(lengths)
+    waiting = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    for done, i in enumerate(waiting):
+        left = len(waiting) - done
+        kept[i] = min(lengths[i], room // left)
+        room -= kept[i]
+    return kept if kept and min(kept) > 0 else None

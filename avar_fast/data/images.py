@@ -1,0 +1,92 @@
+"""Images as rows hold them: path, bytes, data URI, ``{"bytes", "path"}`` or PIL; opened late."""
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .problems import MissingImageError, Problem, RowError, bad_row, shown
+
+KINDS = 'a path, bytes, a data URI, {"bytes": ..., "path": ...} or a PIL image'
+
+
+def image_reference(image: Any, where: str, field: str, folder: Path) -> Any:
+    """A checked reference that ``open_image`` takes: Path, bytes or PIL image. Nothing is decoded.
+
+    Raises:
+        MissingImageError: a path that does not exist.
+        RowError: a web address, a data URI that is not base64, or no image at all.
+    """
+    if isinstance(image, dict) and (image.get("bytes") is not None or image.get("path")):
+        image = image["bytes"] if image.get("bytes") is not None else image["path"]
+    if isinstance(image, bytes | Image.Image):
+        return image
+    if not isinstance(image, str) or not image:
+        raise bad_row(where, field, f"be {KINDS}", f"got {type(image).__name__} {shown(image)}")
+    if image.startswith(("http://", "https://")):
+        remedy = "Download the images first and give their paths; training reads no network."
+        raise bad_row(where, field, "be a local file", f"got the address {shown(image)}", remedy)
+    if image.startswith("data:"):
+        return _from_data_uri(image, where, field)
+    path = folder / image.removeprefix("file://")
+    if not path.is_file():
+        raise MissingImageError(
+            Problem(
+                where,
+                field,
+                "be an existing file",
+                f"image {path} does not exist",
+                "A path is relative to the folder of the rows.",
+                form="{where}: {got}.",
+            )
+        )
+    return path
+
+
+def _from_data_uri(image: str, where: str, field: str) -> bytes:
+    head, _, body = image.partition(",")
+    if not head.endswith(";base64"):
+        raise bad_row(where, field, "be a base64 data URI", f"got {shown(head)}")
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise bad_row(where, field, "be a base64 data URI", f"{error}") from None
+
+
+def open_image(image: Any, where: str, field: str = "image") -> Image.Image:
+    """The decoded RGB image; a RowError names the row if it cannot be read."""
+    opened = _opened(image, where, field)
+    try:
+        return opened.convert("RGB")
+    # PIL reports what it finds in a broken file in many ways (SyntaxError for PNG chunks among
+    # them), and an image too large to be one as DecompressionBombError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(image, where, field, error) from None
+
+
+def image_size(image: Any, where: str, field: str = "image") -> tuple[int, int]:
+    """(width, height) from the header alone."""
+    return _opened(image, where, field).size
+
+
+def _opened(image: Any, where: str, field: str) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    try:
+        if isinstance(image, bytes):
+            return Image.open(io.BytesIO(image))
+        with open(image, "rb") as file:
+            # Small next to what decoding takes, and no file stays open behind a lazy image.
+            return Image.open(io.BytesIO(file.read()))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(image, where, field, error) from None
+
+
+def _unreadable(image: Any, where: str, field: str, error: Exception) -> RowError:
+    name = str(image) if isinstance(image, Path) else f"of {type(image).__name__}"
+    said = str(error) or type(error).__name__
+    got = f"image {name} cannot be read; {said}"
+    return RowError(Problem(where, field, "be a whole image", got, form="{where}: {got}."))

@@ -1,0 +1,149 @@
+"""Where records come from: JSON, JSON lines, parquet, ``datasets`` folders and hub names.
+
+Every source is a sequence that reads a record when it is asked for, in whatever process asks.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from .problems import Problem, RowError
+
+
+class Source(Protocol):
+    """Records by index; ``where`` names one in messages, ``folder`` is what paths are relative
+    to."""
+
+    folder: Path
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def where(self, index: int, /) -> str: ...
+
+
+def open_source(path: str, split: str, keep_bad_lines: bool) -> Source:
+    """The source behind ``data.path``."""
+    file = Path(path)
+    if file.suffix in (".jsonl", ".json"):
+        if not file.is_file():
+            raise FileNotFoundError(f"data.path must be an existing file; {file} is not.")
+        return JsonLines(file, keep_bad_lines) if file.suffix == ".jsonl" else JsonList(file)
+    return ArrowRecords(path, split)
+
+
+class JsonLines:
+    """One JSON object per line. Only the offsets of the lines are kept in memory."""
+
+    def __init__(self, file: Path, keep_bad_lines: bool) -> None:
+        self.file, self.folder = file, file.parent
+        self._offsets: list[int] = []
+        self._numbers: list[int] = []
+        with file.open("rb") as lines:
+            offset = 0
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    self._offsets.append(offset)
+                    self._numbers.append(number)
+                    if not keep_bad_lines:
+                        self._parse(line, number)
+                offset += len(line)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int, /) -> Any:
+        with self.file.open("rb") as lines:
+            lines.seek(self._offsets[index])
+            return self._parse(lines.readline(), self._numbers[index])
+
+    def where(self, index: int, /) -> str:
+        return f"{self.file} row {index + 1}"
+
+    def _parse(self, line: bytes, number: int) -> Any:
+        try:
+            return json.loads(line)
+        except ValueError as error:  # JSONDecodeError, and UnicodeDecodeError of a cut character
+            form = "{where} {field} must {expected}; {got}."
+            problem = Problem(
+                str(self.file), f"line {number}", "be one JSON object", str(error), form=form
+            )
+            raise RowError(problem) from None
+
+
+class JsonList:
+    """A file that holds one JSON list of objects."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.folder = file, file.parent
+        try:
+            self._records = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} must be valid JSON; {error}.") from None
+        if not isinstance(self._records, list):
+            raise ValueError(
+                f"{file} must hold a JSON list of rows; got {type(self._records).__name__}. Write"
+                " one object per line into a .jsonl file, or wrap them in [ ]."
+            )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self._records[index]
+
+    def where(self, index: int, /) -> str:
+        return f"{self.file} row {index + 1}"
+
+
+class ArrowRecords:
+    """Parquet, a folder written by save_to_disk, or a hub data set, through ``datasets``.
+
+    Records are read in Arrow format: an image column gives its bytes and path as they are stored,
+    without decoding and without the copy of the data that casting a list of images would make.
+    """
+
+    def __init__(self, path: str, split: str) -> None:
+        self.path = path
+        self.folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        self._table = _load_dataset(path, split).with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self._table[index].to_pylist()[0]
+
+    def where(self, index: int, /) -> str:
+        return f"{self.path} row {index + 1}"
+
+
+def _load_dataset(path: str, split: str) -> Any:
+    import datasets
+
+    folder = Path(path)
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        loaded = datasets.load_from_disk(path)
+        if isinstance(loaded, datasets.DatasetDict):
+            if split not in loaded:
+                raise ValueError(
+                    f"data.split must be one of {', '.join(map(str, loaded))} of {path}; got"
+                    f" {split!r}."
+                )
+            return loaded[split]
+        return loaded
+    if folder.is_dir():
+        if not any(folder.glob("*.parquet")):
+            raise ValueError(
+                f"data.path must be a folder of .parquet files or one that datasets wrote with"
+                f" save_to_disk; {path} is neither. Name the .jsonl or .json file itself."
+            )
+        return datasets.load_dataset("parquet", data_files=str(folder / "*.parquet"), split="train")
+    if folder.is_file():
+        if folder.suffix != ".parquet":
+            raise ValueError(f"data.path must be a .jsonl, .json or .parquet file; got {path}.")
+        return datasets.load_dataset("parquet", data_files=str(folder), split="train")
+    if folder.suffix == ".parquet":
+        raise FileNotFoundError(f"data.path must be an existing file; {path} is not.")
+    return datasets.load_dataset(path, split=split)

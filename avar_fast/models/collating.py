@@ -1,0 +1,63 @@
+"""What a collator needs of a model, from its configuration alone: a worker process has no model.
+
+The rules are transformers' own functions, alike in all families but for what a family adds.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import vision_utils
+
+
+class _Rule:
+    """The part of a model that its rule of rotary positions reads: the configuration."""
+
+    def __init__(self, model_class: Any, config: Any) -> None:
+        self.model_class, self.config = model_class, config
+
+    def get_vision_position_ids(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.model_class.get_vision_position_ids(self, *args, **kwargs)
+
+
+def rope_positions(
+    model_class: Any,
+    config: Any,
+    input_ids: Tensor,
+    mm_token_type_ids: Tensor,
+    image_grid_thw: Tensor | None,
+) -> Tensor:
+    """(3, B, L) rotary positions in time, height and width by the model's ``get_rope_index``."""
+    rule = _Rule(model_class, config)
+    return model_class.get_rope_index(rule, input_ids, mm_token_type_ids, image_grid_thw)[0]
+
+
+def blank_image(config: Any) -> dict[str, Tensor]:
+    """Pixels of an image of one visual token, for batches of text: the vision tower then takes part
+    in every forward and backward, on which sharded and bucketed gradients rely."""
+    vision = config.vision_config
+    merge, patch = vision.spatial_merge_size, vision.patch_size
+    channels = vision.in_channels * vision.temporal_patch_size * patch**2
+    return {
+        "pixel_values": torch.zeros(merge**2, channels),
+        "image_grid_thw": torch.tensor([[1, merge, merge]]),
+    }
+
+
+def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
+    """What a vision tower works out from the grid, under the names that the model's forward takes:
+    given them, it does not wait for the device."""
+    merge = config.vision_config.spatial_merge_size
+    offsets = vision_utils.get_vision_cu_seqlens(image_grid_thw)
+    return {
+        "image_position_ids": vision_utils.get_vision_position_ids(image_grid_thw, merge),
+        "image_cu_seqlens": offsets,
+        **longest("image_max_seqlen", offsets),
+    }
+
+
+def longest(name: str, offsets: Tensor) -> dict[str, int]:
+    """The longest sequence under its argument's name, for towers that take it (older ones do
+    not)."""
+    takes = hasattr(vision_utils, "get_vision_attention_seqlens")
+    return {name: int(offsets.diff().max())} if takes else {}

@@ -1,0 +1,65 @@
+"""Qwen2-VL's internals, read from transformers 5.16 to 5.19. Its parts have the places and names of
+Qwen2.5-VL's; its vision tower has no windows."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.models.qwen2_vl import modeling_qwen2_vl as modeling
+
+from . import collating, liger_proof
+from .collating import blank_image as blank_image
+from .collating import vision_arguments as vision_arguments
+from .qwen2_5_vl import Model
+from .qwen2_5_vl import body as body
+from .qwen2_5_vl import get_rope_deltas as get_rope_deltas
+from .qwen2_5_vl import load_image_processor as load_image_processor
+from .qwen2_5_vl import projectors as projectors
+from .qwen2_5_vl import set_rope_deltas as set_rope_deltas
+from .qwen2_5_vl import text_attention as text_attention
+from .qwen2_5_vl import text_attention_name as text_attention_name
+from .qwen2_5_vl import text_tower as text_tower
+from .qwen2_5_vl import vision_tower as vision_tower
+
+MODEL_TYPE = "qwen2_vl"
+
+
+def is_family(model: nn.Module) -> bool:
+    return isinstance(model, modeling.Qwen2VLForConditionalGeneration)
+
+
+def rope_positions(
+    config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
+) -> Tensor:
+    """(3, B, L) rotary positions in time, height and width."""
+    return collating.rope_positions(
+        modeling.Qwen2VLModel, config, input_ids, mm_token_type_ids, image_grid_thw
+    )
+
+
+def apply_liger() -> None:
+    """Replaces RMSNorm and SwiGLU of models built from here on by Liger's kernels; RuntimeError if
+    one did not take."""
+    from liger_kernel.transformers import (
+        LigerRMSNorm,
+        LigerSwiGLUMLP,
+        apply_liger_kernel_to_qwen2_vl,
+    )
+
+    apply_liger_kernel_to_qwen2_vl(
+        rope=False,
+        cross_entropy=False,
+        fused_linear_cross_entropy=False,
+        rms_norm=True,
+        layer_norm=False,
+        swiglu=True,
+    )
+    liger_proof.require(
+        modeling.Qwen2VLAttention, {"Qwen2VLRMSNorm": LigerRMSNorm, "Qwen2MLP": LigerSwiGLUMLP}
+    )
+
+
+def check_liger(model: Model) -> None:
+    """Raises RuntimeError unless the text tower of a built model consists of Liger's modules."""
+    from liger_kernel.transformers import LigerRMSNorm, LigerSwiGLUMLP
+
+    liger_proof.check_layers(text_tower(model), LigerRMSNorm, LigerSwiGLUMLP)

@@ -1,0 +1,77 @@
+"""Dense Qwen3-VL's internals, read from transformers 5.16 to 5.19. Its parts have the places and
+names of Qwen2.5-VL's; interleaved rotary positions and deepstack features are transformers' own
+business."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import vision_utils
+from transformers.models.qwen3_vl import modeling_qwen3_vl as modeling
+
+from . import collating, liger_proof
+from .collating import blank_image as blank_image
+from .qwen2_5_vl import Model
+from .qwen2_5_vl import body as body
+from .qwen2_5_vl import get_rope_deltas as get_rope_deltas
+from .qwen2_5_vl import load_image_processor as load_image_processor
+from .qwen2_5_vl import set_rope_deltas as set_rope_deltas
+from .qwen2_5_vl import text_attention as text_attention
+from .qwen2_5_vl import text_attention_name as text_attention_name
+from .qwen2_5_vl import text_tower as text_tower
+from .qwen2_5_vl import vision_tower as vision_tower
+
+MODEL_TYPE = "qwen3_vl"
+
+
+def is_family(model: nn.Module) -> bool:
+    return isinstance(model, modeling.Qwen3VLForConditionalGeneration)
+
+
+def projectors(model: Model) -> list[nn.Module]:
+    """The modules of the vision tower that map its features to the text tower's width."""
+    tower = model.model.visual
+    return [tower.merger, *tower.deepstack_merger_list]
+
+
+def rope_positions(
+    config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
+) -> Tensor:
+    """(3, B, L) rotary positions in time, height and width."""
+    return collating.rope_positions(
+        modeling.Qwen3VLModel, config, input_ids, mm_token_type_ids, image_grid_thw
+    )
+
+
+def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
+    """What forward takes so that the vision tower need not work it out; the interpolation of its
+    position embeddings included, where transformers names it as it does from 5.17 on."""
+    given = collating.vision_arguments(config, image_grid_thw)
+    interpolation = getattr(vision_utils, "get_vision_interpolation_indices_and_weights", None)
+    if interpolation is not None:
+        vision = config.vision_config
+        given["image_interp_indices"], given["image_interp_weights"] = interpolation(
+            image_grid_thw,
+            num_grid_per_side=int(vision.num_position_embeddings**0.5),
+            mode="bilinear",
+            align_corners=True,
+            spatial_merge_size=vision.spatial_merge_size,
+        )
+    return given
+
+
+def apply_liger() -> None:
+    """Replaces RMSNorm of models built from here on by Liger's kernel; RuntimeError if it did not
+    take. Liger 0.8 has no SwiGLU for this family: its switch of that name does nothing."""
+    from liger_kernel.transformers import LigerRMSNorm, apply_liger_kernel_to_qwen3_vl
+
+    apply_liger_kernel_to_qwen3_vl(
+        rope=False, cross_entropy=False, fused_linear_cross_entropy=False, rms_norm=True
+    )
+    liger_proof.require(modeling.Qwen3VLTextAttention, {"Qwen3VLTextRMSNorm": LigerRMSNorm})
+
+
+def check_liger(model: Model) -> None:
+    """Raises RuntimeError unless the norms of a built model's text tower are Liger's."""
+    from liger_kernel.transformers import LigerRMSNorm
+
+    liger_proof.check_layers(text_tower(model), LigerRMSNorm, nn.Module)

@@ -1,0 +1,81 @@
+"""From the recipe's data section to the feed of a run: rows, their selection, order and batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..config import Recipe
+from ..data import (
+    Collator,
+    Encoder,
+    Feed,
+    PackOrder,
+    RowOrder,
+    Rows,
+    Sample,
+    SampleStream,
+    Selection,
+    load_rows,
+    measure_rows,
+    select,
+)
+from ..loading import Loaded
+
+
+def make_feed(
+    recipe: Recipe, loaded: Loaded, collator: Collator, first_step: int
+) -> tuple[Feed, Selection | None]:
+    """The feed of this rank, and which rows it deals where that had to be found out first.
+
+    Raises:
+        RowError: a row that cannot be used and that the recipe does not allow to leave out.
+        ValueError: batch sizes that do not divide, or no row to train on.
+    """
+    data, train = recipe.data, recipe.train
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    skips = data.bad_rows == "skip"
+    rows = load_rows(data.path, data.split, data.limit, keep_bad_lines=skips)
+    encoder = Encoder(
+        loaded.tokenizer,
+        loaded.image_processor,
+        data.system_prompt,
+        data.max_length,
+        data.overlong,
+        recipe.stage,
+    )
+    selection = None
+    if data.packing or skips or data.overlong != "error":
+        selection = _select(recipe, rows, encoder, rank, world_size)
+    if data.packing:
+        assert selection is not None
+        order: Any = PackOrder(
+            selection.usable, selection.lengths, data.pack_capacity, train.seed, data.shuffle
+        )
+    else:
+        usable = range(len(rows)) if selection is None else selection.usable
+        order = RowOrder(usable, train.seed, data.shuffle)
+    cache_bytes = int(data.cache_gib * 2**30) // max(data.workers, 1)
+    stream = SampleStream(rows, encoder, order, train.batch_size, rank, world_size, cache_bytes)
+    finish: Callable[[list[Sample]], Any] = collator.pack if data.packing else collator.pad
+    units = train.micro_batch_size
+    if recipe.stage == "grpo":  # takes prompts, and batches what it samples from them
+        finish, units = _as_they_are, 1
+    pin = torch.cuda.is_available()
+    return Feed(stream, units, finish, first_step, train.steps, data.workers, pin), selection
+
+
+def _select(recipe: Recipe, rows: Rows, encoder: Encoder, rank: int, world_size: int) -> Selection:
+    """Each rank measures its share of the rows; all come to the same selection."""
+    data = recipe.data
+    mine = range(rank, len(rows), world_size)
+    measuring = measure_rows(rows, encoder, mine, data.workers, decode=data.bad_rows == "skip")
+    bar = tqdm(measuring, desc="measuring rows", total=len(mine), disable=rank > 0, leave=False)
+    shares: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(shares, list(bar))
+    return select([m for share in shares for m in share], data.bad_rows, data.overlong)
+
+
+def _as_they_are(samples: list[Sample]) -> list[Sample]:
+    return samples

@@ -1,0 +1,129 @@
+"""Every family: logits, masses and AGTO's gradient against eager attention with all matrices,
+generation, and checkpoints as transformers writes them. tests/data/test_packing.py packs them."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+from avar_fast.attention import (
+    SpecialTokens,
+    attach,
+    intervene,
+    key_types,
+    query_mask,
+    record_attention,
+)
+from avar_fast.loading import load
+from avar_fast.models import family_at, family_of
+from avar_fast.objectives import agto_loss
+from tests.attention.test_plugin import eager_mass
+from tests.attention.world import batch
+
+from .world import FAMILIES, TOKENIZER, greedy, models
+
+TOKENS = SpecialTokens.from_processor(TOKENIZER)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pair(request):
+    return (request.param, *models(request.param))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_logits_and_masses_match_eager(pair, side):
+    _, fast, slow = pair
+    inputs = batch(side)
+    real = inputs["attention_mask"].bool()
+    with torch.no_grad(), record_attention(fast) as rec:
+        got = fast(**inputs).logits
+    with torch.no_grad():
+        want = slow(**inputs, output_attentions=True)
+    assert torch.allclose(got[real], want.logits[real], atol=1e-4)
+    types = key_types(inputs["input_ids"], inputs["attention_mask"], tokens=TOKENS)
+    masses = eager_mass(want.attentions, types)
+    assert len(rec.mass) == len(masses) > 0
+    for layer, mass in enumerate(masses):
+        assert torch.allclose(rec.mass[layer][real], mass[real], atol=1e-5)
+        assert mass[real].std() > 0.02  # the comparison is not one of constants
+
+
+def test_gradients_of_agto_match_eager(pair):
+    _, fast, slow = pair
+    inputs = batch("right")
+    types = key_types(inputs["input_ids"], inputs["attention_mask"], tokens=TOKENS)
+    queries = query_mask(inputs["input_ids"], inputs["attention_mask"], tokens=TOKENS)
+    with record_attention(fast) as rec:
+        fast(**inputs, use_cache=False)
+    loss = agto_loss(rec.mass, queries, types, alpha=1.0, beta=0.5)[0]
+    attentions = slow(**inputs, output_attentions=True, use_cache=False).attentions
+    # The definition, sample by sample on whole matrices.
+    want = 0.0
+    for b in range(len(types)):
+        for attention in attentions:
+            rows = attention[b][:, queries[b]].mean(1)  # (H, L)
+            image, system = rows[:, types[b] == 1].mean(1), rows[:, types[b] == 2].mean(1)
+            want = want - (image + 1e-6).log().mean() + 0.5 * (system + 1e-6).log().mean()
+    want = want / len(attentions) / len(types)
+    assert loss.item() == pytest.approx(want.item(), rel=1e-4)
+    for model, value in ((fast, loss), (slow, want)):
+        model.zero_grad()
+        value.backward()
+    compared = 0
+    for (name, a), b in zip(fast.named_parameters(), slow.parameters(), strict=True):
+        if b.grad is None:
+            assert a.grad is None or not a.grad.any(), name
+            continue
+        scale = b.grad.abs().max().clamp(min=1e-3)
+        assert (a.grad - b.grad).abs().max() < 2e-3 * scale, name
+        compared += bool(b.grad.any())
+    assert compared > 20
+
+
+def test_generation_with_a_cache_matches_eager_and_can_be_changed(pair):
+    _, fast, slow = pair
+    inputs = batch("left")
+    got, want = greedy(fast, inputs, 6), greedy(slow, inputs, 6)
+    assert torch.equal(got.sequences, want.sequences)
+    for a, b in zip(got.logits, want.logits, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+    with intervene(fast, visual_bias=2.0):
+        changed = greedy(fast, inputs, 6)
+    assert not torch.allclose(changed.logits[-1], got.logits[-1], atol=1e-3)
+
+
+def test_checkpoints_are_those_of_transformers(pair, tmp_path):
+    name, fast, slow = pair
+    fast.save_pretrained(tmp_path / "fast")
+    slow.save_pretrained(tmp_path / "slow")
+    TOKENIZER.save_pretrained(tmp_path / "fast")
+    ours, theirs = (load_file(tmp_path / k / "model.safetensors") for k in ("fast", "slow"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    family, config = family_at(str(tmp_path / "fast"))
+    assert family is family_of(fast)
+    assert family.MODEL_TYPE == config.model_type == name
+    again, report = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "fast",
+        output_loading_info=True,
+        attn_implementation={"text_config": "avar", "vision_config": "sdpa"},
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    attach(again, TOKENIZER)
+    inputs = batch("right")
+    with torch.no_grad():
+        assert torch.allclose(again.eval()(**inputs).logits, fast(**inputs).logits, atol=1e-6)
+
+
+def test_a_folder_is_loaded_with_its_own_image_processor(pair, tmp_path):
+    from avar_fast.lab.model import build_image_processor
+
+    _, fast, _ = pair
+    fast.save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    build_image_processor().save_pretrained(tmp_path)
+    loaded = load(str(tmp_path), torch.float32)
+    assert family_of(loaded.model) is family_of(fast)
+    assert family_of(loaded.model).text_attention_name(loaded.model) == "avar"
+    assert loaded.image_processor.merge_size == 2

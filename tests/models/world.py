@@ -1,0 +1,128 @@
+"""A tiny random model of each family, with the lab's tokenizer and image size."""
+
+import copy
+
+import torch
+from transformers import (
+    GenerationConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
+
+from avar_fast.attention import attach
+from avar_fast.lab.tokenizer import build_tokenizer
+
+TOKENIZER = build_tokenizer()
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+
+def models(name):
+    """The same weights twice: with "avar" attention, attached, and with eager attention."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fast = _BUILDERS[name]()
+        for weight_name, weight in fast.named_parameters():
+            if weight.dim() > 1:  # the default 0.02 is for widths of thousands
+                torch.nn.init.normal_(weight, std=0.06)
+            # Random weights of this size attend almost evenly; make it uneven.
+            if "q_proj.weight" in weight_name or "k_proj.weight" in weight_name:
+                weight.data.mul_(2.0)
+    slow = copy.deepcopy(fast)
+    slow.set_attn_implementation("eager")
+    fast.set_attn_implementation({"text_config": "avar", "vision_config": "sdpa"})
+    attach(fast, TOKENIZER)
+    return fast.eval(), slow.eval()
+
+
+def _text(**change):
+    return {
+        "vocab_size": len(TOKENIZER),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 100.0,
+            "mrope_section": [2, 3, 3],
+        },
+        "bos_token_id": None,
+        "eos_token_id": TOKENIZER.eos_token_id,
+        "pad_token_id": TOKENIZER.pad_token_id,
+    } | change
+
+
+def _ids():
+    names = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
+    return {name: TOKENIZER.convert_tokens_to_ids(token) for name, token in names.items()}
+
+
+def _qwen2_vl():
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
+    config = Qwen2VLConfig(text_config=_text(), vision_config=vision, **_ids())
+    return Qwen2VLForConditionalGeneration(config)
+
+
+def _qwen3_vl():
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 100.0,
+        "mrope_section": [4, 2, 2],
+        "mrope_interleaved": True,
+    }
+    vision = {
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "patch_size": 14,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 25,
+        "deepstack_visual_indexes": [0, 1],
+    }
+    text = _text(head_dim=16, rope_parameters=rope)
+    config = Qwen3VLConfig(text_config=text, vision_config=vision, **_ids())
+    return Qwen3VLForConditionalGeneration(config)
+
+
+def _qwen2_5_vl():
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        # Two visual tokens a side: the larger test images have several windows.
+        "window_size": 56,
+        "fullatt_block_indexes": [1],
+    }
+    config = Qwen2_5_VLConfig(text_config=_text(), vision_config=vision, **_ids())
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+_BUILDERS = {"qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl}
+
+
+def greedy(model, inputs, count):
+    """Greedy continuation, with logits."""
+    model.generation_config = GenerationConfig()
+    return model.generate(
+        **inputs,
+        max_new_tokens=count,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+        eos_token_id=None,
+        pad_token_id=TOKENIZER.pad_token_id,
+    )
