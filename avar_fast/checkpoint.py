@@ -12,13 +12,14 @@ import json
 import os
 import random
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .config import Recipe, dump_recipe
+from .config import Recipe, dump_recipe, load_recipe
 from .engine import Engine
 
 MANIFEST = "manifest.json"
@@ -54,7 +55,8 @@ def save_checkpoint(
         sizes = {
             str(f.relative_to(partial)): f.stat().st_size for f in partial.rglob("*") if f.is_file()
         }
-        (partial / MANIFEST).write_text(json.dumps({"step": step, "files": sizes}, indent=1))
+        facts = {"step": step, "ranks": torch.distributed.get_world_size(), "files": sizes}
+        (partial / MANIFEST).write_text(json.dumps(facts, indent=1))
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
         _point_latest(Path(recipe.train.output_dir), whole)
@@ -64,8 +66,60 @@ def save_checkpoint(
     return whole
 
 
+def require_room(output_dir: str | Path, num_bytes: float) -> None:
+    """Raises OSError unless the folder can be written and has room for ``num_bytes`` more: better
+    before the first step than at the first checkpoint."""
+    folder = Path(output_dir)
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / "checkpoints"):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"train.output_dir must be a folder that can be written; {folder} cannot: {error}."
+            " Choose another."
+        ) from None
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise OSError(
+            f"train.output_dir must have room for train.keep_last + 1 checkpoints, about"
+            f" {num_bytes / 2**30:.1f} GiB; {folder} has {free / 2**30:.1f} GiB free. Make room,"
+            " lower train.keep_last, or choose another folder."
+        )
+
+
+def checkpoint_bytes(recipe: Recipe, num_params: int, num_trained: int) -> float:
+    """About what a checkpoint takes: weights, and for those trained the engine's float32 copies
+    and AdamW's two moments."""
+    width = 4 if recipe.model.dtype == "float32" else 2
+    kept = num_trained if recipe.lora.enabled else num_params
+    return 2 * kept * width + num_trained * (8 if width == 4 else 12)
+
+
+def require_same_run(checkpoint: Path, recipe: Recipe, num_ranks: int) -> None:
+    """Raises ValueError if the state of the engine was written by a run of another make."""
+    before = load_recipe(checkpoint / "recipe.yaml")
+    ranks = json.loads((checkpoint / MANIFEST).read_text()).get("ranks", num_ranks)
+    facts = {
+        "train.zero_stage": (before.train.zero_stage, recipe.train.zero_stage),
+        "model.dtype": (before.model.dtype, recipe.model.dtype),
+        "model.freeze": (before.model.freeze, recipe.model.freeze),
+        "lora": (before.lora, recipe.lora),
+        "number of ranks": (ranks, num_ranks),
+    }
+    if recipe.train.zero_stage == 0:  # every rank holds everything
+        del facts["number of ranks"]
+    for name, (was, now) in facts.items():
+        if was != now:
+            raise ValueError(
+                f"{name} must be {was}, as in {checkpoint}, to resume; got {now}. Use that, or"
+                f" start a new run from the weights with model.path={checkpoint}."
+            )
+
+
 def load_checkpoint(engine: Engine, checkpoint: Path) -> int:
     """Restores weights, optimizer, schedule and random state; returns the step reached."""
+    require_same_run(checkpoint, engine.recipe, engine.world_size)
     # A checkpoint of adapters has none of the frozen weights, which model.path has filled in.
     loaded, _ = engine.deepspeed.load_checkpoint(
         str(checkpoint), tag="engine", load_module_strict=not engine.recipe.lora.enabled

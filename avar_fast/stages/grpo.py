@@ -27,7 +27,7 @@ from ..objectives import (
 from ..rewards import has_format, is_correct
 from ..rollout import generate
 from .forward import label_log_probs
-from .setup import Run
+from .run import Run
 
 
 @dataclass
@@ -48,7 +48,8 @@ def run_grpo(run: Run, reference: torch.nn.Module | None) -> None:
         for _ in range(run.recipe.grpo.updates_per_rollout):
             metrics |= _update(run, group, step)
         metrics["step_seconds"] = time.perf_counter() - started
-        run.end_step(step + 1, metrics, shown=("reward", "accuracy", "visual_reward"))
+        if not run.end_step(step + 1, metrics, shown=("reward", "accuracy", "visual_reward")):
+            return
 
 
 def _collect(
@@ -57,11 +58,13 @@ def _collect(
     """Completions, rewards and advantages of one step."""
     grpo, size = run.recipe.grpo, run.recipe.train.micro_batch_size
     started = time.perf_counter()
+    prompts: list[Sample] = [s for some in run.feed.next_step() for s in some]
     try:
-        responses = _sample(run, [s for prompts in run.feed.next_step() for s in prompts])
-    except FloatingPointError:
-        run.require_finite(math.nan, step + 1, "a logit of the sampling policy")
-        raise
+        responses = _sample(run, prompts)
+    except FloatingPointError as error:  # on this rank; the others may have found none
+        rows = (prompt.row.where for prompt in prompts)
+        what = "a logit of the sampling policy"
+        raise run.diverged(math.nan, step + 1, rows, what) from error
     generation_seconds = time.perf_counter() - started
     texts = run.tokenizer.batch_decode(
         [r.target_ids[r.target_ids != run.tokens.turn_end] for r in responses]
@@ -183,9 +186,10 @@ def _update(run: Run, group: _Group, step: int) -> dict[str, float]:
             [loss.item(), *(float(s) * share for s in stats)], dtype=torch.float64
         )
     summed = run.engine.sum_over_ranks(*totals)
-    run.require_finite(summed[0], step + 1)
+    rows = tuple(row for batch in group.batches for row in batch.rows)
+    run.require_finite(summed[0], step + 1, rows)
     norm = run.engine.step()
-    run.require_finite(norm, step + 1, "gradient norm")
+    run.require_finite(norm, step + 1, rows, "gradient norm")
     loss_sum, clip_fraction, ratio, kl = summed
     return {
         "loss": loss_sum,

@@ -1,7 +1,6 @@
 """What both stages need before their first step: model, data, engine, and where to go on from."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from .. import checkpoint
 from ..attention import SpecialTokens, attach
 from ..config import Recipe
-from ..data import Batch, Collator, Feed, Sample, collate
+from ..data import Collator
 from ..engine import Engine, init_distributed
 from ..loading import load
 from ..models import family_at, family_of
@@ -18,78 +17,24 @@ from ..models.vision import use_linear_patch_embedding
 from ..parameters import choose_trainable
 from ..tracking import Tracker
 from .feeding import make_feed
-
-
-class TrainingDivergedError(RuntimeError):
-    """A loss or gradient became NaN or infinite; the message names step and last good
-    checkpoint."""
-
-
-@dataclass
-class Run:
-    """A prepared run."""
-
-    recipe: Recipe
-    engine: Engine
-    feed: Feed
-    data_counts: dict[str, float]
-    """Rows left out and cut, for the log."""
-    collator: Collator
-    tracker: Tracker
-    tokenizer: Any
-    image_processor: Any
-    tokens: SpecialTokens
-    first_step: int
-
-    def collate_prompts(self, samples: list[Sample]) -> Batch:
-        """Prompts for generation, on the device."""
-        pad_id = self.tokenizer.pad_token_id
-        batch = collate(samples, pad_id, self.tokens.visual, with_target=False)
-        return batch.to(self.engine.device)
-
-    def collate(self, samples: list[Sample]) -> Batch:
-        """Prompts and targets for a forward of training, on the device."""
-        return self.collator.pad(samples).to(self.engine.device)
-
-    def require_finite(self, value: float, step: int, what: str = "loss") -> None:
-        """Stops the run, before anything made from a bad value is saved."""
-        if math.isfinite(value):
-            return
-        last, _ = checkpoint.newest_checkpoint(self.recipe.train.output_dir)
-        raise TrainingDivergedError(
-            f"{what} is {value} at step {step}; nothing was saved after it. Last good checkpoint:"
-            f" {last or 'none yet'}. Lower optim.lr or optim.max_grad_norm, or check the rows of"
-            " this step."
-        )
-
-    def end_step(self, step: int, metrics: dict[str, float], shown: tuple[str, ...]) -> None:
-        """Logs the step (counted from 1) and saves where the recipe says so."""
-        self.tracker.log(step, metrics | self.data_counts, shown)
-        train = self.recipe.train
-        if step == train.steps or (train.save_every and step % train.save_every == 0):
-            self.save(step)
-
-    def save(self, step: int) -> Path:
-        path = checkpoint.save_checkpoint(
-            self.engine, step, self.recipe, self.tokenizer, self.image_processor
-        )
-        self.tracker.say(f"saved {path}")
-        return path
+from .run import Run
 
 
 def prepare(recipe: Recipe, resume: bool) -> Run:
     """Builds everything a stage needs.
 
     Raises:
-        ValueError: the output folder already holds checkpoints and resume is off, or batch sizes
-        that
-            do not divide.
+        ValueError: the output folder already holds checkpoints and resume is off, a checkpoint of
+            another make, or batch sizes that do not divide.
+        OSError: the output folder cannot be written or has too little room.
     """
     rank, world_size, device = init_distributed()
     torch.manual_seed(recipe.train.seed + rank)
     last = _where_to_start(recipe, resume, rank)
     loaded = _load_model(recipe, device)
     attach(loaded.model, loaded.tokenizer)
+    if rank == 0:
+        _require_room(recipe, loaded.model)
     engine = Engine(loaded.model, recipe, *_steps(recipe, world_size))
     first_step = checkpoint.load_checkpoint(engine, last) if last else 0
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
@@ -138,6 +83,14 @@ def _where_to_start(recipe: Recipe, resume: bool, rank: int) -> Path | None:
             " checkpoints. Add --resume to go on from the newest, or choose another folder."
         )
     return last
+
+
+def _require_room(recipe: Recipe, model: torch.nn.Module) -> None:
+    """For all checkpoints that exist at once: those kept, and the one being written."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    trained = sum(size for size, trains in sizes if trains)
+    one = checkpoint.checkpoint_bytes(recipe, sum(size for size, _ in sizes), trained)
+    checkpoint.require_room(recipe.train.output_dir, one * (recipe.train.keep_last + 1))
 
 
 def _load_model(recipe: Recipe, device: torch.device) -> Any:

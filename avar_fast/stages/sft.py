@@ -11,7 +11,7 @@ from ..data import IGNORE, NO_SAMPLE, Batch
 from ..objectives import agto_loss
 from ..vas import FORMS, visual_attention_score
 from .forward import label_log_probs
-from .setup import Run
+from .run import Run
 from .spans import Spans, spans_of
 
 VAS_EPS = 1e-6  # only in the log: keeps the plain ratio finite where system mass has vanished
@@ -23,7 +23,8 @@ def run_sft(run: Run) -> None:
         started = time.perf_counter()
         metrics = _step(run, step)
         metrics["tokens_per_s"] = metrics.pop("tokens") / (time.perf_counter() - started)
-        run.end_step(step + 1, metrics, shown=("loss", "vas_log_ratio", "tokens_per_s"))
+        if not run.end_step(step + 1, metrics, shown=("loss", "vas_log_ratio", "tokens_per_s")):
+            return
 
 
 def _step(run: Run, step: int) -> dict[str, float]:
@@ -46,9 +47,10 @@ def _step(run: Run, step: int) -> dict[str, float]:
         run.engine.backward(loss)
         totals += parts
     summed = run.engine.sum_over_ranks(*totals)
-    run.require_finite(summed[0], step + 1)
+    rows = tuple(row for batch in batches for row in batch.rows)
+    run.require_finite(summed[0], step + 1, rows)
     norm = run.engine.step()
-    run.require_finite(norm, step + 1, "gradient norm")
+    run.require_finite(norm, step + 1, rows, "gradient norm")
     loss_sum, lm, enhance, suppress = summed[:4]
     metrics = {
         "loss": loss_sum,

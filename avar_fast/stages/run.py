@@ -1,0 +1,114 @@
+"""A run under way: its parts, and what every step of either stage ends with."""
+
+import math
+import signal
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import checkpoint
+from ..attention import SpecialTokens
+from ..config import Recipe
+from ..data import Batch, Collator, Feed, Sample, collate
+from ..engine import Engine
+from ..tracking import Tracker
+
+ROWS_NAMED = 16  # of a step that diverged
+
+
+class StopRequest:
+    """Remembers that the process was asked to end (SIGTERM), so that a step is finished and saved
+    first."""
+
+    def __init__(self) -> None:
+        self.received = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.received = True
+
+
+class TrainingDivergedError(RuntimeError):
+    """A loss or gradient became NaN or infinite; the message names step, rows and last good
+    checkpoint."""
+
+
+@dataclass
+class Run:
+    """A prepared run."""
+
+    recipe: Recipe
+    engine: Engine
+    feed: Feed
+    data_counts: dict[str, float]
+    """Rows left out and cut, for the log."""
+    collator: Collator
+    tracker: Tracker
+    tokenizer: Any
+    image_processor: Any
+    tokens: SpecialTokens
+    first_step: int
+    stop_request: StopRequest = field(default_factory=StopRequest)
+
+    def collate_prompts(self, samples: list[Sample]) -> Batch:
+        """Prompts for generation, on the device."""
+        pad_id = self.tokenizer.pad_token_id
+        batch = collate(samples, pad_id, self.tokens.visual, with_target=False)
+        return batch.to(self.engine.device)
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """Prompts and targets for a forward of training, on the device."""
+        return self.collator.pad(samples).to(self.engine.device)
+
+    def require_finite(
+        self, value: float, step: int, rows: tuple[str, ...], what: str = "loss"
+    ) -> None:
+        """Stops the run, before anything made from a bad value is saved.
+
+        Args:
+            value: the same on all ranks.
+            step: counted from 1.
+            rows: where this rank's samples of the step come from.
+        """
+        if math.isfinite(value):
+            return
+        shares: list[Any] = [None] * self.engine.world_size
+        torch.distributed.all_gather_object(shares, rows)
+        raise self.diverged(value, step, [name for share in shares for name in share], what)
+
+    def diverged(
+        self, value: float, step: int, rows: Iterable[str], what: str
+    ) -> TrainingDivergedError:
+        """The error that ends a run; it names the rows of a step."""
+        names = list(dict.fromkeys(rows))
+        more = f" and {len(names) - ROWS_NAMED} more" if len(names) > ROWS_NAMED else ""
+        last, _ = checkpoint.newest_checkpoint(self.recipe.train.output_dir)
+        return TrainingDivergedError(
+            f"{what} is {value} at step {step}; nothing was saved after it. Last good checkpoint:"
+            f" {last or 'none yet'}. Rows of this step: {'; '.join(names[:ROWS_NAMED])}{more}."
+            " Lower optim.lr or optim.max_grad_norm, or check these rows."
+        )
+
+    def end_step(self, step: int, metrics: dict[str, float], shown: tuple[str, ...]) -> bool:
+        """Logs the step (counted from 1), saves where the recipe says so or a rank was asked to
+        end, and tells whether to go on."""
+        self.tracker.log(step, metrics | self.data_counts, shown)
+        train = self.recipe.train
+        (asked,) = self.engine.sum_over_ranks(float(self.stop_request.received))
+        if asked or step == train.steps or (train.save_every and step % train.save_every == 0):
+            self.save(step)
+        if asked:
+            self.tracker.say(f"asked to end (SIGTERM): stopped after step {step}; --resume goes on")
+        return not asked
+
+    def save(self, step: int) -> Path:
+        path = checkpoint.save_checkpoint(
+            self.engine, step, self.recipe, self.tokenizer, self.image_processor
+        )
+        self.tracker.say(f"saved {path}")
+        return path
