@@ -31,11 +31,11 @@ def cut(prompt: Tensor, may_go: Tensor, target: Tensor, limit: int) -> tuple[Ten
         return None
     if len(target):
         target = target[: kept.pop()]
-    position = torch.arange(len(prompt))
-    within = position - position[begins][run.clamp(min=0)] if kept else position
     keeps = ~may_go
     if kept:
-        keeps = keeps | (within < torch.tensor(kept)[run.clamp(min=0)])
+        of_run = run.clamp(min=0)  # before the first stretch there is none, and nothing may go
+        within = torch.arange(len(prompt)) - begins.nonzero()[:, 0][of_run]
+        keeps |= within < torch.tensor(kept)[of_run]
     return prompt[keeps], target
 
 

@@ -98,7 +98,11 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
     answer, reasoning = record.get("answer"), record.get("reasoning")
     answer = None if answer is None else str(answer)
     if turns[-1]["role"] == "assistant":
-        target = "".join(part.get("text", "") for part in turns.pop()["content"])
+        said = turns.pop()["content"]
+        if any(part["type"] == "image" for part in said):
+            remedy = f"Take {IMAGE_MARK} out of the last assistant turn."
+            raise bad_row(where, "the answer", "be text", "it holds an image", remedy)
+        target = "".join(part["text"] for part in said)
     elif answer is not None:
         thought = f"<think>{reasoning}</think>" if reasoning else ""
         target = f"{thought}<answer>{answer}</answer>"

@@ -1,5 +1,6 @@
 """The check reads everything, names what is wrong, goes on, and says so by its exit code."""
 
+import base64
 import json
 
 import pytest
@@ -68,6 +69,7 @@ def test_counts_lengths_and_plan_of_a_good_set(checked):
 
 
 def test_every_kind_of_bad_row_is_listed_and_the_rest_is_read(checked, tmp_path):
+    wide = base64.b64encode(png((28 * 201, 28), 0)).decode()
     records = [
         GOOD,
         '{"problem": "cut',
@@ -77,7 +79,7 @@ def test_every_kind_of_bad_row_is_listed_and_the_rest_is_read(checked, tmp_path)
         GOOD | {"videos": ["a.mp4"]},
         {"text": "?"},
         {"messages": [{"role": "user", "content": "Add."}]},
-        GOOD | {"images": [png((56, 56), 0).hex()[:9] + ".png"]},
+        GOOD | {"images": [f"data:image/png;base64,{wide}"]},
         TEXT,
     ]
     code, out = checked(records, "data.workers=2")
@@ -92,6 +94,7 @@ def test_every_kind_of_bad_row_is_listed_and_the_rest_is_read(checked, tmp_path)
         f"{file} row 6: videos must hold no video",
         f"{file} row 7: the columns must be those of a known schema; got text",
         f"{file} row 8: stage sft needs an answer",
+        f"{file} row 9: images must be such that the image processor takes them; absolute aspect",
         "8 rows that training cannot use",
     ):
         assert words in out, words

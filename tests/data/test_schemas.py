@@ -110,6 +110,15 @@ def test_every_kind_of_image_opens_to_the_same_pixels(folder):
             {"messages": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}]},
             "content must hold no video; it does. Video is not supported; give its frames",
         ),
+        (
+            {
+                "conversations": [
+                    *SHAREGPT["conversations"][:2],
+                    {"from": "gpt", "value": "<image>"},
+                ]
+            },
+            "the answer must be text; it holds an image",
+        ),
         ({"conversations": []}, "conversations must be a non-empty list"),
         ({"conversations": [{"from": "robot", "value": "?"}]}, "a turn of conversations must have"),
         ({"conversations": [{"from": "human", "value": 3}]}, "value must be text or a list"),
