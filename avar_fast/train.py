@@ -4,6 +4,7 @@
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -11,6 +12,9 @@ from transformers.utils import logging as transformers_logging
 
 from .config import Recipe, dump_recipe, load_recipe
 from .data import RowError
+
+if TYPE_CHECKING:
+    from .stages.run import Run
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,35 +37,42 @@ def main(arguments: list[str] | None = None) -> None:
         print(dump_recipe(recipe))
         print(memory_plan(recipe, int(os.environ.get("WORLD_SIZE", "1"))))
         return
+    transformers_logging.disable_progress_bar()  # one bar is enough: the run's own
+    from .stages.run import TrainingDivergedError
+    from .stages.setup import prepare
+
     try:
-        train(recipe, options.resume)
-    except (RowError, FileNotFoundError) as error:  # of the data set; the message says all
+        run = prepare(recipe, options.resume)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    try:
+        train(run)
+    except (RowError, FileNotFoundError, TrainingDivergedError) as error:  # the message says all
         sys.exit(f"error: {error}")
 
 
-def train(recipe: Recipe, resume: bool = False) -> None:
-    """Runs a recipe in this process, one of those that torchrun started (or alone)."""
+def train(run: "Run") -> None:
+    """Takes a prepared run to its end, in this process, one of those that torchrun started (or
+    alone)."""
     from .stages.grpo import run_grpo
-    from .stages.setup import prepare
     from .stages.sft import run_sft
 
-    transformers_logging.disable_progress_bar()  # one bar is enough: the run's own
-    run = prepare(recipe, resume)
     try:
-        if recipe.stage == "sft":
+        if run.recipe.stage == "sft":
             run_sft(run)
         else:
-            run_grpo(run, _reference(recipe, run) if recipe.grpo.kl_coef > 0 else None)
+            run_grpo(run, _reference(run) if run.recipe.grpo.kl_coef > 0 else None)
     finally:
         run.tracker.close()
         torch.distributed.destroy_process_group()
 
 
-def _reference(recipe: Recipe, run) -> torch.nn.Module:
+def _reference(run: "Run") -> torch.nn.Module:
     """The frozen starting model of the KL term."""
     from .loading import load
 
-    loaded = load(recipe.model.path, getattr(torch, recipe.model.dtype), run.engine.device)
+    model = run.recipe.model
+    loaded = load(model.path, getattr(torch, model.dtype), run.engine.device)
     return loaded.model.requires_grad_(False).eval()
 
 
@@ -74,7 +85,7 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     num_params = sum(p.numel() for p in model.parameters())
-    width = 2 if recipe.model.dtype == "bfloat16" else 4
+    width = 4 if recipe.model.dtype == "float32" else 2
     stage = recipe.train.zero_stage
     weights = num_params * width / (world_size if stage >= 3 else 1)
     grads = num_params * width / (world_size if stage >= 2 else 1)

@@ -190,7 +190,9 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(world, tmp_path):
     arguments = ["train.save_every=1", "optim.lr=1e30", "optim.max_grad_norm=1e30"]
     done = run(world, tmp_path / "nan", *arguments, check=False)
     assert done.returncode != 0
-    assert "loss is nan at step 2" in done.stderr
+    assert "error: loss is nan at step 2" in done.stderr
+    assert "Rows of this step:" in done.stderr
+    assert done.stderr.count("train.jsonl row ") >= 4
     assert (
         f"Last good checkpoint: {tmp_path / 'nan' / 'checkpoints' / 'step-000001'}" in done.stderr
     )
