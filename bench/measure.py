@@ -26,7 +26,7 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def quantiles(values: list[float]) -> tuple[float, ...]:
+def quantiles(values: list[float]) -> tuple[float, float, float]:
     """p20, p50, p80."""
     if len(values) == 1:
         return values[0], values[0], values[0]
