@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .measure import Table, extra_memory_mib, quantiles
 from .rivals import eager_output_attentions, sdpa_without_mass
-from .shapes import HEAD_DIM, HEADS, causal_flops, key_types, make_inputs
+from .shapes import HEAD_DIM, causal_flops, key_types, make_inputs
 
 Run = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 GATE_LENGTH, GATE = 192, {torch.float32: 2e-5, torch.bfloat16: 3e-2}
@@ -59,8 +59,8 @@ PROVIDERS: dict[str, Run] = {
 def gate(dtype: torch.dtype) -> None:
     """Raises unless out and mass of every provider are right."""
     q, k, v, types, *_ = make_inputs(GATE_LENGTH, dtype)
-    q, k, v = (x.detach() for x in (q, k, v))
-    exact = [x.double() for x in (q, k, v)]
+    q, k, v = q.detach(), k.detach(), v.detach()
+    exact = q.double(), k.double(), v.double()
     for name, run in PROVIDERS.items():
         kinds = key_types(GATE_LENGTH, shuffled=True) if run is avar_shuffled else types
         want = visual_attn_func(*exact, kinds, causal=True, backend="eager")
@@ -115,8 +115,9 @@ def compare(length: int, dtype: torch.dtype, mode: str, rounds: int, table: Tabl
         for rival, rival_ms in (("torch_sdpa", torch_ms), ("eager", eager_ms)):
             ratio = rival_ms / values[1]
             table.add(
-                (ratio,) * 3, None, metric=f"speedup_over_{rival}", unit="x", dtype=kind, **case
-            )
+                quantiles([ratio]), None, metric=f"speedup_over_{rival}", unit="x", dtype=kind,
+                **case,
+            )  # fmt: skip
         print(
             f"{kind:9s} {mode:16s} {name:24s} {values[1]:8.1f} ms"
             f" {causal_flops(length, mode) / values[1] / 1e6:7.0f} GFLOP/s"
@@ -127,20 +128,21 @@ def compare(length: int, dtype: torch.dtype, mode: str, rounds: int, table: Tabl
         print(f"{kind:9s} {mode:16s} {name:24s} types cost {medians[name] / plain - 1:+.1%}")
 
 
-def memory(dtype: torch.dtype, table: Table) -> None:
-    """Peak extra memory of forward and backward beside one float32 L x L matrix per head, of which
-    eager attention keeps several."""
-    call = step(avar, MEMORY_LENGTH, dtype, "forward_backward")
-    mib = extra_memory_mib(call)
-    matrices = HEADS * MEMORY_LENGTH**2 * 4 / 2**20
+def memory(length: int, dtype: torch.dtype, table: Table) -> None:
+    """Peak extra memory of forward and backward, outputs and gradients included, beside eager's:
+    measured at the timed length and, as it is L x L matrices, scaled by the square."""
     kind = str(dtype)[6:]
-    table.add(
-        (mib,) * 3, None, op="attention", provider="avar_cpu", mode="forward_backward",
-        shape=SHAPE, length=MEMORY_LENGTH, dtype=kind, metric="extra_memory", unit="MiB",
-    )  # fmt: skip
+    found = {}
+    for name, at in (("avar_cpu", MEMORY_LENGTH), ("eager_output_attentions", length)):
+        found[name] = extra_memory_mib(step(PROVIDERS[name], at, dtype, "forward_backward"))
+        table.add(
+            quantiles([found[name]]), None, op="attention", provider=name, mode="forward_backward",
+            shape=SHAPE, length=at, dtype=kind, metric="extra_memory", unit="MiB",
+        )  # fmt: skip
+    eager = found["eager_output_attentions"] * (MEMORY_LENGTH / length) ** 2
     print(
-        f"{kind:9s} forward_backward at L = {MEMORY_LENGTH}: {mib:.0f} MiB extra, outputs and"
-        f" gradients included; {mib / matrices:.2%} of one L x L matrix per head"
+        f"{kind:9s} forward_backward at L = {MEMORY_LENGTH}: {found['avar_cpu']:.0f} MiB extra,"
+        f" {found['avar_cpu'] / eager:.2%} of eager's {eager:.0f} MiB"
     )
 
 
@@ -171,7 +173,7 @@ def main() -> None:
         for mode in ("forward", "forward_backward"):
             compare(options.length, dtype, mode, options.rounds, table)
         if options.memory:
-            memory(dtype, table)
+            memory(options.length, dtype, table)
     table.write()
 
 

@@ -68,22 +68,20 @@ inline void load_tile(BackwardScratch<E>& s, const Args& args, const Unit& unit,
   columns.load_rows(args, unit, args.out, args.value_dim, s.out_rows);
 
   for (int64_t j = 0; j < N; ++j) {
-    const int64_t column = smaller(j, columns.count - 1);
-    const float lse = *columns.at(args.lse, unit, column);
+    const float lse = *columns.floats_at(unit, args.lse, j);
     const bool blind = j >= columns.count || lse == -kInfinity;
     if (blind)  // its weights are 0, and 0 times a cotangent of infinity would not be
       for (int64_t i = 0; i < value_dim; ++i) s.rows[j * value_dim + i] = 0.0f;
-    const float* grad_mass = columns.at(args.grad_mass, unit, column);
-    const float* mass = columns.at(args.mass, unit, column);
+    const float* grad_mass = columns.floats_at(unit, args.grad_mass, j);
+    const float* mass = columns.floats_at(unit, args.mass, j);
     vf sum = splat(0.0f);
     for (int64_t i = 0; i < value_dim; i += W)
       sum += load(s.rows + j * value_dim + i) * load(s.out_rows + j * value_dim + i);
-    float row_constant = *columns.at(args.grad_lse, unit, column);  // dlse - delta
+    float row_constant = *columns.floats_at(unit, args.grad_lse, j);  // dlse - delta
     for (int i = 0; i < W; ++i) row_constant -= sum[i];
     for (int64_t t = 0; t < args.num_types; ++t) row_constant -= grad_mass[t] * mass[t];
-    const int64_t head = unit.kv_head * columns.group + columns.head_of_group(column);
     for (int64_t t = 0; t < args.num_types; ++t) {
-      const float* scale = args.type_scale ? args.type_scale + head * args.num_types + t : nullptr;
+      const float* scale = args.type_scale ? args.type_scale + columns.heads[j] * args.num_types + t : nullptr;
       s.constant[t * N + j] = blind ? 0.0f : row_constant + grad_mass[t];
       s.steep[t * N + j] = (float)args.softmax_scale * (scale ? *scale : 1.0f);
       s.bias_sums[t * N + j] = s.scale_sums[t * N + j] = 0.0f;
@@ -177,7 +175,7 @@ inline void add_dq(BackwardScratch<E>& s, const Args& args, const Unit& unit, in
   while (__atomic_load_n(done, __ATOMIC_ACQUIRE) != chunk - first_chunk) wait_a_little();
   if (some)
     for (int64_t j = 0; j < s.columns.count; ++j) {
-      float* to = s.columns.at(args.dq, unit, j);
+      float* to = s.columns.floats_at(unit, args.dq, j);
       const float* from = s.rows + j * dim;
       int64_t i = 0;
       for (; i + W <= args.dim; i += W) store(to + i, load(to + i) + load(from + i));
@@ -190,9 +188,10 @@ inline void add_dq(BackwardScratch<E>& s, const Args& args, const Unit& unit, in
 template <class E>
 inline void add_table_sums(const BackwardScratch<E>& s, const Args& args, double* sums) {
   const int64_t group = s.columns.group, num_types = args.num_types;
+  const int64_t first_head = s.columns.heads[0] / group * group;
   for (int64_t j = 0; j < s.columns.count; ++j)
     for (int64_t t = 0; t < num_types; ++t) {
-      double* to = sums + s.columns.head_of_group(j) * num_types + t;
+      double* to = sums + (s.columns.heads[j] - first_head) * num_types + t;
       to[0] += s.bias_sums[t * E::COLUMNS + j];
       to[group * num_types] += args.softmax_scale * s.scale_sums[t * E::COLUMNS + j];
     }
@@ -204,8 +203,8 @@ inline void write_keys(const float* from, const Args& args, const Unit& unit, co
   const int64_t width = padded<E>(dim);
   for (int64_t j = first; j < end; ++j)
     store_row(from + (j - first) * width, 1.0f, args.dtype, dim,
-              (char*)row_of(x, element_bytes(args.dtype), unit.batch, unit.start_k + j,
-                            unit.kv_head));
+              row_of(x, element_bytes(args.dtype), unit.batch, unit.start_k + j,
+                     unit.kv_head));
 }
 
 template <class E>

@@ -18,11 +18,9 @@ struct Columns {
   int64_t inner_begin, inner_end;  // keys that all of them see
   int64_t table_rows;              // num_types, or 1 where all types share their numbers
   int32_t low[N], high[N];         // first and last key of each column
+  int64_t rows[N], heads[N];       // of the query tensor; what pads the tile repeats the last
   // [table_rows][N]: base-2 logit = slope * (q.k) + offset.
   float *slope, *offset;
-
-  int64_t row(int64_t column) const { return (first + column) / group; }
-  int64_t head_of_group(int64_t column) const { return (first + column) % group; }
 
   const float* of_type(const float* table, int64_t type) const {
     return table + (table_rows == 1 ? 0 : type) * N;
@@ -54,8 +52,8 @@ struct Columns {
     group = args.heads / args.kv_heads;
     first = tile * N;
     count = smaller(N, columns_of(args, unit) - first);
-    visible(args, unit, row(0), key_begin, inner_end);
-    visible(args, unit, row(count - 1), inner_begin, key_end);
+    visible(args, unit, first / group, key_begin, inner_end);
+    visible(args, unit, (first + count - 1) / group, inner_begin, key_end);
   }
 
   void set(const Args& args, const Unit& unit, int64_t tile) {
@@ -63,16 +61,22 @@ struct Columns {
     const bool tables = args.type_bias || args.type_scale;
     table_rows = tables ? args.num_types : 1;
     const float scale = (float)(args.softmax_scale * 1.4426950408889634);
+    int64_t row = first / group, head = first % group;
     for (int64_t j = 0; j < N; ++j) {
-      const int64_t column = smaller(j, count - 1);  // what pads the tile sees what the last sees
       int64_t begin, end;
-      visible(args, unit, row(column), begin, end);
+      visible(args, unit, row, begin, end);
       low[j] = (int32_t)begin;
       high[j] = (int32_t)end - 1;
-      const int64_t at = (unit.kv_head * group + head_of_group(column)) * args.num_types;
+      rows[j] = unit.start_q + row;
+      heads[j] = unit.kv_head * group + head;
+      const int64_t at = heads[j] * args.num_types;
       for (int64_t t = 0; t < table_rows; ++t) {
         slope[t * N + j] = scale * (args.type_scale ? args.type_scale[at + t] : 1.0f);
         offset[t * N + j] = args.type_bias ? args.type_bias[at + t] * kLog2E : 0.0f;
+      }
+      if (j + 1 < count && ++head == group) {
+        head = 0;
+        ++row;
       }
     }
   }
@@ -82,17 +86,17 @@ struct Columns {
                  float* to) const {
     const int64_t width = padded<E>(dim);
     for (int64_t j = 0; j < N; ++j) {
-      const int64_t n = j < count ? dim : 0, column = smaller(j, count - 1);
-      load_row(row_of(x, element_bytes(args.dtype), unit.batch, unit.start_q + row(column),
-                      unit.kv_head * group + head_of_group(column)),
-               args.dtype, n, width, to + j * width);
+      const int64_t n = j < count ? dim : 0;
+      load_row(at(args, unit, x, j), args.dtype, n, width, to + j * width);
     }
   }
 
-  // The place of a float32 tensor with one value, or one row of values, per column.
-  float* at(const Tensor& x, const Unit& unit, int64_t column) const {
-    return (float*)row_of(x, 4, unit.batch, unit.start_q + row(column),
-                          unit.kv_head * group + head_of_group(column));
+  // Where a tensor in the inputs' dtype, or one in float32, has what belongs to a column.
+  char* at(const Args& args, const Unit& unit, const Tensor& x, int64_t column) const {
+    return row_of(x, element_bytes(args.dtype), unit.batch, rows[column], heads[column]);
+  }
+  float* floats_at(const Unit& unit, const Tensor& x, int64_t column) const {
+    return (float*)row_of(x, 4, unit.batch, rows[column], heads[column]);
   }
 
   bool cuts(int64_t first_key, int64_t num_keys) const {

@@ -140,12 +140,10 @@ inline void finish(ForwardScratch<E>& s, const Args& args, const Unit& unit) {
     const bool blind = s.maximum[j] == -kInfinity;
     const float factor = blind ? 0.0f : 1.0f / sum;
     store_row(s.rows + j * width, factor, args.dtype, args.value_dim,
-              (char*)row_of(args.out, element_bytes(args.dtype), unit.batch,
-                            unit.start_q + s.columns.row(j),
-                            unit.kv_head * s.columns.group + s.columns.head_of_group(j)));
-    float* mass = s.columns.at(args.mass, unit, j);
+              s.columns.at(args, unit, args.out, j));
+    float* mass = s.columns.floats_at(unit, args.mass, j);
     for (int64_t t = 0; t < args.num_types; ++t) mass[t] = s.mass[t * E::COLUMNS + j] * factor;
-    *s.columns.at(args.lse, unit, j) =
+    *s.columns.floats_at(unit, args.lse, j) =
         blind ? -kInfinity
               : (float)((double)s.maximum[j] * 0.69314718055994531 + __builtin_log((double)sum));
   }

@@ -94,8 +94,8 @@ inline void store_row(const float* from, float factor, int64_t dtype, int64_t n,
   }
 }
 
-AVAR_INLINE const char* row_of(const Tensor& x, int64_t bytes, int64_t batch, int64_t row,
-                               int64_t head) {
+AVAR_INLINE char* row_of(const Tensor& x, int64_t bytes, int64_t batch, int64_t row,
+                         int64_t head) {
   return x.data + bytes * (batch * x.batch + row * x.row + head * x.head);
 }
 

@@ -1,9 +1,8 @@
 """The fused C++ kernel of ``csrc/`` on CPU tensors: out, mass and lse in one pass, and backward.
 
 The library is plain C behind ctypes: it knows neither torch nor Python, so one build serves every
-version of both. It chooses the instruction set at run time, computes float32 and float16 to the
-accuracy of float32 arithmetic and bfloat16 with float32 sums, and runs on torch's own threads.
-Results do not depend on the number of threads.
+version of both. It chooses the instruction set at run time, sums in float32, and runs on torch's
+own threads; results do not depend on their number. docs/DESIGN.md says how it works.
 """
 
 import ctypes
@@ -18,7 +17,7 @@ from .types import AttnOutput, AttnParams, PackedLengths
 MAX_HEAD_DIM = 1024  # scratch memory per thread grows with it
 LIBRARY = Path(__file__).parent / "_cpu.so"
 NOT_BUILT = (
-    "the C++ library is not built; install a C++ compiler (g++ 11 or clang 14, or newer) and run"
+    "the C++ library is not built; install a C++ compiler (g++ 12 or newer) and run"
     " `pip install --force-reinstall --no-deps -e .` in the source tree"
 )
 
