@@ -1,7 +1,7 @@
 // The engine of bfloat16 dot products (AVX512_BF16), for machines without tile registers.
 #pragma once
 
-#include "bf16_parts.h"
+#include "bf16_operands.h"
 #include "gemm_fma.h"
 
 namespace avar {
@@ -13,7 +13,7 @@ struct PairLane {
   }
 };
 
-struct DotEngine : Bf16Parts<1> {
+struct DotEngine : Bf16Operands {
   static constexpr int64_t COLUMNS = 64;
   static constexpr int64_t BLOCK = 64;
 
