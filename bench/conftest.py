@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from . import broken_amx
 from .measure import Table, quantiles
 from .rivals import CANNOT_RUN
+
+NOTE = broken_amx.avoid()
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,10 @@ def record(table, benchmark):
 @pytest.fixture(autouse=True)
 def _same_seed():
     torch.manual_seed(0)
+
+
+def pytest_report_header():
+    return NOTE or None
 
 
 def pytest_terminal_summary(terminalreporter):

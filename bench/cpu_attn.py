@@ -6,9 +6,6 @@ in float64. ``--length`` and ``--rounds`` change the defaults.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -16,6 +13,7 @@ import torch
 from avar_kernels import cpu, visual_attn_func
 from torch import Tensor
 
+from . import broken_amx
 from .measure import Table, extra_memory_mib, quantiles
 from .rivals import eager_output_attentions, sdpa_without_mass
 from .shapes import HEAD_DIM, causal_flops, key_types, make_inputs
@@ -24,14 +22,6 @@ Run = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 GATE_LENGTH, GATE = 192, {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 MEMORY_LENGTH = 8192
 SHAPE = "B1 H28 Hkv4 D128 causal"
-# torch's bfloat16 attention ends with an illegal instruction on some machines with AMX: it then
-# runs as on a machine without.
-WITHOUT_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-PROBE = """
-import torch
-x = torch.randn(1, 28, 256, 128, dtype=torch.bfloat16)
-torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
-"""
 
 
 def avar(q, k, v, types):
@@ -63,7 +53,7 @@ def gate(dtype: torch.dtype) -> None:
     exact = q.double(), k.double(), v.double()
     for name, run in PROVIDERS.items():
         kinds = key_types(GATE_LENGTH, shuffled=True) if run is avar_shuffled else types
-        want = visual_attn_func(*exact, kinds, causal=True, backend="eager")
+        want = visual_attn_func(*exact, key_types=kinds, causal=True, backend="eager")
         out, mass = run(q, k, v, types)
         errors = [(out - want.out).abs().max()]
         if mass is not None:
@@ -146,25 +136,14 @@ def memory(length: int, dtype: torch.dtype, table: Table) -> None:
     )
 
 
-def torch_needs_help() -> bool:
-    """Whether torch's bfloat16 attention kills its process here."""
-    probe = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, check=False)
-    return probe.returncode < 0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    if not WITHOUT_AMX.keys() & os.environ.keys() and torch_needs_help():
-        print("torch's bfloat16 attention crashes here; it runs without AMX:", WITHOUT_AMX)
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "bench.cpu_attn", *sys.argv[1:]],
-            os.environ | WITHOUT_AMX,
-        )
+    if note := broken_amx.avoid():
+        print(note)
     sets = [name for name in cpu.instruction_sets() if name]
     print(f"{SHAPE} L{options.length} D{HEAD_DIM}, {torch.get_num_threads()} threads, {sets[-1]}")
     table = Table("cpu_attn")
