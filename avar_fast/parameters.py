@@ -13,8 +13,19 @@ def choose_trainable(model: Any, recipe: Recipe) -> None:
     """Freezes the parts the recipe names, or adds adapters and freezes everything else.
 
     Raises:
-        ValueError: a name in lora.targets that no layer of the text tower has.
+        ValueError: a name in lora.targets that no layer of the text tower has, or model.path holds
+            adapters and lora.enabled is off.
     """
+    held = getattr(model, "peft_config", {})
+    if held and not recipe.lora.enabled:
+        raise ValueError(
+            f"model.path must hold whole weights where lora.enabled is off; {recipe.model.path}"
+            " holds adapters. Set lora.enabled=true to train them on."
+        )
+    if held:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
+        return
     if recipe.lora.enabled:
         add_adapters(model, recipe)
         return

@@ -175,3 +175,21 @@ def test_an_adapter_checkpoint_loads_as_a_model_and_without_it_is_the_base(runs)
     assert first.keys() == second.keys()
     for key in first:
         assert torch.allclose(first[key], second[key], atol=2e-5), key
+
+
+def test_adapters_of_a_checkpoint_are_trained_on(runs):
+    from avar_fast.config import load_recipe
+    from avar_fast.loading import load
+    from avar_fast.parameters import choose_trainable
+
+    path = runs / "lora_zero1" / "latest"
+    model = load(str(path), torch.float32).model
+    recipe = load_recipe(runs / "lora_zero1.yaml", [f"model.path={path}"])
+    choose_trainable(model, recipe)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(".lora_" in name for name in trained)
+    saved = load_file(path / "adapter_model.safetensors")
+    assert len(trained) == len(saved)
+    with pytest.raises(ValueError, match="holds adapters. Set lora.enabled=true"):
+        choose_trainable(model, load_recipe(runs / "one.yaml", [f"model.path={path}"]))

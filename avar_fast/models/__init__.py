@@ -1,5 +1,7 @@
 """One file per model family; nothing else in the package touches a model's internals."""
 
+import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -50,5 +52,13 @@ def family_at(path: str) -> tuple[ModuleType, Any]:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(path)
+    config = AutoConfig.from_pretrained(_weights_of(path))
     return family_named(config.model_type, f"model.path {path}"), config
+
+
+def _weights_of(path: str) -> str:
+    """Where the model of a folder of adapters is; any other path itself."""
+    adapters = Path(path) / "adapter_config.json"
+    if not adapters.is_file() or (Path(path) / "config.json").is_file():
+        return path
+    return json.loads(adapters.read_text())["base_model_name_or_path"]
