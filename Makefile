@@ -22,8 +22,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 demo: install
 	$(BIN)/python -m avar_fast.lab.demo --out runs/demo
 
+# A process per core with one thread each; a file's tests stay together, for what they share.
 test: install
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
 
 test-gpu: install
 	$(BIN)/python -m pytest tests -m gpu

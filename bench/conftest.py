@@ -1,5 +1,7 @@
 """CSV rows of every suite, and at the end why some rivals did not run."""
 
+import time
+
 import pytest
 import torch
 
@@ -20,11 +22,26 @@ def table(request):
 
 @pytest.fixture
 def record(table, benchmark):
-    """record(run, rounds, flops, peak, **case): times ``run`` and keeps one row."""
+    """record(run, rounds, flops, peak, anchor=..., **case): times ``run`` and keeps its rows.
 
-    def time_it(run, rounds, work=None, peak=None, setup=None, **case):
+    With an anchor (what to run and its own setup, or None), each round runs it right before: the
+    ratio of the two is what a noisy machine leaves of a comparison.
+    """
+
+    def time_it(run, rounds, work=None, peak=None, setup=None, anchor=None, **case):
         benchmark.group = f"{case['op']} {case['mode']} L={case['length']} {case['dtype']}"
-        benchmark.pedantic(run, setup=setup, rounds=rounds, warmup_rounds=1)
+        anchor_seconds = []
+
+        def prepare():
+            if anchor is not None:
+                call, ready = anchor
+                arguments = ((), {}) if ready is None else ready()
+                start = time.perf_counter()
+                call(*arguments[0], **arguments[1])
+                anchor_seconds.append(time.perf_counter() - start)
+            return None if setup is None else setup()
+
+        benchmark.pedantic(run, setup=prepare, rounds=rounds, warmup_rounds=1)
         if benchmark.disabled:
             return
         seconds = list(benchmark.stats.stats.data)
@@ -34,6 +51,11 @@ def record(table, benchmark):
             benchmark.extra_info["roofline_percent"] = round(percent, 1)
         milliseconds = quantiles([1e3 * s for s in seconds])
         table.add(milliseconds, percent, metric="time", unit="ms", **case)
+        if anchor is not None:
+            pairs = zip(seconds, anchor_seconds[-rounds:], strict=True)
+            ratios = quantiles([mine / its for mine, its in pairs])
+            benchmark.extra_info["over_anchor"] = round(ratios[1], 2)
+            table.add(ratios, None, metric="time_over_anchor", unit="x", **case)
 
     return time_it
 

@@ -21,6 +21,11 @@ from .measure import RESULTS
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 MARKERS = ("<!-- benchmarks: begin -->", "<!-- benchmarks: end -->")
+UNITS = {
+    "time": "ms",
+    "time_over_anchor": "times SDPA without mass, run in turns",
+    "extra_memory": "MiB",
+}
 README_SUITE, README_MODES = "attention", ("forward", "forward_backward")
 Rows = list[dict[str, str]]
 
@@ -61,7 +66,7 @@ def table(group: tuple[str, ...], rows: Rows) -> list[str]:
     lines = [f"### {op}, {mode}, {dtype}", ""]
     lines += [f"{device}, {threads} threads; {'; '.join(stamp)}.", ""]
     for shape in shapes:
-        for metric, unit in (("time", "ms"), ("extra_memory", "MiB")):
+        for metric, unit in UNITS.items():
             cells = {
                 (row["provider"], int(row["length"])): row
                 for row in rows
@@ -119,29 +124,39 @@ def plots(suite: str, rows: Rows) -> list[Path]:
 
 
 def write_readme(rows: Rows) -> None:
-    """Ratios at the longest length of each machine and dtype, into the README's marked part."""
+    """Ratios and times at the longest length of each machine and dtype, into the README's marked
+    part."""
     lines = []
     for (device, threads, dtype), of_machine in grouped(rows, "device", "threads", "dtype").items():
         longest = max(int(row["length"]) for row in of_machine)
-        rows_here = [r for r in of_machine if int(r["length"]) == longest and r["metric"] == "time"]
-        times = {(r["provider"], r["mode"]): float(r["p50"]) for r in rows_here}
-        lines += [
-            f"{device}, {threads} threads, {dtype}, L = {longest}, milliseconds (medians):",
-            "",
-        ]
-        lines += ["| | forward | forward + backward |", "|---|---|---|"]
-        for provider in sorted(
-            {p for p, _ in times}, key=lambda p: times.get((p, "forward"), math.inf)
-        ):
-            cells = [times.get((provider, mode)) for mode in README_MODES]
-            shown = ["-" if c is None else f"{c:.4g}" for c in cells]
-            lines.append(f"| {provider} | " + " | ".join(shown) + " |")
-        lines += ["", f"Commit {rows_here[0]['commit']}, {rows_here[0]['date']}.", ""]
+        here = [row for row in of_machine if int(row["length"]) == longest]
+        cells = {(r["metric"], r["provider"], r["mode"]): float(r["p50"]) for r in here}
+        stamp = f"commit {here[0]['commit']}, {here[0]['date']}"
+        lines += [f"{device}, {threads} threads, {dtype}, L = {longest} ({stamp}):", ""]
+        lines += ["| | " + " | ".join(mode.replace("_", " + ") for mode in README_MODES) + " |"]
+        lines += ["|---" * (len(README_MODES) + 1) + "|"]
+        providers = {row["provider"] for row in here}
+        key = README_MODES[-1]
+        for name in sorted(providers, key=lambda p: cells.get(("time", p, key), math.inf)):
+            shown = [_readme_cell(cells, name, mode) for mode in README_MODES]
+            lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(shown) + " |")
+        lines.append("")
+    lines.append(
+        "Medians; x: time over torch's fused attention without mass, the two run in turns."
+    )
     readme = ROOT / "README.md"
     text = readme.read_text()
     begin, end = (text.index(marker) for marker in MARKERS)
     head, tail = text[: begin + len(MARKERS[0])], text[end:]
-    readme.write_text(head + "\n\n" + "\n".join(lines) + "\n" + tail)
+    readme.write_text(head + "\n\n" + "\n".join(lines) + "\n\n" + tail)
+
+
+def _readme_cell(cells: dict[tuple[str, str, str], float], provider: str, mode: str) -> str:
+    milliseconds = cells.get(("time", provider, mode))
+    if milliseconds is None:
+        return "cannot"
+    ratio = cells.get(("time_over_anchor", provider, mode), 1.0)
+    return f"{ratio:.2f} x ({milliseconds:.0f} ms)"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from .shapes import DTYPES, LENGTHS, causal_flops, make_inputs
 GATE_LENGTH = 192
 GATE = {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 ROUNDS = 7
+ANCHOR = "sdpa_without_mass"  # run in turns with every other provider
 SHAPE = "B1 H28 Hkv4 D128 causal"
 
 
@@ -50,11 +51,9 @@ def cases():
                         yield pytest.param(*values, id=case, marks=marks)
 
 
-@pytest.mark.parametrize(("provider", "length", "mode", "dtype", "shuffled"), list(cases()))
-def test_attention(record, table, provider, length, mode, dtype, shuffled):
-    run = PROVIDERS[provider]
-    gate(run, dtype, shuffled)
-    q, k, v, types, grad_out, grad_mass = make_inputs(length, dtype, shuffled)
+def calls(run, inputs, mode):
+    """What is timed, and its setup or None."""
+    q, k, v, types, grad_out, grad_mass = inputs
 
     def forward():
         run(q.detach(), k.detach(), v.detach(), types)
@@ -73,18 +72,27 @@ def test_attention(record, table, provider, length, mode, dtype, shuffled):
     def both():
         backward(*with_graph()[0])
 
-    case = dict(
-        op="attention", provider=provider + ("_shuffled" if shuffled else ""), mode=mode,
-        shape=SHAPE, length=length, dtype=str(dtype)[6:],
-    )  # fmt: skip
-    timed, setup = {
+    return {
         "forward": (forward, None),
         "backward": (backward, with_graph),
         "forward_backward": (both, None),
     }[mode]
+
+
+@pytest.mark.parametrize(("provider", "length", "mode", "dtype", "shuffled"), list(cases()))
+def test_attention(record, table, provider, length, mode, dtype, shuffled):
+    run = PROVIDERS[provider]
+    gate(run, dtype, shuffled)
+    inputs = make_inputs(length, dtype, shuffled)
+    timed, setup = calls(run, inputs, mode)
+    anchor = None if provider == ANCHOR else calls(PROVIDERS[ANCHOR], inputs, mode)
+    case = dict(
+        op="attention", provider=provider + ("_shuffled" if shuffled else ""), mode=mode,
+        shape=SHAPE, length=length, dtype=str(dtype)[6:],
+    )  # fmt: skip
     rounds = ROUNDS if length < LENGTHS[-1] else 5
     work = causal_flops(length, mode)
-    record(timed, rounds, work, peak_flops(dtype), setup=setup, **case)
+    record(timed, rounds, work, peak_flops(dtype), setup=setup, anchor=anchor, **case)
     if mode == "forward_backward":
-        memory = extra_memory_mib(both)
+        memory = extra_memory_mib(timed)
         table.add((memory,) * 3, None, metric="extra_memory", unit="MiB", **case)
