@@ -25,6 +25,7 @@ INPUTS = {
     "plain": {"types": False, "bias": False, "scale": False, "causal": True},
     "types": {"bias": False, "scale": False, "causal": True},
     "types, bias": {"scale": False, "causal": True},
+    "types, bias, scale, packed": {"causal": True, "packed": True},
     "all, 16 types, packed, window": ALL,
 }
 

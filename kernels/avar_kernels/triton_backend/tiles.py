@@ -46,7 +46,7 @@ _HALF: dict[tuple[str, str], dict[int, tuple[Tile, Tile, Tile] | Tile]] = {
     },
     ("forward", "sm100"): {
         64: Tile(128, 64, 8, 3),
-        128: (Tile(128, 64, 8, 3), Tile(128, 64, 8, 3), Tile(128, 64, 8, 2)),
+        128: (Tile(128, 64, 8, 3), Tile(128, 64, 8, 3), Tile(128, 32, 8, 3)),
         256: (Tile(128, 32, 8, 2), Tile(128, 32, 8, 1), Tile(128, 32, 8, 1)),
     },
     ("forward", "gfx942"): {
