@@ -8,6 +8,7 @@ number in them is typed by hand.
 
 import csv
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def plots(suite: str, rows: Rows) -> list[Path]:
         axes.grid(visible=True, which="both", alpha=0.2)
         axes.legend(fontsize=7)
         figure.tight_layout()
-        chip = "".join(c if c.isalnum() else "_" for c in device).strip("_").lower()
+        chip = "_".join(re.findall("[a-z0-9]+", device.lower()))
         path = DOCS / f"bench_{suite}_{op}_{mode}_{metric}_{dtype}_{chip}.png"
         figure.savefig(path, dpi=110, metadata={"Software": None})
         plt.close(figure)
@@ -155,8 +156,9 @@ def _readme_cell(cells: dict[tuple[str, str, str], float], provider: str, mode: 
     milliseconds = cells.get(("time", provider, mode))
     if milliseconds is None:
         return "cannot"
-    ratio = cells.get(("time_over_anchor", provider, mode), 1.0)
-    return f"{ratio:.2f} x ({milliseconds:.0f} ms)"
+    ratio = cells.get(("time_over_anchor", provider, mode))
+    shown = f"{milliseconds:.0f} ms"
+    return shown if ratio is None else f"{ratio:.2f} x ({shown})"
 
 
 if __name__ == "__main__":
