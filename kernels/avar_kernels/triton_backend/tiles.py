@@ -121,6 +121,7 @@ _SINGLE_EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, Tile, Tile] | Tile] =
     ("forward", "sm89", 128): Tile(16, 16, 8, 1),
     ("forward", "sm90", 256): (Tile(16, 16, 8, 2), Tile(16, 16, 8, 2), Tile(16, 16, 8, 1)),
     ("forward", "sm100", 128): (Tile(16, 16, 4, 1), Tile(16, 16, 2, 1), Tile(16, 16, 2, 1)),
+    ("dq", "sm89", 256): (Tile(16, 16, 8, 2), Tile(16, 16, 8, 2), Tile(16, 16, 4, 2)),
     ("dq", "sm90", 256): (Tile(16, 16, 8, 2), Tile(16, 16, 4, 2), Tile(16, 16, 8, 2)),
     ("dq", "sm100", 256): (Tile(16, 16, 8, 2), Tile(16, 16, 4, 2), Tile(16, 16, 8, 2)),
     ("dq", "gfx942", 256): Tile(16, 16, 4, 1),
