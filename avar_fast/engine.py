@@ -127,12 +127,18 @@ class Engine:
             self.deepspeed.step()
 
     def step(self) -> float:
-        """Moves the weights after the last micro-batch; returns the gradient norm, unclipped."""
+        """Moves the weights after the last micro-batch; returns the gradient norm, unclipped.
+
+        0 in float16 where the scaled gradients overflowed: DeepSpeed then lowers the scale and
+        leaves the weights as they are.
+        """
         norm = 0.0
         if self.recipe.train.zero_stage == 0:  # where DeepSpeed reports none
             grads = [p.grad for p in self.module.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(grads).item()
         self.deepspeed.step()
+        if self.recipe.model.dtype == "float16" and not self.deepspeed.was_step_applied():
+            return 0.0
         reported = self.deepspeed.get_global_grad_norm()
         return norm if reported is None else float(reported)
 
