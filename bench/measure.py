@@ -1,8 +1,10 @@
 """Timing, memory, the machine's roofline, and the tidy rows that keep them."""
 
 import csv
+import ctypes
 import datetime
 import functools
+import gc
 import platform
 import statistics
 import subprocess
@@ -78,6 +80,8 @@ def extra_memory_mib(run: Callable[[], object]) -> float:
         run()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - base) / 2**20
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would be used again, uncounted
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     base = _status_kib("VmRSS")
     run()
