@@ -11,22 +11,21 @@ from collections.abc import Callable
 
 import torch
 from avar_kernels import cpu, visual_attn_func
-from torch import Tensor
 
 from . import broken_amx
 from .measure import Table, extra_memory_mib, quantiles
-from .rivals import eager_output_attentions, sdpa_without_mass
-from .shapes import HEAD_DIM, causal_flops, key_types, make_inputs
+from .rivals import Provider, calls, eager_output_attentions, ours, sdpa_without_mass
+from .shapes import (
+    GATE,
+    GATE_LENGTH,
+    HEAD_DIM,
+    SHAPE,
+    causal_flops,
+    key_types,
+    make_inputs,
+)
 
-Run = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
-GATE_LENGTH, GATE = 192, {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 MEMORY_LENGTH = 8192
-SHAPE = "B1 H28 Hkv4 D128 causal"
-
-
-def avar(q, k, v, types):
-    result = visual_attn_func(q, k, v, types, causal=True, backend="cpu")
-    return result.out, result.mass
 
 
 def avar_without_types(q, k, v, types):
@@ -34,13 +33,13 @@ def avar_without_types(q, k, v, types):
 
 
 def avar_shuffled(q, k, v, types):
-    return avar(q, k, v, key_types(q.shape[1], shuffled=True))
+    return ours("cpu")(q, k, v, key_types(q.shape[1], shuffled=True))
 
 
-PROVIDERS: dict[str, Run] = {
+PROVIDERS: dict[str, Provider] = {
     "torch_sdpa_without_mass": sdpa_without_mass,
     "eager_output_attentions": eager_output_attentions,
-    "avar_cpu": avar,
+    "avar_cpu": ours("cpu"),
     "avar_cpu_shuffled_types": avar_shuffled,
     "avar_cpu_without_types": avar_without_types,
 }
@@ -62,29 +61,16 @@ def gate(dtype: torch.dtype) -> None:
             raise AssertionError(f"{name} is wrong: error {max(errors):.1e} in {dtype}")
 
 
-def step(run: Run, length: int, dtype: torch.dtype, mode: str) -> Callable[[], None]:
+def step(run: Provider, length: int, dtype: torch.dtype, mode: str) -> Callable[[], None]:
     """One forward, or one forward and backward with cotangents of out and, if any, mass."""
-    q, k, v, types, grad_out, grad_mass = make_inputs(length, dtype)
-    if mode == "forward":
-        q, k, v = (x.detach() for x in (q, k, v))
-
-    def call() -> None:
-        out, mass = run(q, k, v, types)
-        if mode == "forward":
-            return
-        outputs, grads = [out], [grad_out]
-        if mass is not None:
-            outputs, grads = [out, mass], [grad_out, grad_mass.to(mass.dtype)]
-        torch.autograd.grad(outputs, (q, k, v), grads)
-
-    return call
+    return calls(run, make_inputs(length, dtype), mode)[0]
 
 
-def interleaved(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every call in every round but a first one, in turns."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for index in range(rounds + 1):
-        for name, call in calls.items():
+        for name, call in steps.items():
             start = time.perf_counter()
             call()
             if index:
@@ -94,8 +80,8 @@ def interleaved(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, 
 
 def compare(length: int, dtype: torch.dtype, mode: str, rounds: int, table: Table) -> None:
     """Times a case, prints it and adds its rows."""
-    calls = {name: step(run, length, dtype, mode) for name, run in PROVIDERS.items()}
-    times = {name: quantiles(values) for name, values in interleaved(calls, rounds).items()}
+    steps = {name: step(run, length, dtype, mode) for name, run in PROVIDERS.items()}
+    times = {name: quantiles(values) for name, values in interleaved(steps, rounds).items()}
     medians = {name: values[1] for name, values in times.items()}
     torch_ms, eager_ms = (medians[name] for name in list(PROVIDERS)[:2])
     kind = str(dtype)[6:]

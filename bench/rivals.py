@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import one_hot, scaled_dot_product_attention
 
-from .shapes import DEVICE, EAGER_MAX_LENGTH, HEAD_DIM, HEADS, KV_HEADS, NUM_TYPES
+from .measure import synchronise
+from .shapes import DEVICE, EAGER_MAX_LENGTH, HEAD_DIM, HEADS, KV_HEADS, NUM_TYPES, Inputs
 
 Provider = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 GROUP = HEADS // KV_HEADS
@@ -186,3 +187,31 @@ def why_not(name: str, length: int, mode: str) -> str | None:
     if DEVICE != "cpu" and name == "partition_with_lse_merge":
         return "written on torch's fused CPU operator, which returns lse"
     return None
+
+
+def calls(run: Provider, inputs: Inputs, mode: str):
+    """What is timed of a provider in a mode, and its setup or None."""
+    q, k, v, types, grad_out, grad_mass = inputs
+
+    def forward():
+        run(q.detach(), k.detach(), v.detach(), types)
+        synchronise()
+
+    def with_graph():
+        out, mass = run(q, k, v, types)
+        outputs = [(out, grad_out)] if mass is None else [(out, grad_out), (mass, grad_mass)]
+        synchronise()
+        return ([x for x, _ in outputs], [g.to(x.dtype) for x, g in outputs]), {}
+
+    def backward(outputs, grads):
+        torch.autograd.grad(outputs, (q, k, v), grads)
+        synchronise()
+
+    def both():
+        backward(*with_graph()[0])
+
+    return {
+        "forward": (forward, None),
+        "backward": (backward, with_graph),
+        "forward_backward": (both, None),
+    }[mode]

@@ -7,18 +7,14 @@ outputs agree with the specification in float64.
 import functools
 
 import pytest
-import torch
 from avar_kernels import visual_attn_func
 
-from .measure import extra_memory_mib, peak_flops, synchronise
-from .rivals import PROVIDERS, why_not
-from .shapes import DTYPES, LENGTHS, causal_flops, make_inputs
+from .measure import extra_memory_mib, peak_flops
+from .rivals import PROVIDERS, calls, why_not
+from .shapes import DTYPES, GATE, GATE_LENGTH, LENGTHS, SHAPE, causal_flops, make_inputs
 
-GATE_LENGTH = 192
-GATE = {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 ROUNDS = 7
 ANCHOR = "sdpa_without_mass"  # run in turns with every other provider
-SHAPE = "B1 H28 Hkv4 D128 causal"
 
 
 @functools.cache
@@ -49,34 +45,6 @@ def cases():
                         case = f"{mode}-{length}-{str(dtype)[6:]}-{name}{'-shuffled' * shuffled}"
                         values = (name, length, mode, dtype, shuffled)
                         yield pytest.param(*values, id=case, marks=marks)
-
-
-def calls(run, inputs, mode):
-    """What is timed, and its setup or None."""
-    q, k, v, types, grad_out, grad_mass = inputs
-
-    def forward():
-        run(q.detach(), k.detach(), v.detach(), types)
-        synchronise()
-
-    def with_graph():
-        out, mass = run(q, k, v, types)
-        outputs = [(out, grad_out)] if mass is None else [(out, grad_out), (mass, grad_mass)]
-        synchronise()
-        return ([x for x, _ in outputs], [g.to(x.dtype) for x, g in outputs]), {}
-
-    def backward(outputs, grads):
-        torch.autograd.grad(outputs, (q, k, v), grads)
-        synchronise()
-
-    def both():
-        backward(*with_graph()[0])
-
-    return {
-        "forward": (forward, None),
-        "backward": (backward, with_graph),
-        "forward_backward": (both, None),
-    }[mode]
 
 
 @pytest.mark.parametrize(("provider", "length", "mode", "dtype", "shuffled"), list(cases()))

@@ -15,8 +15,8 @@ namespace {
 
 // Operands are packed for as many units at once as fit, so memory stays small beside long inputs.
 constexpr int64_t kOperandBytes = 96 << 20;
-// Keys of a task of the backward: few enough tasks to
-// prepare the columns' operands rarely, enough of them to keep threads busy.
+// Keys of a task of the backward: few enough tasks to prepare the columns' operands rarely, enough
+// of them to keep threads busy.
 constexpr int64_t kChunkKeys = 512;
 
 struct Task {
