@@ -109,8 +109,9 @@ void list_blocks(Round& round, int64_t first, int64_t end) {
       round.tasks.push_back({u, b, 0});
 }
 
-// Heaviest tiles first, so that no long one is left for the end. The cost is the keys its last row
-// may see; a window makes them all alike.
+// Unit after unit, so that threads find its operands in their caches, the longest units first; of
+// each the heaviest tiles first, so that no long one is left for the end. The cost of a tile is the
+// keys its last row may see; a window makes them all alike.
 void list_tiles(Round& round, int64_t first, int64_t end) {
   const Args& args = round.args;
   round.tasks.clear();
@@ -124,8 +125,11 @@ void list_tiles(Round& round, int64_t first, int64_t end) {
       round.tasks.push_back({u, t, args.causal ? std::max<int64_t>(keys, 0) : unit.len_k});
     }
   }
-  std::stable_sort(round.tasks.begin(), round.tasks.end(),
-                   [](const Task& a, const Task& b) { return a.cost > b.cost; });
+  const auto size = [&](int64_t u) { return round.units[u].len_q * round.units[u].len_k; };
+  std::stable_sort(round.tasks.begin(), round.tasks.end(), [&](const Task& a, const Task& b) {
+    if (a.unit == b.unit) return a.cost > b.cost;
+    return size(a.unit) != size(b.unit) ? size(a.unit) > size(b.unit) : a.unit < b.unit;
+  });
 }
 
 // First chunks first: a chunk waits for those before it, which must have been started.

@@ -9,6 +9,8 @@ namespace AVAR_ISA {
 struct AmxEngine : Bf16Operands {
   static constexpr int64_t COLUMNS = 64;
   static constexpr int64_t BLOCK = 64;
+  // Reading and writing tiles of the output costs more than the products of one block.
+  static constexpr int64_t PENDING = 4;
 
   static void begin() {
     struct alignas(64) {
@@ -55,21 +57,30 @@ struct AmxEngine : Bf16Operands {
   }
 
   // All dimensions are multiples of 32.
-  static void multiply(int64_t rows, int64_t columns, int64_t depth, const char* left,
-                       const char* right, float* c, bool add) {
+  static AVAR_INLINE void multiply_parts(int64_t rows, int64_t columns, int64_t depth,
+                                         const char* const* lefts, int64_t parts,
+                                         const char* right, float* c, bool add) {
     const int64_t left_stride = depth * 2, right_stride = columns * 4;
     for (int64_t i = 0; i < rows; i += 32)
       for (int64_t j = 0; j < columns; j += 32) {
-        const char *l = left + i * left_stride, *r = right + j * 4;
+        const char* r = right + j * 4;
         float* to = c + i * columns + j;
         if (add)
           load_tiles(to, columns);
         else
           zero_tiles();
-        for (int64_t k = 0; k < depth; k += 32, l += 64, r += 16 * right_stride)
-          add_products(l, left_stride, r, right_stride);
+        for (int64_t part = 0; part < parts; ++part) {
+          const char* l = lefts[part] + i * left_stride;
+          for (int64_t k = 0; k < depth; k += 32, l += 64, r += 16 * right_stride)
+            add_products(l, left_stride, r, right_stride);
+        }
         store_tiles(to, columns);
       }
+  }
+
+  static void multiply(int64_t rows, int64_t columns, int64_t depth, const char* left,
+                       const char* right, float* c, bool add) {
+    multiply_parts(rows, columns, depth, &left, 1, right, c, add);
   }
 };
 

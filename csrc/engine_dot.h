@@ -16,6 +16,7 @@ struct PairLane {
 struct DotEngine : Bf16Operands {
   static constexpr int64_t COLUMNS = 64;
   static constexpr int64_t BLOCK = 64;
+  static constexpr int64_t PENDING = 1;
 
   static void multiply(int64_t rows, int64_t columns, int64_t depth, const char* left,
                        const char* right, float* c, bool add) {

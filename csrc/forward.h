@@ -25,6 +25,10 @@ struct ForwardScratch {
   float *rescale;  // [COLUMNS]
   float *rows, *turned;
   char *q, *weights;
+  // Blocks wait in slots [waiting, slot) of the weights until they are multiplied with their values.
+  const char* values[E::PENDING];
+  int64_t waiting = 0, slot = 0;
+  bool started = false;  // the output holds something
 
   ForwardScratch(Arena& arena, const Args& args) : columns(arena, args) {
     const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
@@ -36,8 +40,10 @@ struct ForwardScratch {
     rows = arena.take<float>(E::COLUMNS * larger(dim, value_dim));
     turned = arena.take<float>(E::COLUMNS * dim);
     q = arena.take<char>(E::right_bytes(dim, E::COLUMNS));
-    weights = arena.take<char>(E::right_bytes(E::BLOCK, E::COLUMNS));
+    weights = arena.take<char>(E::PENDING * E::right_bytes(E::BLOCK, E::COLUMNS));
   }
+
+  char* weights_of(int64_t i) const { return weights + i * E::right_bytes(E::BLOCK, E::COLUMNS); }
 };
 
 // Raises the reference of the columns at v where a block's maximum is far above it; says whether
@@ -70,6 +76,7 @@ AVAR_INLINE vf reference(const ForwardScratch<E>& s, int64_t v) {
 // Scores to weights where all keys exist, have one type and are seen by all columns.
 template <class E>
 inline bool weigh_uniform(ForwardScratch<E>& s, int64_t num_types, int64_t type) {
+  char* weights = s.weights_of(s.slot);
   bool raised = false;
   for (int64_t v = 0; v < E::COLUMNS; v += W) {
     const vf slope = load(s.columns.of_type(s.columns.slope, type) + v);
@@ -85,7 +92,7 @@ inline bool weigh_uniform(ForwardScratch<E>& s, int64_t num_types, int64_t type)
       const vf a = exp2<E::PRECISE_EXP>(load(at) * slope + shift);
       const vf b = exp2<E::PRECISE_EXP>(load(at + E::COLUMNS) * slope + shift);
       sum += a + b;
-      E::put_right(s.weights, E::BLOCK, E::COLUMNS, n, v, a, b);
+      E::put_right(weights, E::BLOCK, E::COLUMNS, n, v, a, b);
     }
     float* mass = s.mass + type * E::COLUMNS + v;
     store(mass, load(mass) + sum);
@@ -96,6 +103,7 @@ inline bool weigh_uniform(ForwardScratch<E>& s, int64_t num_types, int64_t type)
 // The same for any block.
 template <class E, bool CUT>
 inline bool weigh(ForwardScratch<E>& s, int64_t num_types, int64_t first_key, const int8_t* types) {
+  char* weights = s.weights_of(s.slot);
   bool raised = false;
   for (int64_t v = 0; v < E::COLUMNS; v += W) {
     vf top = splat(-kInfinity);
@@ -123,10 +131,35 @@ inline bool weigh(ForwardScratch<E>& s, int64_t num_types, int64_t first_key, co
         float* mass = s.mass + type * E::COLUMNS + v;
         store(mass, load(mass) + weight[i]);
       }
-      E::put_right(s.weights, E::BLOCK, E::COLUMNS, n, v, weight[0], weight[1]);
+      E::put_right(weights, E::BLOCK, E::COLUMNS, n, v, weight[0], weight[1]);
     }
   }
   return raised;
+}
+
+// Adds what waits to the output.
+template <class E>
+inline void add_values(ForwardScratch<E>& s, int64_t value_dim) {
+  if (s.waiting == s.slot) return;
+  if constexpr (E::PENDING == 1)
+    E::multiply(value_dim, E::COLUMNS, E::BLOCK, s.values[0], s.weights, s.output, s.started);
+  else
+    E::multiply_parts(value_dim, E::COLUMNS, E::BLOCK, s.values + s.waiting, s.slot - s.waiting,
+                      s.weights_of(s.waiting), s.output, s.started);
+  s.waiting = s.slot;
+  s.started = true;
+}
+
+// After a block raised the maximum: all before it referred to the old one.
+template <class E>
+inline void rescale_output(ForwardScratch<E>& s, int64_t value_dim) {
+  add_values(s, value_dim);
+  if (!s.started) return;
+  for (int64_t i = 0; i < value_dim; ++i)
+    for (int64_t v = 0; v < E::COLUMNS; v += W) {
+      float* at = s.output + i * E::COLUMNS + v;
+      store(at, load(at) * load(s.rescale + v));
+    }
 }
 
 // Divides by the row sum and writes out, mass and lse.
@@ -161,7 +194,6 @@ void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratc
   for (int64_t i = 0; i < args.num_types * E::COLUMNS; ++i) s.mass[i] = 0.0f;
   for (int64_t i = 0; i < E::COLUMNS; ++i) s.maximum[i] = -kInfinity;
 
-  bool started = false;
   const int64_t end = (s.columns.key_end + E::BLOCK - 1) / E::BLOCK;
   for (int64_t block = s.columns.key_begin / E::BLOCK; block < end; ++block) {
     if (unit.classes[block] == kAbsent) continue;
@@ -175,17 +207,14 @@ void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratc
       raised = weigh<E, false>(s, args.num_types, first, unit.types + first);
     else
       raised = weigh_uniform<E>(s, args.num_types, unit.classes[block]);
-    if (raised && started)
-      for (int64_t i = 0; i < value_dim; ++i)
-        for (int64_t v = 0; v < E::COLUMNS; v += W) {
-          float* at = s.output + i * E::COLUMNS + v;
-          store(at, load(at) * load(s.rescale + v));
-        }
-    E::multiply(value_dim, E::COLUMNS, E::BLOCK,
-                unit.v + block * operand_bytes<E>(args.value_dim), s.weights, s.output, started);
-    started = true;
+    if (raised) rescale_output(s, value_dim);
+    s.values[s.slot++] = unit.v + block * operand_bytes<E>(args.value_dim);
+    if (s.slot < E::PENDING) continue;
+    add_values(s, value_dim);
+    s.waiting = s.slot = 0;
   }
-  if (!started)
+  add_values(s, value_dim);
+  if (!s.started)
     for (int64_t i = 0; i < value_dim * E::COLUMNS; ++i) s.output[i] = 0.0f;
   finish<E>(s, args, unit);
 }

@@ -80,6 +80,12 @@ inline void store_row(const float* from, float factor, int64_t dtype, int64_t n,
     for (; i < n; ++i) x[i] = from[i] * factor;
   } else if (dtype == kBFloat16) {
     uint16_t* x = (uint16_t*)to;
+#if defined(__AVX512BF16__)
+    for (; i + 16 <= n; i += 16)
+      _mm256_storeu_si256((__m256i*)(x + i),
+                          (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(from + i),
+                                                                    _mm512_set1_ps(factor))));
+#endif
     for (; i < n; ++i) x[i] = float_to_bfloat16(from[i] * factor);
   } else {
     uint16_t* x = (uint16_t*)to;

@@ -75,13 +75,14 @@ AVAR_INLINE bool any(vi mask) {
 #endif
 }
 
-// 2^x for x clamped to [-127, 127], 0 at the lower end: what is hidden has weight exactly 0.
+// 2^x for x below 128, 0 from -127 down: what is hidden has weight exactly 0. NaN stays NaN.
 // 2^x = 2^n * 2^f with n = round(x), f in [-1/2, 1/2]; the coefficients are a minimax fit of the
 // relative error of 2^f: 2e-9 in degree 6, 2.6e-6 in degree 4 (plenty for bfloat16 weights).
 template <bool PRECISE>
 AVAR_INLINE vf exp2(vf x) {
-  x = minimum(splat(127.0f), maximum(splat(-127.0f), x));
-  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves round(x) in the low bits
+  x = maximum(splat(-127.0f), x);
+  // Adding 1.5 * 2^23 leaves round(x) in the low bits; 127 more are the bias of an exponent.
+  const vf magic = splat(12582912.0f + 127.0f);
   const vf shifted = x + magic;
   const vf f = x - (shifted - magic);
   vf p;
@@ -100,8 +101,7 @@ AVAR_INLINE vf exp2(vf x) {
     p = p * f + 6.931218099646614e-1f;
     p = p * f + 9.999992611881546e-1f;
   }
-  const vi exponent = ((vi)shifted + 127) << 23;
-  return p * (vf)exponent;
+  return p * (vf)((vi)shifted << 23);
 }
 
 // In place: register i, lane j <-> register j, lane i.

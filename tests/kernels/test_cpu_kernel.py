@@ -101,6 +101,23 @@ def test_large_shapes_stay_within_the_budget(isa, shape, shuffled, dtype):
     within_budget(got, plain, want, BAND[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("blocks_per_rise", [1, 2, 3, 6])
+def test_a_maximum_that_rises_while_blocks_wait_for_their_values(isa, blocks_per_rise, dtype):
+    """Weights of several blocks are multiplied together, but each refers to the maximum of its
+    time: a raise that comes first, second or last of them must reach all before it and none after.
+    """
+    leaves, _, options = make((1, 80, 1000, 2, 1, 32, 32, False, (-1, -1)), dtype)
+    step = torch.arange(1000) // (64 * blocks_per_rise)
+    leaves[0][..., 0], leaves[1][..., 0] = 8.0, (5.0 * step)[:, None].to(dtype)
+    leaves[3], leaves[4] = torch.zeros_like(leaves[3]), torch.ones_like(leaves[4])
+    types = (torch.arange(1000) % 250 // 63)[None].to(torch.int32)
+    got = run(attend(types, options, "cpu"), leaves)
+    plain = run(attend(types, options, "eager"), leaves)
+    want = run(attend(types, options, "eager"), leaves, torch.float64)
+    within_budget(got, plain, want, BAND[dtype])
+
+
 def test_random_calls(isa):
     """The cases of test_random_cases, which holds the default set to ten thousand of them."""
     for seed in range(60):
