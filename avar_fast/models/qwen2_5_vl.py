@@ -24,6 +24,11 @@ def body(model: Model) -> nn.Module:
     return model.model
 
 
+def lm_head(model: Model) -> nn.Linear:
+    """The matrix from hidden states to logits; it has no bias."""
+    return model.lm_head
+
+
 def text_tower(model: Model) -> nn.Module:
     return model.model.language_model
 

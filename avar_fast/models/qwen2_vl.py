@@ -12,6 +12,7 @@ from .collating import vision_arguments as vision_arguments
 from .qwen2_5_vl import Model
 from .qwen2_5_vl import body as body
 from .qwen2_5_vl import get_rope_deltas as get_rope_deltas
+from .qwen2_5_vl import lm_head as lm_head
 from .qwen2_5_vl import load_image_processor as load_image_processor
 from .qwen2_5_vl import projectors as projectors
 from .qwen2_5_vl import set_rope_deltas as set_rope_deltas

@@ -8,7 +8,8 @@ from .grpo import (
     informative_groups,
     policy_loss,
 )
-from .log_probs import token_log_probs
+from .liger_nll import liger_fits, liger_nll
+from .linear_log_probs import linear_log_probs
 from .visual_reward import total_reward, visual_reward
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "agto_loss",
     "group_advantages",
     "informative_groups",
+    "liger_fits",
+    "liger_nll",
+    "linear_log_probs",
     "policy_loss",
-    "token_log_probs",
     "total_reward",
     "visual_reward",
 ]

@@ -1,41 +1,132 @@
-"""The one forward both stages make: log-probabilities of the labels, logits nowhere else."""
+"""The one forward both stages make: the LM head sees the positions with a label behind them, and
+gives what the losses need of them in place of logits."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..config import Recipe
 from ..data import IGNORE, Batch
-from ..objectives import token_log_probs
+from ..models.head import replaced_head
+from ..objectives import liger_fits, liger_nll, linear_log_probs
+
+CPU_HEAD_BYTES = 256 * 2**20
+GPU_HEAD_SHARE = 32  # of the device's memory
+
+
+@dataclass(frozen=True)
+class HeadLimits:
+    """How the LM head may compute."""
+
+    budget_bytes: int
+    """Memory of logits that exist at once."""
+    liger: bool = False
+    """Use Liger's kernel for the loss of stage sft where it fits the budget."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: torch.device) -> "HeadLimits":
+        """A recipe's; a constant of the device, so that a run repeats to the bit."""
+        gib, on_gpu = recipe.model.head_memory_gib, device.type == "cuda"
+        if gib is not None:
+            budget = int(gib * 2**30)
+        elif on_gpu:
+            budget = torch.cuda.get_device_properties(device).total_memory // GPU_HEAD_SHARE
+        else:
+            budget = CPU_HEAD_BYTES
+        return cls(budget, recipe.model.liger and on_gpu)
+
+
+class LabelScores(NamedTuple):
+    """Of a batch's labels; position (b, l) is that of the token that predicts label (b, l + 1)."""
+
+    log_probs: Tensor
+    """(B, L - 1) float32, 0 where there is no label."""
+    mask: Tensor
+    """(B, L - 1) bool, true at labels."""
+    entropies: Tensor | None
+    """(B, L - 1) float32, nats of the distributions the labels are from; 0 where there is none."""
 
 
 def label_log_probs(
-    model: Callable[..., Any],
+    model: nn.Module,
     batch: Batch,
+    limits: HeadLimits,
     temperature: float = 1.0,
     banned_ids: tuple[int, ...] = (),
-) -> tuple[Tensor, Tensor]:
+    *,
+    with_entropy: bool = False,
+    through: Callable[..., Any] | None = None,
+) -> LabelScores:
     """Log-probability of every label of a right-padded or packed batch.
 
-    Of a padded batch only the last positions, from the one before the first label on, go through
-    the LM head; of a packed one only those behind which a label stands.
-
-    Returns:
-        log_probs: (B, K) float32, 0 where there is no label.
-        mask: (B, K) bool, true at labels.
+    Args:
+        model: of a supported family.
+        temperature, banned_ids: of the distribution that sampled the labels.
+        through: what runs the model's forward, an engine; the model itself unless given.
     """
+
+    def compute(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        log_probs, entropies = linear_log_probs(
+            hidden,
+            weight,
+            labels,
+            temperature,
+            banned_ids,
+            budget_bytes=limits.budget_bytes,
+            with_entropy=with_entropy,
+        )
+        return torch.stack([log_probs] if entropies is None else [log_probs, entropies])
+
+    where = _before_labels(batch)
+    values = _through_head(model, batch, where, compute, through)
+    rows = values.new_zeros(len(values), batch.labels.numel())
+    rows = rows.index_copy(1, where, values).view(-1, *batch.labels.shape)[..., :-1]
+    mask = batch.labels[:, 1:] != IGNORE
+    return LabelScores(rows[0], mask, rows[1] if with_entropy else None)
+
+
+def label_nll(
+    model: nn.Module,
+    batch: Batch,
+    limits: HeadLimits,
+    *,
+    through: Callable[..., Any] | None = None,
+) -> Tensor:
+    """Negative log-likelihood of all labels of a batch, summed; scalar with gradient."""
+
+    def compute(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        if limits.liger and liger_fits(len(hidden), weight, limits.budget_bytes):
+            return liger_nll(hidden, weight, labels)
+        budget = limits.budget_bytes
+        return -linear_log_probs(hidden, weight, labels, budget_bytes=budget)[0].sum()
+
+    return _through_head(model, batch, _before_labels(batch), compute, through)
+
+
+def _before_labels(batch: Batch) -> Tensor:
+    """Positions behind which a label stands, rows laid end to end; without waiting for the device
+    where the collator found them."""
     if batch.label_positions is not None:
-        where = batch.label_positions
-        logits = model(**batch.inputs, logits_to_keep=where, use_cache=False).logits
-        labels = batch.labels[:, where + 1]
-        log_probs = token_log_probs(logits, labels, temperature, banned_ids)
-        return log_probs, torch.ones_like(labels, dtype=torch.bool)
-    has_label = batch.labels != IGNORE
-    first = int(has_label.any(dim=0).int().argmax())
-    keep = batch.labels.shape[1] - max(first - 1, 0)
-    logits = model(**batch.inputs, logits_to_keep=keep, use_cache=False).logits[:, :-1]
-    mask = has_label[:, 1 - keep :]
-    labels = batch.labels[:, 1 - keep :].clamp(min=0)
-    log_probs = token_log_probs(logits, labels, temperature, banned_ids)
-    return torch.where(mask, log_probs, 0.0), mask
+        return batch.label_positions
+    behind = nn.functional.pad(batch.labels[:, 1:] != IGNORE, (0, 1))
+    return behind.flatten().nonzero()[:, 0]
+
+
+def _through_head(
+    model: nn.Module,
+    batch: Batch,
+    where: Tensor,
+    compute: Callable[[Tensor, Tensor, Tensor], Tensor],
+    through: Callable[..., Any] | None,
+) -> Tensor:
+    """``compute(hidden states, head weight, labels)`` of the given positions."""
+    labels = batch.labels.flatten().index_select(0, where + 1)
+
+    def head(hidden: Tensor, weight: Tensor) -> Tensor:
+        return compute(hidden.flatten(0, 1).index_select(0, where), weight, labels)
+
+    with replaced_head(model, head):
+        return (model if through is None else through)(**batch.inputs, use_cache=False).logits

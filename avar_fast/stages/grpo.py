@@ -8,7 +8,6 @@ forward.
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ from ..objectives import (
 )
 from ..rewards import has_format, is_correct
 from ..rollout import generate
-from .forward import label_log_probs
+from .forward import LabelScores, label_log_probs
 from .run import Run
 
 
@@ -82,7 +81,7 @@ def _collect(
         group.batches.append(batch)
         group.old_log_probs.append(old)
         group.ref_log_probs.append(
-            None if reference is None else _log_probs(run, reference, batch)[0]
+            None if reference is None else _log_probs(run, reference, batch).log_probs
         )
         visual.append(seen)
     rewards = total_reward(
@@ -131,9 +130,10 @@ def _sample(run: Run, prompts: list[Sample]) -> list[Sample]:
     return responses
 
 
-def _log_probs(run: Run, model: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-probabilities under the distribution that sampling drew from, and their mask."""
-    return label_log_probs(model, batch, run.recipe.grpo.temperature, run.tokens.visual)
+def _log_probs(run: Run, model: torch.nn.Module, batch: Batch, **options: Any) -> LabelScores:
+    """Log-probabilities under the distribution that sampling drew from."""
+    temperature, banned = run.recipe.grpo.temperature, run.tokens.visual
+    return label_log_probs(model, batch, run.head, temperature, banned, **options)
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ def _score(run: Run, batch: Batch, correct: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities under the sampling policy, and VARS, from one forward."""
     grpo = run.recipe.grpo
     with record_attention(run.engine.module) as recording:
-        log_probs, _ = _log_probs(run, run.engine.module, batch)
+        log_probs = _log_probs(run, run.engine.module, batch).log_probs
     if grpo.visual_weight == 0:
         return log_probs, torch.zeros(len(correct), device=log_probs.device)
     types = key_types(batch.inputs["input_ids"], batch.inputs["attention_mask"], tokens=run.tokens)
@@ -164,9 +164,12 @@ def _update(run: Run, group: _Group, step: int) -> dict[str, float]:
         sum(len(batch.labels) for batch in group.batches),
     )
     normalizer = num_tokens if grpo.loss in ("dapo", "cispo") else num_responses
-    totals = torch.zeros(4, dtype=torch.float64)
+    totals = torch.zeros(5, dtype=torch.float64)
     for i, batch in enumerate(group.batches):
-        log_probs, mask = _log_probs(run, run.engine, batch)
+        log_probs, mask, entropies = _log_probs(
+            run, run.engine.module, batch, through=run.engine, with_entropy=True
+        )
+        assert entropies is not None
         loss, stats = policy_loss(
             log_probs,
             group.old_log_probs[i],
@@ -183,19 +186,21 @@ def _update(run: Run, group: _Group, step: int) -> dict[str, float]:
         run.engine.backward(loss)
         share = len(log_probs) / num_responses
         totals += torch.tensor(
-            [loss.item(), *(float(s) * share for s in stats)], dtype=torch.float64
+            [loss.item(), *(float(s) * share for s in stats), float(entropies.detach().sum())],
+            dtype=torch.float64,
         )
     summed = run.engine.sum_over_ranks(*totals)
     rows = tuple(row for batch in group.batches for row in batch.rows)
     run.require_finite(summed[0], step + 1, rows)
     norm = run.engine.step()
     run.require_finite(norm, step + 1, rows, "gradient norm")
-    loss_sum, clip_fraction, ratio, kl = summed
+    loss_sum, clip_fraction, ratio, kl, entropy = summed
     return {
         "loss": loss_sum,
         "clip_fraction": clip_fraction,
         "ratio": ratio,
         "kl": kl,
+        "entropy": entropy / num_tokens,
         "grad_norm": norm,
         "lr": run.engine.lr,
     }

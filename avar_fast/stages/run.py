@@ -16,6 +16,7 @@ from ..config import Recipe
 from ..data import Batch, Collator, Feed, Sample, collate
 from ..engine import Engine
 from ..tracking import Tracker
+from .forward import HeadLimits
 
 ROWS_NAMED = 16  # of a step that diverged
 
@@ -52,6 +53,7 @@ class Run:
     tokenizer: Any
     image_processor: Any
     tokens: SpecialTokens
+    head: HeadLimits
     first_step: int
     stop_request: StopRequest = field(default_factory=StopRequest)
 

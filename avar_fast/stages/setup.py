@@ -17,6 +17,7 @@ from ..models.vision import use_linear_patch_embedding
 from ..parameters import choose_trainable
 from ..tracking import Tracker
 from .feeding import make_feed
+from .forward import HeadLimits
 from .run import Run
 
 
@@ -64,6 +65,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         loaded.tokenizer,
         loaded.image_processor,
         tokens,
+        HeadLimits.of(recipe, device),
         first_step,
     )
 

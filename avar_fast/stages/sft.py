@@ -10,7 +10,7 @@ from ..attention import record_attention
 from ..data import IGNORE, NO_SAMPLE, Batch
 from ..objectives import agto_loss
 from ..vas import FORMS, visual_attention_score
-from .forward import label_log_probs
+from .forward import label_nll
 from .run import Run
 from .spans import Spans, spans_of
 
@@ -78,8 +78,8 @@ def _losses(
     """This micro-batch's share of the step's loss, and what the log sums up."""
     agto = run.recipe.agto
     with record_attention(run.engine.module, agto.layers) as recording:
-        log_probs, _ = label_log_probs(run.engine, batch)
-    lm_loss = -log_probs.sum() / num_targets
+        nll = label_nll(run.engine.module, batch, run.head, through=run.engine)
+    lm_loss = nll / num_targets
     loss = lm_loss
     sums: list[Any] = [0.0, 0.0]
     if agto.enabled:

@@ -8,7 +8,7 @@ import torch
 from avar_fast.attention import SpecialTokens, record_attention
 from avar_fast.data import IGNORE, NO_SAMPLE
 from avar_fast.objectives import agto_loss
-from avar_fast.stages.forward import label_log_probs
+from avar_fast.stages.forward import HeadLimits, label_log_probs
 from avar_fast.stages.spans import spans_of
 from avar_fast.vas import FORMS, visual_attention_score
 from tests.models.world import FAMILIES, models
@@ -16,6 +16,7 @@ from tests.models.world import FAMILIES, models
 from .world import SHAPES, TOKENIZER, collator, samples
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
+HEAD = HeadLimits(1 << 14)  # several slices of the vocabulary
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -44,7 +45,7 @@ def objective(model, batch, num_targets, num_guided, packed):
     """The step's loss of stage sft, from its parts."""
     span = spans_of(batch, "user", TOKENS)
     with record_attention(model) as recording:
-        log_probs, _ = label_log_probs(model, batch)
+        log_probs = label_log_probs(model, batch, HEAD).log_probs
     extra, parts = agto_loss(
         recording.mass,
         span.queries,
@@ -149,7 +150,7 @@ def test_text_alone_uses_the_vision_tower_and_changes_nothing(model, alone, layo
     batch = getattr(collate, layout)(texts)
     assert batch.num_samples == 2
     assert int((batch.sample_ids == NO_SAMPLE).sum()) >= 1
-    log_probs, mask = label_log_probs(model, batch)
+    log_probs, mask, _ = label_log_probs(model, batch, HEAD)
     got = gradients(model, -log_probs.sum())
     assert int(mask.sum()) == sum(len(s.target_ids) for s in texts)
     for name, parameter in model.named_parameters():

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from avar_fast.attention import record_attention
-from avar_fast.objectives import token_log_probs
+from avar_fast.models.head import replaced_head
+from avar_fast.objectives import linear_log_probs
 from avar_fast.rollout import generate
 
 from ..attention.world import TOKENIZER, batch, models
@@ -59,15 +60,19 @@ def test_log_probs_of_the_training_forward_are_those_that_sampling_used(temperat
     for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
         extra = torch.full_like(rollouts.completion_ids, value).to(inputs[name].dtype)
         full[name] = torch.cat([inputs[name], extra], 1)
-    with torch.no_grad(), record_attention(fast):
-        logits = fast(**full, use_cache=False, logits_to_keep=11).logits[:, :-1]
-    every = torch.stack(
-        [
-            token_log_probs(logits, torch.full(logits.shape[:2], t), temperature, BANNED)
-            for t in range(logits.shape[-1])
-        ],
-        -1,
-    )
+
+    def every_token(hidden, weight):
+        rows = hidden[:, :-1].flatten(0, 1)
+        each = [
+            linear_log_probs(
+                rows, weight, torch.full((len(rows),), t), temperature, BANNED, budget_bytes=1 << 16
+            )[0]
+            for t in range(len(weight))
+        ]
+        return torch.stack(each, -1).view(len(hidden), -1, len(weight))
+
+    with torch.no_grad(), record_attention(fast), replaced_head(fast, every_token):
+        every = fast(**full, use_cache=False, logits_to_keep=11).logits
     assert torch.equal(every.argmax(-1), rollouts.completion_ids)
     assert torch.allclose(every.exp().sum(-1), torch.ones(()), atol=1e-5)
     assert (every[..., list(BANNED)] == float("-inf")).all()
