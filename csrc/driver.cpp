@@ -78,6 +78,12 @@ void backward_chunk(void* context, int64_t i, char* scratch) {
                                round.tiles_done.data() + round.tiles_at[task.unit], sums, scratch);
 }
 
+// The forward reads the operands of a unit once for each tile: not worth their memory for one tile,
+// which is what decoding has.
+bool has_operands(const Round& round, const Unit& unit, bool backward) {
+  return backward || round.tiles_of(unit) > 1;
+}
+
 // Places the operands of units from first on in the buffer, as many as fit; returns the end.
 int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffer) {
   const int64_t k_bytes = round.kernels.operand_bytes(round.args.dim);
@@ -85,7 +91,10 @@ int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffe
   const int64_t block_bytes = (backward ? 2 : 1) * k_bytes + v_bytes;
   int64_t end = first, bytes = 0;
   while (end < static_cast<int64_t>(round.units.size())) {
-    const int64_t more = blocks_of(round.units[end], round.kernels.block_keys) * block_bytes;
+    const Unit& unit = round.units[end];
+    const int64_t more = has_operands(round, unit, backward)
+                             ? blocks_of(unit, round.kernels.block_keys) * block_bytes
+                             : 0;
     if (end > first && bytes + more > kOperandBytes) break;
     bytes += more;
     ++end;
@@ -93,6 +102,7 @@ int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffe
   char* at = buffer.at_least(bytes);
   for (int64_t u = first; u < end; ++u) {
     Unit& unit = round.units[u];
+    if (!has_operands(round, unit, backward)) continue;
     const int64_t blocks = blocks_of(unit, round.kernels.block_keys);
     unit.k = at;
     unit.v = unit.k + blocks * k_bytes;
@@ -105,7 +115,7 @@ int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffe
 void list_blocks(Round& round, int64_t first, int64_t end) {
   round.tasks.clear();
   for (int64_t u = first; u < end; ++u)
-    for (int64_t b = 0; b < blocks_of(round.units[u], round.kernels.block_keys); ++b)
+    for (int64_t b = 0; round.units[u].k && b < blocks_of(round.units[u], round.kernels.block_keys); ++b)
       round.tasks.push_back({u, b, 0});
 }
 

@@ -25,6 +25,7 @@ struct ForwardScratch {
   float *rescale;  // [COLUMNS]
   float *rows, *turned;
   char *q, *weights;
+  char *own_k, *own_v, *packing;  // own_k, own_v [PENDING]: operands of a unit that has none
   // Blocks wait in slots [waiting, slot) of the weights until they are multiplied with their values.
   const char* values[E::PENDING];
   int64_t waiting = 0, slot = 0;
@@ -41,6 +42,9 @@ struct ForwardScratch {
     turned = arena.take<float>(E::COLUMNS * dim);
     q = arena.take<char>(E::right_bytes(dim, E::COLUMNS));
     weights = arena.take<char>(E::PENDING * E::right_bytes(E::BLOCK, E::COLUMNS));
+    own_k = arena.take<char>(operand_bytes<E>(args.dim));
+    own_v = arena.take<char>(E::PENDING * operand_bytes<E>(args.value_dim));
+    packing = arena.take<char>(pack_forward_scratch_bytes<E>(args));
   }
 
   char* weights_of(int64_t i) const { return weights + i * E::right_bytes(E::BLOCK, E::COLUMNS); }
@@ -198,8 +202,14 @@ void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratc
   for (int64_t block = s.columns.key_begin / E::BLOCK; block < end; ++block) {
     if (unit.classes[block] == kAbsent) continue;
     const int64_t first = block * E::BLOCK;
-    E::multiply(E::BLOCK, E::COLUMNS, dim, unit.k + block * operand_bytes<E>(args.dim), s.q,
-                s.scores, false);
+    char *k = s.own_k, *v = s.own_v + s.slot * operand_bytes<E>(args.value_dim);
+    if (unit.k) {
+      k = unit.k + block * operand_bytes<E>(args.dim);
+      v = unit.v + block * operand_bytes<E>(args.value_dim);
+    } else {
+      pack_forward<E>(args, unit, block, k, v, s.packing);
+    }
+    E::multiply(E::BLOCK, E::COLUMNS, dim, k, s.q, s.scores, false);
     bool raised;
     if (s.columns.cuts(first, E::BLOCK))
       raised = weigh<E, true>(s, args.num_types, first, unit.types + first);
@@ -208,7 +218,7 @@ void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratc
     else
       raised = weigh_uniform<E>(s, args.num_types, unit.classes[block]);
     if (raised) rescale_output(s, value_dim);
-    s.values[s.slot++] = unit.v + block * operand_bytes<E>(args.value_dim);
+    s.values[s.slot++] = v;
     if (s.slot < E::PENDING) continue;
     add_values(s, value_dim);
     s.waiting = s.slot = 0;
@@ -223,8 +233,7 @@ template <class E>
 int64_t forward_scratch_bytes(const Args& args) {
   Arena arena{nullptr};
   ForwardScratch<E> s(arena, args);
-  const int64_t packing = E::BLOCK * 4 * (padded<E>(args.dim) + 2 * padded<E>(args.value_dim)) + 128;
-  return larger(arena.used, packing);
+  return arena.used;
 }
 
 }  // namespace AVAR_ISA

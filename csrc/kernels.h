@@ -18,7 +18,9 @@ struct Unit {
   int64_t batch, start_q, len_q, start_k, len_k, kv_head;
   const int8_t* types;    // per key, padded to whole blocks with -1
   const int8_t* classes;  // per block of keys
-  char *k, *k_transposed, *v;  // packed operands, block after block; forward: v is transposed
+  // Packed operands, block after block; forward: v is transposed. Forward of a single tile has none
+  // and packs each block when it comes to it.
+  char *k, *k_transposed, *v;
 };
 
 struct Kernels {

@@ -49,17 +49,23 @@ inline int64_t operand_bytes(int64_t dim) {
 
 // Forward: keys by rows (for K Q^T) and values transposed (for V^T P^T).
 template <class E>
-void pack_forward(const Args& args, const Unit& unit, int64_t block, char* scratch) {
-  if (unit.classes[block] == kAbsent) return;
+void pack_forward(const Args& args, const Unit& unit, int64_t block, char* k, char* v,
+                  char* scratch) {
   const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
   Arena arena{scratch};
   float* rows = arena.take<float>(E::BLOCK * larger(dim, value_dim));
   float* turned = arena.take<float>(E::BLOCK * value_dim);
   load_keys<E>(args, unit, args.k, args.dim, block, rows);
-  pack_left<E>(rows, E::BLOCK, dim, unit.k + block * operand_bytes<E>(args.dim));
+  pack_left<E>(rows, E::BLOCK, dim, k);
   load_keys<E>(args, unit, args.v, args.value_dim, block, rows);
   transpose(rows, E::BLOCK, value_dim, turned);
-  pack_left<E>(turned, value_dim, E::BLOCK, unit.v + block * operand_bytes<E>(args.value_dim));
+  pack_left<E>(turned, value_dim, E::BLOCK, v);
+}
+
+template <class E>
+inline int64_t pack_forward_scratch_bytes(const Args& args) {
+  const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
+  return E::BLOCK * 4 * (larger(dim, value_dim) + value_dim);
 }
 
 // Backward: keys by rows and transposed (for K^T dZ^T), values by rows (for V dO^T).

@@ -26,7 +26,9 @@ struct Session {
 template <class E>
 struct Table {
   static void pack_forward(const Args& args, const Unit& unit, int64_t block, char* scratch) {
-    AVAR_ISA::pack_forward<E>(args, unit, block, scratch);
+    if (unit.classes[block] == kAbsent) return;
+    AVAR_ISA::pack_forward<E>(args, unit, block, unit.k + block * operand_bytes<E>(args.dim),
+                              unit.v + block * operand_bytes<E>(args.value_dim), scratch);
   }
   static void pack_backward(const Args& args, const Unit& unit, int64_t block, char* scratch) {
     AVAR_ISA::pack_backward<E>(args, unit, block, scratch);
