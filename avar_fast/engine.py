@@ -4,7 +4,9 @@ hand."""
 import math
 import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +143,28 @@ class Engine:
             return 0.0
         reported = self.deepspeed.get_global_grad_norm()
         return norm if reported is None else float(reported)
+
+    @contextmanager
+    def whole_weights(self) -> Iterator[nn.Module]:
+        """The bare model with all its weights on this device, for forwards without gradient that
+        are this rank's alone: generation and evaluation. All ranks enter and leave together.
+
+        ZeRO-3 gathers the weights once and takes its hooks off: they would gather each layer at
+        each token, and wait for ranks that have ended.
+        """
+        if self.recipe.train.zero_stage < 3:
+            yield self.module
+            return
+        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+        offload = cast(Any, self.deepspeed.optimizer).parameter_offload
+        with GatheredParameters(list(self.module.parameters())):
+            offload._remove_module_hooks()
+            offload.forward_hooks, offload.backward_hooks = [], []
+            try:
+                yield self.module
+            finally:
+                offload.setup_zero_stage3_hooks()
 
     @property
     def lr(self) -> float:

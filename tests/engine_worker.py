@@ -7,6 +7,7 @@ import json
 import sys
 
 from avar_fast.config import load_recipe
+from avar_fast.stages.grpo import run_grpo
 from avar_fast.stages.setup import prepare
 from avar_fast.stages.sft import run_sft
 
@@ -14,7 +15,10 @@ from avar_fast.stages.sft import run_sft
 def main() -> None:
     for path in json.loads(sys.argv[2]):
         run = prepare(load_recipe(path), resume=sys.argv[1] == "resume")
-        run_sft(run)
+        if run.recipe.stage == "sft":
+            run_sft(run)
+        else:
+            run_grpo(run, reference=None)
         run.tracker.close()
         run.engine.deepspeed.destroy()
 

@@ -41,7 +41,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engine")
     save_base(folder / "model", seed=0)
     write_rows(folder / "rows", WorldConfig(), "train", num_rows=8, seed=0)
-    _alternate(folder / "rows" / "train.jsonl")
+    alternate(folder / "rows" / "train.jsonl")
     # So little memory for the head that its weight is sliced, and needed once more backward.
     model = {"path": str(folder / "model"), "dtype": "float32", "head_memory_gib": 1e-6}
     for name, changes in {**CASES, "one": {}}.items():
@@ -56,12 +56,12 @@ def runs(tmp_path_factory):
         for section, values in changes.items():
             recipe[section] = recipe.get(section, {}) | values
         (folder / f"{name}.yaml").write_text(json.dumps(recipe))  # JSON is YAML
-    _launch([folder / "one.yaml"], ranks=1)
-    _launch([folder / f"{name}.yaml" for name in CASES], ranks=2)
+    launch([folder / "one.yaml"], ranks=1)
+    launch([folder / f"{name}.yaml" for name in CASES], ranks=2)
     return folder
 
 
-def _alternate(path):
+def alternate(path):
     """Every other row loses its image; of two ranks one then sees text only."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows[::2]:
@@ -70,7 +70,7 @@ def _alternate(path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _launch(recipes, ranks, how="start"):
+def launch(recipes, ranks, how="start"):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc_per_node={ranks}", str(ROOT / "tests" / "engine_worker.py"), how]
     environment = {
@@ -115,7 +115,7 @@ def test_a_run_goes_on_where_it_was_in_every_stage(runs, tmp_path):
         recipe = json.loads((runs / f"{name}.yaml").read_text())
         recipe["train"]["output_dir"] = str(tmp_path / name)
         (tmp_path / f"{name}.yaml").write_text(json.dumps(recipe))
-    _launch([tmp_path / f"{name}.yaml" for name in names], ranks=2, how="resume")
+    launch([tmp_path / f"{name}.yaml" for name in names], ranks=2, how="resume")
     for name in names:
         got, want = log_of(tmp_path / name), log_of(runs / name)
         assert [line["step"] for line in got] == [1, 2]

@@ -164,6 +164,20 @@ class GrpoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    path: str | None = None
+    """Rows held out from training, as ``data.path``; null evaluates nothing."""
+    split: str = "test"
+    limit: int | None = None
+    every: int = 100
+    """Steps between evaluations; the end is always evaluated."""
+    batch_size: int = 4
+    """Rows at once on a rank."""
+    max_new_tokens: int = 1024
+    """Of the greedy completions that accuracy is taken from; 0 generates nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     stage: Literal["sft", "grpo"]
     model: ModelConfig
@@ -173,6 +187,7 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     agto: AgtoConfig = field(default_factory=AgtoConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -181,11 +196,6 @@ class Recipe:
         if self.agto.enabled and self.stage != "sft":
             raise ValueError(
                 "agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false."
-            )
-        if self.stage == "grpo" and self.train.zero_stage == 3:
-            raise ValueError(
-                "train.zero_stage must be 0, 1 or 2 in stage grpo, whose generation needs whole"
-                " weights; got 3."
             )
         self._check_parts()
         self._check_packing()
@@ -243,6 +253,8 @@ class Recipe:
             "lora.rank": self.lora.rank,
             "lora.alpha": self.lora.alpha,
             "grpo.max_new_tokens": self.grpo.max_new_tokens,
+            "eval.every": self.eval.every,
+            "eval.batch_size": self.eval.batch_size,
             "grpo.temperature": self.grpo.temperature,
             "grpo.updates_per_rollout": self.grpo.updates_per_rollout,
             "grpo.prompts_per_generation": self.grpo.prompts_per_generation,
@@ -250,6 +262,7 @@ class Recipe:
         optional = {
             "data.limit": self.data.limit,
             "data.pack_length": self.data.pack_length,
+            "eval.limit": self.eval.limit,
             "train.save_every": self.train.save_every,
             "grpo.visual_clip": self.grpo.visual_clip,
             "model.head_memory_gib": self.model.head_memory_gib,
@@ -264,6 +277,7 @@ class Recipe:
             "optim.warmup_steps": self.optim.warmup_steps,
             "optim.max_grad_norm": self.optim.max_grad_norm,
             "agto.eps": self.agto.eps,
+            "eval.max_new_tokens": self.eval.max_new_tokens,
             "grpo.clip_high": self.grpo.clip_high,
             "grpo.kl_coef": self.grpo.kl_coef,
         }

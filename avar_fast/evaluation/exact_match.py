@@ -76,7 +76,10 @@ def evaluate(
     completions: list[str] = []
     for start in tqdm(range(0, len(rows), batch_size), desc=name, dynamic_ncols=True):
         samples = [encoder(rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
-        texts = _complete(model, tokenizer, samples, encoder.tokens, max_new_tokens, device)
+        prompts = collate(
+            samples, tokenizer.pad_token_id, encoder.tokens.visual, with_target=False
+        ).to(device)
+        texts = greedy_texts(model, tokenizer, prompts.inputs, encoder.tokens, max_new_tokens)
         for sample, text in zip(samples, texts, strict=True):
             if sample.row.answer is None:
                 raise ValueError(f"{sample.row.where}: evaluation needs an answer; got none.")
@@ -99,18 +102,17 @@ def evaluate(
     )
 
 
-def _complete(
+def greedy_texts(
     model: nn.Module,
     tokenizer: Any,
-    samples: list[Sample],
+    prompts: dict[str, torch.Tensor],
     tokens: SpecialTokens,
     max_new_tokens: int,
-    device: torch.device,
 ) -> list[str]:
-    batch = collate(samples, tokenizer.pad_token_id, tokens.visual, with_target=False).to(device)
+    """Greedy completions of left-padded prompts, without the end token."""
     rollouts = generate(
         model,
-        batch.inputs,
+        prompts,
         num_samples=1,
         max_new_tokens=max_new_tokens,
         temperature=0.0,

@@ -59,7 +59,8 @@ def _collect(
     started = time.perf_counter()
     prompts: list[Sample] = [s for some in run.feed.next_step() for s in some]
     try:
-        responses = _sample(run, prompts)
+        with run.engine.whole_weights() as model:
+            responses = _sample(run, model, prompts)
     except FloatingPointError as error:  # on this rank; the others may have found none
         rows = (prompt.row.where for prompt in prompts)
         what = "a logit of the sampling policy"
@@ -107,14 +108,14 @@ def _collect(
     return group, metrics
 
 
-def _sample(run: Run, prompts: list[Sample]) -> list[Sample]:
+def _sample(run: Run, model: torch.nn.Module, prompts: list[Sample]) -> list[Sample]:
     """Completions as samples whose target is what the policy said."""
     grpo, at_once = run.recipe.grpo, run.recipe.grpo.prompts_per_generation
     responses = []
     for i in range(0, len(prompts), at_once):
         some = prompts[i : i + at_once]
         rollouts = generate(
-            run.engine.module,
+            model,
             run.collate_prompts(some).inputs,
             num_samples=grpo.group_size,
             max_new_tokens=grpo.max_new_tokens,

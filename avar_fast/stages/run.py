@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,9 @@ from ..data import Batch, Collator, Feed, Sample, collate
 from ..engine import Engine
 from ..tracking import Tracker
 from .forward import HeadLimits
+
+if TYPE_CHECKING:
+    from .held_out import HeldOut
 
 ROWS_NAMED = 16  # of a step that diverged
 
@@ -55,6 +58,7 @@ class Run:
     tokens: SpecialTokens
     head: HeadLimits
     first_step: int
+    held_out: "HeldOut | None" = None
     stop_request: StopRequest = field(default_factory=StopRequest)
 
     def collate_prompts(self, samples: list[Sample]) -> Batch:
@@ -97,10 +101,13 @@ class Run:
         )
 
     def end_step(self, step: int, metrics: dict[str, float], shown: tuple[str, ...]) -> bool:
-        """Logs the step (counted from 1), saves where the recipe says so or a rank was asked to
-        end, and tells whether to go on."""
-        self.tracker.log(step, metrics | self.data_counts, shown)
+        """Evaluates where the recipe says so, logs the step (counted from 1), saves where the
+        recipe says so or a rank was asked to end, and tells whether to go on."""
         train = self.recipe.train
+        if self.held_out and (step % self.recipe.eval.every == 0 or step == train.steps):
+            metrics |= self.held_out.measure(self)
+            shown = (*shown, "eval_loss", "eval_accuracy")
+        self.tracker.log(step, metrics | self.data_counts, shown)
         (asked,) = self.engine.sum_over_ranks(float(self.stop_request.received))
         if asked or step == train.steps or (train.save_every and step % train.save_every == 0):
             self.save(step)

@@ -18,6 +18,7 @@ from ..parameters import choose_trainable
 from ..tracking import Tracker
 from .feeding import make_feed
 from .forward import HeadLimits
+from .held_out import HeldOut
 from .run import Run
 
 
@@ -45,6 +46,9 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         loaded.model.config,
         getattr(torch, recipe.model.dtype),
     )
+    held_out = None
+    if recipe.eval.path is not None:
+        held_out = HeldOut(recipe, loaded.tokenizer, loaded.image_processor)
     feed, selection = make_feed(recipe, loaded, collator, first_step)
     tracker = Tracker(recipe, rank, first_step)
     counts = {}
@@ -67,6 +71,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         tokens,
         HeadLimits.of(recipe, device),
         first_step,
+        held_out,
     )
 
 

@@ -9,12 +9,10 @@ from torch import Tensor
 from ..attention import record_attention
 from ..data import IGNORE, NO_SAMPLE, Batch
 from ..objectives import agto_loss
-from ..vas import FORMS, visual_attention_score
+from ..vas import FORMS
 from .forward import label_nll
 from .run import Run
-from .spans import Spans, spans_of
-
-VAS_EPS = 1e-6  # only in the log: keeps the plain ratio finite where system mass has vanished
+from .spans import Spans, spans_of, vas_sums
 
 
 def run_sft(run: Run) -> None:
@@ -98,19 +96,7 @@ def _losses(
         loss = loss + extra
         sums = [parts.enhance * parts.num_samples, parts.suppress * parts.num_samples]
     finite = bool(torch.isfinite(loss))  # of a loss that stops the run there is nothing to score
-    scores = _scores(recording.mass, spans) if finite else [0.0] * len(FORMS)
+    scores = vas_sums(recording.mass, spans) if finite else [0.0] * len(FORMS)
     return loss, torch.tensor(
         [float(x) for x in (loss.detach(), lm_loss.detach(), *sums, *scores)], dtype=torch.float64
     )
-
-
-@torch.no_grad()
-def _scores(mass: dict[int, Tensor], spans: Spans) -> list[Tensor | float]:
-    """VAS in its three forms, summed over the queries that have one."""
-    count = spans.scored.sum()
-    if not count:
-        return [0.0] * len(FORMS)
-    return [
-        visual_attention_score(mass, spans.scored, VAS_EPS, form, spans.types) * count
-        for form in FORMS
-    ]

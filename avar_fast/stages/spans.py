@@ -1,5 +1,6 @@
 """Which tokens of a batch AGTO and VAS look at, sample by sample."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from ..attention import SpecialTokens, key_types, query_mask, sees_image
 from ..data import NO_SAMPLE, Batch
+from ..vas import FORMS, visual_attention_score
+
+VAS_EPS = 1e-6  # only in the log: keeps the plain ratio finite where system mass has vanished
 
 
 class Spans(NamedTuple):
@@ -41,3 +45,15 @@ def spans_of(batch: Batch, role: str, tokens: SpecialTokens) -> Spans:
     in_guided = exists & guided[sample_ids.clamp(min=0)]
     scored = queries & in_guided & sees_image(types, sample_ids)
     return Spans(types, queries, guided, scored)
+
+
+@torch.no_grad()
+def vas_sums(mass: dict[int, Tensor], spans: Spans) -> Sequence[Tensor | float]:
+    """VAS in its three forms, summed over the queries that have one."""
+    count = spans.scored.sum()
+    if not count:
+        return [0.0] * len(FORMS)
+    return [
+        visual_attention_score(mass, spans.scored, VAS_EPS, form, spans.types) * count
+        for form in FORMS
+    ]
