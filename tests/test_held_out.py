@@ -128,4 +128,4 @@ def test_a_held_out_row_that_cannot_be_used_is_named_before_the_first_step(world
     done = run(world, tmp_path / "out", f"eval.path={rows}", check=False)
     assert done.returncode != 0
     assert "no_answer.jsonl row 1: the answer must be there" in done.stderr
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert not (tmp_path / "out" / "log.jsonl").exists()
