@@ -2,6 +2,7 @@
 
     output_dir/checkpoints/step-000200/   model, tokenizer, image processor, recipe.yaml
                                           engine/ (DeepSpeed), rng/, manifest.json
+                                          universal/ (only after a resume that needed it)
     output_dir/latest                     link to the newest one
 
 A checkpoint is written under a name that ends in ``.partial`` and renamed when whole; the manifest,
@@ -18,17 +19,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from .config import Recipe, dump_recipe, load_recipe
 from .engine import Engine
+from .universal import ENGINE, UNIVERSAL, make_universal, require_states_of
 
 MANIFEST = "manifest.json"
 
 
 def save_checkpoint(
-    engine: Engine, step: int, recipe: Recipe, tokenizer: Any, image_processor: Any
+    engine: Engine, step: int, units: int, recipe: Recipe, tokenizer: Any, image_processor: Any
 ) -> Path:
-    """Writes the checkpoint of a step, on all ranks; drops those older than ``train.keep_last``."""
+    """Writes the checkpoint of a step, on all ranks; drops those older than ``train.keep_last``.
+
+    ``units`` counts the rows (or packs, or prompts) that all steps so far have dealt.
+    """
     rank = torch.distributed.get_rank()
     folder = Path(recipe.train.output_dir) / "checkpoints"
     whole, partial = folder / f"step-{step:06d}", folder / f"step-{step:06d}.partial"
@@ -38,7 +44,7 @@ def save_checkpoint(
     torch.distributed.barrier()
     torch.save(_random_state(), partial / "rng" / f"rank{rank}.pt")
     engine.deepspeed.save_checkpoint(
-        str(partial), tag="engine", save_latest=False, exclude_frozen_parameters=recipe.lora.enabled
+        str(partial), tag=ENGINE, save_latest=False, exclude_frozen_parameters=recipe.lora.enabled
     )
     weights = None
     if recipe.train.zero_stage == 3:
@@ -55,7 +61,8 @@ def save_checkpoint(
         sizes = {
             str(f.relative_to(partial)): f.stat().st_size for f in partial.rglob("*") if f.is_file()
         }
-        facts = {"step": step, "ranks": torch.distributed.get_world_size(), "files": sizes}
+        ranks = torch.distributed.get_world_size()
+        facts = {"step": step, "units": units, "ranks": ranks, "files": sizes}
         (partial / MANIFEST).write_text(json.dumps(facts, indent=1))
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
@@ -96,46 +103,100 @@ def checkpoint_bytes(recipe: Recipe, num_params: int, num_trained: int) -> float
     return 2 * kept * width + num_trained * (8 if width == 4 else 12)
 
 
-def require_same_run(checkpoint: Path, recipe: Recipe, num_ranks: int) -> None:
-    """Raises ValueError if the state of the engine was written by a run of another make."""
+def needs_reshaping(checkpoint: Path, recipe: Recipe, num_ranks: int) -> bool:
+    """Whether the state of the engine was written by another number of ranks or ZeRO stage.
+
+    Raises:
+        ValueError: it was written by a run of another make and cannot be carried over.
+    """
     before = load_recipe(checkpoint / "recipe.yaml")
-    ranks = json.loads((checkpoint / MANIFEST).read_text()).get("ranks", num_ranks)
+    was, now = before.train.zero_stage, recipe.train.zero_stage
+    sharded_alike = {was, now} <= {1, 2}  # what DeepSpeed's universal checkpoints go between
     facts = {
-        "train.zero_stage": (before.train.zero_stage, recipe.train.zero_stage),
+        "train.zero_stage": (was, was if sharded_alike else now),
         "model.dtype": (before.model.dtype, recipe.model.dtype),
         "model.freeze": (before.model.freeze, recipe.model.freeze),
         "lora": (before.lora, recipe.lora),
-        "number of ranks": (ranks, num_ranks),
     }
-    if recipe.train.zero_stage == 0:  # every rank holds everything
-        del facts["number of ranks"]
-    for name, (was, now) in facts.items():
-        if was != now:
+    for name, (old, new) in facts.items():
+        if old != new:
+            among = ", or 1 and 2 of one another" if name == "train.zero_stage" else ""
             raise ValueError(
-                f"{name} must be {was}, as in {checkpoint}, to resume; got {now}. Use that, or"
-                f" start a new run from the weights with model.path={checkpoint}."
+                f"{name} must be {old}, as in {checkpoint}, to resume{among}; got {new}. Use that,"
+                f" or start a new run from the weights with model.path={checkpoint}."
             )
+    if now == 0:  # every rank holds everything
+        return False
+    return was != now or _manifest(checkpoint)["ranks"] != num_ranks
 
 
-def load_checkpoint(engine: Engine, checkpoint: Path) -> int:
-    """Restores weights, optimizer, schedule and random state; returns the step reached."""
-    require_same_run(checkpoint, engine.recipe, engine.world_size)
+def prepare_state(checkpoint: Path, model: nn.Module, universal: bool) -> None:
+    """What must be done with a checkpoint before the engine of ``model`` is built; on all ranks.
+
+    Args:
+        universal: from ``needs_reshaping``: the state is to be converted.
+
+    Raises:
+        ValueError: it has no optimizer states, or is of another architecture.
+        OSError: it could not be converted.
+    """
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+    require_states_of(checkpoint, shapes)
+    if not universal:
+        return
+    if torch.distributed.get_rank() == 0:
+        print(
+            f"{checkpoint} was written by {_manifest(checkpoint)['ranks']} ranks and is converted"
+            f" for {torch.distributed.get_world_size()}. Weights, optimizer, schedule and the order"
+            " of rows go on.",
+            flush=True,
+        )
+    make_universal(checkpoint)
+
+
+def load_checkpoint(engine: Engine, checkpoint: Path) -> tuple[int, int]:
+    """Restores weights, optimizer, schedule and random state.
+
+    Returns:
+        The step reached, and the units of data dealt until then.
+    """
+    folder = checkpoint / UNIVERSAL if engine.universal else checkpoint
+    settings = engine.group_settings()
     # A checkpoint of adapters has none of the frozen weights, which model.path has filled in.
     loaded, _ = engine.deepspeed.load_checkpoint(
-        str(checkpoint), tag="engine", load_module_strict=not engine.recipe.lora.enabled
+        str(folder), tag=ENGINE, load_module_strict=not engine.recipe.lora.enabled
     )
     if loaded is None:
         raise RuntimeError(
             f"{checkpoint} holds no engine state for this ZeRO stage and number of ranks."
         )
-    rng = checkpoint / "rng" / f"rank{torch.distributed.get_rank()}.pt"
-    if rng.is_file():
+    if engine.universal:
+        engine.finish_universal_load(settings)
+    manifest, rank = _manifest(checkpoint), torch.distributed.get_rank()
+    if manifest["ranks"] == engine.world_size:
+        rng = checkpoint / "rng" / f"rank{rank}.pt"
         _set_random_state(torch.load(rng, weights_only=False))
-    return step_of(checkpoint)
+    else:  # not what the ranks drew at the start of the run
+        if rank == 0:
+            print("random numbers of ranks (dropout, sampling) begin anew", flush=True)
+        seed_ranks(engine.recipe.train.seed, rank, manifest["step"])
+    return manifest["step"], manifest["units"]
+
+
+def seed_ranks(seed: int, rank: int, step: int) -> None:
+    """Random numbers of a rank that begins at a step with no state to go on from."""
+    mixed = seed + rank + 1_000_003 * step
+    torch.manual_seed(mixed)
+    np.random.seed(mixed % 2**32)
+    random.seed(mixed)
+
+
+def _manifest(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / MANIFEST).read_text())
 
 
 def step_of(checkpoint: Path) -> int:
-    return int(json.loads((checkpoint / MANIFEST).read_text())["step"])
+    return _manifest(checkpoint)["step"]
 
 
 def whole_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -148,7 +209,7 @@ def whole_checkpoints(output_dir: str | Path) -> list[Path]:
 def is_whole(checkpoint: Path) -> bool:
     """Whether every file the manifest lists is there with its size."""
     try:
-        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        files = _manifest(checkpoint)["files"]
     except (OSError, ValueError, KeyError):
         return False
     return all(

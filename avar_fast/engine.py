@@ -48,11 +48,12 @@ def init_distributed() -> tuple[int, int, torch.device]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size(), device
 
 
-def deepspeed_config(recipe: Recipe, micro_steps: int) -> dict[str, Any]:
+def deepspeed_config(recipe: Recipe, micro_steps: int, universal: bool = False) -> dict[str, Any]:
     """DeepSpeed's JSON for a recipe.
 
     Args:
         micro_steps: forwards per optimizer step on each rank.
+        universal: checkpoints are loaded in their universal form.
     """
     train, dtype = recipe.train, recipe.model.dtype
     zero: dict[str, Any] = {
@@ -75,6 +76,7 @@ def deepspeed_config(recipe: Recipe, micro_steps: int) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31 - 1,
+        "checkpoint": {"load_universal": universal},
     }
 
 
@@ -86,9 +88,17 @@ class Engine:
         recipe: the run.
         micro_steps: forwards per optimizer step on each rank.
         num_steps: optimizer steps of the whole run, for the schedule.
+        universal: it goes on from a checkpoint in its universal form.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, micro_steps: int, num_steps: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        micro_steps: int,
+        num_steps: int,
+        universal: bool = False,
+    ) -> None:
         import deepspeed
 
         optim = recipe.optim
@@ -104,12 +114,13 @@ class Engine:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(step, num_steps, optim.warmup_steps, optim.schedule)
         )
-        self.recipe, self.micro_steps = recipe, micro_steps
+        self.recipe, self.micro_steps, self.universal = recipe, micro_steps, universal
+        self.optimizer, self.schedule = optimizer, schedule
         self.deepspeed, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
             lr_scheduler=schedule,  # pyright: ignore[reportArgumentType]
-            config=deepspeed_config(recipe, micro_steps),
+            config=deepspeed_config(recipe, micro_steps, universal),
         )
         self.module: Any = self.deepspeed.module
         self.world_size = torch.distributed.get_world_size()
@@ -169,6 +180,24 @@ class Engine:
     @property
     def lr(self) -> float:
         return self.deepspeed.get_lr()[0]
+
+    def group_settings(self) -> list[dict[str, Any]]:
+        """Rates, decay and the like of every parameter group."""
+        groups = self.optimizer.param_groups
+        return [{k: v for k, v in group.items() if k != "params"} for group in groups]
+
+    def finish_universal_load(self, settings: list[dict[str, Any]]) -> None:
+        """Undoes what DeepSpeed's loader of ZeRO 3 does to an optimizer with several groups: all of
+        them have the settings of the first and one shared count of steps, which each then raises.
+
+        Args:
+            settings: of every group, from before the load.
+        """
+        rates = self.schedule.get_last_lr()
+        for group, own, lr in zip(self.optimizer.param_groups, settings, rates, strict=True):
+            group.update(own | {"lr": lr})
+        for state in self.optimizer.state.values():
+            state["step"] = torch.as_tensor(state["step"]).clone()
 
     def sum_over_ranks(self, *values: Tensor | float) -> list[float]:
         """Each value summed over all ranks, in one collective."""

@@ -1,4 +1,4 @@
-"""Run by test_engine under torchrun: several short runs in one process per rank.
+"""Run by test_engine and test_universal under torchrun: several short runs in one process per rank.
 
 argv: "start" or "resume", and a JSON list of recipes; each is trained to its end.
 """

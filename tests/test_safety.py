@@ -81,19 +81,24 @@ def test_too_little_room_is_said(monkeypatch, tmp_path):
 
 
 def test_a_run_of_another_make_is_not_resumed(world, tmp_path):
-    from avar_fast.checkpoint import require_same_run
+    from avar_fast.checkpoint import needs_reshaping
     from avar_fast.config import dump_recipe, load_recipe
 
-    recipe = load_recipe(world / "recipe.yaml")
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    def recipe_with(*overrides):
+        return load_recipe(world / "recipe.yaml", list(overrides))
+
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_with()))
     (tmp_path / "manifest.json").write_text(json.dumps({"step": 1, "ranks": 2, "files": {}}))
-    require_same_run(tmp_path, recipe, 2)
+    assert not needs_reshaping(tmp_path, recipe_with(), 2)
+    assert needs_reshaping(tmp_path, recipe_with(), 4)
+    assert needs_reshaping(tmp_path, recipe_with("train.zero_stage=2"), 2)
     for override, words in (
-        ("train.zero_stage=2", "train.zero_stage must be 1.*to resume; got 2"),
+        ("train.zero_stage=3", "train.zero_stage must be 1.*, or 1 and 2 of one another; got 3"),
+        ("train.zero_stage=0", "train.zero_stage must be 1"),
         ("lora.enabled=true", "lora must be"),
         ("model.freeze=[vision]", "model.freeze must be"),
     ):
         with pytest.raises(ValueError, match=words):
-            require_same_run(tmp_path, load_recipe(world / "recipe.yaml", [override]), 2)
-    with pytest.raises(ValueError, match="number of ranks must be 2"):
-        require_same_run(tmp_path, recipe, 4)
+            needs_reshaping(tmp_path, recipe_with(override), 2)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_with("train.zero_stage=0")))
+    assert not needs_reshaping(tmp_path, recipe_with("train.zero_stage=0"), 4)

@@ -24,6 +24,8 @@ class SampleStream:
         batch_size: units per step over all ranks; a multiple of ``world_size``.
         rank, world_size: this process among all.
         cache_bytes: encoded samples kept in memory, least recently used dropped first.
+        start: a step and the position of its first unit, from which all others follow. So a run
+            that is resumed with another ``batch_size`` neither skips nor repeats a unit.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class SampleStream:
         rank: int = 0,
         world_size: int = 1,
         cache_bytes: int = 0,
+        start: tuple[int, int] = (0, 0),
     ) -> None:
         if batch_size % world_size:
             raise ValueError(
@@ -43,14 +46,20 @@ class SampleStream:
         self.rows, self.encoder, self.order = rows, encoder, order
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.units_per_step = batch_size // world_size
+        self.start = start
         self._cache: OrderedDict[Hashable, Sample] = OrderedDict()
         self._cache_bytes, self._cached_bytes = cache_bytes, 0
 
     def units(self, step: int) -> list[list[int]]:
         """Rows of this rank's units of one step (counted from 0)."""
-        first = step * self.batch_size + self.rank
-        last = (step + 1) * self.batch_size
-        return [self.order(position) for position in range(first, last, self.world_size)]
+        first, last = self.position(step), self.position(step + 1)
+        positions = range(first + self.rank, last, self.world_size)
+        return [self.order(position) for position in positions]
+
+    def position(self, step: int) -> int:
+        """Units dealt over all ranks before a step (counted from 0)."""
+        first_step, first = self.start
+        return first + (step - first_step) * self.batch_size
 
     def samples(self, step: int) -> list[Sample]:
         """This rank's samples of one step."""
@@ -103,6 +112,7 @@ class Feed:
                 f"train.batch_size over {stream.world_size} ranks must be a multiple of"
                 f" train.micro_batch_size; got {stream.units_per_step} and {units_per_item}."
             )
+        self.stream = stream
         self.items_per_step = stream.units_per_step // units_per_item
         items = _Items(stream, units_per_item, self.items_per_step, finish)
         wanted = range(first_step * self.items_per_step, num_steps * self.items_per_step)

@@ -25,9 +25,12 @@ from ..loading import Loaded
 
 
 def make_feed(
-    recipe: Recipe, loaded: Loaded, collator: Collator, first_step: int
+    recipe: Recipe, loaded: Loaded, collator: Collator, start: tuple[int, int]
 ) -> tuple[Feed, Selection | None]:
     """The feed of this rank, and which rows it deals where that had to be found out first.
+
+    Args:
+        start: the first step to make, and the units that the steps before it have dealt.
 
     Raises:
         RowError: a row that cannot be used and that the recipe does not allow to leave out.
@@ -57,13 +60,15 @@ def make_feed(
         usable = range(len(rows)) if selection is None else selection.usable
         order = RowOrder(usable, train.seed, data.shuffle)
     cache_bytes = int(data.cache_gib * 2**30) // max(data.workers, 1)
-    stream = SampleStream(rows, encoder, order, train.batch_size, rank, world_size, cache_bytes)
+    stream = SampleStream(
+        rows, encoder, order, train.batch_size, rank, world_size, cache_bytes, start
+    )
     finish: Callable[[list[Sample]], Any] = collator.pack if data.packing else collator.pad
     units = train.micro_batch_size
     if recipe.stage == "grpo":  # takes prompts, and batches what it samples from them
         finish, units = _as_they_are, 1
     pin = torch.cuda.is_available()
-    return Feed(stream, units, finish, first_step, train.steps, data.workers, pin), selection
+    return Feed(stream, units, finish, start[0], train.steps, data.workers, pin), selection
 
 
 def _select(recipe: Recipe, rows: Rows, encoder: Encoder, rank: int, world_size: int) -> Selection:

@@ -116,8 +116,9 @@ class Run:
         return not asked
 
     def save(self, step: int) -> Path:
+        units = self.feed.stream.position(step)
         path = checkpoint.save_checkpoint(
-            self.engine, step, self.recipe, self.tokenizer, self.image_processor
+            self.engine, step, units, self.recipe, self.tokenizer, self.image_processor
         )
         self.tracker.say(f"saved {path}")
         return path

@@ -31,14 +31,18 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         OSError: the output folder cannot be written or has too little room.
     """
     rank, world_size, device = init_distributed()
-    torch.manual_seed(recipe.train.seed + rank)
+    checkpoint.seed_ranks(recipe.train.seed, rank, step=0)
     last = _where_to_start(recipe, resume, rank)
+    universal = last is not None and checkpoint.needs_reshaping(last, recipe, world_size)
     loaded = _load_model(recipe, device)
     attach(loaded.model, loaded.tokenizer)
     if rank == 0:
         _require_room(recipe, loaded.model)
-    engine = Engine(loaded.model, recipe, *_steps(recipe, world_size))
-    first_step = checkpoint.load_checkpoint(engine, last) if last else 0
+    steps = _steps(recipe, world_size)
+    if last:
+        checkpoint.prepare_state(last, loaded.model, universal)
+    engine = Engine(loaded.model, recipe, *steps, universal=universal)
+    start = checkpoint.load_checkpoint(engine, last) if last else (0, 0)
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
     collator = Collator(
         loaded.tokenizer.pad_token_id,
@@ -49,8 +53,8 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     held_out = None
     if recipe.eval.path is not None:
         held_out = HeldOut(recipe, loaded.tokenizer, loaded.image_processor)
-    feed, selection = make_feed(recipe, loaded, collator, first_step)
-    tracker = Tracker(recipe, rank, first_step)
+    feed, selection = make_feed(recipe, loaded, collator, start)
+    tracker = Tracker(recipe, rank, start[0])
     counts = {}
     if selection is not None:
         tracker.say(f"data: {selection}")
@@ -70,7 +74,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         loaded.image_processor,
         tokens,
         HeadLimits.of(recipe, device),
-        first_step,
+        start[0],
         held_out,
     )
 

@@ -90,6 +90,22 @@ def test_ranks_share_the_packs_of_a_step_and_have_the_same_number(rows):
         assert sorted(parts[0] + parts[1]) == sorted(whole.units(step))
 
 
+def test_a_run_goes_on_with_other_ranks_and_batches_where_it_was(rows):
+    """Two steps of 4 on two ranks, then steps of 3 on three: every row once an epoch."""
+    order = RowOrder(range(5), seed=0)
+    before = [SampleStream(rows, encoder(), order, 4, rank=r, world_size=2) for r in range(2)]
+    start = (2, before[0].position(2))
+    after = [
+        SampleStream(rows, encoder(), order, 3, rank=r, world_size=3, start=start) for r in range(3)
+    ]
+    dealt = []
+    for step in range(6):
+        shares = [stream.units(step) for stream in (before if step < 2 else after)]
+        dealt += [unit for units in zip(*shares, strict=True) for unit in units]
+    assert dealt == [order(position) for position in range(20)]
+    assert after[0].position(6) == 20
+
+
 def texts(samples):
     return [(s.row.where, s.prompt_ids.tolist()) for s in samples]
 
