@@ -11,8 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .attention import split_sequence
 from .config import Recipe
 from .parameters import optimizer_groups
+from .sequence import SequenceParallel
 
 
 def init_distributed() -> tuple[int, int, torch.device]:
@@ -89,6 +91,7 @@ class Engine:
         micro_steps: forwards per optimizer step on each rank.
         num_steps: optimizer steps of the whole run, for the schedule.
         universal: it goes on from a checkpoint in its universal form.
+        sequence: how ranks share rows, None where each has rows of its own.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Engine:
         micro_steps: int,
         num_steps: int,
         universal: bool = False,
+        sequence: SequenceParallel | None = None,
     ) -> None:
         import deepspeed
 
@@ -124,6 +128,8 @@ class Engine:
         )
         self.module: Any = self.deepspeed.module
         self.world_size = torch.distributed.get_world_size()
+        self.sequence = sequence
+        self.ranks_per_row = 1 if sequence is None else sequence.size
 
     def __call__(self, **inputs: Any) -> Any:
         return self.deepspeed(**inputs)
@@ -158,13 +164,20 @@ class Engine:
     @contextmanager
     def whole_weights(self) -> Iterator[nn.Module]:
         """The bare model with all its weights on this device, for forwards without gradient that
-        are this rank's alone: generation and evaluation. All ranks enter and leave together.
+        are this rank's alone: generation and evaluation. All ranks enter and leave together."""
+        split_sequence(self.module, None)
+        try:
+            with self._gathered():
+                yield self.module
+        finally:
+            split_sequence(self.module, self.sequence)
 
-        ZeRO-3 gathers the weights once and takes its hooks off: they would gather each layer at
-        each token, and wait for ranks that have ended.
-        """
+    @contextmanager
+    def _gathered(self) -> Iterator[None]:
+        """ZeRO-3 gathers the weights once and takes its hooks off: they would gather each layer at
+        each token, and wait for ranks that have ended."""
         if self.recipe.train.zero_stage < 3:
-            yield self.module
+            yield
             return
         from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
@@ -173,7 +186,7 @@ class Engine:
             offload._remove_module_hooks()
             offload.forward_hooks, offload.backward_hooks = [], []
             try:
-                yield self.module
+                yield
             finally:
                 offload.setup_zero_stage3_hooks()
 
@@ -204,6 +217,11 @@ class Engine:
         packed = torch.tensor([float(v) for v in values], dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(packed)
         return packed.tolist()
+
+    def sum_over_rows(self, *values: Tensor | float) -> list[float]:
+        """Each value, a count of this rank's rows, summed over all rows: ranks that share rows
+        count once."""
+        return [value / self.ranks_per_row for value in self.sum_over_ranks(*values)]
 
 
 def lr_factor(step: int, num_steps: int, warmup_steps: int, schedule: str) -> float:

@@ -24,6 +24,7 @@ LAYERS = {
     "rollout": 4,
     "loading": 4,
     "parameters": 4,
+    "sequence": 4,
     "engine": 5,
     "universal": 5,
     "checkpoint": 6,
@@ -117,8 +118,9 @@ def test_imports_go_one_way(file):
             if parts[0] == "deepspeed":
                 assert own in (
                     "engine",
+                    "sequence",
                     "universal",
-                ), "DeepSpeed stays in engine.py and universal.py"
+                ), "DeepSpeed stays in engine.py, sequence.py and universal.py"
             if ".modeling_" in f".{module}":
                 assert own == "models", "model internals stay in models/"
         elif level == depth and parts[0] != own:

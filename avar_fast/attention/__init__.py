@@ -4,8 +4,17 @@
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 
-from .attach import ATTN_NAME, Recording, attach, detach, intervene, record_attention
+from .attach import (
+    ATTN_NAME,
+    Recording,
+    attach,
+    detach,
+    intervene,
+    record_attention,
+    split_sequence,
+)
 from .call import avar_attention
+from .sequence import SequenceSplit
 from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 
 AttentionInterface.register(ATTN_NAME, avar_attention)
@@ -15,6 +24,7 @@ AttentionMaskInterface.register(ATTN_NAME, flash_attention_mask)
 __all__ = [
     "ATTN_NAME",
     "Recording",
+    "SequenceSplit",
     "SpecialTokens",
     "attach",
     "detach",
@@ -23,5 +33,6 @@ __all__ = [
     "query_mask",
     "record_attention",
     "sees_image",
+    "split_sequence",
     "turn_content",
 ]

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from ..models import family_of
-from .call import CALL_ARGUMENT, NUM_TYPES, PACKING_ARGUMENTS, AttnCall, packing_of
+from ..models.splitting import split_text_inputs
+from .call import (
+    CALL_ARGUMENT,
+    NUM_TYPES,
+    PACKING_ARGUMENTS,
+    AttnCall,
+    packing_of,
+)
+from .sequence import SequenceSplit
 from .tokens import SpecialTokens, key_types
 
 ATTN_NAME = "avar"
@@ -26,7 +34,8 @@ class Recording:
     """Attention masses of the latest forward inside ``record_attention``."""
 
     mass: dict[int, Tensor] = field(default_factory=dict)
-    """{layer: (B, L, H, 3) float32}, part of the graph; with a cache, L is the new tokens only."""
+    """{layer: (B, L, H, 3) float32}, part of the graph; with a cache, L is the new tokens only;
+    with a split sequence, H is the heads of this rank."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,13 @@ class Attachment:
         self.recording: Recording | None = None
         self.record_layers: frozenset[int] = frozenset()
         self.intervention: _Intervention | None = None
+        self.sequence: SequenceSplit | None = None
         # Not the LM head's forward: who calls the model below it must be heard as well.
         body = family.body(model)
         self.hooks = (
             body.register_forward_pre_hook(self._enter, with_kwargs=True),
             body.register_forward_hook(self._leave, with_kwargs=True),
-            family.text_tower(model).register_forward_pre_hook(self._check, with_kwargs=True),
+            family.text_tower(model).register_forward_pre_hook(self._enter_text, with_kwargs=True),
         )
 
     def _enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -69,7 +79,12 @@ class Attachment:
         types = key_types(ids, mask, tokens=self.tokens)
         packing = packing_of(kwargs, len(ids))
         keys = plan_keys(types) if packing is None else plan_keys(types[0], **packing)
-        call = AttnCall(ids, keys, torch.is_grad_enabled(), packing)
+        if self.sequence is not None and ids.shape != input_ids.shape:
+            raise ValueError(
+                "a split sequence works without a cache of keys; past_key_values holds some. Call"
+                " the model with use_cache=False, or undo it with split_sequence(model, None)."
+            )
+        call = AttnCall(ids, keys, torch.is_grad_enabled(), packing, self.sequence)
         if self.recording is not None:
             call.mass = self.recording.mass = {}
             call.record_layers = self.record_layers
@@ -90,13 +105,20 @@ class Attachment:
             if isinstance(cache, Cache):
                 setattr(cache, _IDS_OF_CACHE, kwargs[CALL_ARGUMENT].token_ids)
 
-    def _check(self, tower: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Recording or changing nothing must not look like success."""
-        if CALL_ARGUMENT not in kwargs and (self.recording or self.intervention):
+    def _enter_text(
+        self, tower: nn.Module, args: tuple, kwargs: dict
+    ) -> tuple[tuple, dict[str, Any]]:
+        """Leaves this rank's stretch of the tokens, where the sequence is split. Recording or
+        changing nothing must not look like success."""
+        if CALL_ARGUMENT not in kwargs and (self.recording or self.intervention or self.sequence):
             raise RuntimeError(
-                "record_attention and intervene act on forwards of the attached model; its text"
-                " tower was called alone. Call model(input_ids=...) or model.model(input_ids=...)."
+                "record_attention, intervene and split_sequence act on forwards of the attached"
+                " model; its text tower was called alone. Call model(input_ids=...) or"
+                " model.model(input_ids=...)."
             )
+        if self.sequence is not None:
+            kwargs = split_text_inputs(kwargs, self.sequence.split)
+        return args, kwargs
 
     def _with_cached(self, input_ids: Tensor, cache: Any) -> Tensor:
         """(B, cached + new) ids. A cache repeated n-fold for sampling repeats its ids the same
@@ -147,6 +169,29 @@ def detach(model: nn.Module) -> None:
     if attachment is not None:
         for hook in attachment.hooks:
             hook.remove()
+
+
+def split_sequence(model: nn.Module, sequence: SequenceSplit | None) -> None:
+    """From now on every rank of a group runs the text tower on its stretch of the tokens.
+
+    All ranks pass the same whole inputs; the vision tower runs whole on each. The model's hidden
+    states and logits are of the stretch, recorded masses of all tokens and this rank's heads.
+
+    Args:
+        model: an attached model.
+        sequence: the split, None to undo it.
+
+    Raises:
+        ValueError: the number of attention heads is not a multiple of the ranks that share a row.
+    """
+    attachment = attachment_of(model)
+    heads = family_of(model).text_tower(model).config.num_attention_heads
+    if sequence is not None and heads % sequence.size:
+        raise ValueError(
+            f"engine.sequence_parallel must divide the text tower's {heads} attention heads; got"
+            f" {sequence.size}."
+        )
+    attachment.sequence = sequence
 
 
 def attachment_of(model: nn.Module) -> Attachment:

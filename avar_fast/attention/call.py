@@ -12,6 +12,8 @@ import torch
 from avar_kernels import KeyPlan, KeyType, visual_attn_func, visual_attn_varlen_func
 from torch import Tensor, nn
 
+from .sequence import SequenceSplit
+
 NUM_TYPES = 3
 CALL_ARGUMENT = "avar_call"
 PACKING_ARGUMENTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
@@ -29,8 +31,11 @@ class AttnCall:
     """Whether gradients were on when the model was entered."""
     packing: dict[str, Any] | None = None
     """From ``packing_of``: where samples packed into one row begin and end."""
+    sequence: SequenceSplit | None = None
+    """Set where the layers see a stretch of the tokens; the types are of all of them."""
     mass: dict[int, Tensor] | None = None
-    """Filled with {layer: (B, L, H, 3)} where recording."""
+    """Filled with {layer: (B, L, H, 3)} where recording; with a split sequence, with all tokens and
+    this rank's heads."""
     record_layers: frozenset[int] = frozenset()
     type_bias: Tensor | None = None
     """(3,) float32 added to the logits by key type."""
@@ -89,12 +94,14 @@ def avar_attention(
     if layer in call.intervene_layers:
         options |= {"type_bias": call.type_bias, "type_scale": call.type_scale}
     known = call.keys.key_types.shape[-1]
-    if k.shape[1] > known:  # a preallocated cache is longer than what it holds
+    if call.sequence is not None:
+        q, k, v = call.sequence.to_heads(q, k, v, known)
+    elif k.shape[1] > known:  # a preallocated cache is longer than what it holds
         k, v = k[:, :known], v[:, :known]
     out, mass = _attend(q, k, v, call.keys, call.packing, options)
     if call.mass is not None and layer in call.record_layers and layer not in call.mass:
         call.mass[layer] = mass  # a checkpoint's replay finds its layer filled and leaves it
-    return out, None
+    return (out if call.sequence is None else call.sequence.to_tokens(out)), None
 
 
 def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None:

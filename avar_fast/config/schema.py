@@ -126,6 +126,13 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    sequence_parallel: int = 1
+    """Ranks that share the tokens of each row (DeepSpeed-Ulysses), for long rows; must divide the
+    number of ranks and of attention heads. Stage sft."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgtoConfig:
     enabled: bool = False
     alpha: float = 0.15
@@ -185,6 +192,7 @@ class Recipe:
     train: TrainConfig
     lora: LoraConfig = field(default_factory=LoraConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     agto: AgtoConfig = field(default_factory=AgtoConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -196,6 +204,11 @@ class Recipe:
         if self.agto.enabled and self.stage != "sft":
             raise ValueError(
                 "agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false."
+            )
+        if self.stage == "grpo" and self.engine.sequence_parallel != 1:
+            raise ValueError(
+                "engine.sequence_parallel must be 1 in stage grpo, whose generation keeps whole"
+                f" rows on a rank; got {self.engine.sequence_parallel}."
             )
         self._check_parts()
         self._check_packing()
@@ -250,6 +263,7 @@ class Recipe:
             "train.log_every": self.train.log_every,
             "data.max_length": self.data.max_length,
             "optim.lr": self.optim.lr,
+            "engine.sequence_parallel": self.engine.sequence_parallel,
             "lora.rank": self.lora.rank,
             "lora.alpha": self.lora.alpha,
             "grpo.max_new_tokens": self.grpo.max_new_tokens,

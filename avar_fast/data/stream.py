@@ -22,7 +22,7 @@ class SampleStream:
         encoder: row -> sample.
         order: position -> rows of the unit.
         batch_size: units per step over all ranks; a multiple of ``world_size``.
-        rank, world_size: this process among all.
+        rank, world_size: this process among all, or its group among the groups that share rows.
         cache_bytes: encoded samples kept in memory, least recently used dropped first.
         start: a step and the position of its first unit, from which all others follow. So a run
             that is resumed with another ``batch_size`` neither skips nor repeats a unit.

@@ -25,12 +25,17 @@ from ..loading import Loaded
 
 
 def make_feed(
-    recipe: Recipe, loaded: Loaded, collator: Collator, start: tuple[int, int]
+    recipe: Recipe,
+    loaded: Loaded,
+    collator: Collator,
+    start: tuple[int, int],
+    ranks_per_row: int = 1,
 ) -> tuple[Feed, Selection | None]:
     """The feed of this rank, and which rows it deals where that had to be found out first.
 
     Args:
         start: the first step to make, and the units that the steps before it have dealt.
+        ranks_per_row: neighbouring ranks that share rows.
 
     Raises:
         RowError: a row that cannot be used and that the recipe does not allow to leave out.
@@ -61,7 +66,14 @@ def make_feed(
         order = RowOrder(usable, train.seed, data.shuffle)
     cache_bytes = int(data.cache_gib * 2**30) // max(data.workers, 1)
     stream = SampleStream(
-        rows, encoder, order, train.batch_size, rank, world_size, cache_bytes, start
+        rows,
+        encoder,
+        order,
+        train.batch_size,
+        rank // ranks_per_row,
+        world_size // ranks_per_row,
+        cache_bytes,
+        start,
     )
     finish: Callable[[list[Sample]], Any] = collator.pack if data.packing else collator.pad
     units = train.micro_batch_size

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..attention import SequenceSplit
 from ..config import Recipe
 from ..data import IGNORE, Batch
 from ..models.head import replaced_head
@@ -80,8 +81,8 @@ def label_log_probs(
         )
         return torch.stack([log_probs] if entropies is None else [log_probs, entropies])
 
-    where = _before_labels(batch)
-    values = _through_head(model, batch, where, compute, through)
+    where, labels = _labels_of(batch)
+    values = _through_head(model, batch, where, labels, compute, through)
     rows = values.new_zeros(len(values), batch.labels.numel())
     rows = rows.index_copy(1, where, values).view(-1, *batch.labels.shape)[..., :-1]
     mask = batch.labels[:, 1:] != IGNORE
@@ -94,8 +95,10 @@ def label_nll(
     limits: HeadLimits,
     *,
     through: Callable[..., Any] | None = None,
+    sequence: SequenceSplit | None = None,
 ) -> Tensor:
-    """Negative log-likelihood of all labels of a batch, summed; scalar with gradient."""
+    """Negative log-likelihood of all labels of a batch, summed; scalar with gradient. With a split
+    sequence, of the labels that this rank's stretch predicts."""
 
     def compute(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         if limits.liger and liger_fits(len(hidden), weight, limits.budget_bytes):
@@ -103,27 +106,35 @@ def label_nll(
         budget = limits.budget_bytes
         return -linear_log_probs(hidden, weight, labels, budget_bytes=budget)[0].sum()
 
-    return _through_head(model, batch, _before_labels(batch), compute, through)
+    return _through_head(model, batch, *_labels_of(batch, sequence), compute, through)
 
 
-def _before_labels(batch: Batch) -> Tensor:
-    """Positions behind which a label stands, rows laid end to end; without waiting for the device
-    where the collator found them."""
+def _labels_of(batch: Batch, sequence: SequenceSplit | None = None) -> tuple[Tensor, Tensor]:
+    """Positions behind which a label stands, rows laid end to end, and these labels; without
+    waiting for the device where the collator found the positions."""
+    if sequence is not None:
+        # Shifted before the split: the label of a stretch's last token stands in the next one.
+        following = nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
+        mine = sequence.split(following, 1, fill=IGNORE).flatten()
+        where = (mine != IGNORE).nonzero()[:, 0]
+        return where, mine.index_select(0, where)
     if batch.label_positions is not None:
-        return batch.label_positions
-    behind = nn.functional.pad(batch.labels[:, 1:] != IGNORE, (0, 1))
-    return behind.flatten().nonzero()[:, 0]
+        where = batch.label_positions
+    else:
+        behind = nn.functional.pad(batch.labels[:, 1:] != IGNORE, (0, 1))
+        where = behind.flatten().nonzero()[:, 0]
+    return where, batch.labels.flatten().index_select(0, where + 1)
 
 
 def _through_head(
     model: nn.Module,
     batch: Batch,
     where: Tensor,
+    labels: Tensor,
     compute: Callable[[Tensor, Tensor, Tensor], Tensor],
     through: Callable[..., Any] | None,
 ) -> Tensor:
     """``compute(hidden states, head weight, labels)`` of the given positions."""
-    labels = batch.labels.flatten().index_select(0, where + 1)
 
     def head(hidden: Tensor, weight: Tensor) -> Tensor:
         return compute(hidden.flatten(0, 1).index_select(0, where), weight, labels)

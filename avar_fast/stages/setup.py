@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .. import checkpoint
-from ..attention import SpecialTokens, attach
+from ..attention import SpecialTokens, attach, split_sequence
 from ..config import Recipe
 from ..data import Collator
 from ..engine import Engine, init_distributed
@@ -15,6 +15,7 @@ from ..loading import load
 from ..models import family_at, family_of
 from ..models.vision import use_linear_patch_embedding
 from ..parameters import choose_trainable
+from ..sequence import SequenceParallel
 from ..tracking import Tracker
 from .feeding import make_feed
 from .forward import HeadLimits
@@ -34,14 +35,17 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     checkpoint.seed_ranks(recipe.train.seed, rank, step=0)
     last = _where_to_start(recipe, resume, rank)
     universal = last is not None and checkpoint.needs_reshaping(last, recipe, world_size)
+    ranks_per_row = recipe.engine.sequence_parallel
+    sequence = SequenceParallel(ranks_per_row) if ranks_per_row > 1 else None
     loaded = _load_model(recipe, device)
     attach(loaded.model, loaded.tokenizer)
+    split_sequence(loaded.model, sequence)
     if rank == 0:
         _require_room(recipe, loaded.model)
-    steps = _steps(recipe, world_size)
+    steps = _steps(recipe, world_size // ranks_per_row)
     if last:
         checkpoint.prepare_state(last, loaded.model, universal)
-    engine = Engine(loaded.model, recipe, *steps, universal=universal)
+    engine = Engine(loaded.model, recipe, *steps, universal, sequence)
     start = checkpoint.load_checkpoint(engine, last) if last else (0, 0)
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
     collator = Collator(
@@ -53,7 +57,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     held_out = None
     if recipe.eval.path is not None:
         held_out = HeldOut(recipe, loaded.tokenizer, loaded.image_processor)
-    feed, selection = make_feed(recipe, loaded, collator, start)
+    feed, selection = make_feed(recipe, loaded, collator, start, ranks_per_row)
     tracker = Tracker(recipe, rank, start[0])
     counts = {}
     if selection is not None:
@@ -123,7 +127,8 @@ def _load_model(recipe: Recipe, device: torch.device) -> Any:
 
 
 def _steps(recipe: Recipe, world_size: int) -> tuple[int, int]:
-    """Micro-batches per optimizer step on a rank, and optimizer steps of the run."""
+    """Micro-batches per optimizer step on a rank, and optimizer steps of the run; ranks that share
+    rows count as one."""
     train = recipe.train
     per_rank = train.batch_size // world_size
     if recipe.stage == "grpo":

@@ -29,7 +29,7 @@ def _step(run: Run, step: int) -> dict[str, float]:
     batches: list[Batch] = run.feed.next_step()
     spans = [spans_of(batch, run.recipe.agto.queries, run.tokens) for batch in batches]
     # All divisors are global, so the step is the same for any number of ranks and micro-batches.
-    num_targets, num_guided, num_scored, num_samples, num_tokens = run.engine.sum_over_ranks(
+    num_targets, num_guided, num_scored, num_samples, num_tokens = run.engine.sum_over_rows(
         sum((b.labels != IGNORE).sum() for b in batches),
         sum(span.guided.sum() for span in spans),
         sum(span.scored.sum() for span in spans),
@@ -74,9 +74,9 @@ def _losses(
     run: Run, batch: Batch, spans: Spans, num_targets: float, num_guided: float
 ) -> tuple[Tensor, Tensor]:
     """This micro-batch's share of the step's loss, and what the log sums up."""
-    agto = run.recipe.agto
-    with record_attention(run.engine.module, agto.layers) as recording:
-        nll = label_nll(run.engine.module, batch, run.head, through=run.engine)
+    agto, engine = run.recipe.agto, run.engine
+    with record_attention(engine.module, agto.layers) as recording:
+        nll = label_nll(engine.module, batch, run.head, through=engine, sequence=engine.sequence)
     lm_loss = nll / num_targets
     loss = lm_loss
     sums: list[Any] = [0.0, 0.0]
@@ -93,10 +93,10 @@ def _losses(
             sample_ids=batch.sample_ids if packed else None,
             num_ids=batch.num_samples,
         )
-        loss = loss + extra
+        # Ranks that share rows hold equally many heads each, over which all of this is a mean.
+        loss = loss + extra / engine.ranks_per_row
         sums = [parts.enhance * parts.num_samples, parts.suppress * parts.num_samples]
     finite = bool(torch.isfinite(loss))  # of a loss that stops the run there is nothing to score
     scores = vas_sums(recording.mass, spans) if finite else [0.0] * len(FORMS)
-    return loss, torch.tensor(
-        [float(x) for x in (loss.detach(), lm_loss.detach(), *sums, *scores)], dtype=torch.float64
-    )
+    shares = [float(x) / engine.ranks_per_row for x in (*sums, *scores)]
+    return loss, torch.tensor([loss.item(), lm_loss.item(), *shares], dtype=torch.float64)

@@ -20,11 +20,12 @@ TOKENIZER = build_tokenizer()
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
-def models(name):
-    """The same weights twice: with "avar" attention, attached, and with eager attention."""
+def models(name, **text):
+    """The same weights twice: with "avar" attention, attached, and with eager attention; ``text``
+    changes the configuration of the text tower."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        fast = _BUILDERS[name]()
+        fast = _BUILDERS[name](**text)
         for weight_name, weight in fast.named_parameters():
             if weight.dim() > 1:  # the default 0.02 is for widths of thousands
                 torch.nn.init.normal_(weight, std=0.06)
@@ -68,13 +69,13 @@ def _ids():
     return {name: TOKENIZER.convert_tokens_to_ids(token) for name, token in names.items()}
 
 
-def _qwen2_vl():
+def _qwen2_vl(**change):
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
-    config = Qwen2VLConfig(text_config=_text(), vision_config=vision, **_ids())
+    config = Qwen2VLConfig(text_config=_text(**change), vision_config=vision, **_ids())
     return Qwen2VLForConditionalGeneration(config)
 
 
-def _qwen3_vl():
+def _qwen3_vl(**change):
     rope = {
         "rope_type": "default",
         "rope_theta": 100.0,
@@ -91,12 +92,12 @@ def _qwen3_vl():
         "num_position_embeddings": 25,
         "deepstack_visual_indexes": [0, 1],
     }
-    text = _text(head_dim=16, rope_parameters=rope)
+    text = _text(head_dim=16, rope_parameters=rope, **change)
     config = Qwen3VLConfig(text_config=text, vision_config=vision, **_ids())
     return Qwen3VLForConditionalGeneration(config)
 
 
-def _qwen2_5_vl():
+def _qwen2_5_vl(**change):
     vision = {
         "depth": 2,
         "hidden_size": 32,
@@ -107,7 +108,7 @@ def _qwen2_5_vl():
         "window_size": 56,
         "fullatt_block_indexes": [1],
     }
-    config = Qwen2_5_VLConfig(text_config=_text(), vision_config=vision, **_ids())
+    config = Qwen2_5_VLConfig(text_config=_text(**change), vision_config=vision, **_ids())
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
