@@ -13,16 +13,18 @@ from .attach import (
     record_attention,
     split_sequence,
 )
-from .call import avar_attention
+from .call import VISION_ATTN_NAME, avar_attention
 from .sequence import SequenceSplit
 from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 
 AttentionInterface.register(ATTN_NAME, avar_attention)
+AttentionInterface.register(VISION_ATTN_NAME, avar_attention)
 # The 2-D padding mask comes through; without a mask function transformers would drop it silently.
 AttentionMaskInterface.register(ATTN_NAME, flash_attention_mask)
 
 __all__ = [
     "ATTN_NAME",
+    "VISION_ATTN_NAME",
     "Recording",
     "SequenceSplit",
     "SpecialTokens",

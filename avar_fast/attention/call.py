@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from .sequence import SequenceSplit
 
 NUM_TYPES = 3
+# transformers hands a vision tower's images over in one call, by offsets, only to an attention with
+# "flash" in its name; to others one by one, reading the offsets back from the device in each layer.
+VISION_ATTN_NAME = "avar_flash"
 CALL_ARGUMENT = "avar_call"
 PACKING_ARGUMENTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 

@@ -3,10 +3,12 @@ generation, and checkpoints as transformers writes them. tests/data/test_packing
 
 import pytest
 import torch
+from avar_kernels import visual_attn_varlen_func
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from avar_fast.attention import (
+    VISION_ATTN_NAME,
     SpecialTokens,
     attach,
     intervene,
@@ -80,6 +82,38 @@ def test_gradients_of_agto_match_eager(pair):
     assert compared > 20
 
 
+def test_the_vision_tower_attends_once_a_layer_and_as_eager_does(pair, monkeypatch):
+    """Images of several sizes, whose windows are cut at their edges, in one call per layer."""
+    _, fast, slow = pair
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(options["cu_seqlens_q"].diff().tolist())
+        return visual_attn_varlen_func(*arguments, **options)
+
+    monkeypatch.setattr("avar_fast.attention.call.visual_attn_varlen_func", counted)
+    grid = torch.tensor([[1, 4, 6], [1, 2, 2], [1, 10, 8]])
+    towers = [family_of(model).vision_tower(model) for model in (fast, slow)]
+    vision = towers[0].config
+    size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    pixels = torch.randn(
+        int(grid.prod(dim=1).sum()), size, generator=torch.Generator().manual_seed(0)
+    )
+    monkeypatch.setattr(vision, "_attn_implementation", VISION_ATTN_NAME)
+    features, weights = [], []
+    for tower in towers:
+        output = tower(pixels, grid)
+        features.append(output.last_hidden_state)
+        tower.zero_grad()
+        output.last_hidden_state.square().sum().backward()
+        weights.append(tower.blocks[0].attn.qkv.weight.grad)
+    assert len(calls) == len(towers[0].blocks)
+    assert all(sum(lengths) == len(pixels) for lengths in calls)
+    assert features[0].std() > 0.02
+    assert torch.allclose(*features, atol=1e-5)
+    assert torch.allclose(*weights, rtol=1e-3, atol=1e-5 * weights[1].abs().max().item())
+
+
 def test_generation_with_a_cache_matches_eager_and_can_be_changed(pair):
     _, fast, slow = pair
     inputs = batch("left")
@@ -126,4 +160,6 @@ def test_a_folder_is_loaded_with_its_own_image_processor(pair, tmp_path):
     loaded = load(str(tmp_path), torch.float32)
     assert family_of(loaded.model) is family_of(fast)
     assert family_of(loaded.model).text_attention_name(loaded.model) == "avar"
+    tower = family_of(loaded.model).vision_tower(loaded.model)
+    assert tower.config._attn_implementation == VISION_ATTN_NAME
     assert loaded.image_processor.merge_size == 2
