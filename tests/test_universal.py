@@ -25,7 +25,6 @@ GRPO = {"group_size": 2, "max_new_tokens": 4, "prompts_per_generation": 2}
 # name: (ranks and ZeRO stage at first, ranks and stage that go on, other settings)
 CASES = {
     "stage1_two_to_one": ((2, 1), (1, 1), {}),
-    "stage3_two_to_one": ((2, 3), (1, 3), {}),
     "packed_two_to_one": ((2, 2), (1, 1), {"data": PACKED}),
     "lora_two_to_one": ((2, 3), (1, 3), {"lora": {"enabled": True, "rank": 4}}),
     "stage2_one_to_two": ((1, 1), (2, 2), {}),
