@@ -55,15 +55,16 @@ class Tracker:
         log.write_text("".join(line + "\n" for line in kept))
         return sum(step < 0 for step in steps)
 
-    def log(self, step: int, metrics: dict[str, float], shown: tuple[str, ...] = ()) -> None:
-        """Records the metrics after a step (counted from 1)."""
+    def log(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...] = ()) -> None:
+        """Records the metrics after a step (counted from 1); None is null in the JSONL log and left
+        out elsewhere."""
         if not self.active:
             return
+        known = {name: value for name, value in metrics.items() if value is not None}
         self.bar.update(step - self.bar.n)
         peak = peak_memory_gib()
         self.bar.set_postfix(
-            {name: f"{metrics[name]:.3g}" for name in shown if name in metrics}
-            | {"GiB": f"{peak:.1f}"}
+            {name: f"{known[name]:.3g}" for name in shown if name in known} | {"GiB": f"{peak:.1f}"}
         )
         if step % self.recipe.train.log_every and step != self.recipe.train.steps:
             return
@@ -72,7 +73,7 @@ class Tracker:
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
         for write in self.writers:
-            write(step, metrics)
+            write(step, known)
 
     def say(self, text: str) -> None:
         """A line above the progress bar, on rank 0."""

@@ -72,10 +72,14 @@ def log_of(output):
 
 
 def test_sft_resumes_exactly_and_skips_an_interrupted_checkpoint(world, tmp_path):
-    run(world, tmp_path / "whole", "train.save_every=2")
+    often = ["train.save_every=2", "agto.warmup=0.25", "agto.alpha_end=0.03"]
+    run(world, tmp_path / "whole", *often)
     whole = log_of(tmp_path / "whole")
     assert [line["step"] for line in whole] == [1, 2, 3, 4]
-    assert whole[-1]["loss"] < whole[0]["loss"]
+    assert all(line["mfu"] is None for line in whole)  # a CPU has no peak of its own
+    assert whole[-1]["lm_loss"] < whole[0]["lm_loss"]
+    assert [line["agto_alpha"] for line in whole] == pytest.approx([0.005, 0.01, 0.02, 0.03])
+    assert [line["agto_beta"] for line in whole] == pytest.approx([0.005, 0.01, 0.01, 0.01])
     assert {
         "lm_loss",
         "agto_enhance",
@@ -83,20 +87,22 @@ def test_sft_resumes_exactly_and_skips_an_interrupted_checkpoint(world, tmp_path
         "vas_log_ratio",
         "vas_share",
         "tokens_per_s",
+        "tflops_per_rank",
         "lr",
     } <= set(whole[0])
 
     # A crash while the newest checkpoint was written: it lacks a file, and the log runs ahead.
     newest = tmp_path / "whole" / "checkpoints" / "step-000004"
     (newest / "model.safetensors").unlink()
-    done = run(world, tmp_path / "whole", "train.save_every=2", "--resume")
+    done = run(world, tmp_path / "whole", *often, "--resume")
     assert f"ignored {newest}: interrupted" in done.stdout
     assert "resuming from" in done.stdout
     assert "step-000002" in done.stdout
     resumed = log_of(tmp_path / "whole")
     assert [line["step"] for line in resumed] == [1, 2, 3, 4]
     for a, b in zip(whole, resumed, strict=True):
-        assert (a["loss"], a["grad_norm"], a["lr"]) == (b["loss"], b["grad_norm"], b["lr"])
+        for key in ("loss", "grad_norm", "lr", "agto_alpha", "agto_beta"):
+            assert a[key] == b[key], key
 
     model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         tmp_path / "whole" / "latest", output_loading_info=True

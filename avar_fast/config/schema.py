@@ -133,12 +133,31 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    peak_tflops: float | None = None
+    """Peak TFLOP/s of one device in the run's dtype, of which MFU is a share; null for the data
+    sheet's of a known GPU (half precision), none elsewhere. A measured one: the rate of a large
+    torch.matmul."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgtoConfig:
     enabled: bool = False
     alpha: float = 0.15
     """Weight of the term that raises attention on image keys; the paper's value."""
     beta: float = 0.15
     """Weight of the term that lowers attention on system keys; the paper's value."""
+    alpha_end: float | None = None
+    """What alpha moves to after the warm-up; null keeps it as it is."""
+    beta_end: float | None = None
+    """What beta moves to after the warm-up; null keeps it as it is."""
+    warmup: float = 0.0
+    """Fraction of the steps over which both weights rise linearly from 0."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the weights move to their ends."""
+    decay_fraction: float | None = None
+    """Fraction of the steps that the move takes, from the end of the warm-up; null for the rest of
+    the run."""
     eps: float = 1e-6
     queries: Literal["user", "prompt", "response", "all"] = "user"
     """Which rows count: user text, user turn with image tokens, response, or all."""
@@ -193,6 +212,7 @@ class Recipe:
     lora: LoraConfig = field(default_factory=LoraConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     agto: AgtoConfig = field(default_factory=AgtoConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -212,6 +232,7 @@ class Recipe:
             )
         self._check_parts()
         self._check_packing()
+        self._check_agto_schedule()
         sees_system = self.data.system_prompt is not None
         needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight != 0)
         if needs_system and not sees_system:
@@ -235,6 +256,23 @@ class Recipe:
         if train.offload_params and train.zero_stage != 3:
             raise ValueError(
                 f"train.offload_params needs train.zero_stage=3; got {train.zero_stage}."
+            )
+
+    def _check_agto_schedule(self) -> None:
+        agto = self.agto
+        if not 0 <= agto.warmup < 1:
+            raise ValueError(f"agto.warmup must be in [0, 1); got {agto.warmup}.")
+        if agto.decay_fraction is None:
+            return
+        if not 0 < agto.decay_fraction <= 1 - agto.warmup:
+            raise ValueError(
+                "agto.decay_fraction must be positive and leave room for agto.warmup ="
+                f" {agto.warmup}; got {agto.decay_fraction}."
+            )
+        if agto.alpha_end is None and agto.beta_end is None:
+            raise ValueError(
+                "agto.decay_fraction needs agto.alpha_end or agto.beta_end to move to; both are"
+                " null. Set one, or leave it out."
             )
 
     def _check_packing(self) -> None:
@@ -280,6 +318,7 @@ class Recipe:
             "train.save_every": self.train.save_every,
             "grpo.visual_clip": self.grpo.visual_clip,
             "model.head_memory_gib": self.model.head_memory_gib,
+            "tracking.peak_tflops": self.tracking.peak_tflops,
             "optim.vision_lr": self.optim.vision_lr,
             "optim.projector_lr": self.optim.projector_lr,
         }
@@ -314,6 +353,8 @@ class Recipe:
             "grpo.visual_weight": self.grpo.visual_weight,
             "grpo.format_weight": self.grpo.format_weight,
         }
+        ends = {"agto.alpha_end": self.agto.alpha_end, "agto.beta_end": self.agto.beta_end}
+        weights |= {name: value for name, value in ends.items() if value is not None}
         for name, value in below_one.items():
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1); got {value}.")

@@ -46,6 +46,12 @@ def vision_tower(model: Model) -> nn.Module:
     return model.model.visual
 
 
+def num_windowed_blocks(model: Model) -> int:
+    """Blocks of the vision tower that attend within windows only."""
+    tower = model.model.visual
+    return len(tower.blocks) - len(set(tower.fullatt_block_indexes) & set(range(len(tower.blocks))))
+
+
 def projectors(model: Model) -> list[nn.Module]:
     """The modules of the vision tower that map its features to the text tower's width."""
     return [model.model.visual.merger]

@@ -28,6 +28,11 @@ def is_family(model: nn.Module) -> bool:
     return isinstance(model, modeling.Qwen2VLForConditionalGeneration)
 
 
+def num_windowed_blocks(model: Model) -> int:
+    """None: every block of the vision tower sees the whole image."""
+    return 0
+
+
 def rope_positions(
     config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
 ) -> Tensor:

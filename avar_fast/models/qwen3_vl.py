@@ -34,6 +34,11 @@ def projectors(model: Model) -> list[nn.Module]:
     return [tower.merger, *tower.deepstack_merger_list]
 
 
+def num_windowed_blocks(model: Model) -> int:
+    """None: every block of the vision tower sees the whole image."""
+    return 0
+
+
 def rope_positions(
     config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
 ) -> Tensor:

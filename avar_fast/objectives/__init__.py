@@ -1,6 +1,7 @@
 """AGTO, VARS and the GRPO family: pure functions on tensors."""
 
 from .agto import AgtoParts, agto_loss
+from .agto_schedule import scheduled_weight
 from .grpo import (
     POLICY_LOSSES,
     PolicyStats,
@@ -23,6 +24,7 @@ __all__ = [
     "liger_nll",
     "linear_log_probs",
     "policy_loss",
+    "scheduled_weight",
     "total_reward",
     "visual_reward",
 ]

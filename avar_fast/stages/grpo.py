@@ -27,6 +27,7 @@ from ..rewards import has_format, is_correct
 from ..rollout import generate
 from .forward import LabelScores, label_log_probs
 from .run import Run
+from .throughput import work_of
 
 
 @dataclass
@@ -46,8 +47,10 @@ def run_grpo(run: Run, reference: torch.nn.Module | None) -> None:
         group, metrics = _collect(run, step, reference)
         for _ in range(run.recipe.grpo.updates_per_rollout):
             metrics |= _update(run, group, step)
-        metrics["step_seconds"] = time.perf_counter() - started
-        if not run.end_step(step + 1, metrics, shown=("reward", "accuracy", "visual_reward")):
+        seconds = time.perf_counter() - started
+        speed = _speed(run, group, seconds, reference is not None)
+        shown = ("reward", "accuracy", "visual_reward", "tokens_per_s", "mfu")
+        if not run.end_step(step + 1, metrics | speed | {"step_seconds": seconds}, shown):
             return
 
 
@@ -106,6 +109,17 @@ def _collect(
     metrics["informative_groups"] = num_informative * grpo.group_size / num_responses
     metrics["generation_seconds"] = generation_seconds
     return group, metrics
+
+
+def _speed(run: Run, group: _Group, seconds: float, has_reference: bool) -> dict[str, float | None]:
+    """Tokens of prompts and completions per second of the whole step, and MFU of the passes over
+    them; the sampling itself is not counted as work."""
+    rates, updates = run.throughput.flops, run.recipe.grpo.updates_per_rollout
+    work = [work_of(batch) for batch in group.batches]
+    scored = (2 if has_reference else 1) * sum(rates.forward.flops(w) for w in work)
+    trained = updates * sum(rates.training.flops(w) for w in work)
+    tokens, flops = run.engine.sum_over_ranks(sum(w.tokens for w in work), scored + trained)
+    return run.throughput.metrics(tokens, flops, seconds)
 
 
 def _sample(run: Run, model: torch.nn.Module, prompts: list[Sample]) -> list[Sample]:

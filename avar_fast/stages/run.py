@@ -17,6 +17,7 @@ from ..data import Batch, Collator, Feed, Sample, collate
 from ..engine import Engine
 from ..tracking import Tracker
 from .forward import HeadLimits
+from .throughput import Throughput
 
 if TYPE_CHECKING:
     from .held_out import HeldOut
@@ -57,6 +58,7 @@ class Run:
     image_processor: Any
     tokens: SpecialTokens
     head: HeadLimits
+    throughput: Throughput
     first_step: int
     held_out: "HeldOut | None" = None
     stop_request: StopRequest = field(default_factory=StopRequest)
@@ -100,7 +102,7 @@ class Run:
             " Lower optim.lr or optim.max_grad_norm, or check these rows."
         )
 
-    def end_step(self, step: int, metrics: dict[str, float], shown: tuple[str, ...]) -> bool:
+    def end_step(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...]) -> bool:
         """Evaluates where the recipe says so, logs the step (counted from 1), saves where the
         recipe says so or a rank was asked to end, and tells whether to go on."""
         train = self.recipe.train

@@ -13,6 +13,7 @@ from ..data import Collator
 from ..engine import Engine, init_distributed
 from ..loading import load
 from ..models import family_at, family_of
+from ..models.flops import model_flops
 from ..models.vision import use_linear_patch_embedding
 from ..parameters import choose_trainable
 from ..sequence import SequenceParallel
@@ -21,6 +22,7 @@ from .feeding import make_feed
 from .forward import HeadLimits
 from .held_out import HeldOut
 from .run import Run
+from .throughput import Throughput, peak_tflops
 
 
 def prepare(recipe: Recipe, resume: bool) -> Run:
@@ -45,6 +47,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     steps = _steps(recipe, world_size // ranks_per_row)
     if last:
         checkpoint.prepare_state(last, loaded.model, universal)
+    throughput = Throughput(model_flops(loaded.model), peak_tflops(recipe, device), world_size)
     engine = Engine(loaded.model, recipe, *steps, universal, sequence)
     start = checkpoint.load_checkpoint(engine, last) if last else (0, 0)
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
@@ -78,6 +81,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         loaded.image_processor,
         tokens,
         HeadLimits.of(recipe, device),
+        throughput,
         start[0],
         held_out,
     )

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from ..attention import record_attention
+from ..config import Recipe
 from ..data import IGNORE, NO_SAMPLE, Batch
-from ..objectives import agto_loss
+from ..objectives import agto_loss, scheduled_weight
 from ..vas import FORMS
 from .forward import label_nll
 from .run import Run
 from .spans import Spans, spans_of, vas_sums
+from .throughput import work_of
 
 
 def run_sft(run: Run) -> None:
@@ -20,8 +22,10 @@ def run_sft(run: Run) -> None:
     for step in range(run.first_step, run.recipe.train.steps):
         started = time.perf_counter()
         metrics = _step(run, step)
-        metrics["tokens_per_s"] = metrics.pop("tokens") / (time.perf_counter() - started)
-        if not run.end_step(step + 1, metrics, shown=("loss", "vas_log_ratio", "tokens_per_s")):
+        seconds = time.perf_counter() - started
+        speed = run.throughput.metrics(metrics.pop("tokens"), metrics.pop("flops"), seconds)
+        shown = ("loss", "vas_log_ratio", "tokens_per_s", "mfu")
+        if not run.end_step(step + 1, metrics | speed, shown):
             return
 
 
@@ -29,18 +33,21 @@ def _step(run: Run, step: int) -> dict[str, float]:
     batches: list[Batch] = run.feed.next_step()
     spans = [spans_of(batch, run.recipe.agto.queries, run.tokens) for batch in batches]
     # All divisors are global, so the step is the same for any number of ranks and micro-batches.
-    num_targets, num_guided, num_scored, num_samples, num_tokens = run.engine.sum_over_rows(
+    training = run.throughput.flops.training
+    num_targets, num_guided, num_scored, num_samples, num_tokens, flops = run.engine.sum_over_rows(
         sum((b.labels != IGNORE).sum() for b in batches),
         sum(span.guided.sum() for span in spans),
         sum(span.scored.sum() for span in spans),
         sum(b.num_samples for b in batches),
         sum((b.sample_ids != NO_SAMPLE).sum() for b in batches),
+        sum(training.flops(work_of(b)) for b in batches),
     )
+    weights = _agto_weights(run.recipe, step)
     totals = torch.zeros(4 + len(FORMS), dtype=torch.float64)
     device = run.engine.device
     for batch, span in zip(batches, spans, strict=True):
         loss, parts = _losses(
-            run, batch.to(device), span.to(device), num_targets, max(num_guided, 1.0)
+            run, batch.to(device), span.to(device), weights, num_targets, max(num_guided, 1.0)
         )
         run.engine.backward(loss)
         totals += parts
@@ -56,6 +63,7 @@ def _step(run: Run, step: int) -> dict[str, float]:
         "lr": run.engine.lr,
         "grad_norm": norm,
         "tokens": num_tokens,
+        "flops": flops,
         "samples": num_samples,
     }
     if run.recipe.agto.enabled:
@@ -64,14 +72,39 @@ def _step(run: Run, step: int) -> dict[str, float]:
             "agto_suppress": suppress / max(num_guided, 1),
             "agto_samples": num_guided,
             "agto_skipped": num_samples - num_guided,
+            "agto_alpha": weights[0],
+            "agto_beta": weights[1],
         }
     if num_scored:
         metrics |= {f"vas_{f}": v / num_scored for f, v in zip(FORMS, summed[4:], strict=True)}
     return metrics
 
 
+def _agto_weights(recipe: Recipe, step: int) -> tuple[float, float]:
+    """Alpha and beta at a step, counted from 0."""
+    agto = recipe.agto
+    alpha, beta = (
+        scheduled_weight(
+            step,
+            recipe.train.steps,
+            weight,
+            end,
+            warmup=agto.warmup,
+            decay=agto.decay,
+            decay_fraction=agto.decay_fraction,
+        )
+        for weight, end in ((agto.alpha, agto.alpha_end), (agto.beta, agto.beta_end))
+    )
+    return alpha, beta
+
+
 def _losses(
-    run: Run, batch: Batch, spans: Spans, num_targets: float, num_guided: float
+    run: Run,
+    batch: Batch,
+    spans: Spans,
+    weights: tuple[float, float],
+    num_targets: float,
+    num_guided: float,
 ) -> tuple[Tensor, Tensor]:
     """This micro-batch's share of the step's loss, and what the log sums up."""
     agto, engine = run.recipe.agto, run.engine
@@ -86,8 +119,7 @@ def _losses(
             recording.mass,
             spans.queries,
             spans.types,
-            agto.alpha,
-            agto.beta,
+            *weights,
             agto.eps,
             num_samples=num_guided,
             sample_ids=batch.sample_ids if packed else None,

@@ -1,0 +1,116 @@
+"""Model FLOPs of a forward and of a training step, from the shapes of a model's matrix products.
+
+A multiply-add is 2 FLOPs. With N_x the number of weights of part x, H and D the heads and their
+dimension, the forward takes
+
+    tokens * 2 N_text_layers + pairs * 4 H D * layers              text: products, attention
+    + labels * 2 N_head                                            positions with a label
+    + patches * 2 (N_patch_embedding + N_vision_blocks)            vision tower
+    + vision_pairs * 4 H D * full blocks + window_pairs * 4 H D * windowed blocks
+    + merged_tokens * 2 N_projectors
+
+where pairs are those of a query and a key it sees: half of L^2 under causal masking. The backward
+takes twice the forward, one product for the gradient of the input and one for that of the weight;
+frozen weights have no gradient, and where nothing is trained before them neither has their input.
+Norms, softmax, rotary positions and lookups are not counted, nor is a forward that gradient
+checkpointing repeats: it is the model's work, not the machine's.
+"""
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from . import family_of
+
+
+class Work(NamedTuple):
+    """What a batch asks of a model: counts of real tokens, padding left out."""
+
+    tokens: float
+    pairs: float
+    """Pairs of a text query and a key it sees."""
+    labels: float
+    """Positions that go through the LM head."""
+    patches: float
+    vision_pairs: float
+    """Pairs of patches of the same image."""
+    window_pairs: float
+    """Pairs of patches of the same window, 0 for towers without."""
+    merged_tokens: float
+    """Visual tokens."""
+
+
+class Rates(NamedTuple):
+    """FLOPs per unit of each kind of work."""
+
+    token: float
+    pair: float
+    label: float
+    patch: float
+    vision_pair: float
+    window_pair: float
+    merged_token: float
+
+    def flops(self, work: Work) -> float:
+        return sum(rate * amount for rate, amount in zip(self, work, strict=True))
+
+
+class ModelFlops(NamedTuple):
+    """Of one model."""
+
+    forward: Rates
+    training: Rates
+    """Forward and backward, with respect to what is trained."""
+
+
+def model_flops(model: Any) -> ModelFlops:
+    """Counts a model's products; before its weights are sharded, which hides their sizes.
+
+    Args:
+        model: of a supported family, with ``requires_grad`` as in training.
+    """
+    family = family_of(model)
+    text, vision = family.text_tower(model), family.vision_tower(model)
+    embedding, blocks = vision.patch_embed.proj.weight, vision.blocks
+    projectors = nn.ModuleList(family.projectors(model))
+    windowed = family.num_windowed_blocks(model)
+    tower_learns = any(p.requires_grad for p in [embedding, *blocks.parameters()])
+    image_learns = tower_learns or any(p.requires_grad for p in projectors.parameters())
+    text_learns = image_learns or any(p.requires_grad for p in model.parameters())
+
+    text_pair = sum(4.0 * layer.self_attn.o_proj.in_features for layer in text.layers)
+    vision_pair = 4.0 * blocks[0].attn.proj.in_features
+    full = (len(blocks) - windowed) * vision_pair
+    forward = Rates(
+        token=_products(text.layers),
+        pair=text_pair,
+        label=_products(family.lm_head(model)),
+        patch=2.0 * embedding.numel() + _products(blocks),
+        vision_pair=full,
+        window_pair=windowed * vision_pair,
+        merged_token=_products(projectors),
+    )
+    training = Rates(
+        token=_products(text.layers, text_learns),
+        pair=text_pair * (3 if text_learns else 1),
+        label=_products(family.lm_head(model), text_learns),
+        # Pixels have no gradient.
+        patch=2.0 * embedding.numel() * (2 if embedding.requires_grad else 1)
+        + _products(blocks, tower_learns),
+        vision_pair=full * (3 if tower_learns else 1),
+        window_pair=windowed * vision_pair * (3 if tower_learns else 1),
+        merged_token=_products(projectors, tower_learns or image_learns),
+    )
+    return ModelFlops(forward, training)
+
+
+def _products(part: nn.Module, gradient_passes: bool | None = None) -> float:
+    """FLOPs per row of all linear layers of a part: forward alone, or with the backward."""
+    total = 0.0
+    for module in part.modules():
+        if isinstance(module, nn.Linear):
+            passes = 1
+            if gradient_passes is not None:
+                passes += int(gradient_passes) + int(module.weight.requires_grad)
+            total += 2.0 * passes * module.weight.numel()
+    return total
