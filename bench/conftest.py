@@ -24,6 +24,8 @@ def table(request):
 def record(table, benchmark):
     """record(run, rounds, flops, peak, anchor=..., **case): times ``run`` and keeps its rows.
 
+    Returns p20, p50, p80 in milliseconds, or None with --benchmark-disable.
+
     With an anchor (what to run and its own setup, or None), each round runs it right before: the
     ratio of the two is what a noisy machine leaves of a comparison.
     """
@@ -43,7 +45,7 @@ def record(table, benchmark):
 
         benchmark.pedantic(run, setup=prepare, rounds=rounds, warmup_rounds=1)
         if benchmark.disabled:
-            return
+            return None
         seconds = list(benchmark.stats.stats.data)
         percent = None
         if work is not None:
@@ -56,6 +58,7 @@ def record(table, benchmark):
             ratios = quantiles([mine / its for mine, its in pairs])
             benchmark.extra_info["over_anchor"] = round(ratios[1], 2)
             table.add(ratios, None, metric="time_over_anchor", unit="x", **case)
+        return milliseconds
 
     return time_it
 

@@ -22,7 +22,7 @@ DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
 TOKENIZER = build_tokenizer()
 
 
-def build(attention: str) -> Any:
+def build(attention: str, vocab_size: int | None = None) -> Any:
     """The model with attention "avar" (attached) or "eager"; the same weights each time."""
     config: Any = build_config(TOKENIZER)  # transformers types its attributes too loosely to use
     text = config.text_config
@@ -34,6 +34,7 @@ def build(attention: str) -> Any:
         "rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24],
     }  # fmt: skip
     text.max_position_embeddings = 1 << 17
+    text.vocab_size = vocab_size or text.vocab_size
     text.initializer_range = config.initializer_range = 0.02
     config.vision_config.out_hidden_size = HIDDEN
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ def run_sft(run: Run) -> None:
     """Trains from ``run.first_step`` to the end of the recipe."""
     for step in range(run.first_step, run.recipe.train.steps):
         started = time.perf_counter()
-        metrics = _step(run, step)
+        metrics = training_step(run, step)
         seconds = time.perf_counter() - started
         speed = run.throughput.metrics(metrics.pop("tokens"), metrics.pop("flops"), seconds)
         shown = ("loss", "vas_log_ratio", "tokens_per_s", "mfu")
@@ -29,7 +29,8 @@ def run_sft(run: Run) -> None:
             return
 
 
-def _step(run: Run, step: int) -> dict[str, float]:
+def training_step(run: Run, step: int) -> dict[str, float]:
+    """One optimizer step, counted from 0; what it measured, with its tokens and FLOPs."""
     batches: list[Batch] = run.feed.next_step()
     spans = [spans_of(batch, run.recipe.agto.queries, run.tokens) for batch in batches]
     # All divisors are global, so the step is the same for any number of ranks and micro-batches.

@@ -1,0 +1,151 @@
+"""A run of stage sft on one synthetic sample, whose attention and objective can be changed between
+steps: all variants then share weights, optimizer and allocator."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.functional import one_hot
+
+from avar_fast.attention import SpecialTokens, attach, detach, key_types, record_attention
+from avar_fast.attention.attach import Recording
+from avar_fast.config.schema import (
+    AgtoConfig,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    Recipe,
+    TrainConfig,
+)
+from avar_fast.data import Batch, Collator, Sample
+from avar_fast.data.rows import Row
+from avar_fast.engine import Engine, init_distributed
+from avar_fast.models import family_of
+from avar_fast.models.flops import model_flops
+from avar_fast.models.vision import use_linear_patch_embedding
+from avar_fast.stages import sft
+from avar_fast.stages.forward import HeadLimits
+from avar_fast.stages.run import Run
+from avar_fast.stages.throughput import Throughput
+
+from .models import DTYPE, TOKENIZER, build, sample
+from .shapes import DEVICE
+
+# The share of the LM head in the model's weights is then that of Qwen2.5-VL-3B on a CPU, a tenth,
+# and of 7B on a GPU, a fourteenth, though there are few layers.
+VOCABULARY = {"cpu": 8192, "cuda": 36864}[DEVICE]
+TOKENS = SpecialTokens.from_processor(TOKENIZER)
+
+
+class OneSample:
+    """A feed that deals one batch for ever."""
+
+    def __init__(self) -> None:
+        self.batch: Batch | None = None
+
+    def next_step(self) -> list[Batch]:
+        assert self.batch is not None
+        return [self.batch]
+
+
+def make_run() -> Run:
+    """Weights hardly move: Adam's steps at this rate are lost in float32."""
+    _, world_size, device = init_distributed()
+    model = build("avar", VOCABULARY).train()
+    use_linear_patch_embedding(family_of(model).vision_tower(model))
+    recipe = Recipe(
+        stage="sft",
+        model=ModelConfig(path="unused", dtype=cast(Any, str(DTYPE)[6:])),
+        data=DataConfig(path="unused"),
+        optim=OptimConfig(lr=1e-12, schedule="constant"),
+        train=TrainConfig(output_dir="unused", steps=1 << 30, batch_size=1, zero_stage=0),
+    )
+    throughput = Throughput(model_flops(model), None, world_size)
+    collator = Collator(cast(Any, TOKENIZER).pad_token_id, TOKENS.visual, model.config, DTYPE)
+    engine = Engine(model, recipe, micro_steps=1, num_steps=1)
+    return Run(
+        recipe,
+        engine,
+        feed=cast(Any, OneSample()),
+        data_counts={},
+        collator=collator,
+        tracker=cast(Any, None),
+        tokenizer=TOKENIZER,
+        image_processor=None,
+        tokens=TOKENS,
+        head=HeadLimits.of(recipe, device),
+        throughput=throughput,
+        first_step=0,
+    )
+
+
+def batch_of(run: Run, length: int) -> Batch:
+    """One row: half of it image, the response the rest but for a few tokens."""
+    made = {name: tensor.cpu() for name, tensor in sample(length).items()}
+    ids = made["input_ids"][0]
+    assistant = TOKENIZER.encode("<|im_start|>assistant\n")
+    starts = ids.unfold(0, len(assistant), 1)
+    begin = int((starts == torch.tensor(assistant)).all(1).nonzero()[-1]) + len(assistant)
+    row = Row("sample", [], [], None, None)
+    grid = made["image_grid_thw"]
+    whole = Sample(row, ids[:begin], ids[begin:], made["pixel_values"], grid)
+    return run.collator.pad([whole])
+
+
+def choose(run: Run, mode: str, attention: str, batch: Batch) -> None:
+    """Makes the next steps those of a variant."""
+    model = run.engine.module
+    detach(model)
+    model.set_attn_implementation({"text_config": attention, "vision_config": "sdpa"})
+    if attention == "avar":
+        attach(model, TOKENIZER)
+    recorders = {"avar": record_attention, "eager": _from_matrices, "sdpa": _nothing}
+    sft.record_attention = cast(Any, recorders[attention])
+    agto = AgtoConfig(enabled=mode == "sft_agto")
+    run.recipe = dataclasses.replace(run.recipe, agto=agto)
+    cast(Any, run.feed).batch = batch
+
+
+@contextlib.contextmanager
+def _from_matrices(model: nn.Module, layers: Any = None) -> Iterator[Recording]:
+    """What AVAR's released code does: every layer's L x L attention as an output of the model."""
+    recording, body = Recording(), family_of(model).body(model)
+
+    def ask(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return args, kwargs | {"output_attentions": True}
+
+    def keep(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        types = key_types(kwargs["input_ids"], kwargs["attention_mask"], tokens=TOKENS)
+        kinds = one_hot(types.clamp(min=0).long(), 3)[:, None]
+        for layer, weights in enumerate(output.attentions):
+            recording.mass[layer] = (weights @ kinds.to(weights.dtype)).transpose(1, 2).float()
+
+    hooks = (
+        body.register_forward_pre_hook(ask, with_kwargs=True),
+        body.register_forward_hook(keep, with_kwargs=True),
+    )
+    try:
+        yield recording
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextlib.contextmanager
+def _nothing(model: nn.Module, layers: Any = None) -> Iterator[Recording]:
+    """torch's fused attention returns no mass; the log's VAS gets ones of one head instead."""
+    recording = Recording()
+
+    def fill(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        ids = kwargs["input_ids"]
+        recording.mass[0] = torch.ones(*ids.shape, 1, 3, device=ids.device)
+
+    body = family_of(model).body(model)
+    hook = body.register_forward_pre_hook(fill, with_kwargs=True)
+    try:
+        yield recording
+    finally:
+        hook.remove()
