@@ -53,7 +53,7 @@ def main() -> None:
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
     if README_SUITE in suites:
         shown = [p for p in pictures[README_SUITE] if "forward_backward_extra_memory" in p.name]
-        write_readme(suites[README_SUITE], shown[:1])
+        write_readme(suites[README_SUITE], shown[:1], training_table(suites.get("train", [])))
 
 
 def grouped(rows: Rows, *keys: str) -> dict[tuple[str, ...], Rows]:
@@ -130,9 +130,38 @@ def plots(suite: str, rows: Rows) -> list[Path]:
     return written
 
 
-def write_readme(rows: Rows, pictures: list[Path]) -> None:
-    """Ratios and times at the longest length of each machine and dtype, and pictures, into the
-    README's marked part."""
+def training_table(rows: Rows) -> list[str]:
+    """Training steps at the longest length of each machine and dtype."""
+    lines = []
+    for (device, threads, dtype), of_machine in grouped(rows, "device", "threads", "dtype").items():
+        longest = max(int(row["length"]) for row in of_machine)
+        here = [row for row in of_machine if int(row["length"]) == longest]
+        cells = {(row["metric"], row["provider"]): row for row in here}
+        first = here[0]
+        lines += [
+            f"A step of SFT through the trainer ({first['shape']}), {device}, {threads} threads,"
+            f" {dtype}, L = {longest} (commit {first['commit']}, {first['date']}):",
+            "",
+            "| | step | in turns with avar sft | tokens/s | MFU | extra memory |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name in [row["provider"] for row in here if row["metric"] == "time"]:
+            time, ratio = cells["time", name], cells.get(("time_over_anchor", name))
+            shown = (
+                f"{float(time['p50']):.0f} ms",
+                "-" if ratio is None else f"{float(ratio['p50']):.3f} x",
+                f"{float(cells['tokens_per_s', name]['p50']):.0f}",
+                f"{float(time['roofline_percent']):.0f} %",
+                f"{float(cells['extra_memory', name]['p50']):.0f} MiB",
+            )
+            lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(shown) + " |")
+        lines.append("")
+    return lines
+
+
+def write_readme(rows: Rows, pictures: list[Path], training: list[str]) -> None:
+    """Ratios and times at the longest length of each machine and dtype, pictures, and the training
+    table, into the README's marked part."""
     lines = []
     for (device, threads, dtype), of_machine in grouped(rows, "device", "threads", "dtype").items():
         longest = max(int(row["length"]) for row in of_machine)
@@ -153,6 +182,8 @@ def write_readme(rows: Rows, pictures: list[Path]) -> None:
     )
     for picture in pictures:
         lines += ["", f"![{picture.stem}](docs/{picture.name})"]
+    if training:
+        lines += ["", *training[:-1]]
     readme = ROOT / "README.md"
     text = readme.read_text()
     begin, end = (text.index(marker) for marker in MARKERS)

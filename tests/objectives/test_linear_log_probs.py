@@ -1,7 +1,9 @@
 """The LM head in slices against all logits in float64: values, gradients, memory."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -189,6 +191,53 @@ def test_liger_is_taken_where_its_buffers_fit():
     assert not liger_fits(1000, weight.requires_grad_(), 655_999)  # the float32 sum of dW
     assert liger_fits(1000, weight, 656_000)
     assert not liger_fits(1000, torch.zeros(1000, 100, dtype=torch.float16), 10**9)
+
+
+LIGER = """
+import torch
+from avar_fast.attention import SpecialTokens
+from avar_fast.objectives import liger_nll
+from avar_fast.stages import forward
+from tests.data.world import TOKENIZER, collator, samples
+from tests.models.world import models
+
+called = []
+def watched(*arguments):
+    called.append(arguments)
+    return liger_nll(*arguments)
+
+forward.liger_nll = watched
+model = models("qwen2_5_vl")[0].train()
+batch = collator(model, SpecialTokens.from_processor(TOKENIZER)).pack(samples())
+
+def run(liger, budget):
+    model.zero_grad()
+    loss = forward.label_nll(model, batch, forward.HeadLimits(budget, liger))
+    (loss / 7).backward()
+    return loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+for frozen in (False, True):
+    model.lm_head.requires_grad_(not frozen)
+    want, expected = run(False, 1 << 20)
+    got, gradients = run(True, 1 << 20)
+    assert abs(got - want) < 1e-5 * want, (got, want)
+    assert gradients.keys() == expected.keys() and ("lm_head.weight" in gradients) != frozen
+    for name, gradient in gradients.items():
+        scale = expected[name].abs().max() + 1e-6
+        assert (gradient - expected[name]).abs().max() < 1e-4 * scale, name
+assert len(called) == 2
+run(True, 1 << 13)
+print(len(called))
+"""
+
+
+def test_a_model_learns_the_same_through_ligers_kernel():
+    """In Triton's interpreter; within a smaller budget the slices take over."""
+    pytest.importorskip("liger_kernel", reason="liger-kernel is published for Linux only")
+    command, root = [sys.executable, "-c", LIGER], Path(__file__).parents[2]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
+    assert done.stdout.strip() == "2", done.stderr[-2000:]
 
 
 @pytest.mark.gpu
