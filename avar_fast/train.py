@@ -7,9 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import torch
+from torch.distributed import DistError
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
+from .checkpoint import newest_checkpoint
 from .config import Recipe, dump_recipe, load_recipe
 from .data import RowError
 from .models import family_at
@@ -51,6 +53,21 @@ def main(arguments: list[str] | None = None) -> None:
         train(run)
     except (RowError, FileNotFoundError, TrainingDivergedError) as error:  # the message says all
         sys.exit(f"error: {error}")
+    except RuntimeError as error:
+        if not _is_a_lost_rank(error):
+            raise
+        last, _ = newest_checkpoint(recipe.train.output_dir)
+        rank, reason = os.environ.get("RANK", "0"), str(error).splitlines()[0]
+        sys.exit(
+            f"error: rank {rank} lost another rank, whose own message says why; --resume goes on"
+            f" from {last or 'the start: nothing is saved yet'}. ({reason})"
+        )
+
+
+def _is_a_lost_rank(error: RuntimeError) -> bool:
+    """Whether a collective failed because a peer is gone; gloo says so in words alone."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, DistError) or any(word in str(error) for word in words)
 
 
 def train(run: "Run") -> None:

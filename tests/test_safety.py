@@ -7,16 +7,21 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
+
+from avar_fast.checkpoint import newest_checkpoint
 
 from .test_train import ROOT, log_of, run, world
 
 __all__ = ["world"]
 
 
-def start(world, output, *arguments):
-    """The trainer alone, without torchrun, in the background."""
-    command = [sys.executable, "-m", "avar_fast.train", str(world / "recipe.yaml")]
+def start(world, output, *arguments, ranks=None):
+    """The trainer in the background, alone or with torchrun."""
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m"]
+    command = [sys.executable, "-m", *(torchrun if ranks else [])]
+    command += ["avar_fast.train", str(world / "recipe.yaml")]
     return subprocess.Popen(
         [*command, f"train.output_dir={output}", *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -62,6 +67,20 @@ def test_killed_or_asked_to_end_a_run_goes_on_as_if_it_had_not(world, tmp_path):
     assert [line["step"] for line in pieces] == list(range(1, 13))
     for a, b in zip(whole, pieces, strict=True):
         assert (a["loss"], a["grad_norm"], a["lr"]) == (b["loss"], b["grad_norm"], b["lr"])
+
+
+def test_a_rank_that_dies_ends_the_run_with_a_message_and_loses_nothing(world, tmp_path):
+    process = start(world, tmp_path / "out", "train.steps=1000", "train.save_every=2", ranks=2)
+    wait_for_step(process, tmp_path / "out", 3)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    victim = next(p for p in workers if p.is_running() and p.environ().get("RANK") == "1")
+    victim.kill()
+    errors, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "error: rank 0 lost another rank, whose own message says why" in errors
+    newest, _ = newest_checkpoint(tmp_path / "out")
+    assert newest is not None
+    assert f"--resume goes on from {newest}" in errors
 
 
 def test_a_folder_that_cannot_be_written_stops_before_the_first_step(world, tmp_path):

@@ -1,5 +1,5 @@
 """Evaluation of checkpoints."""
 
-from .exact_match import Evaluation, evaluate, greedy_texts
+from .exact_match import Evaluation, evaluate
 
-__all__ = ["Evaluation", "evaluate", "greedy_texts"]
+__all__ = ["Evaluation", "evaluate"]

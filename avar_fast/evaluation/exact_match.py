@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ..attention import SpecialTokens, key_types, query_mask, record_attention, sees_image
 from ..data import Encoder, Row, Rows, Sample, collate
 from ..rewards import is_correct
-from ..rollout import generate
+from ..rollout import greedy_texts
 from ..vas import FORMS, score_table
 
 VAS_EPS = 1e-6  # the plain ratio of a row whose system mass has vanished stays finite
@@ -99,32 +99,6 @@ def evaluate(
         vas_table={form: table.tolist() for form, table in mean.items()},
         seconds=time.perf_counter() - started,
         completions=completions,
-    )
-
-
-def greedy_texts(
-    model: nn.Module,
-    tokenizer: Any,
-    prompts: dict[str, torch.Tensor],
-    tokens: SpecialTokens,
-    max_new_tokens: int,
-) -> list[str]:
-    """Greedy completions of left-padded prompts, without the end token."""
-    rollouts = generate(
-        model,
-        prompts,
-        num_samples=1,
-        max_new_tokens=max_new_tokens,
-        temperature=0.0,
-        eos_id=tokens.turn_end,
-        pad_id=tokenizer.pad_token_id,
-        banned_ids=tokens.visual,
-    )
-    return tokenizer.batch_decode(
-        [
-            ids[mask & (ids != tokens.turn_end)]
-            for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
-        ]
     )
 
 

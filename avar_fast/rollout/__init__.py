@@ -1,5 +1,5 @@
 """Generation engines."""
 
-from .generate import Rollouts, generate
+from .generate import Rollouts, generate, greedy_texts
 
-__all__ = ["Rollouts", "generate"]
+__all__ = ["Rollouts", "generate", "greedy_texts"]

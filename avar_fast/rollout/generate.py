@@ -2,11 +2,13 @@
 group."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
+from ..attention import SpecialTokens
 from ..models import family_of
 
 
@@ -101,3 +103,29 @@ def generate(
     ended = (completions == eos_id).cumsum(dim=1)
     mask = (ended == 0) | ((completions == eos_id) & (ended == 1))
     return Rollouts(torch.where(mask, completions, pad_id), mask)
+
+
+def greedy_texts(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: dict[str, Tensor],
+    tokens: SpecialTokens,
+    max_new_tokens: int,
+) -> list[str]:
+    """Greedy completions of left-padded prompts, without the end token."""
+    rollouts = generate(
+        model,
+        prompts,
+        num_samples=1,
+        max_new_tokens=max_new_tokens,
+        temperature=0.0,
+        eos_id=tokens.turn_end,
+        pad_id=tokenizer.pad_token_id,
+        banned_ids=tokens.visual,
+    )
+    return tokenizer.batch_decode(
+        [
+            ids[mask & (ids != tokens.turn_end)]
+            for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
+        ]
+    )

@@ -12,8 +12,8 @@ from ..attention import record_attention
 from ..config import Recipe
 from ..data import IGNORE, Encoder, Rows, Sample, load_rows
 from ..data.problems import bad_row
-from ..evaluation import greedy_texts
 from ..rewards import is_correct
+from ..rollout import greedy_texts
 from ..vas import FORMS
 from .forward import label_nll
 from .run import Run
