@@ -70,7 +70,8 @@ def test_killed_or_asked_to_end_a_run_goes_on_as_if_it_had_not(world, tmp_path):
 
 
 def test_a_rank_that_dies_ends_the_run_with_a_message_and_loses_nothing(world, tmp_path):
-    process = start(world, tmp_path / "out", "train.steps=1000", "train.save_every=2", ranks=2)
+    arguments = ["train.steps=1000", "train.save_every=2", "train.micro_batch_size=1"]
+    process = start(world, tmp_path / "out", *arguments, ranks=2)
     wait_for_step(process, tmp_path / "out", 3)
     workers = psutil.Process(process.pid).children(recursive=True)
     victim = next(p for p in workers if p.is_running() and p.environ().get("RANK") == "1")
