@@ -1,9 +1,26 @@
-"""Proof that Liger's replacements took: it sets names of a module, some of which nobody reads."""
+"""Liger's replacements, and the proof that they took: Liger sets names of a module, some of which
+nobody reads."""
 
 from importlib.metadata import version
 from typing import Any
 
 from torch import nn
+
+
+def replace_rotary(modeling: Any) -> dict[str, Any]:
+    """Sets a family's rotary embedding of the text tower to Liger's; returns {name: function}.
+
+    Liger 0.8 patches the multimodal function, which transformers has up to 5.16; from 5.17 on there
+    is the plain one alone, and Liger's own switch sets a name nobody reads.
+    """
+    from liger_kernel.transformers import liger_rotary_pos_emb
+    from liger_kernel.transformers.qwen2vl_mrope import liger_multimodal_rotary_pos_emb
+
+    name, rotary = "apply_rotary_pos_emb", liger_rotary_pos_emb
+    if hasattr(modeling, "apply_multimodal_rotary_pos_emb"):
+        name, rotary = "apply_multimodal_rotary_pos_emb", liger_multimodal_rotary_pos_emb
+    setattr(modeling, name, rotary)
+    return {name: rotary}
 
 
 def require(attention: Any, wanted: dict[str, Any]) -> None:

@@ -99,30 +99,22 @@ def apply_liger() -> None:
     """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's
     kernels.
 
-    The rotary function's name decides what Liger 0.8 patches: up to transformers 5.16 it is the
-    multimodal one; from 5.17 on Liger's own switch sets a name nobody reads, so it is set here.
-
     Raises:
         RuntimeError: a replacement did not take; the names and versions are in the message.
     """
     import liger_kernel.transformers as liger
-    from liger_kernel.transformers.qwen2vl_mrope import liger_multimodal_rotary_pos_emb
 
-    multimodal = hasattr(modeling, "apply_multimodal_rotary_pos_emb")
     liger.apply_liger_kernel_to_qwen2_5_vl(
-        rope=multimodal,
+        rope=False,
         cross_entropy=False,
         fused_linear_cross_entropy=False,
         rms_norm=True,
         swiglu=True,
     )
-    rope = liger_multimodal_rotary_pos_emb if multimodal else liger.liger_rotary_pos_emb
-    if not multimodal:
-        modeling.apply_rotary_pos_emb = rope
     wanted = {
         "Qwen2_5_VLRMSNorm": liger.LigerRMSNorm,
         "Qwen2MLP": liger.LigerSwiGLUMLP,
-        "apply_multimodal_rotary_pos_emb" if multimodal else "apply_rotary_pos_emb": rope,
+        **liger_proof.replace_rotary(modeling),
     }
     liger_proof.require(modeling.Qwen2_5_VLAttention, wanted)
 

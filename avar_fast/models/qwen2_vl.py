@@ -43,8 +43,8 @@ def rope_positions(
 
 
 def apply_liger() -> None:
-    """Replaces RMSNorm and SwiGLU of models built from here on by Liger's kernels; RuntimeError if
-    one did not take."""
+    """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's
+    kernels; RuntimeError if one did not take."""
     from liger_kernel.transformers import (
         LigerRMSNorm,
         LigerSwiGLUMLP,
@@ -59,9 +59,12 @@ def apply_liger() -> None:
         layer_norm=False,
         swiglu=True,
     )
-    liger_proof.require(
-        modeling.Qwen2VLAttention, {"Qwen2VLRMSNorm": LigerRMSNorm, "Qwen2MLP": LigerSwiGLUMLP}
-    )
+    wanted = {
+        "Qwen2VLRMSNorm": LigerRMSNorm,
+        "Qwen2MLP": LigerSwiGLUMLP,
+        **liger_proof.replace_rotary(modeling),
+    }
+    liger_proof.require(modeling.Qwen2VLAttention, wanted)
 
 
 def check_liger(model: Model) -> None:

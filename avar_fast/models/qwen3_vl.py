@@ -66,18 +66,29 @@ def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
 
 
 def apply_liger() -> None:
-    """Replaces RMSNorm of models built from here on by Liger's kernel; RuntimeError if it did not
-    take. Liger 0.8 has no SwiGLU for this family: its switch of that name does nothing."""
-    from liger_kernel.transformers import LigerRMSNorm, apply_liger_kernel_to_qwen3_vl
+    """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's
+    kernels; RuntimeError if one did not take. Liger 0.8's switch for this family's SwiGLU does
+    nothing, so the name is set here."""
+    from liger_kernel.transformers import (
+        LigerRMSNorm,
+        LigerSwiGLUMLP,
+        apply_liger_kernel_to_qwen3_vl,
+    )
 
     apply_liger_kernel_to_qwen3_vl(
         rope=False, cross_entropy=False, fused_linear_cross_entropy=False, rms_norm=True
     )
-    liger_proof.require(modeling.Qwen3VLTextAttention, {"Qwen3VLTextRMSNorm": LigerRMSNorm})
+    modeling.Qwen3VLTextMLP = LigerSwiGLUMLP
+    wanted = {
+        "Qwen3VLTextRMSNorm": LigerRMSNorm,
+        "Qwen3VLTextMLP": LigerSwiGLUMLP,
+        **liger_proof.replace_rotary(modeling),
+    }
+    liger_proof.require(modeling.Qwen3VLTextAttention, wanted)
 
 
 def check_liger(model: Model) -> None:
-    """Raises RuntimeError unless the norms of a built model's text tower are Liger's."""
-    from liger_kernel.transformers import LigerRMSNorm
+    """Raises RuntimeError unless the text tower of a built model consists of Liger's modules."""
+    from liger_kernel.transformers import LigerRMSNorm, LigerSwiGLUMLP
 
-    liger_proof.check_layers(text_tower(model), LigerRMSNorm, nn.Module)
+    liger_proof.check_layers(text_tower(model), LigerRMSNorm, LigerSwiGLUMLP)
