@@ -140,7 +140,7 @@ _STATS = Tile(64, 16, 4, 1)
 # the group) pairs in a tile; fewer take the next power of two.
 _DECODE = {
     2: {64: Tile(32, 64, 4, 3), 128: Tile(32, 64, 8, 3), 256: Tile(32, 32, 8, 3)},
-    4: {64: Tile(16, 32, 4, 1), 128: Tile(16, 16, 8, 2), 256: Tile(16, 16, 8, 2)},
+    4: {64: Tile(16, 16, 4, 2), 128: Tile(16, 16, 8, 2), 256: Tile(16, 16, 8, 2)},
 }
 _DECODE_GFX942 = {
     2: {64: Tile(16, 64, 4, 1), 128: Tile(16, 64, 8, 1), 256: Tile(16, 32, 8, 1)},
