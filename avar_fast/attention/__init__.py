@@ -11,6 +11,7 @@ from .attach import (
     detach,
     intervene,
     record_attention,
+    set_cached_ids,
     split_sequence,
 )
 from .call import VISION_ATTN_NAME, avar_attention
@@ -35,6 +36,7 @@ __all__ = [
     "query_mask",
     "record_attention",
     "sees_image",
+    "set_cached_ids",
     "split_sequence",
     "turn_content",
 ]

@@ -103,7 +103,7 @@ class Attachment:
         fields = output.values() if isinstance(output, dict) else output
         for cache in (kwargs.get("past_key_values"), *fields):
             if isinstance(cache, Cache):
-                setattr(cache, _IDS_OF_CACHE, kwargs[CALL_ARGUMENT].token_ids)
+                set_cached_ids(cache, kwargs[CALL_ARGUMENT].token_ids)
 
     def _enter_text(
         self, tower: nn.Module, args: tuple, kwargs: dict
@@ -138,6 +138,12 @@ class Attachment:
             ids = ids[:, :cached].repeat_interleave(input_ids.shape[0] // ids.shape[0], dim=0)
             input_ids = torch.cat([ids, input_ids], dim=1)
         return input_ids
+
+
+def set_cached_ids(cache: Cache, token_ids: Tensor) -> None:
+    """Tells an attached model which (B, L) tokens are behind a cache that was put together by
+    hand."""
+    setattr(cache, _IDS_OF_CACHE, token_ids)
 
 
 def attach(model: nn.Module, processor: Any) -> None:

@@ -180,7 +180,8 @@ class GrpoConfig:
     updates_per_rollout: int = 1
     """Optimizer steps on each set of completions."""
     prompts_per_generation: int = 8
-    """Prompts that are sampled from together on one rank."""
+    """Prompts that are sampled from together on one rank; as completions end, others take their
+    place."""
     visual_weight: float = 0.3
     """Weight of VARS; 0 turns it off."""
     visual_form: Literal["ratio", "log_ratio", "share"] = "ratio"

@@ -71,15 +71,17 @@ def evaluate(
     model.eval()
     encoder = Encoder(tokenizer, image_processor, system_prompt, max_length=1 << 20)
     device = next(model.parameters()).device
+    pad_id, visual = tokenizer.pad_token_id, encoder.tokens.visual
+
+    def prompts(some: list[Sample]) -> dict[str, torch.Tensor]:
+        return collate(some, pad_id, visual, with_target=False).to(device).inputs
+
     right: dict[str, list[bool]] = {}
     tables: dict[str, list[tuple[torch.Tensor, int]]] = {form: [] for form in FORMS}
     completions: list[str] = []
     for start in tqdm(range(0, len(rows), batch_size), desc=name, dynamic_ncols=True):
         samples = [encoder(rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
-        prompts = collate(
-            samples, tokenizer.pad_token_id, encoder.tokens.visual, with_target=False
-        ).to(device)
-        texts = greedy_texts(model, tokenizer, prompts.inputs, encoder.tokens, max_new_tokens)
+        texts = greedy_texts(model, tokenizer, samples, prompts, encoder.tokens, max_new_tokens)
         for sample, text in zip(samples, texts, strict=True):
             if sample.row.answer is None:
                 raise ValueError(f"{sample.row.where}: evaluation needs an answer; got none.")

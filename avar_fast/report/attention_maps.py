@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..attention import SpecialTokens
-from ..data import Encoder, Row, collate
+from ..data import Encoder, Row, Sample, collate
 from ..data.images import open_image
-from ..rollout import generate
+from ..rollout import Sampling, generate
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,16 @@ def attention_map(
     sample = encoder(row)
     tokens: SpecialTokens = encoder.tokens
     device = next(model.parameters()).device
-    inputs = (
-        collate([sample], tokenizer.pad_token_id, tokens.visual, with_target=False)
-        .to(device)
-        .inputs
+
+    def inputs_of(samples: list[Sample]) -> dict[str, Tensor]:
+        pad_id = tokenizer.pad_token_id
+        return collate(samples, pad_id, tokens.visual, with_target=False).to(device).inputs
+
+    inputs = inputs_of([sample])
+    sampling = Sampling(
+        1, max_new_tokens, 0.0, tokens.turn_end, tokenizer.pad_token_id, tokens.visual
     )
-    rollouts = generate(
-        model,
-        inputs,
-        num_samples=1,
-        max_new_tokens=max_new_tokens,
-        temperature=0.0,
-        eos_id=tokens.turn_end,
-        pad_id=tokenizer.pad_token_id,
-        banned_ids=tokens.visual,
-    )
+    rollouts = generate(model, [sample], inputs_of, sampling)
     said = rollouts.completion_ids[0][rollouts.completion_mask[0]]
     full = dict(inputs, input_ids=torch.cat([inputs["input_ids"], said[None]], dim=1))
     for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):

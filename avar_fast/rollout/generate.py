@@ -1,128 +1,205 @@
-"""Sampling with transformers' own generate: the prompt is read once for all completions of a
-group."""
+"""Sampling from the model itself: each prompt is read once for all its completions, and rows that
+have ended make room for the next prompts."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import Cache
 
 from ..attention import SpecialTokens
 from ..models import family_of
+from .rows import RoomyLayer, Rows
+
+Prompt = TypeVar("Prompt")
+ENDED_SHARE = 0.25  # of the rows: above it they are taken out, which copies the caches of the rest
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn."""
+
+    num_samples: int
+    """Completions per prompt."""
+    max_new_tokens: int
+    """Longest completion."""
+    temperature: float
+    """0 for greedy."""
+    eos_id: int
+    pad_id: int
+    banned_ids: tuple[int, ...]
+    """Never sampled; image pads must be among them, for one would break the next forward."""
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Completions of a batch of prompts, prompt after prompt."""
+    """Completions of prompts, prompt after prompt."""
 
     completion_ids: Tensor
-    """(B * n, T) int64, padded on the right."""
+    """(prompts * n, T) int64, padded on the right."""
     completion_mask: Tensor
-    """(B * n, T) bool, true up to and with the end token."""
+    """(prompts * n, T) bool, true up to and with the end token."""
 
 
 @torch.no_grad()
 def generate(
     model: nn.Module,
-    inputs: dict[str, Tensor],
-    *,
-    num_samples: int,
-    max_new_tokens: int,
-    temperature: float,
-    eos_id: int,
-    pad_id: int,
-    banned_ids: tuple[int, ...],
+    prompts: Sequence[Prompt],
+    collate: Callable[[list[Prompt]], dict[str, Tensor]],
+    sampling: Sampling,
+    at_once: int | None = None,
 ) -> Rollouts:
-    """Samples ``num_samples`` completions per prompt with a KV cache.
+    """Completes every prompt ``sampling.num_samples`` times.
 
-    The prompt but for its last token goes through the model once, then the cache is repeated, so
-    images and prompts are not encoded once per completion.
+    A prompt goes through the model once, its images included, and its cache is repeated. Up to
+    ``at_once`` prompts are under way; when the rows of one or more have ended, as many others are
+    read and join the batch. Where all prompts fit at once, the samples are those that
+    transformers' ``generate`` draws with the same seed.
 
     Args:
-        model: an attached transformers model (unwrapped).
-        inputs: left-padded prompts and their images, as ``collate(..., with_target=False)`` makes
-            them.
-        num_samples: completions per prompt.
-        max_new_tokens: longest completion.
-        temperature: 0 for greedy.
-        eos_id, pad_id: end of turn, padding.
-        banned_ids: never sampled; image pads must be among them, for one would break the next
-            forward.
+        model: an attached transformers model (unwrapped), all of its weights on its device.
+        prompts: what ``collate`` takes.
+        collate: some prompts -> left-padded inputs with their images, on the device.
+        sampling: how to draw.
+        at_once: prompts under way at the same time; all unless given.
 
     Raises:
         FloatingPointError: the model's logits are not finite.
     """
     family = family_of(model)
-    was_training = model.training
+    was_training, saved_deltas = model.training, family.get_rope_deltas(model)
     model.eval()
-    saved_deltas = family.get_rope_deltas(model)
-    saved_config = model.generation_config
-    # generate fills what it is not told from the checkpoint's own sampling settings; training must
-    # see the distribution that was sampled from, so only the settings here count.
-    model.generation_config = GenerationConfig(  # pyright: ignore[reportArgumentType]
-        max_new_tokens=max_new_tokens,
-        do_sample=temperature > 0,
-        temperature=temperature if temperature else None,
-        top_k=0 if temperature else None,
-        top_p=1.0 if temperature else None,
-        suppress_tokens=list(banned_ids),
-        eos_token_id=eos_id,
-        pad_token_id=pad_id,
-    )
     try:
-        per_token = ("input_ids", "attention_mask", "mm_token_type_ids")
-        prefix = {name: x[:, :-1] if name in per_token else x for name, x in inputs.items()}
-        family.set_rope_deltas(model, None)
-        if "pixel_values" not in inputs:  # positions of plain text: without padding, no offset
-            positions = prefix["attention_mask"].cumsum(dim=1).sub(1).clamp(min=0)
-            prefix["position_ids"] = positions.expand(3, -1, -1)
-            family.set_rope_deltas(model, torch.zeros_like(positions[:, :1]))
-        first = model(**prefix, use_cache=True, logits_to_keep=1)
-        if not torch.isfinite(first.logits).all():
-            raise FloatingPointError(
-                "the model gives logits that are not finite; nothing can be sampled."
-            )
-        cache = first.past_key_values
-        deltas = family.get_rope_deltas(model)
-        if num_samples > 1:
-            cache.batch_repeat_interleave(num_samples)
-        # generate takes positions behind a cache from this hidden state of the model
-        family.set_rope_deltas(model, deltas.repeat_interleave(num_samples, dim=0))
-        prompt_ids = inputs["input_ids"].repeat_interleave(num_samples, dim=0)
-        sequences = model.generate(  # pyright: ignore[reportCallIssue]
-            input_ids=prompt_ids,
-            attention_mask=inputs["attention_mask"].repeat_interleave(num_samples, dim=0),
-            past_key_values=cache,
-        )
+        return _generate(model, prompts, collate, sampling, at_once or len(prompts))
     finally:
-        model.generation_config = saved_config
         family.set_rope_deltas(model, saved_deltas)
         model.train(was_training)
-    completions = sequences[:, prompt_ids.shape[1] :]
-    ended = (completions == eos_id).cumsum(dim=1)
-    mask = (ended == 0) | ((completions == eos_id) & (ended == 1))
-    return Rollouts(torch.where(mask, completions, pad_id), mask)
+
+
+def _generate(
+    model: nn.Module,
+    prompts: Sequence[Prompt],
+    collate: Callable[[list[Prompt]], dict[str, Tensor]],
+    sampling: Sampling,
+    at_once: int,
+) -> Rollouts:
+    group = sampling.num_samples
+    said: list[list[int]] = [[] for _ in range(len(prompts) * group)]
+    rows: Rows | None = None
+    noise = _Noise()
+    begun = 0
+    while rows is not None or begun < len(prompts):
+        free = at_once - (0 if rows is None else len(rows) // group)
+        if rows is not None and len(rows) % group:
+            free -= 1
+        some = list(prompts[begun : begun + free])
+        if some:
+            new = _read(model, collate(some), begun)
+            new.repeat(group)
+            begun += len(some)
+            if rows is None:
+                rows = new
+            else:
+                rows.join(new)
+            noise.restart(len(rows), rows.logits.device)
+        assert rows is not None
+        tokens = _draw(rows.logits, sampling, noise)
+        going = []
+        for i, (owner, token) in enumerate(zip(rows.owners.tolist(), tokens.tolist(), strict=True)):
+            if _is_over(said[owner], sampling):
+                continue  # its row is still there
+            said[owner].append(token)
+            if not _is_over(said[owner], sampling):
+                going.append(i)
+        if not going:
+            rows = None
+            continue
+        ended = len(rows) - len(going)
+        if ended > ENDED_SHARE * len(rows) or (begun < len(prompts) and ended >= group):
+            chosen = torch.tensor(going, device=tokens.device)
+            rows.keep(chosen)
+            noise.keep(chosen)
+            tokens = tokens[chosen]
+        rows.feed(model, tokens)
+    return _rollouts(said, sampling, next(model.parameters()).device)
+
+
+def _is_over(ids: list[int], sampling: Sampling) -> bool:
+    return len(ids) >= sampling.max_new_tokens or (bool(ids) and ids[-1] == sampling.eos_id)
+
+
+def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> Rows:
+    """One row per prompt, its cache filled and the logits of its first token known."""
+    family = family_of(model)
+    mask = inputs["attention_mask"].bool()
+    family.set_rope_deltas(model, None)
+    if "pixel_values" not in inputs:  # positions of plain text: without padding, no offset
+        positions = mask.long().cumsum(dim=1).sub(1).clamp(min=0)
+        inputs = inputs | {"position_ids": positions.expand(3, -1, -1)}
+        family.set_rope_deltas(model, torch.zeros_like(positions[:, :1]))
+    layers = [RoomyLayer() for _ in family.text_attention(model)]
+    cache = Cache(layers=layers)  # pyright: ignore[reportArgumentType]
+    logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError(
+            "the model gives logits that are not finite; nothing can be sampled."
+        )
+    deltas = family.get_rope_deltas(model)
+    owners = torch.arange(first, first + len(mask), device=mask.device)
+    return Rows(layers, inputs["input_ids"], mask, deltas, logits, owners)
+
+
+class _Noise:
+    """Exponential noise for rows that become fewer: drawn for all that there were, as transformers
+    draws it, so that samples do not depend on when ended rows are taken out."""
+
+    def __init__(self) -> None:
+        self.drawn, self.index = 0, torch.empty(0, dtype=torch.int64)
+
+    def restart(self, num_rows: int, device: torch.device) -> None:
+        self.drawn, self.index = num_rows, torch.arange(num_rows, device=device)
+
+    def keep(self, chosen: Tensor) -> None:
+        self.index = self.index[chosen]
+
+    def like(self, probabilities: Tensor) -> Tensor:
+        noise = probabilities.new_empty(self.drawn, probabilities.shape[1]).exponential_()
+        return noise if len(self.index) == self.drawn else noise[self.index]
+
+
+def _draw(logits: Tensor, sampling: Sampling, noise: _Noise) -> Tensor:
+    """A (rows,) token from each row of (rows, V) logits."""
+    logits = logits.float().clone()
+    logits[:, list(sampling.banned_ids)] = float("-inf")
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    return (probabilities / noise.like(probabilities)).argmax(dim=-1)
+
+
+def _rollouts(said: list[list[int]], sampling: Sampling, device: torch.device) -> Rollouts:
+    longest = max(len(ids) for ids in said)
+    ids = [row + [sampling.pad_id] * (longest - len(row)) for row in said]
+    lengths = torch.tensor([len(row) for row in said])
+    mask = torch.arange(longest) < lengths[:, None]
+    return Rollouts(torch.tensor(ids).to(device), mask.to(device))
 
 
 def greedy_texts(
     model: nn.Module,
     tokenizer: Any,
-    prompts: dict[str, Tensor],
+    prompts: Sequence[Prompt],
+    collate: Callable[[list[Prompt]], dict[str, Tensor]],
     tokens: SpecialTokens,
     max_new_tokens: int,
 ) -> list[str]:
-    """Greedy completions of left-padded prompts, without the end token."""
-    rollouts = generate(
-        model,
-        prompts,
-        num_samples=1,
-        max_new_tokens=max_new_tokens,
-        temperature=0.0,
-        eos_id=tokens.turn_end,
-        pad_id=tokenizer.pad_token_id,
-        banned_ids=tokens.visual,
+    """Greedy completions of prompts, without the end token."""
+    sampling = Sampling(
+        1, max_new_tokens, 0.0, tokens.turn_end, tokenizer.pad_token_id, tokens.visual
     )
+    rollouts = generate(model, prompts, collate, sampling)
     return tokenizer.batch_decode(
         [
             ids[mask & (ids != tokens.turn_end)]

@@ -24,7 +24,7 @@ from ..objectives import (
     visual_reward,
 )
 from ..rewards import has_format, is_correct
-from ..rollout import generate
+from ..rollout import Sampling, generate
 from .forward import LabelScores, label_log_probs
 from .run import Run
 from .throughput import work_of
@@ -124,25 +124,22 @@ def _speed(run: Run, group: _Group, seconds: float, has_reference: bool) -> dict
 
 def _sample(run: Run, model: torch.nn.Module, prompts: list[Sample]) -> list[Sample]:
     """Completions as samples whose target is what the policy said."""
-    grpo, at_once = run.recipe.grpo, run.recipe.grpo.prompts_per_generation
-    responses = []
-    for i in range(0, len(prompts), at_once):
-        some = prompts[i : i + at_once]
-        rollouts = generate(
-            model,
-            run.collate_prompts(some).inputs,
-            num_samples=grpo.group_size,
-            max_new_tokens=grpo.max_new_tokens,
-            temperature=grpo.temperature,
-            eos_id=run.tokens.turn_end,
-            pad_id=run.tokenizer.pad_token_id,
-            banned_ids=run.tokens.visual,
-        )
-        for j, (ids, mask) in enumerate(
-            zip(rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu(), strict=True)
-        ):
-            responses.append(dataclasses.replace(some[j // grpo.group_size], target_ids=ids[mask]))
-    return responses
+    grpo = run.recipe.grpo
+    sampling = Sampling(
+        grpo.group_size,
+        grpo.max_new_tokens,
+        grpo.temperature,
+        run.tokens.turn_end,
+        run.tokenizer.pad_token_id,
+        run.tokens.visual,
+    )
+    at_once = grpo.prompts_per_generation
+    rollouts = generate(model, prompts, run.collate_prompts, sampling, at_once)
+    completions = zip(rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu(), strict=True)
+    return [
+        dataclasses.replace(prompts[i // grpo.group_size], target_ids=ids[mask])
+        for i, (ids, mask) in enumerate(completions)
+    ]
 
 
 def _log_probs(run: Run, model: torch.nn.Module, batch: Batch, **options: Any) -> LabelScores:

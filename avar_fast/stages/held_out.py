@@ -84,8 +84,9 @@ class HeldOut:
         asked = [s for s in samples if s.row.answer is not None] if self.max_new_tokens else []
         if not asked:
             return torch.zeros(2, dtype=torch.float64)
-        prompts = run.collate_prompts(asked).inputs
-        texts = greedy_texts(model, run.tokenizer, prompts, run.tokens, self.max_new_tokens)
+        texts = greedy_texts(
+            model, run.tokenizer, asked, run.collate_prompts, run.tokens, self.max_new_tokens
+        )
         right = [is_correct(t, str(s.row.answer)) for t, s in zip(texts, asked, strict=True)]
         return torch.tensor([sum(right), len(right)], dtype=torch.float64)
 

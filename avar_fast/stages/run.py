@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from .. import checkpoint
 from ..attention import SpecialTokens
@@ -63,11 +64,11 @@ class Run:
     held_out: "HeldOut | None" = None
     stop_request: StopRequest = field(default_factory=StopRequest)
 
-    def collate_prompts(self, samples: list[Sample]) -> Batch:
-        """Prompts for generation, on the device."""
+    def collate_prompts(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """The model's inputs of prompts, for generation, on the device."""
         pad_id = self.tokenizer.pad_token_id
         batch = collate(samples, pad_id, self.tokens.visual, with_target=False)
-        return batch.to(self.engine.device)
+        return batch.to(self.engine.device).inputs
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Prompts and targets for a forward of training, on the device."""

@@ -45,7 +45,7 @@ def test_right_answers_count_and_vas_is_that_of_the_user_tokens(tmp_path, monkey
     said = [str(rows[0].target), "<answer>no</answer>", str(rows[2].target), "nonsense"]
     monkeypatch.setattr(
         "avar_fast.evaluation.exact_match.greedy_texts",
-        lambda *a: said if len(a[2]["input_ids"]) == 4 else None,
+        lambda *a: said if len(a[2]) == 4 else None,
     )
     result = evaluate(fast, TOKENIZER, build_image_processor(), rows, batch_size=4, **OPTIONS)
     assert result.exact_match == 0.5

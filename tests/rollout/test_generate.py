@@ -1,12 +1,17 @@
 """Shared-prefix sampling against transformers' own repetition of whole prompts."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from avar_fast.attention import record_attention
+from avar_fast.data import Encoder, collate, load_rows
+from avar_fast.lab.model import build_image_processor
+from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.models.head import replaced_head
 from avar_fast.objectives import linear_log_probs
-from avar_fast.rollout import generate
+from avar_fast.rollout import Sampling, generate
 
 from ..attention.world import TOKENIZER, batch, models
 
@@ -14,12 +19,10 @@ EOS, PAD = TOKENIZER.convert_tokens_to_ids("<|im_end|>"), TOKENIZER.pad_token_id
 BANNED = tuple(TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"]))
 
 
-def sample(model, inputs, num_samples, temperature=1.0, eos_id=EOS):
+def sample(model, inputs, num_samples, temperature=1.0, eos_id=EOS, max_new_tokens=10):
     torch.manual_seed(11)
-    return generate(
-        model, inputs, num_samples=num_samples, max_new_tokens=10, temperature=temperature,
-        eos_id=eos_id, pad_id=PAD, banned_ids=BANNED,
-    )  # fmt: skip
+    sampling = Sampling(num_samples, max_new_tokens, temperature, eos_id, PAD, BANNED)
+    return generate(model, range(len(inputs["input_ids"])), lambda prompts: inputs, sampling)
 
 
 def test_same_seed_same_samples_as_repeating_the_prompt():
@@ -34,6 +37,59 @@ def test_same_seed_same_samples_as_repeating_the_prompt():
     assert got.completion_ids.shape[0] == 6
     assert torch.equal(got.completion_ids, want)
     assert len({tuple(row.tolist()) for row in got.completion_ids[:3]}) == 3
+
+
+def test_samples_do_not_depend_on_when_ended_rows_are_taken_out():
+    """Rows end at different steps; transformers keeps them all to the last."""
+    fast, slow = models()
+    inputs = batch("left")
+    stop = sample(fast, inputs, 6, eos_id=-1).completion_ids[:, 2:5].flatten().mode().values.item()
+    got = sample(fast, inputs, 6, eos_id=stop, max_new_tokens=24)
+    torch.manual_seed(11)
+    want = slow.generate(
+        **inputs, num_return_sequences=6, max_new_tokens=24, do_sample=True, top_k=0, top_p=1.0,
+        suppress_tokens=list(BANNED), eos_token_id=stop, pad_token_id=PAD,
+    )[:, inputs["input_ids"].shape[1] :]  # fmt: skip
+    lengths = got.completion_mask.sum(1)
+    assert len(set(lengths.tolist())) > 2
+    assert torch.equal(got.completion_ids, want)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_prompts_that_take_the_place_of_ended_ones_are_completed_as_alone(tmp_path, at_once):
+    """Greedy completions of ragged prompts, with images and without, that come and go."""
+    fast, _ = models()
+    encode = Encoder(TOKENIZER, build_image_processor(), "You are a helpful assistant.", 1000)
+    write_rows(tmp_path, WorldConfig(), "test", num_rows=6, seed=3)
+    rows = load_rows(str(tmp_path / "test.jsonl"))
+    prompts = [encode(rows[i]) for i in range(6)]
+    prompts[2:4] = [
+        dataclasses.replace(
+            p, prompt_ids=words(p.prompt_ids[:-k]), pixel_values=None, image_grid_thw=None
+        )
+        for p, k in zip(prompts[2:4], (1, 9), strict=True)
+    ]
+    read = []
+
+    def inputs_of(some):
+        read.append(len(some))
+        return collate(some, PAD, BANNED, with_target=False).inputs
+
+    alone = [generate(fast, [p], inputs_of, Sampling(2, 12, 0.0, -1, PAD, BANNED)) for p in prompts]
+    common = torch.cat([x.completion_ids[0, 3:9] for x in alone])
+    stop = common.mode().values.item()
+    sampling = Sampling(2, 12, 0.0, stop, PAD, BANNED)
+    read.clear()
+    got = generate(fast, prompts, inputs_of, sampling, at_once)
+    assert len(read) > 1
+    assert sum(read) == 6
+    assert max(read) <= at_once
+    assert len({int(n) for n in got.completion_mask.sum(1)}) > 1
+    for i, rollouts in enumerate(alone):
+        ids = rollouts.completion_ids[0].tolist()
+        want = ids[: ids.index(stop) + 1] if stop in ids else ids
+        for copy in (2 * i, 2 * i + 1):
+            assert got.completion_ids[copy][got.completion_mask[copy]].tolist() == want
 
 
 def test_a_forward_with_other_images_in_between_changes_nothing():
@@ -98,14 +154,16 @@ def test_training_mode_is_restored():
     assert fast.training
 
 
+def words(ids):
+    """The same prompt without images: every image pad becomes a word."""
+    word = TOKENIZER.encode("row", add_special_tokens=False)[0]
+    return torch.where(torch.isin(ids, torch.tensor(BANNED)), word, ids)
+
+
 def text_only(inputs):
-    """The same ragged prompts without images: every image pad becomes a word."""
-    ids = inputs["input_ids"].clone()
-    ids[torch.isin(ids, torch.tensor(BANNED))] = TOKENIZER.encode("row", add_special_tokens=False)[
-        0
-    ]
+    """The same ragged prompts without images."""
     return {
-        "input_ids": ids,
+        "input_ids": words(inputs["input_ids"]),
         "attention_mask": inputs["attention_mask"],
         "mm_token_type_ids": torch.zeros_like(inputs["mm_token_type_ids"]),
     }
