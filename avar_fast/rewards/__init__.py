@@ -1,5 +1,17 @@
-"""Rewards: answer checking and format."""
+"""Rewards: built-in rules, functions of a user in processes that can be killed."""
 
 from .answers import extract_answer, has_format, is_correct
+from .rules import RULES
+from .scoring import Completions, RewardError, RewardProblem, Rewards, Scored
 
-__all__ = ["extract_answer", "has_format", "is_correct"]
+__all__ = [
+    "RULES",
+    "Completions",
+    "RewardError",
+    "RewardProblem",
+    "Rewards",
+    "Scored",
+    "extract_answer",
+    "has_format",
+    "is_correct",
+]

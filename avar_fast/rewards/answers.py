@@ -1,19 +1,25 @@
-"""Checking an answer and the format it came in: rules, no judge."""
+"""Checking an answer and the format it came in: rules on text alone, linear in its length."""
 
 import re
 from fractions import Fraction
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _FORMAT = re.compile(
     r"\s*(<think>(?:(?!</?think>|</?answer>).)*</think>\s*)?<answer>(?:(?!</?think>|</?answer>).)*</answer>\s*",
     re.DOTALL,
 )
+_NUMBER = r"[+-]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)"
+_LONE_NUMBER = re.compile(rf"({_NUMBER}(?:[eE][+-]?\d{{1,3}})?)(?:\s*/\s*({_NUMBER}))?\s*(%?)")
+_CHOICE = re.compile(r"(?:the\s+)?(?:answer|option|choice)?\s*(?:is\b)?\s*:?\s*\(?([A-Z])\)?"
+                     r"(?:\s*[.:)]\s*.*)?", re.DOTALL | re.IGNORECASE)  # fmt: skip
 
 
 def extract_answer(text: str) -> str | None:
-    """The text between the last <answer> tags, stripped; None where there is none."""
-    found = _ANSWER.findall(text)
-    return found[-1].strip() if found else None
+    """The text between the last whole pair of <answer> tags, stripped; None where there is none."""
+    start = text.rfind("<answer>", 0, max(text.rfind("</answer>"), 0))
+    if start < 0:
+        return None
+    start += len("<answer>")
+    return text[start : text.index("</answer>", start)].strip()
 
 
 def has_format(text: str) -> bool:
@@ -32,15 +38,38 @@ def is_correct(text: str, answer: str) -> bool:
     given, wanted = (_normal(x) for x in (given, answer))
     if given == wanted:
         return True
-    numbers = [_number(x) for x in (given, wanted)]
+    numbers = [_fraction(x) for x in (given, wanted)]
     return None not in numbers and numbers[0] == numbers[1]
+
+
+def choice_of(text: str) -> str | None:
+    """The letter of a multiple-choice answer: "B", "(b)", "B. 12 cm", "Option B", "The answer is
+    B"; None for anything else."""
+    found = _CHOICE.fullmatch(text.strip())
+    return found[1].upper() if found else None
+
+
+def number_of(text: str) -> float | None:
+    """The one number a text is or, with a unit around it, holds ("1,200", "3/4", "2.5e3", "50 %",
+    "x = 12 cm"); None where it has none or several."""
+    found = list(_LONE_NUMBER.finditer(text[:200]))
+    if len(found) != 1:
+        return None
+    top, bottom, percent = found[0].groups()
+    value = float(top.replace(",", ""))
+    if bottom is not None:
+        divisor = float(bottom.replace(",", ""))
+        if divisor == 0:
+            return None
+        value /= divisor
+    return value / 100 if percent else value
 
 
 def _normal(text: str) -> str:
     return text.strip().rstrip(".").casefold()
 
 
-def _number(text: str) -> Fraction | None:
+def _fraction(text: str) -> Fraction | None:
     if len(text) > 40 or re.fullmatch(r"[+-]?[\d,]+(\.\d+)?(\s*/\s*\d+)?", text) is None:
         return None
     top, _, bottom = text.replace(",", "").replace(" ", "").partition("/")

@@ -1,0 +1,112 @@
+"""Reward functions of a user: found by name, called as TRL calls its own, and checked."""
+
+import asyncio
+import importlib
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+STANDARD = ("prompts", "completions", "completion_ids")
+
+
+class Problem(NamedTuple):
+    """What is wrong with the rewards of a call."""
+
+    index: int
+    """The completion it shows at, the first where none can be told."""
+    what: str
+    everywhere: bool = False
+    """No completion of the call has a reward."""
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function that ``package.module:function`` names.
+
+    Raises:
+        ValueError: it cannot be imported, is not there, or cannot be called.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise ValueError(f"it is a {type(found).__name__}, which cannot be called")
+    return found
+
+
+def required_parameters(function: Callable[..., Any]) -> list[str]:
+    """Names of the arguments that have to be given."""
+    kinds = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind not in kinds and p.default is p.empty]
+
+
+def call(
+    function: Callable[..., Any], arguments: dict[str, list[Any]]
+) -> tuple[list[float | None], list[Problem]]:
+    """One reward per completion, None where the function says it does not apply.
+
+    Args:
+        function: sync or async; gets the arguments that it names, or all if it takes any.
+        arguments: ``STANDARD`` and the data columns, lists of one length.
+
+    Returns:
+        (rewards, problems); where there is a problem, the reward is None.
+    """
+    count = len(arguments["completions"])
+    try:
+        returned = _run(function, arguments)
+    except Exception as error:
+        culprit = _first_that_fails(function, arguments, type(error))
+        what = f"raised {type(error).__name__}: {error}"
+        return [None] * count, [Problem(culprit, what, everywhere=True)]
+    try:
+        listed = list(returned)
+    except TypeError:
+        what = f"returned a {type(returned).__name__}, not a list"
+        return [None] * count, [Problem(0, what, everywhere=True)]
+    if len(listed) != count:
+        what = f"returned {len(listed)} rewards for {count} completions"
+        return [None] * count, [Problem(0, what, everywhere=True)]
+    checked = [_checked(value) for value in listed]
+    problems = [Problem(i, wrong) for i, (_, wrong) in enumerate(checked) if wrong]
+    return [value for value, _ in checked], problems
+
+
+def _run(function: Callable[..., Any], arguments: dict[str, list[Any]]) -> Any:
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = {k: v for k, v in arguments.items() if takes_any or k in parameters}
+    returned = function(**given)
+    return asyncio.run(_awaited(returned)) if inspect.isawaitable(returned) else returned
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def _first_that_fails(
+    function: Callable[..., Any], arguments: dict[str, list[Any]], kind: type[Exception]
+) -> int:
+    """The first completion that raises the same when it is alone, so that its row can be named; 0
+    where none does."""
+    for i in range(len(arguments["completions"])):
+        try:
+            _run(function, {name: values[i : i + 1] for name, values in arguments.items()})
+        except kind:
+            return i
+        except Exception:  # of another kind, as a function over groups may raise for one alone
+            return 0
+    return 0
+
+
+def _checked(value: Any) -> tuple[float | None, str]:
+    if value is None:
+        return None, ""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None, f"returned {value!r:.80}, not a number or None"
+    return (number, "") if math.isfinite(number) else (None, f"returned {number}")

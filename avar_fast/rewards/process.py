@@ -1,0 +1,92 @@
+"""A reward function in a process of its own, which is killed when it takes too long."""
+
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import Pipe
+from typing import Any
+
+from .functions import Problem
+
+START_SECONDS = 300.0  # a function may load a model when its module is imported
+
+
+class RewardTimeoutError(Exception):
+    """The function did not answer in time; its process is gone."""
+
+
+class RewardProcess:
+    """Started at the first use, and again after it was killed or died.
+
+    Args:
+        name: of a rule, or ``package.module:function``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.process: subprocess.Popen[bytes] | None = None
+        self.connection: Any = None
+
+    def start(self) -> list[str]:
+        """Starts the process unless it runs; returns the names of the arguments it must be given.
+
+        Raises:
+            ValueError: the function cannot be loaded.
+        """
+        if self.process is not None:
+            return self.needed
+        self.connection, theirs = Pipe()
+        path = os.pathsep.join(p for p in sys.path if p)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "avar_fast.rewards.worker", str(theirs.fileno()), self.name],
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # what a function prints
+            env=os.environ | {"PYTHONPATH": path},
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # so that what it started goes with it
+        )
+        theirs.close()
+        try:
+            state, answer = self._receive(START_SECONDS)
+        except (EOFError, RewardTimeoutError) as error:
+            state, answer = "error", f"its process ended or hung ({type(error).__name__})"
+        if state == "error":
+            self.close()
+            raise ValueError(f"reward {self.name} cannot be loaded: {answer}.")
+        self.needed: list[str] = answer
+        return answer
+
+    def call(self, arguments: Any, seconds: float) -> tuple[Any, list[Problem]]:
+        """What the worker gives for the arguments.
+
+        Raises:
+            RewardTimeoutError: no answer within so many seconds.
+            EOFError: the process died; out of memory, or the function ended it.
+        """
+        self.start()
+        try:
+            self.connection.send((seconds, arguments))
+            return self._receive(seconds)
+        except (RewardTimeoutError, EOFError, BrokenPipeError, ConnectionResetError) as error:
+            self.close()
+            if isinstance(error, RewardTimeoutError):
+                raise
+            raise EOFError("its process died") from error
+
+    def _receive(self, seconds: float) -> Any:
+        if not self.connection.poll(seconds):
+            raise RewardTimeoutError
+        return self.connection.recv()
+
+    def close(self) -> None:
+        """Kills the process and whatever it started."""
+        if self.process is None:
+            return
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        self.connection.close()
+        self.process = None

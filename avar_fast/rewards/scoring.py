@@ -1,0 +1,186 @@
+"""The rewards of a run: each completion by every function, whatever the functions do."""
+
+import functools
+import queue
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from .functions import STANDARD, Problem
+from .process import RewardProcess, RewardTimeoutError
+from .rules import RULES
+
+Values = list[float | None]
+
+
+class RewardError(RuntimeError):
+    """A reward failed and the recipe says to stop; the message names function, row and cause."""
+
+
+@dataclass(frozen=True)
+class Completions:
+    """What reward functions are asked about; lists of one length."""
+
+    prompts: list[list[dict[str, Any]]]
+    """Turns, as in a row's messages."""
+    texts: list[str]
+    completion_ids: list[list[int]]
+    columns: dict[str, list[Any]]
+    """Of the data set; ``answer``, the reference as text or None, is always there."""
+    rows: list[str]
+    """Where each prompt comes from, for messages."""
+
+    def arguments(self) -> dict[str, list[Any]]:
+        """As TRL hands them to a reward function."""
+        turns = [[{"role": "assistant", "content": text}] for text in self.texts]
+        given = dict(zip(STANDARD, (self.prompts, turns, self.completion_ids), strict=True))
+        return self.columns | given
+
+
+@dataclass(frozen=True)
+class RewardProblem:
+    """A reward that could not be had."""
+
+    name: str
+    row: str
+    what: str
+    count: int
+    """Completions it concerns."""
+
+    def __str__(self) -> str:
+        more = f", and {self.count - 1} more completions," if self.count > 1 else ""
+        return f"reward {self.name} on {self.row}{more} {self.what}"
+
+
+@dataclass(frozen=True)
+class Scored:
+    values: dict[str, Values]
+    """Reward of every completion by name; None where the function does not apply, 0 where it
+    failed."""
+    problems: list[RewardProblem]
+
+    @property
+    def num_failed(self) -> int:
+        return sum(problem.count for problem in self.problems)
+
+
+@dataclass
+class Rewards:
+    """Functions by name: rules that cannot hang run here, all else in processes with a
+    deadline."""
+
+    names: tuple[str, ...]
+    """Built-in rules (``RULES``) and ``package.module:function``."""
+    seconds: float = 60.0
+    """For one function and all completions of a call."""
+    row_seconds: float = 5.0
+    """For one completion of a rule that runs in a process."""
+    processes: int = 2
+    """That share the completions of such a rule."""
+    numeric_tolerance: float = 0.01
+    workers: dict[str, list[RewardProcess]] = field(default_factory=dict, init=False)
+
+    def start(self, columns: Iterable[str]) -> None:
+        """Starts the processes, once for a run.
+
+        Args:
+            columns: of the data set.
+
+        Raises:
+            ValueError: a function that cannot be loaded, or takes an argument that is no column.
+        """
+        known = {*STANDARD, *columns, "answer"}
+        for name in self.names:
+            if name in RULES and not RULES[name].can_hang:
+                continue
+            count = self.processes if name in RULES else 1
+            self.workers[name] = [RewardProcess(name) for _ in range(count)]
+            for worker in self.workers[name]:
+                missing = [p for p in worker.start() if p not in known]
+                if missing:
+                    raise ValueError(
+                        f"reward {name} must take arguments that the data set has as columns"
+                        f" ({', '.join(sorted(known))}); it takes {', '.join(missing)} too. Give"
+                        " it a default, or add the column."
+                    )
+
+    def score(self, asked: Completions) -> Scored:
+        """All rewards of some completions; the functions run side by side."""
+        values: dict[str, Values] = {}
+        problems: list[RewardProblem] = []
+        with ThreadPoolExecutor(max(len(self.names), 1)) as pool:
+            results = list(pool.map(lambda name: self._values(name, asked), self.names))
+        for name, (scores, wrong) in zip(self.names, results, strict=True):
+            for i, what, everywhere in wrong:
+                failed = range(len(scores)) if everywhere else [i]
+                problems.append(RewardProblem(name, asked.rows[i], what, len(failed)))
+                for j in failed:
+                    scores[j] = 0.0
+            values[name] = scores
+        for i, row in enumerate(asked.rows):
+            if self.names and all(values[name][i] is None for name in self.names):
+                what = "gave nothing: every function returned None"
+                problems.append(RewardProblem(", ".join(self.names), row, what, 1))
+        return Scored(values, problems)
+
+    def close(self) -> None:
+        for worker in [w for some in self.workers.values() for w in some]:
+            worker.close()
+        self.workers.clear()
+
+    def _values(self, name: str, asked: Completions) -> tuple[Values, list[Problem]]:
+        if name not in RULES:
+            return self._of_function(name, asked)
+        if RULES[name].can_hang:
+            return self._row_by_row(name, asked)
+        rule = RULES[name].score
+        if name == "numeric":
+            rule = functools.partial(rule, tolerance=self.numeric_tolerance)
+        pairs = zip(asked.texts, asked.columns["answer"], strict=True)
+        return [rule(text, answer) for text, answer in pairs], []
+
+    def _of_function(self, name: str, asked: Completions) -> tuple[Values, list[Problem]]:
+        (worker,) = self.workers[name]
+        try:
+            return worker.call(asked.arguments(), self.seconds)
+        except RewardTimeoutError:
+            what = f"took longer than {self.seconds:g} s and was killed"
+        except (EOFError, ValueError) as error:
+            what = f"failed: {error}"
+        return [None] * len(asked.texts), [Problem(0, what, everywhere=True)]
+
+    def _row_by_row(self, name: str, asked: Completions) -> tuple[Values, list[Problem]]:
+        """Each process takes the next completion when it is done with one; a completion that hangs
+        costs its own reward alone."""
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for i in range(len(asked.texts)):
+            todo.put(i)
+        values: Values = [None] * len(asked.texts)
+        problems: list[Problem] = []
+        end = time.monotonic() + self.seconds
+
+        def serve(worker: RewardProcess) -> None:
+            while True:
+                try:
+                    i = todo.get_nowait()
+                except queue.Empty:
+                    return
+                limit = min(self.row_seconds, end - time.monotonic())
+                pair = (asked.texts[i], asked.columns["answer"][i])
+                try:
+                    if limit <= 0:
+                        raise RewardTimeoutError
+                    values[i], wrong = worker.call(pair, limit)
+                    problems.extend(Problem(i, problem.what) for problem in wrong)
+                except RewardTimeoutError:
+                    what = f"took longer than {self.row_seconds:g} s and was killed"
+                    late = f"was not reached within {self.seconds:g} s"
+                    problems.append(Problem(i, what if limit > 0 else late))
+                except (EOFError, ValueError) as error:
+                    problems.append(Problem(i, f"failed: {error}"))
+
+        with ThreadPoolExecutor(self.processes) as pool:
+            list(pool.map(serve, self.workers[name]))
+        return values, sorted(problems)

@@ -1,0 +1,53 @@
+"""The process that reward functions run in: ``python -m avar_fast.rewards.worker FD RULE|NAME``.
+
+Reads (deadline in seconds, arguments) from the connection at file descriptor FD, in pickle, and
+writes what ``call`` or the rule gives, until the other end is closed.
+"""
+
+import resource
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+from .functions import Problem, call, load_function, required_parameters
+from .rules import RULES
+
+RULE_BYTES = 4 * 2**30  # address space: an expression may not take the machine's memory either
+GRACE_SECONDS = 5.0  # the one who asked kills first; this is for when it is gone itself
+
+
+def main(descriptor: int, name: str) -> None:
+    """Serves one function until the connection is closed."""
+    connection = Connection(descriptor)
+    if name in RULES:
+        resource.setrlimit(resource.RLIMIT_AS, (RULE_BYTES, RULE_BYTES))
+        function, needed = RULES[name].score, []
+    else:
+        try:
+            function = load_function(name)
+            needed = required_parameters(function)
+        except ValueError as error:
+            connection.send(("error", str(error)))
+            return
+    connection.send(("ready", needed))
+    # The default action of the signal ends the process even while it holds the interpreter's lock.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    while True:
+        try:
+            seconds, arguments = connection.recv()
+        except EOFError:
+            return
+        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)
+        if name in RULES:
+            try:
+                result = function(*arguments), []
+            except Exception as error:
+                result = None, [Problem(0, f"raised {type(error).__name__}: {error}")]
+        else:
+            result = call(function, arguments)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        connection.send(result)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
