@@ -30,7 +30,7 @@ class Tracker:
         folder = Path(recipe.train.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        cut = self._drop_lines_after(folder / "log.jsonl", first_step)
+        cut = cut_back(folder / "log.jsonl", first_step)
         self.file = (folder / "log.jsonl").open("a")
         self.bar = tqdm(
             total=recipe.train.steps,
@@ -42,18 +42,6 @@ class Tracker:
         if cut:
             self.say(f"log.jsonl: dropped {cut} line(s) that an interruption had cut off.")
         self.writers = [_writer(name, folder, recipe) for name in recipe.train.loggers]
-
-    @staticmethod
-    def _drop_lines_after(log: Path, first_step: int) -> int:
-        """A resumed run repeats the steps after its checkpoint; their first lines go. So do lines
-        that an interruption cut off, which no reader could parse; returns how many."""
-        if not log.is_file():
-            return 0
-        lines = log.read_text().splitlines()
-        steps = [_step_of(line) for line in lines]
-        kept = [line for line, step in zip(lines, steps, strict=True) if 0 <= step <= first_step]
-        log.write_text("".join(line + "\n" for line in kept))
-        return sum(step < 0 for step in steps)
 
     def log(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...] = ()) -> None:
         """Records the metrics after a step (counted from 1); None is null in the JSONL log and left
@@ -84,6 +72,24 @@ class Tracker:
         if self.active:
             self.bar.close()
             self.file.close()
+
+
+def cut_back(log: Path, first_step: int) -> int:
+    """Takes out of a JSONL file the lines of steps after ``first_step``, which a resumed run
+    repeats, and those that an interruption cut off, which no reader could parse; returns how many
+    of the latter."""
+    if not log.is_file():
+        return 0
+    broken = 0
+    kept = log.with_name(log.name + ".partial")
+    with log.open() as lines, kept.open("w") as out:
+        for line in lines:
+            step = _step_of(line)
+            broken += step < 0
+            if 0 <= step <= first_step:
+                out.write(line.rstrip("\n") + "\n")
+    kept.replace(log)
+    return broken
 
 
 def peak_memory_gib() -> float:

@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(memory_plan(recipe, int(os.environ.get("WORLD_SIZE", "1"))))
         return
     transformers_logging.disable_progress_bar()  # one bar is enough: the run's own
+    from .rewards import RewardError
     from .stages.run import TrainingDivergedError
     from .stages.setup import prepare
 
@@ -51,7 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         train(run)
-    except (RowError, FileNotFoundError, TrainingDivergedError) as error:  # the message says all
+    except (
+        RowError,
+        RewardError,
+        FileNotFoundError,
+        TrainingDivergedError,
+    ) as error:  # the message says all
         sys.exit(f"error: {error}")
     except RuntimeError as error:
         if not _is_a_lost_rank(error):
@@ -82,6 +88,8 @@ def train(run: "Run") -> None:
         else:
             run_grpo(run, _reference(run) if run.recipe.grpo.kl_coef > 0 else None)
     finally:
+        if run.rewards is not None:
+            run.rewards.close()
         run.tracker.close()
         torch.distributed.destroy_process_group()
 

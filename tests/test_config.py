@@ -30,11 +30,11 @@ def test_values_defaults_and_overrides(tmp_path):
     assert (got.train.steps, got.optim.lr, got.optim.betas) == (20, 1e-5, (0.9, 0.99))
     assert got.agto.layers == (1, 2)
     assert got.data.system_prompt is None
-    assert got.grpo.visual_weight == 0.3
+    assert got.grpo.rewards == {"accuracy": 1.0, "visual": 0.3, "format": 0.1}
 
 
 def test_dump_reads_back_to_the_same_recipe(tmp_path):
-    got = recipe(tmp_path, "agto.layers=[0]", "agto.enabled=true")
+    got = recipe(tmp_path, "agto.layers=[0]", "agto.enabled=true", "grpo.rewards={exact: 2}")
     path = tmp_path / "dumped.yaml"
     path.write_text(dump_recipe(got))
     assert load_recipe(path) == got
@@ -69,6 +69,15 @@ def test_dump_reads_back_to_the_same_recipe(tmp_path):
         ("grpo.clip_high=-0.1", "grpo.clip_high must be 0 or more"),
         ("grpo.kl_coef=-1.0", "grpo.kl_coef must be 0 or more"),
         ("grpo.visual_clip=0", "grpo.visual_clip must be positive"),
+        ("grpo.rewards=[accuracy]", r"grpo.rewards must be a mapping; got \['accuracy'\]"),
+        ("grpo.rewards={accurcy: 1}", "grpo.rewards must name accuracy, .*; got 'accurcy'"),
+        ("grpo.rewards={accuracy: much}", "grpo.rewards.accuracy must be a number; got 'much'"),
+        ("grpo.rewards={accuracy: .nan}", "grpo.rewards.accuracy must be finite"),
+        ("grpo.rewards={visual: 1}", "grpo.correct_by must be one of grpo.rewards other than"),
+        ("grpo.correct_by=exact", "grpo.correct_by must be .*; got 'exact' and accuracy, visual"),
+        ('grpo.rewards={"a:f": 1, "b:f": 1}', "names of their own in the log; got f, f"),
+        ("grpo.reward_seconds=0", "grpo.reward_seconds must be positive"),
+        ("grpo.on_reward_error=skip", "grpo.on_reward_error must be one of stop, zero"),
         ("agto.eps=-1.0", "agto.eps must be 0 or more"),
         ("agto.alpha=.inf", "agto.alpha must be finite"),
         ("agto.beta_end=.nan", "agto.beta_end must be finite"),
@@ -96,6 +105,15 @@ def test_cross_field_checks(tmp_path):
         recipe(tmp_path, "agto.enabled=true", "data.system_prompt=null")
     with pytest.raises(ValueError, match="agto.enabled works in stage sft"):
         recipe(tmp_path, "agto.enabled=true", "stage=grpo")
+
+
+def test_answers_are_needed_by_the_rewards_that_read_them(tmp_path):
+    assert recipe(tmp_path).fields_needed == "sft"
+    assert recipe(tmp_path, "stage=grpo").fields_needed == "grpo"
+    assert recipe(tmp_path, "stage=grpo", "grpo.rewards={format: 1}").fields_needed is None
+    own = recipe(tmp_path, "stage=grpo", 'grpo.rewards={"my.module:f": 1, visual: 0.3}')
+    assert own.fields_needed is None
+    assert own.grpo.gate == "my.module:f"
 
 
 def test_packing_checks(tmp_path):

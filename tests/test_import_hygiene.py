@@ -15,12 +15,12 @@ PACKAGE = ROOT / "avar_fast"
 # A part may import parts of a lower number, and itself.
 LAYERS = {
     "models": 1,
+    "rewards": 1,
     "attention": 2,
     "vas": 3,
     "config": 3,
     "objectives": 4,
     "data": 4,
-    "rewards": 4,
     "rollout": 4,
     "loading": 4,
     "parameters": 4,

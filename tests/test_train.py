@@ -188,7 +188,11 @@ def test_grpo_first_update_is_on_policy_and_moves_the_model(world, tmp_path):
     assert log[0]["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert log[0]["clip_fraction"] == 0
     assert log[0]["kl"] == pytest.approx(0.0, abs=1e-6)
-    assert {"reward", "accuracy", "format", "visual_reward", "informative_groups"} <= set(log[0])
+    assert {"reward", "accuracy", "reward_accuracy", "reward_visual", "reward_format"} <= set(
+        log[0]
+    )
+    assert {"informative_groups", "reward_seconds"} <= set(log[0])
+    assert log[0]["reward_failures"] == 0
     Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "grpo" / "latest")
 
 

@@ -102,6 +102,10 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
                 f"{name} must be one of {', '.join(map(str, arguments))}; got {value!r}."
             )
         return value
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} must be a mapping; got {value!r}.")
+        return {str(k): _convert(v, arguments[1], f"{name}.{k}") for k, v in value.items()}
     if origin is tuple:
         if not isinstance(value, list | tuple) or (
             Ellipsis not in arguments and len(value) != len(arguments)

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .grpo import VISUAL, GrpoConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -166,31 +168,6 @@ class AgtoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrpoConfig:
-    group_size: int = 8
-    """Completions per prompt."""
-    max_new_tokens: int = 2048
-    temperature: float = 1.0
-    """Of sampling and of the log-probabilities alike."""
-    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    kl_coef: float = 0.0
-    """Weight of the k3 KL to the starting model; 0, as in AVAR, needs no reference copy."""
-    updates_per_rollout: int = 1
-    """Optimizer steps on each set of completions."""
-    prompts_per_generation: int = 8
-    """Prompts that are sampled from together on one rank; as completions end, others take their
-    place."""
-    visual_weight: float = 0.3
-    """Weight of VARS; 0 turns it off."""
-    visual_form: Literal["ratio", "log_ratio", "share"] = "ratio"
-    visual_clip: float | None = None
-    """Upper bound of VARS; none in the paper."""
-    format_weight: float = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     path: str | None = None
     """Rows held out from training, as ``data.path``; null evaluates nothing."""
@@ -218,10 +195,14 @@ class Recipe:
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    @property
+    def fields_needed(self) -> Literal["sft", "grpo"] | None:
+        """The stage whose fields every row must have; None where the rewards need no answers."""
+        return None if self.stage == "grpo" and not self.grpo.needs_answers else self.stage
+
     def __post_init__(self) -> None:
         self._check_ranges()
-        if self.grpo.group_size < 2:
-            raise ValueError(f"grpo.group_size must be at least 2; got {self.grpo.group_size}.")
+        self.grpo.check()
         if self.agto.enabled and self.stage != "sft":
             raise ValueError(
                 "agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false."
@@ -235,12 +216,12 @@ class Recipe:
         self._check_packing()
         self._check_agto_schedule()
         sees_system = self.data.system_prompt is not None
-        needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight != 0)
+        needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight)
         if needs_system and not sees_system:
             raise ValueError(
                 "data.system_prompt must be set where AGTO or VARS is on, they compare image with"
-                " system attention; got null. Give a text, or set agto.enabled=false and"
-                " grpo.visual_weight=0."
+                " system attention; got null. Give a text, or set agto.enabled=false and take"
+                f" {VISUAL} out of grpo.rewards."
             )
 
     def _check_parts(self) -> None:
@@ -305,19 +286,14 @@ class Recipe:
             "engine.sequence_parallel": self.engine.sequence_parallel,
             "lora.rank": self.lora.rank,
             "lora.alpha": self.lora.alpha,
-            "grpo.max_new_tokens": self.grpo.max_new_tokens,
             "eval.every": self.eval.every,
             "eval.batch_size": self.eval.batch_size,
-            "grpo.temperature": self.grpo.temperature,
-            "grpo.updates_per_rollout": self.grpo.updates_per_rollout,
-            "grpo.prompts_per_generation": self.grpo.prompts_per_generation,
         }
         optional = {
             "data.limit": self.data.limit,
             "data.pack_length": self.data.pack_length,
             "eval.limit": self.eval.limit,
             "train.save_every": self.train.save_every,
-            "grpo.visual_clip": self.grpo.visual_clip,
             "model.head_memory_gib": self.model.head_memory_gib,
             "tracking.peak_tflops": self.tracking.peak_tflops,
             "optim.vision_lr": self.optim.vision_lr,
@@ -332,8 +308,6 @@ class Recipe:
             "optim.max_grad_norm": self.optim.max_grad_norm,
             "agto.eps": self.agto.eps,
             "eval.max_new_tokens": self.eval.max_new_tokens,
-            "grpo.clip_high": self.grpo.clip_high,
-            "grpo.kl_coef": self.grpo.kl_coef,
         }
         for name, value in positive.items():
             if not 0 < value < math.inf:
@@ -341,8 +315,6 @@ class Recipe:
         for name, value in not_negative.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be 0 or more and finite; got {value}.")
-        if not 0 <= self.grpo.clip_low <= 1:
-            raise ValueError(f"grpo.clip_low must be in [0, 1]; got {self.grpo.clip_low}.")
         below_one = {
             "optim.betas[0]": self.optim.betas[0],
             "optim.betas[1]": self.optim.betas[1],
@@ -351,8 +323,6 @@ class Recipe:
         weights = {  # a negative weight is the user's experiment
             "agto.alpha": self.agto.alpha,
             "agto.beta": self.agto.beta,
-            "grpo.visual_weight": self.grpo.visual_weight,
-            "grpo.format_weight": self.grpo.format_weight,
         }
         ends = {"agto.alpha_end": self.agto.alpha_end, "agto.beta_end": self.agto.beta_end}
         weights |= {name: value for name, value in ends.items() if value is not None}

@@ -54,7 +54,7 @@ def check(recipe: Recipe, listed: int = 20, tokens_per_s: float | None = None) -
         data.system_prompt,
         data.max_length,
         data.overlong,
-        recipe.stage,
+        recipe.fields_needed,
     )
     started = time.perf_counter()
     reading = measure_rows(rows, encoder, range(len(rows)), data.workers, decode=True)

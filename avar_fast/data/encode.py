@@ -134,7 +134,7 @@ class Encoder:
 
     def _text(self, row: Row) -> tuple[Tensor, Tensor]:
         """Prompt with one pad per image, and target."""
-        self._require(row)
+        self.require_fields(row)
         messages = row.messages
         if self.system_prompt is not None and messages[0]["role"] != "system":
             system = {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}
@@ -167,7 +167,8 @@ class Encoder:
                 raise bad_row(row.where, "the answer", "be text", got, remedy)
         return ids, target
 
-    def _require(self, row: Row) -> None:
+    def require_fields(self, row: Row) -> None:
+        """Raises RowError where the row lacks what the stage needs."""
         if self.stage == "sft" and row.target is None:
             lacks = "an answer or a final assistant message"
         elif self.stage == "grpo" and row.answer is None:

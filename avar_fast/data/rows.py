@@ -1,7 +1,7 @@
 """Rows: records of a known schema, checked and brought into one form as they are read."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from .images import image_reference
 from .problems import bad_row
 from .schemas import IMAGE_MARK, schema_of
 from .sources import Source, open_source
+
+NOT_COLUMNS = ("messages", "conversations", "images", "image")  # a row has them in its own form
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Row:
     answer: str | None
     schema: str = "messages"
     """Name of the schema the record was in."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """The record but for turns and images, as reward functions get it."""
 
 
 class Rows(Sequence[Row]):
@@ -118,7 +122,8 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
         {"role": turn["role"], "content": [_without_image(part) for part in turn["content"]]}
         for turn in turns
     ]
-    return Row(where, plain, images, target, answer, schema.name)
+    columns = {name: value for name, value in record.items() if name not in NOT_COLUMNS}
+    return Row(where, plain, images, target, answer, schema.name, columns)
 
 
 def _images(

@@ -7,6 +7,8 @@
 with T the response tokens and v_t(l), s_t(l) the visual and system mass of row t summed over heads.
 """
 
+from collections.abc import Mapping
+
 import torch
 from avar_kernels import KeyType
 from torch import Tensor
@@ -28,7 +30,8 @@ def visual_reward(
     """How much a correct response looked at the image.
 
     Args:
-        mass_by_layer: {layer: (N, L, H, 3)} of a forward over prompts and responses.
+        mass_by_layer: {layer: (N, L, H, 3)} of a forward over prompts and responses, of the layers
+            to average over; the paper's are all.
         response_mask: (N, L), true for the response tokens T.
         correct: (N,), true where the answer is right.
         form: "ratio" is the paper's; "log_ratio" and "share" read the same masses, less led by rows
@@ -71,12 +74,13 @@ def visual_reward(
     return torch.where(correct, reward, 0.0)
 
 
-def total_reward(
-    accuracy: Tensor,
-    visual: Tensor,
-    format_: Tensor,
-    visual_weight: float = 0.3,
-    format_weight: float = 0.1,
-) -> Tensor:
-    """r_accuracy + 0.3 r_visual + 0.1 r_format, all (N,)."""
-    return accuracy + visual_weight * visual + format_weight * format_
+def total_reward(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum of rewards; AVAR's weights are accuracy 1, visual 0.3, format 0.1.
+
+    Args:
+        values: (N,) by name; NaN where a reward does not apply, which then adds nothing.
+        weights: by the same names.
+    """
+    return sum(  # pyright: ignore[reportReturnType]
+        weights[name] * torch.nan_to_num(value, nan=0.0) for name, value in values.items()
+    )

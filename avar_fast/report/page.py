@@ -13,7 +13,7 @@ CURVES = (
     ("vas_log_ratio", "VAS, log ratio (training batches)"),
     ("vas_share", "VAS, share (training batches)"),
     ("accuracy", "accuracy of sampled completions"),
-    ("visual_reward", "visual reward (VARS)"),
+    ("reward_visual", "visual reward (VARS)"),
 )
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em;

@@ -1,5 +1,6 @@
 """A reward function in a process of its own, which is killed when it takes too long."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,6 +48,8 @@ class RewardProcess:
             start_new_session=True,  # so that what it started goes with it
         )
         theirs.close()
+        state: str
+        answer: Any
         try:
             state, answer = self._receive(START_SECONDS)
         except (EOFError, RewardTimeoutError) as error:
@@ -83,10 +86,8 @@ class RewardProcess:
         """Kills the process and whatever it started."""
         if self.process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self.connection.close()
         self.process = None

@@ -22,6 +22,7 @@ def main(descriptor: int, name: str) -> None:
     if name in RULES:
         resource.setrlimit(resource.RLIMIT_AS, (RULE_BYTES, RULE_BYTES))
         function, needed = RULES[name].score, []
+        function("<answer>1</answer>", "2")  # imports what it needs before its time is taken
     else:
         try:
             function = load_function(name)

@@ -51,8 +51,10 @@ def make_feed(
         data.system_prompt,
         data.max_length,
         data.overlong,
-        recipe.stage,
+        recipe.fields_needed,
     )
+    if not skips:  # a data set that lacks them altogether should not get as far as a step
+        encoder.require_fields(rows[0])
     selection = None
     if data.packing or skips or data.overlong != "error":
         selection = _select(recipe, rows, encoder, rank, world_size)

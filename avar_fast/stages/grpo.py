@@ -14,18 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attention import key_types, record_attention
+from ..attention import record_attention
+from ..config.grpo import VISUAL
 from ..data import IGNORE, Batch, Sample
-from ..objectives import (
-    group_advantages,
-    informative_groups,
-    policy_loss,
-    total_reward,
-    visual_reward,
-)
-from ..rewards import has_format, is_correct
+from ..objectives import group_advantages, informative_groups, policy_loss, total_reward
 from ..rollout import Sampling, generate
+from .completions import CompletionLog, records_of
 from .forward import LabelScores, label_log_probs
+from .rewarding import judge, visual_rewards
 from .run import Run
 from .throughput import work_of
 
@@ -42,20 +38,21 @@ class _Group:
 
 def run_grpo(run: Run, reference: torch.nn.Module | None) -> None:
     """Trains from ``run.first_step`` on; ``reference`` is the frozen start for the KL term."""
+    log = CompletionLog(run)
     for step in range(run.first_step, run.recipe.train.steps):
         started = time.perf_counter()
-        group, metrics = _collect(run, step, reference)
+        group, metrics = _collect(run, step, reference, log)
         for _ in range(run.recipe.grpo.updates_per_rollout):
             metrics |= _update(run, group, step)
         seconds = time.perf_counter() - started
         speed = _speed(run, group, seconds, reference is not None)
-        shown = ("reward", "accuracy", "visual_reward", "tokens_per_s", "mfu")
+        shown = ("reward", "accuracy", f"reward_{VISUAL}", "tokens_per_s", "mfu")
         if not run.end_step(step + 1, metrics | speed | {"step_seconds": seconds}, shown):
             return
 
 
 def _collect(
-    run: Run, step: int, reference: torch.nn.Module | None
+    run: Run, step: int, reference: torch.nn.Module | None, log: CompletionLog
 ) -> tuple[_Group, dict[str, float]]:
     """Completions, rewards and advantages of one step."""
     grpo, size = run.recipe.grpo, run.recipe.train.micro_batch_size
@@ -68,46 +65,47 @@ def _collect(
         rows = (prompt.row.where for prompt in prompts)
         what = "a logit of the sampling policy"
         raise run.diverged(math.nan, step + 1, rows, what) from error
-    generation_seconds = time.perf_counter() - started
-    texts = run.tokenizer.batch_decode(
-        [r.target_ids[r.target_ids != run.tokens.turn_end] for r in responses]
-    )
-    correct = torch.tensor(
-        [is_correct(t, str(r.row.answer)) for t, r in zip(texts, responses, strict=True)]
-    )
-    well_formed = torch.tensor([has_format(text) for text in texts])
+    sampled = time.perf_counter()
+    judged = judge(run, responses, step + 1)
+    rewarded = time.perf_counter()
 
     group = _Group([], [], [], [])
     visual = []
     for i in range(0, len(responses), size):
         batch = run.collate(responses[i : i + size])
-        old, seen = _score(run, batch, correct[i : i + size])
+        old, seen = _score(run, batch, judged.correct[i : i + size])
         group.batches.append(batch)
         group.old_log_probs.append(old)
         group.ref_log_probs.append(
             None if reference is None else _log_probs(run, reference, batch).log_probs
         )
-        visual.append(seen)
-    rewards = total_reward(
-        correct.float(),
-        torch.cat(visual).cpu(),
-        well_formed.float(),
-        grpo.visual_weight,
-        grpo.format_weight,
-    )
+        visual.append(seen.cpu())
+    if grpo.visual_weight:
+        judged.values[VISUAL] = torch.cat(visual)
+    rewards = total_reward(judged.values, grpo.rewards)
     advantages = group_advantages(rewards, grpo.group_size, scale_by_std=grpo.loss != "dr_grpo")
     group.advantages = list(advantages.to(run.engine.device).split(size))
+    log.write(
+        step + 1, records_of(run, responses, judged.texts, judged.values, rewards, advantages)
+    )
 
     informative = informative_groups(rewards, grpo.group_size).float().sum()
     lengths = sum(len(r.target_ids) for r in responses)
-    names = ("reward", "accuracy", "format", "visual_reward", "completion_tokens")
-    values = (rewards.sum(), correct.sum(), well_formed.sum(), torch.cat(visual).sum(), lengths)
-    *summed, num_informative, num_responses = run.engine.sum_over_ranks(
-        *values, informative, len(responses)
+    means = {
+        "reward": (float(rewards.sum()), len(rewards)),
+        "accuracy": (float(judged.correct.sum()), len(rewards)),
+        **judged.means(),
+        "completion_tokens": (lengths, len(rewards)),
+        "informative_groups": (float(informative), len(rewards) / grpo.group_size),
+    }
+    *summed, failed = run.engine.sum_over_ranks(
+        *(x for pair in means.values() for x in pair), judged.num_failed
     )
-    metrics = {name: value / num_responses for name, value in zip(names, summed, strict=True)}
-    metrics["informative_groups"] = num_informative * grpo.group_size / num_responses
-    metrics["generation_seconds"] = generation_seconds
+    pairs = zip(means, summed[::2], summed[1::2], strict=True)
+    metrics = {name: total / count for name, total, count in pairs if count}
+    metrics["reward_failures"] = failed
+    metrics["generation_seconds"] = sampled - started
+    metrics["reward_seconds"] = rewarded - sampled
     return group, metrics
 
 
@@ -151,21 +149,12 @@ def _log_probs(run: Run, model: torch.nn.Module, batch: Batch, **options: Any) -
 @torch.no_grad()
 def _score(run: Run, batch: Batch, correct: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities under the sampling policy, and VARS, from one forward."""
-    grpo = run.recipe.grpo
-    with record_attention(run.engine.module) as recording:
-        log_probs = _log_probs(run, run.engine.module, batch).log_probs
-    if grpo.visual_weight == 0:
-        return log_probs, torch.zeros(len(correct), device=log_probs.device)
-    types = key_types(batch.inputs["input_ids"], batch.inputs["attention_mask"], tokens=run.tokens)
-    reward = visual_reward(
-        recording.mass,
-        batch.labels != IGNORE,
-        correct,
-        grpo.visual_form,
-        clip=grpo.visual_clip,
-        key_types=types,
-    )
-    return log_probs, reward
+    grpo, model = run.recipe.grpo, run.engine.module
+    if not grpo.visual_weight:
+        return _log_probs(run, model, batch).log_probs, torch.zeros(len(correct))
+    with record_attention(model, grpo.visual_layers) as recording:
+        log_probs = _log_probs(run, model, batch).log_probs
+    return log_probs, visual_rewards(run, recording, batch, correct)
 
 
 def _update(run: Run, group: _Group, step: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ from .forward import HeadLimits
 from .throughput import Throughput
 
 if TYPE_CHECKING:
+    from ..rewards import Rewards
     from .held_out import HeldOut
 
 ROWS_NAMED = 16  # of a step that diverged
@@ -62,6 +63,8 @@ class Run:
     throughput: Throughput
     first_step: int
     held_out: "HeldOut | None" = None
+    rewards: "Rewards | None" = None
+    """Of stage grpo."""
     stop_request: StopRequest = field(default_factory=StopRequest)
 
     def collate_prompts(self, samples: list[Sample]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from ..tracking import Tracker
 from .feeding import make_feed
 from .forward import HeadLimits
 from .held_out import HeldOut
+from .rewarding import require_layers, start_rewards
 from .run import Run
 from .throughput import Throughput, peak_tflops
 
@@ -41,6 +42,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     sequence = SequenceParallel(ranks_per_row) if ranks_per_row > 1 else None
     loaded = _load_model(recipe, device)
     attach(loaded.model, loaded.tokenizer)
+    require_layers(recipe, family_of(loaded.model).text_attention(loaded.model))
     split_sequence(loaded.model, sequence)
     if rank == 0:
         _require_room(recipe, loaded.model)
@@ -84,6 +86,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         throughput,
         start[0],
         held_out,
+        start_rewards(recipe, feed.stream.rows) if recipe.stage == "grpo" else None,
     )
 
 

@@ -61,13 +61,22 @@ def test_no_image_earns_nothing_and_clip_bounds():
     assert visual_reward(mass, RESPONSE, all_right, clip=0.3).max() == pytest.approx(0.3)
 
 
-def test_total_reward_has_the_papers_weights():
-    accuracy, visual, format_ = (
-        torch.tensor([1.0, 0.0]),
-        torch.tensor([2.0, 0.0]),
-        torch.tensor([1.0, 1.0]),
-    )
-    assert total_reward(accuracy, visual, format_).tolist() == pytest.approx([1.7, 0.1])
+def test_total_reward_is_the_weighted_sum_of_what_applies():
+    values = {
+        "accuracy": torch.tensor([1.0, 0.0, 1.0]),
+        "visual": torch.tensor([2.0, 0.0, 0.5]),
+        "format": torch.tensor([1.0, 1.0, float("nan")]),
+    }
+    weights = {"accuracy": 1.0, "visual": 0.3, "format": 0.1}
+    assert total_reward(values, weights).tolist() == pytest.approx([1.7, 0.1, 1.15])
+
+
+def test_some_layers_alone():
+    mass = masses(matrices(logits()))
+    all_right = torch.ones(3, dtype=torch.bool)
+    each = [visual_reward({i: mass[i]}, RESPONSE, all_right) for i in range(NUM_LAYERS)]
+    assert torch.allclose(torch.stack(each).mean(0), visual_reward(mass, RESPONSE, all_right))
+    assert not torch.allclose(each[0], each[1])
 
 
 def test_correct_sample_without_system_turn_is_refused_and_a_wrong_one_is_not():

@@ -1,0 +1,72 @@
+"""Reward functions as a user writes them, well and badly."""
+
+import asyncio
+import time
+
+CALLS = []
+
+
+def lengths(completions, **kwargs):
+    return [float(len(turns[0]["content"])) for turns in completions]
+
+
+async def waits(completions, hint, **kwargs):
+    await asyncio.sleep(0.01)
+    return [1.0 if h == "yes" else None for h in hint]
+
+
+def named_only(prompts, completions, completion_ids, answer):
+    return [
+        len(p) + len(i) + float(a or 0)
+        for p, i, a in zip(prompts, completion_ids, answer, strict=True)
+    ]
+
+
+def needs_more(completions, answer, solution):
+    return [0.0] * len(completions)
+
+
+def raises_on_boom(completions, **kwargs):
+    if any("boom" in turns[0]["content"] for turns in completions):
+        raise KeyError("boom")
+    return [1.0] * len(completions)
+
+
+def hangs(completions, **kwargs):
+    time.sleep(600)
+
+
+def nan_for_second(completions, **kwargs):
+    return [1.0, float("nan"), 1.0][: len(completions)]
+
+
+def one_short(completions, **kwargs):
+    return [1.0] * (len(completions) - 1)
+
+
+def not_a_list(completions, **kwargs):
+    return 1.0
+
+
+def words(completions, **kwargs):
+    return ["good"] * len(completions)
+
+
+def never_applies(completions, **kwargs):
+    return [None] * len(completions)
+
+
+def dies(completions, **kwargs):
+    import os
+
+    os._exit(3)
+
+
+def counts_calls(completions, **kwargs):
+    """Keeps its state from call to call."""
+    print("this does not disturb the answer")
+    CALLS.append(1)
+    return [float(len(CALLS))] * len(completions)
+
+
+not_callable = 3

@@ -1,0 +1,134 @@
+"""Rewards in processes: what functions get, and what becomes of those that fail."""
+
+import os
+import time
+
+import pytest
+
+from avar_fast.rewards import Completions, Rewards
+
+HERE = "tests.rewards.functions"
+HANGING = "5^{5^{5^{5^5}}}"
+
+
+def asked(texts=("a", "bb", "ccc"), answer=("1", "2", "3"), **columns):
+    count = len(texts)
+    return Completions(
+        [[{"role": "user", "content": [{"type": "text", "text": "?"}]}]] * count,
+        list(texts),
+        [[7] * i for i in range(count)],
+        {"answer": list(answer), **columns},
+        [f"rows.jsonl row {i + 1}" for i in range(count)],
+    )
+
+
+@pytest.fixture
+def rewards():
+    made = []
+
+    def make(*names, columns=("hint",), **options):
+        made.append(Rewards(names, **options))
+        made[-1].start(columns)
+        return made[-1]
+
+    yield make
+    for some in made:
+        some.close()
+
+
+def test_functions_get_what_trl_hands_them_and_run_side_by_side(rewards):
+    names = [f"{HERE}:{name}" for name in ("lengths", "waits", "named_only", "counts_calls")]
+    both = rewards(*names, "format")
+    got = both.score(asked(hint=["yes", "no", "yes"]))
+    assert not got.problems
+    assert got.values[names[0]] == [1.0, 2.0, 3.0]
+    assert got.values[names[1]] == [1.0, None, 1.0]
+    assert got.values[names[2]] == [1 + 0 + 1, 1 + 1 + 2, 1 + 2 + 3]
+    assert got.values["format"] == [0.0, 0.0, 0.0]
+    assert got.values[names[3]] == [1.0] * 3
+    assert both.score(asked(hint=["no"] * 3)).values[names[3]] == [2.0] * 3, "a process was lost"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "what", "failed"),
+    [
+        ("raises_on_boom", 3, "raised KeyError: 'boom'", 3),
+        ("nan_for_second", 2, "returned nan", 1),
+        ("one_short", 1, "returned 2 rewards for 3 completions", 3),
+        ("not_a_list", 1, "returned a float, not a list", 3),
+        ("words", 1, "returned 'good', not a number or None", 3),
+        ("dies", 1, "failed: its process died", 3),
+        ("never_applies", 1, "gave nothing: every function returned None", 3),
+    ],
+)
+def test_a_function_that_fails_is_named_with_its_row(rewards, name, row, what, failed):
+    full = f"{HERE}:{name}"
+    got = rewards(full).score(asked(("a", "b", "boom")))
+    assert str(got.problems[0]).startswith(f"reward {full} on rows.jsonl row {row}")
+    assert what in str(got.problems[0])
+    assert got.num_failed == failed
+    if failed == 1:
+        assert got.values[full] == [1.0, 0.0, 1.0]
+    elif name != "never_applies":
+        assert got.values[full] == [0.0] * 3
+
+
+def test_a_function_that_hangs_is_killed_and_starts_anew(rewards):
+    name = f"{HERE}:hangs"
+    some = rewards(name, "format", seconds=0.5)
+    pid = some.workers[name][0].process.pid
+    for _ in range(2):
+        started = time.monotonic()
+        got = some.score(asked())
+        assert time.monotonic() - started < 5
+        assert "took longer than 0.5 s and was killed" in str(got.problems[0])
+        assert got.num_failed == 3
+        assert got.values["format"] == [0.0] * 3
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_an_expression_that_hangs_costs_its_own_row_alone(rewards):
+    """math-verify's own limit, signal.alarm, does not end this one."""
+    given = [f"<answer>{x}</answer>" for x in (HANGING, r"\frac{1}{2}", "3", r"2\sqrt{3}")]
+    got = rewards("accuracy", row_seconds=3.0, processes=1).score(
+        asked(given, ["1", "0.5", "4", r"$\sqrt{12}$"])
+    )
+    assert got.values["accuracy"] == [0.0, 1.0, 0.0, 1.0]
+    (problem,) = got.problems
+    assert str(problem) == (
+        "reward accuracy on rows.jsonl row 1 took longer than 3 s and was killed"
+    )
+
+
+def test_when_all_rows_hang_the_whole_time_is_bounded(rewards):
+    texts = [f"<answer>{HANGING}</answer>"] * 6
+    some = rewards("accuracy", seconds=2.0, row_seconds=1.0, processes=1)
+    started = time.monotonic()
+    got = some.score(asked(texts, ["1"] * 6))
+    assert time.monotonic() - started < 15
+    assert got.num_failed == 6
+    assert got.values["accuracy"] == [0.0] * 6
+    assert "was not reached within 2 s" in str(got.problems[-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (f"{HERE}:gone", "cannot be loaded: AttributeError: .*'gone'"),
+        ("no.such.module:f", "cannot be loaded: ModuleNotFoundError: No module named 'no'"),
+        (f"{HERE}:not_callable", "it is a int, which cannot be called"),
+        (f"{HERE}:needs_more", r"as columns \(answer, .*hint.*\); it takes solution too"),
+    ],
+)
+def test_a_function_that_cannot_serve_is_refused_at_the_start(rewards, name, words):
+    with pytest.raises(ValueError, match=words):
+        rewards(name)
+
+
+def test_processes_go_when_they_are_closed(rewards):
+    some = rewards("accuracy", f"{HERE}:lengths")
+    processes = [w.process for workers in some.workers.values() for w in workers]
+    assert len(processes) == 3
+    some.close()
+    assert all(process.poll() is not None for process in processes)

@@ -1,0 +1,19 @@
+"""Reward functions of the tests of stage grpo."""
+
+import time
+
+CALLS = []
+
+
+def by_letter(prompts, completions, completion_ids, answer, **kwargs):
+    """Differs within nearly every group."""
+    assert isinstance(prompts[0][0]["content"], list)
+    assert all(isinstance(a, str) for a in answer)
+    return [float(sum(ids) % 7) for ids in completion_ids]
+
+
+def hangs_from_the_second_step(completions, **kwargs):
+    CALLS.append(1)
+    if len(CALLS) > 1:
+        time.sleep(600)
+    return [1.0] * len(completions)
