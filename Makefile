@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := train,lab,report,dev
+EXTRAS := train,lab,synth,report,dev
 
 .PHONY: install demo test test-gpu bench bench-report lint clean
 

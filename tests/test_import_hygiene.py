@@ -34,6 +34,7 @@ LAYERS = {
     "train": 8,
     "report": 8,
     "lab": 9,
+    "synthesize": 10,
 }
 
 

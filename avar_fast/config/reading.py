@@ -5,15 +5,27 @@ import difflib
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from .schema import Recipe
 
+Kind = TypeVar("Kind")
+
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Reads the trainer's recipe; ``read_recipe`` says how."""
+    return read_recipe(Recipe, path, overrides)
+
+
+def read_recipe(kind: type[Kind], path: str | Path, overrides: list[str] | None = None) -> Kind:
     """Reads a YAML recipe and applies ``section.key=value`` overrides (values are YAML).
+
+    Args:
+        kind: the dataclass whose fields the recipe has; fields that are dataclasses are sections.
+        path: of the YAML file.
+        overrides: ``section.key=value`` each.
 
     Raises:
         ValueError: unknown key (the nearest is named), missing key, a value of the wrong type or
@@ -39,7 +51,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
                     f"override {key!r} names a key inside {section!r}, which is no section."
                 )
         node[last] = _read_yaml(value, f"override {override!r}")
-    return _build(Recipe, tree, "")
+    return _build(kind, tree, "")
 
 
 def _read_yaml(text: str, where: str) -> Any:
@@ -49,8 +61,8 @@ def _read_yaml(text: str, where: str) -> Any:
         raise ValueError(f"{where} must be valid YAML; {error}") from None
 
 
-def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML that ``load_recipe`` reads back to the same recipe."""
+def dump_recipe(recipe: Any) -> str:
+    """A resolved recipe as YAML that ``read_recipe`` reads back to the same recipe."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

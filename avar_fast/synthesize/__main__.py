@@ -1,0 +1,116 @@
+"""Writes visually anchored reasoning: ``python -m avar_fast.synthesize RECIPE.yaml
+[section.key=value ...]``.
+
+Exit codes: 0 every row is decided; 1 nothing could be done, the message says why; 3 the budget is
+reached; 4 an endpoint failed on the way. After 3 and 4 what is finished is kept and written, and
+the same command goes on.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ..config import read_recipe
+from .card import write_card
+from .estimate import estimate
+from .folder import check_folder, claim
+from .journal import Journal, read_entries
+from .prompts import Prompt, load_prompts
+from .recipe import LAB, STAGES, SynthesisRecipe
+from .results import write_results
+from .tasks import read_tasks
+
+OVER_BUDGET, INCOMPLETE = 3, 4
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line and runs; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="avar_fast.synthesize", description=__doc__)
+    parser.add_argument("recipe", help="YAML recipe")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, values in YAML")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="estimate calls, tokens and cost; ask nothing"
+    )
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        recipe = read_recipe(SynthesisRecipe, options.recipe, options.overrides)
+        prompts = load_prompts(recipe)
+        if options.dry_run:
+            check_folder(recipe, prompts)
+            entries = read_entries(Path(recipe.output_dir))
+            print(estimate(recipe, read_tasks(recipe.data), prompts, entries))
+            return 0
+        return synthesize(recipe, prompts)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
+    """Runs a recipe to its end, or to where it must stop; returns the exit code.
+
+    Raises:
+        ValueError, OSError: bad input, before anything is asked.
+    """
+    from .endpoint import read_key
+    from .pipeline import Outcome, Pipeline
+
+    for name in STAGES:
+        read_key(name, recipe.stage(name))
+    check_folder(recipe, prompts)
+    read = read_tasks(recipe.data)
+    folder = claim(recipe, prompts)
+    journal = Journal(folder)
+
+    async def run(served: SynthesisRecipe) -> Outcome:
+        return await Pipeline(served, read, prompts, journal).run()
+
+    try:
+        with _served(recipe) as served:
+            outcome = asyncio.run(run(served))
+        report = write_results(recipe, read, journal, folder)
+    finally:
+        journal.close()
+    write_card(recipe, prompts, report, folder)
+    print(json.dumps(report, indent=1))
+    if outcome.stopped:
+        print(
+            f"stopped: {outcome.stopped}. What is finished is in {folder}; the same command goes"
+            " on.",
+            file=sys.stderr,
+        )
+        return OVER_BUDGET if outcome.over_budget else INCOMPLETE
+    if outcome.num_failed:
+        print(
+            f"{outcome.num_failed} requests failed for good, {journal.path} says how; the same"
+            " command asks them again.",
+            file=sys.stderr,
+        )
+        return INCOMPLETE
+    return 0
+
+
+@contextmanager
+def _served(recipe: SynthesisRecipe) -> Iterator[SynthesisRecipe]:
+    """The recipe with the address of the lab's writer in place of ``lab``, which runs meanwhile."""
+    if all(recipe.stage(name).base_url != LAB for name in STAGES):
+        yield recipe
+        return
+    from ..lab.endpoint import serve
+
+    with serve() as url:
+        stages = {
+            name: replace(stage, base_url=url)
+            for name in STAGES
+            if (stage := recipe.stage(name)).base_url == LAB
+        }
+        yield replace(recipe, **stages)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The data card: where the rows come from, who wrote them, what was turned away."""
+
+from pathlib import Path
+from typing import Any
+
+from .prompts import Prompt
+from .recipe import STAGES, SynthesisRecipe
+from .results import ROWS
+
+
+def write_card(
+    recipe: SynthesisRecipe, prompts: dict[str, Prompt], report: dict[str, Any], folder: Path
+) -> None:
+    """Writes README.md beside the rows."""
+    rows, data = report["rows"], recipe.data
+    lines = [
+        "# Visually anchored reasoning",
+        "",
+        f"{rows['accepted']} rows in `{ROWS}`: one question about images each, with reasoning that"
+        " refers to the image and an answer that agrees with the reference of the source.",
+        "",
+        "Made by describe, reason and rewrite: a vision model describes the image, a model that"
+        " sees only the description reasons, a model turns appeals to the description into appeals"
+        " to the image. The texts are a model's; beyond the gates below nobody has checked them.",
+        "",
+        "## Source",
+        "",
+        f"- rows: `{data.path}`, split {data.split}, first {data.limit or rows['read']} rows",
+        f"- licence of rows and images: {data.licence}",
+        "",
+        "## Writers",
+        "",
+        "| stage | model | prompt | sampling | licence of the output | tokens in / out | USD |",
+        "|---|---|---|---|---|---:|---:|",
+    ]
+    for name in STAGES:
+        stage, counts = recipe.stage(name), report["stages"][name]
+        sampling = f"temperature {stage.temperature}, top_p {stage.top_p}, seed {stage.seed}"
+        lines.append(
+            f"| {name} | {stage.model} | {prompts[name].version}"
+            f" (`{prompts[name].digest[:12]}`) | {sampling} | {stage.licence} |"
+            f" {counts['input_tokens']} / {counts['output_tokens']} | {counts['usd']} |"
+        )
+    lines += [
+        "",
+        f"{recipe.samples} samples per row; the best that passed every gate is kept.",
+        "",
+        "## Counts",
+        "",
+        "| rows | |",
+        "|---|---:|",
+        *(f"| {name} | {count} |" for name, count in rows.items()),
+        "",
+        "| rejected by | rows |",
+        "|---|---:|",
+        *(f"| {name} | {count} |" for name, count in report["rejected_by"].items()),
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -1,0 +1,83 @@
+"""What a run will ask and cost, before anything is asked."""
+
+from collections.abc import Mapping
+from statistics import mean
+
+from .journal import Entry
+from .ledger import Usage, image_tokens, text_tokens
+from .prompts import Prompt
+from .recipe import STAGES, SynthesisRecipe
+from .tasks import ReadRows, Task
+
+# Of an answer, where the folder holds none yet to take the mean of.
+TYPICAL_OUTPUT_TOKENS = {"describe": 800, "reason": 2000, "rewrite": 2000}
+
+
+def estimate(
+    recipe: SynthesisRecipe, read: ReadRows, prompts: Mapping[str, Prompt], entries: list[Entry]
+) -> str:
+    """A table of calls, tokens and cost per stage, of what is not on disk yet.
+
+    The expected figures take an answer to be as long as those on disk on average, or as a typical
+    one; the upper ones have every answer at max_tokens. Every row is taken to reach every stage;
+    retries are not counted.
+    """
+    finished = {(e.key, e.stage, e.sample) for e in entries if e.text is not None}
+    expected_lengths = {name: _length(recipe, name, entries) for name in STAGES}
+    longest = {name: recipe.stage(name).max_tokens for name in STAGES}
+    spent = sum(entry.cost for entry in entries)
+    lines = [
+        f"rows      {len(read.tasks)} usable of {len(read.rows)} ({len(read.problems)} bad,"
+        f" {len(read.duplicates)} repeated)",
+        f"on disk   {len(finished)} finished stages, {spent:.4f} USD spent",
+        "",
+        f"{'stage':<10}{'calls':>9}{'tokens in':>14}{'tokens out':>14}{'USD':>12}"
+        f"{'USD at most':>14}",
+    ]
+    sums = [0, 0, 0, 0.0, 0.0]
+    for name in STAGES:
+        samples = range(1 if name == "describe" else recipe.samples)
+        calls = {
+            task.key: sum((task.key, name, sample) not in finished for sample in samples)
+            for task in read.tasks
+        }
+        expected = _usage(name, read.tasks, calls, prompts[name], expected_lengths)
+        most = _usage(name, read.tasks, calls, prompts[name], longest)
+        row = [sum(calls.values()), expected.input, expected.output]
+        row += [usage.cost(recipe.stage(name)) for usage in (expected, most)]
+        sums = [total + one for total, one in zip(sums, row, strict=True)]
+        lines.append(_line(name, row))
+    lines.append(_line("sum", sums))
+    return "\n".join(lines)
+
+
+def _line(name: str, row: list[float]) -> str:
+    calls, sent, received, usd, most_usd = row
+    return f"{name:<10}{calls:>9}{sent:>14}{received:>14}{usd:>12.4f}{most_usd:>14.4f}"
+
+
+def _usage(
+    name: str,
+    tasks: list[Task],
+    calls: Mapping[str, int],
+    prompt: Prompt,
+    answer_tokens: Mapping[str, int],
+) -> Usage:
+    """Of a stage's open calls, where the answers of each stage have so many tokens."""
+    # What the stage before wrote is part of what this one is sent.
+    place = STAGES.index(name)
+    before = answer_tokens[STAGES[place - 1]] if place else 0
+    sent = 0
+    for task in tasks:
+        tokens = text_tokens(prompt.system + prompt.user + task.question) + before
+        if name == "describe":
+            tokens += sum(image_tokens(size) for size in task.image_sizes)
+        sent += calls[task.key] * tokens
+    return Usage(sent, sum(calls.values()) * answer_tokens[name])
+
+
+def _length(recipe: SynthesisRecipe, name: str, entries: list[Entry]) -> int:
+    """Expected tokens of an answer."""
+    known = [e.usage.output for e in entries if e.stage == name and e.text is not None]
+    expected = round(mean(known)) if known else TYPICAL_OUTPUT_TOKENS[name]
+    return min(expected, recipe.stage(name).max_tokens)

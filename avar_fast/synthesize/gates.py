@@ -1,0 +1,125 @@
+"""Quality gates: what a candidate must pass, each with a name that the report counts by."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..rewards import extract_answer, is_correct
+from .journal import Entry
+from .recipe import STAGES, GatesConfig
+
+_ANSWER = re.compile(r"<answer>.*?</answer>", re.DOTALL)
+_OWN_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+# Marks that a trainer would take for an image, a turn or a part of the target.
+_MARKS = re.compile(r"</?(?:think|answer|image|video)>|<\|[^|>]*\|>")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sample of a row, as far as it came."""
+
+    sample: int
+    reasoning: str | None
+    """Rewritten; None where a stage before it did not yield one."""
+    failures: tuple[str, ...]
+    """Gates that were not passed; empty: it is good."""
+    anchors_per_1000_chars: float = 0.0
+
+
+def body(text: str, stage: str) -> str:
+    """What a stage hands on: its text without the thoughts that a model had before it spoke."""
+    if stage == "reason":
+        return text
+    rest = _OWN_THOUGHT.sub("", text)
+    return rest.strip() or text
+
+
+def split_answer(text: str) -> str:
+    """The reasoning in front of the last <answer>, without <think> tags around it."""
+    found = list(_ANSWER.finditer(text))
+    reasoning = text[: found[-1].start()] if found else text
+    return re.sub(r"</?think>", "", reasoning).strip()
+
+
+def stage_failure(entry: Entry, answer: str, gates: GatesConfig) -> str | None:
+    """Why the text of a finished stage is not worth the next one; None where it is."""
+    text = entry.text or ""
+    if entry.finish == "refused" or _any(gates.refusals, body(text, entry.stage)):
+        return "refused"
+    if entry.finish == "length":
+        return "cut"
+    if entry.stage == "describe":
+        return None
+    if extract_answer(text) is None:
+        return "no_answer"
+    return None if is_correct(text, answer) else "wrong_answer"
+
+
+def judge(
+    entries: Mapping[str, Entry | None], sample: int, answer: str, gates: GatesConfig
+) -> Candidate | None:
+    """The candidate that finished stages make; None where a stage is still to be asked."""
+    for stage in STAGES:
+        entry = entries[stage]
+        if entry is None:
+            return None
+        failure = stage_failure(entry, answer, gates)
+        if failure:
+            return Candidate(sample, None, (f"{stage}: {failure}",))
+    last = entries["rewrite"]
+    assert last is not None
+    reasoning = split_answer(body(last.text or "", "rewrite"))
+    failures = tuple(name for name, passed in TEXT_GATES.items() if not passed(reasoning, gates))
+    return Candidate(sample, reasoning, failures, anchor_density(reasoning, gates))
+
+
+def best(candidates: list[Candidate]) -> Candidate:
+    """The candidate that passes, or else came furthest; with the most anchors among equals."""
+    return max(
+        candidates,
+        key=lambda c: (
+            not c.failures,
+            c.reasoning is not None,
+            -len(c.failures),
+            c.anchors_per_1000_chars,
+            -c.sample,
+        ),
+    )
+
+
+def count_anchors(text: str, gates: GatesConfig) -> int:
+    """Visual anchors in a text; what several patterns match counts once."""
+    return len(re.findall("|".join(f"(?:{p})" for p in gates.anchors), text, re.IGNORECASE))
+
+
+def anchor_density(text: str, gates: GatesConfig) -> float:
+    """Anchors per 1000 characters."""
+    return 1000 * count_anchors(text, gates) / len(text) if text else 0.0
+
+
+def script_share(text: str, script: str) -> float:
+    """Share of the letters that are in a Unicode script; 1 for a text without letters."""
+    letters = [char for char in text if char.isalpha()]
+    if not letters:
+        return 1.0
+    return sum(unicodedata.name(char, "").startswith(script) for char in letters) / len(letters)
+
+
+def _any(patterns: tuple[str, ...], text: str) -> bool:
+    return any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
+
+
+TEXT_GATES: dict[str, Callable[[str, GatesConfig], bool]] = {
+    "too_short": lambda text, gates: len(text) >= gates.min_chars,
+    "too_long": lambda text, gates: len(text) <= gates.max_chars,
+    "format": lambda text, gates: _MARKS.search(text) is None,
+    "few_anchors": lambda text, gates: (
+        count_anchors(text, gates) >= gates.min_anchors
+        and anchor_density(text, gates) >= gates.min_anchors_per_1000_chars
+    ),
+    "mentions_description": lambda text, gates: not _any(gates.description_words, text),
+    "language": lambda text, gates: (
+        gates.script is None or script_share(text, gates.script) >= gates.min_script_share
+    ),
+}

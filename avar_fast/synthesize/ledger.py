@@ -1,0 +1,104 @@
+"""What a synthesis costs, and the budget that no request may exceed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from .recipe import BudgetConfig, StageConfig
+
+# Rules of thumb where an endpoint reports no usage, and before it has: English text, and Qwen-VL's
+# tokens of 28 x 28 pixels.
+CHARS_PER_TOKEN = 4
+PIXELS_PER_TOKEN = 28 * 28
+IMAGE_LEAST_TOKENS = 64
+
+
+class BudgetExceededError(Exception):
+    """The next request could exceed the budget."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one or more requests."""
+
+    input: int = 0
+    output: int = 0
+    estimated: bool = False
+    """Whether some of it is a rule of thumb, for want of the endpoint's own count."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input + other.input,
+            self.output + other.output,
+            self.estimated or other.estimated,
+        )
+
+    @property
+    def total(self) -> int:
+        return self.input + self.output
+
+    def cost(self, stage: StageConfig) -> float:
+        """USD at the stage's prices."""
+        return (self.input * stage.input_price + self.output * stage.output_price) / 1e6
+
+
+def text_tokens(text: str) -> int:
+    return -(-len(text) // CHARS_PER_TOKEN)
+
+
+def image_tokens(size: tuple[int, int]) -> int:
+    """Of an image of (width, height) pixels."""
+    return max(IMAGE_LEAST_TOKENS, size[0] * size[1] // PIXELS_PER_TOKEN)
+
+
+class Ledger:
+    """What was spent, and what requests under way may still take."""
+
+    def __init__(self, budget: BudgetConfig) -> None:
+        self.budget = budget
+        self.usd, self.tokens = 0.0, 0
+        self._held_usd, self._held_tokens = 0.0, 0
+        self._settled = asyncio.Condition()
+
+    def spend(self, usage: Usage, cost: float) -> None:
+        self.usd += cost
+        self.tokens += usage.total
+
+    @asynccontextmanager
+    async def hold(self, worst: Usage, stage: StageConfig) -> AsyncIterator[None]:
+        """Keeps the most that a request may take aside while it runs; waits for others to settle
+        where that is too much just now.
+
+        Raises:
+            BudgetExceededError: it is too much even with nothing under way.
+        """
+        usd, tokens = worst.cost(stage), worst.total
+        async with self._settled:
+            while not self._fits(usd, tokens):
+                if self._held_tokens == 0:
+                    raise BudgetExceededError(self._exceeded(usd, tokens))
+                await self._settled.wait()
+            self._held_usd += usd
+            self._held_tokens += tokens
+        try:
+            yield
+        finally:
+            async with self._settled:
+                self._held_tokens -= tokens
+                self._held_usd = self._held_usd - usd if self._held_tokens else 0.0
+                self._settled.notify_all()
+
+    def _fits(self, usd: float, tokens: int) -> bool:
+        budget = self.budget
+        return (budget.usd is None or self.usd + self._held_usd + usd <= budget.usd) and (
+            budget.tokens is None or self.tokens + self._held_tokens + tokens <= budget.tokens
+        )
+
+    def _exceeded(self, usd: float, tokens: int) -> str:
+        budget = self.budget
+        if budget.usd is not None and self.usd + usd > budget.usd:
+            said = f"budget.usd = {budget.usd}: {self.usd:.4f} spent, the next request may take"
+            return f"{said} {usd:.4f}"
+        said = f"budget.tokens = {budget.tokens}: {self.tokens} spent, the next request may take"
+        return f"{said} {tokens}"

@@ -1,0 +1,147 @@
+"""Takes rows through describe, reason and rewrite, many at once; every finished stage is on disk
+before the next one is asked."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from .endpoint import Endpoint, EndpointError, Halt, HaltedError, RequestFailedError
+from .gates import body, split_answer, stage_failure
+from .journal import Entry, Journal
+from .ledger import BudgetExceededError, Ledger, Usage, image_tokens, text_tokens
+from .prompts import Prompt
+from .recipe import STAGES, SynthesisRecipe
+from .tasks import ReadRows, Task, read_images
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    stopped: str | None
+    """Why it ended before the last row; None where it did not."""
+    over_budget: bool
+    num_failed: int
+    """Requests of this run that failed for good."""
+
+
+class Pipeline:
+    """One run over the rows of a folder."""
+
+    def __init__(
+        self, recipe: SynthesisRecipe, read: ReadRows, prompts: dict[str, Prompt], journal: Journal
+    ) -> None:
+        """
+        Raises:
+            MissingKeyError: the environment lacks a key.
+        """
+        self.recipe, self.read, self.prompts, self.journal = recipe, read, prompts, journal
+        self.ledger = Ledger(recipe.budget)
+        for entry in journal.entries:  # the budget is that of the folder
+            self.ledger.spend(entry.usage, entry.cost)
+        self.halt = Halt()
+        self.endpoints = {
+            name: Endpoint(name, recipe.stage(name), self.ledger, self.halt) for name in STAGES
+        }
+        self._num_failed = 0
+        self._failed_in_a_row = 0
+
+    async def run(self) -> Outcome:
+        """Asks for everything that is not on disk.
+
+        Stops at the budget, at an endpoint that cannot be used and after too many failures;
+        requests under way are then still received and kept.
+        """
+        width = sum(self.recipe.stage(name).concurrency for name in STAGES)
+        with tqdm(total=len(self.read.tasks), desc="rows", dynamic_ncols=True) as bar:
+            tasks = iter(self.read.tasks)
+            await asyncio.gather(*(self._work(tasks, bar) for _ in range(width)))
+        for endpoint in self.endpoints.values():
+            await endpoint.close()
+        return Outcome(self.halt.reason, self.halt.over_budget, self._num_failed)
+
+    async def _work(self, tasks: Iterator[Task], bar: Any) -> None:
+        for task in tasks:
+            await self._row(task)
+            if self.halt.reason:
+                return
+            bar.update()
+            bar.set_postfix(usd=f"{self.ledger.usd:.2f}", failed=self._num_failed)
+
+    async def _row(self, task: Task) -> None:
+        described = await self._stage(task, "describe", 0)
+        if described is None or stage_failure(described, task.answer, self.recipe.gates):
+            return
+        description = body(described.text or "", "describe")
+        samples = range(self.recipe.samples)
+        await asyncio.gather(*(self._sample(task, description, sample) for sample in samples))
+
+    async def _sample(self, task: Task, description: str, sample: int) -> None:
+        reasoned = await self._stage(task, "reason", sample, description=description)
+        if reasoned is None or stage_failure(reasoned, task.answer, self.recipe.gates):
+            return  # a chain that ends in a wrong answer is not worth rewriting
+        text = reasoned.text or ""
+        final = f"<answer>{task.answer}</answer>"
+        reasoning = f"{split_answer(text)}\n{final}"
+        await self._stage(task, "rewrite", sample, reasoning=reasoning)
+
+    async def _stage(self, task: Task, name: str, sample: int, **texts: str) -> Entry | None:
+        """A stage's outcome from disk, or else from its endpoint; None where there is none."""
+        entry = self.journal.finished(task.key, name, sample)
+        if entry is not None or self.halt.reason:
+            return entry
+        prompt, stage = self.prompts[name], self.recipe.stage(name)
+        filled = prompt.fill(question=task.question, **texts)
+        content: Any = filled
+        input_tokens = text_tokens(prompt.system + filled)
+        if name == "describe":
+            blobs = list(read_images(self.read.rows[task.index]))
+            images = [{"type": "image_url", "image_url": {"url": blob.uri}} for blob in blobs]
+            content = [*images, {"type": "text", "text": filled}]
+            input_tokens += sum(image_tokens(size) for size in task.image_sizes)
+        messages = [
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": content},
+        ]
+
+        def keep(
+            text: str | None, finish: str, usage: Usage, problems: tuple[str, ...], seconds: float
+        ) -> Entry:
+            attempts = len(problems) + (text is not None)
+            cost, seconds = usage.cost(stage), round(seconds, 3)
+            entry = Entry(
+                *(task.key, name, sample, text, finish, stage.model, prompt.version),
+                *(usage, cost, attempts, seconds, problems),
+            )
+            self.journal.add(entry)
+            return entry
+
+        try:
+            reply = await self.endpoints[name].ask(messages, input_tokens, sample)
+        except RequestFailedError as error:
+            keep(None, str(error), error.usage, error.problems, error.seconds)
+            self._count_failure(name, str(error))
+            return None
+        except BudgetExceededError as error:
+            self.halt.set(str(error), over_budget=True)
+            return None
+        except EndpointError as error:
+            self.halt.set(str(error))
+            return None
+        except HaltedError:
+            return None
+        self._failed_in_a_row = 0
+        return keep(reply.text, reply.finish, reply.usage, reply.problems, reply.seconds)
+
+    def _count_failure(self, name: str, problem: str) -> None:
+        self._num_failed += 1
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= self.recipe.max_failures:
+            self.halt.set(
+                f"{name}: {self._failed_in_a_row} requests in a row failed"
+                f" (max_failures = {self.recipe.max_failures}), each after its retries; the last:"
+                f" {problem}"
+            )

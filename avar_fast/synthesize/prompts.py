@@ -1,0 +1,68 @@
+"""Prompts: versioned YAML files with ``{{name}}`` where a row's own text goes."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from .recipe import STAGES, SynthesisRecipe
+
+SHIPPED = Path(__file__).parent / "prompts"
+FIELDS = {
+    "describe": {"question"},
+    "reason": {"question", "description"},
+    "rewrite": {"question", "reasoning"},
+}
+_FIELD = re.compile(r"\{\{(\w+)\}\}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one stage is told."""
+
+    version: str
+    system: str
+    user: str
+    """With ``{{name}}`` marks."""
+    digest: str
+    """SHA-256 of version, system and user: tells apart two texts under one version."""
+
+    def fill(self, **texts: str) -> str:
+        """The user turn with every mark replaced; marks inside the texts stay as they are."""
+        return _FIELD.sub(lambda mark: texts[mark[1]], self.user)
+
+
+def load_prompts(recipe: SynthesisRecipe) -> dict[str, Prompt]:
+    """The prompt of every stage.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a key that is missing or unknown, or marks that are not those of the stage.
+    """
+    files = {name: recipe.stage(name).prompt or SHIPPED / f"{name}.yaml" for name in STAGES}
+    return {name: _load(name, Path(file)) for name, file in files.items()}
+
+
+def _load(stage: str, file: Path) -> Prompt:
+    if not file.is_file():
+        raise FileNotFoundError(f"{stage}.prompt must be an existing YAML file; {file} is not.")
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} must be valid YAML; {error}") from None
+    keys = ("version", "system", "user")
+    if not isinstance(tree, dict) or set(tree) != set(keys):
+        found = ", ".join(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
+        raise ValueError(f"{file} must have the keys {', '.join(keys)}; got {found}.")
+    version, system, user = (str(tree[key]).strip() for key in keys)
+    marks = set(_FIELD.findall(user))
+    if marks != FIELDS[stage]:
+        wanted, got = (
+            ", ".join(f"{{{{{mark}}}}}" for mark in sorted(some)) or "none"
+            for some in (FIELDS[stage], marks)
+        )
+        raise ValueError(f"{file}: user must hold the marks {wanted}; got {got}.")
+    digest = hashlib.sha256("\0".join((version, system, user)).encode()).hexdigest()
+    return Prompt(version, system, user, digest)

@@ -1,0 +1,193 @@
+"""What finished stages amount to: rows that train, rejected rows, and a report of both."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data import Row, load_rows
+from ..data.schemas import IMAGE_MARK
+from .duplicates import near_duplicates
+from .gates import Candidate, best, judge
+from .journal import Journal
+from .ledger import Usage
+from .recipe import STAGES, SynthesisRecipe
+from .tasks import ReadRows, Task, read_images
+
+ROWS, REJECTED, REPORT, IMAGES = "rows.jsonl", "rejected.jsonl", "report.json", "images"
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    task: Task
+    candidates: list[Candidate]
+    complete: bool
+    """Whether every sample was asked for all it takes."""
+
+    @property
+    def best(self) -> Candidate:
+        return best(self.candidates)
+
+
+def write_results(
+    recipe: SynthesisRecipe, read: ReadRows, journal: Journal, folder: Path
+) -> dict[str, Any]:
+    """Judges every row by the gates of the recipe, and writes rows.jsonl, rejected.jsonl, images
+    and report.json; returns the report. Nothing is asked: gates can be changed and judged anew.
+    """
+    verdicts = [_verdict(recipe, task, journal) for task in read.tasks]
+    decided = [v for v in verdicts if v.complete]
+    good = [v for v in decided if not v.best.failures]
+    twins = _twins(recipe, good)
+    accepted = [v for v in good if v.task.index not in twins]
+    rejected = [_rejected_problem(*item) for item in _unusable(read)]
+    rejected += [_rejected(v, (), None) for v in decided if v.best.failures]
+    rejected += [
+        _rejected(v, ("near_duplicate",), twins[v.task.index])
+        for v in good
+        if v.task.index in twins
+    ]
+    rejected.sort(key=lambda row: row["index"])
+    (folder / IMAGES).mkdir(exist_ok=True)
+    _write_lines(folder / ROWS, (_row(v, read, folder) for v in accepted))
+    _write_lines(folder / REJECTED, rejected)
+    report = {
+        "rows": {
+            "read": len(read.rows),
+            "accepted": len(accepted),
+            "rejected": len(rejected),
+            "open": len(verdicts) - len(decided),
+        },
+        "rejected_by": dict(Counter(row["reasons"][0] for row in rejected).most_common()),
+        "gates": _gate_counts(decided, len(twins)),
+        "stages": {name: _stage_counts(name, journal) for name in STAGES},
+        "usd": round(sum(entry.cost for entry in journal.entries), 6),
+    }
+    _replace(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    if accepted:
+        _check(folder / ROWS)
+    return report
+
+
+def _verdict(recipe: SynthesisRecipe, task: Task, journal: Journal) -> _Verdict:
+    candidates = []
+    for sample in range(recipe.samples):
+        entries = {
+            name: journal.finished(task.key, name, 0 if name == "describe" else sample)
+            for name in STAGES
+        }
+        candidate = judge(entries, sample, task.answer, recipe.gates)
+        if candidate is not None:
+            candidates.append(candidate)
+    return _Verdict(task, candidates, len(candidates) == recipe.samples)
+
+
+def _twins(recipe: SynthesisRecipe, good: list[_Verdict]) -> dict[int, int]:
+    """{index of a row: index of the earlier row that it nearly repeats}."""
+    if recipe.gates.max_similarity is None:
+        return {}
+    texts = [v.best.reasoning or "" for v in good]
+    found = near_duplicates(texts, recipe.gates.max_similarity)
+    return {good[later].task.index: good[first].task.index for later, first in found.items()}
+
+
+def _row(verdict: _Verdict, read: ReadRows, folder: Path) -> dict[str, Any]:
+    """A row that the trainer takes: the source's turns, and the reasoning as the last one."""
+    task, chosen = verdict.task, verdict.best
+    target = f"<think>\n{chosen.reasoning}\n</think>\n<answer>{task.answer}</answer>"
+    turns = [{"role": turn["role"], "content": _marked(turn["content"])} for turn in task.messages]
+    return {
+        "id": task.key,
+        "messages": [*turns, {"role": "assistant", "content": target}],
+        "images": _save_images(read.rows[task.index], folder),
+        "answer": task.answer,
+        "meta": {"source_row": task.index + 1, "sample": chosen.sample},
+    }
+
+
+def _marked(parts: list[dict[str, Any]]) -> str:
+    return "".join(IMAGE_MARK if part["type"] == "image" else part["text"] for part in parts)
+
+
+def _save_images(row: Row, folder: Path) -> list[str]:
+    """Puts a row's images beside the rows, named by content; returns their relative paths."""
+    paths = []
+    for blob in read_images(row):
+        name = f"{IMAGES}/{hashlib.sha256(blob.data).hexdigest()[:24]}.{blob.format.lower()}"
+        if not (folder / name).exists():
+            partial = folder / f"{name}.partial"
+            partial.write_bytes(blob.data)
+            partial.replace(folder / name)
+        paths.append(name)
+    return paths
+
+
+def _unusable(read: ReadRows) -> list[tuple[int, str, str]]:
+    problems = [(index, "bad_row", str(problem)) for index, problem in read.problems]
+    return problems + [
+        (index, "duplicate_row", f"row {first + 1} is the same") for index, first in read.duplicates
+    ]
+
+
+def _rejected_problem(index: int, reason: str, detail: str) -> dict[str, Any]:
+    return {"index": index, "reasons": [reason], "detail": detail}
+
+
+def _rejected(verdict: _Verdict, reasons: tuple[str, ...], twin: int | None) -> dict[str, Any]:
+    chosen = verdict.best
+    row = {
+        "index": verdict.task.index,
+        "id": verdict.task.key,
+        "question": verdict.task.question,
+        "answer": verdict.task.answer,
+        "reasons": [*reasons, *chosen.failures],
+        "samples": [list(c.failures) for c in verdict.candidates],
+        "reasoning": chosen.reasoning,
+    }
+    return row if twin is None else row | {"detail": f"nearly repeats row {twin + 1}"}
+
+
+def _gate_counts(decided: list[_Verdict], num_twins: int) -> dict[str, int]:
+    """Candidates that each gate turned away (one candidate may fail several)."""
+    failures = [name for v in decided for c in v.candidates for name in c.failures]
+    counts = Counter(failures) + Counter({"near_duplicate": num_twins})
+    return {"candidates": sum(len(v.candidates) for v in decided)} | dict(counts.most_common())
+
+
+def _stage_counts(name: str, journal: Journal) -> dict[str, Any]:
+    entries = [entry for entry in journal.entries if entry.stage == name]
+    usage = sum((entry.usage for entry in entries), Usage())
+    return {
+        "finished": sum(entry.text is not None for entry in entries),
+        "failed": sum(entry.text is None for entry in entries),
+        "attempts": sum(entry.attempts for entry in entries),
+        "input_tokens": usage.input,
+        "output_tokens": usage.output,
+        "tokens_partly_estimated": usage.estimated,
+        "usd": round(sum(entry.cost for entry in entries), 6),
+    }
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    _replace(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file so that whoever reads it sees the old or the new one whole."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _check(path: Path) -> None:
+    """Reads the rows back as the trainer does; an error here is a defect of this package."""
+    for row in load_rows(str(path)):
+        assert row.target is not None
+        assert row.answer is not None

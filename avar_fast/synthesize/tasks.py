@@ -1,0 +1,154 @@
+"""Rows to write reasoning for: checked, keyed by content, with their images as a request takes
+them."""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..data import Row, RowError, Rows, load_rows
+from ..data.images import open_image
+from ..data.problems import Problem, bad_row
+from ..rewards import extract_answer
+from .recipe import RowsConfig
+
+# What vision endpoints take; everything else is sent, and kept, as PNG.
+MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row to write reasoning for."""
+
+    index: int
+    where: str
+    key: str
+    """Of messages, answer and the images' bytes: finished stages are found again by it, wherever
+    the row moves in the file."""
+    question: str
+    answer: str
+    messages: list[dict[str, Any]]
+    """As the row has them, content as parts."""
+    image_sizes: tuple[tuple[int, int], ...]
+    """(width, height) in pixels."""
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """What a data set holds."""
+
+    rows: Rows
+    tasks: list[Task]
+    problems: list[tuple[int, Problem]]
+    """Rows that cannot be used, and why."""
+    duplicates: list[tuple[int, int]]
+    """Rows that repeat an earlier one, and which."""
+
+
+def read_tasks(data: RowsConfig) -> ReadRows:
+    """Reads every row and image once, before a request is sent.
+
+    Raises:
+        RowError: with ``data.bad_rows: error``, the first row that cannot be used.
+        ValueError, FileNotFoundError: a data set that cannot be opened.
+    """
+    rows = load_rows(data.path, data.split, data.limit, keep_bad_lines=data.bad_rows == "skip")
+    tasks: list[Task] = []
+    problems: list[tuple[int, Problem]] = []
+    duplicates: list[tuple[int, int]] = []
+    seen: dict[str, int] = {}
+    for index in range(len(rows)):
+        try:
+            task = _task(rows[index], index)
+        except RowError as error:
+            if data.bad_rows == "error":
+                raise
+            problems.append((index, error.problem))
+            continue
+        if task.key in seen:
+            duplicates.append((index, seen[task.key]))
+            continue
+        seen[task.key] = index
+        tasks.append(task)
+    return ReadRows(rows, tasks, problems, duplicates)
+
+
+def _task(row: Row, index: int) -> Task:
+    users = [turn for turn in row.messages if turn["role"] == "user"]
+    if len(users) != 1 or any(turn["role"] == "assistant" for turn in row.messages):
+        got = f"got {len(users)} user turns"
+        raise bad_row(row.where, "messages", "hold one question and no earlier answer", got)
+    if not row.images:
+        raise bad_row(row.where, "images", "hold an image to look at", "it holds none")
+    answer = row.answer if row.answer is not None else extract_answer(row.target or "")
+    if not answer or not answer.strip():
+        remedy = "Give the row an answer, or set data.bad_rows: skip."
+        expected = "be there to check the reasoning against"
+        raise bad_row(row.where, "answer", expected, "it is missing", remedy)
+    digest = hashlib.sha256(json.dumps([row.messages, answer], sort_keys=True).encode())
+    sizes = []
+    for data, size in ((blob.data, blob.size) for blob in read_images(row)):
+        digest.update(hashlib.sha256(data).digest())
+        sizes.append(size)
+    return Task(
+        index,
+        row.where,
+        digest.hexdigest()[:24],
+        _question(users[0]["content"], len(row.images)),
+        answer.strip(),
+        row.messages,
+        tuple(sizes),
+    )
+
+
+def _question(parts: list[dict[str, Any]], num_images: int) -> str:
+    """The text of the user turn; where there are several images, marks say which comes where."""
+    pieces, seen = [], 0
+    for part in parts:
+        if part["type"] == "image":
+            seen += 1
+            pieces.append(f"[image {seen}]" if num_images > 1 else "")
+        else:
+            pieces.append(part["text"])
+    return "".join(pieces).strip()
+
+
+@dataclass(frozen=True)
+class Blob:
+    """An image as bytes in a format that endpoints take."""
+
+    data: bytes
+    format: str
+    size: tuple[int, int]
+
+    @property
+    def uri(self) -> str:
+        return f"data:{MIME[self.format]};base64,{base64.b64encode(self.data).decode()}"
+
+
+def read_images(row: Row) -> Iterator[Blob]:
+    """The images of a row: their own bytes where the format allows it, else as PNG.
+
+    Raises:
+        RowError: an image that does not decode.
+    """
+    for number, image in enumerate(row.images):
+        decoded = open_image(image, row.where, f"images[{number}]")
+        data = image.read_bytes() if isinstance(image, Path) else image
+        kind = _format(data) if isinstance(data, bytes) else None
+        if not isinstance(data, bytes) or kind not in MIME:
+            buffer = io.BytesIO()
+            decoded.save(buffer, "PNG")
+            data, kind = buffer.getvalue(), "PNG"
+        yield Blob(data, kind, decoded.size)
+
+
+def _format(data: bytes) -> str | None:
+    with Image.open(io.BytesIO(data)) as image:
+        return image.format

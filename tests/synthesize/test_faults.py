@@ -1,0 +1,174 @@
+"""What endpoints do wrong, over real HTTP, and what a run makes of it."""
+
+import re
+
+import pytest
+
+from .server import ANCHORED
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fault", [429, 500, 503, 408, "cut", "garbage", "empty", "page"])
+def test_a_fault_that_passes_is_tried_again(world, script, fault, stream):
+    world.write_rows(1)
+    world.recipe["reason"]["stream"] = stream
+    script.faults["reason"].append(fault)
+    assert world.run() == 0
+    assert len(script.asked("reason")) == 2
+    assert world.report["rows"]["accepted"] == 1
+    entry = next(e for e in world.lines("stages.jsonl") if e["stage"] == "reason")
+    assert (entry["attempts"], len(entry["problems"])) == (2, 1)
+
+
+def test_a_stream_that_ends_without_its_end_is_tried_again_and_paid_for(world, script):
+    world.write_rows(1)
+    script.faults["reason"].append("ends early")
+    assert world.run() == 0
+    entry = next(e for e in world.lines("stages.jsonl") if e["stage"] == "reason")
+    assert "ends in the middle" in entry["problems"][0]
+    assert entry["usage"]["estimated"]
+    assert entry["usage"]["output"] > 50  # the lost answer's tokens on top of the counted 50
+
+
+def test_a_hanging_answer_times_out_and_is_tried_again(world, script):
+    world.write_rows(1)
+    world.recipe["describe"]["timeout_s"] = 0.5
+    script.faults["describe"].append("hang")
+    assert world.run() == 0
+    assert "no whole answer within 0.5 s" in world.lines("stages.jsonl")[0]["problems"][0]
+
+
+def test_retry_after_is_kept_to_by_all_requests(world, script):
+    world.recipe["describe"]["concurrency"] = 1
+    script.faults["describe"].append("wait")
+    assert world.run() == 0
+    times = [request[3] for request in script.asked("describe")]
+    assert times[1] - times[0] >= 1.0
+
+
+def test_a_request_that_fails_for_good_leaves_its_row_open_and_is_asked_again(world, script):
+    world.recipe["reason"]["backoff_s"] = 0.001
+    script.fault_if = lambda stage, body: (
+        500 if stage == "reason" and "(1)" in body["messages"][1]["content"] else None
+    )
+    assert world.run() == 4
+    assert world.report["rows"] == {"read": 3, "accepted": 2, "rejected": 0, "open": 1}
+    assert world.report["stages"]["reason"]["failed"] == 1
+    assert world.report["stages"]["reason"]["attempts"] == 5
+    script.fault_if = None
+    assert world.run() == 0
+    assert world.report["rows"] == {"read": 3, "accepted": 3, "rejected": 0, "open": 0}
+
+
+def test_too_many_failures_in_a_row_stop_the_run(world, script, capsys):
+    world.write_rows(30)
+    script.faults["describe"].extend([500] * 1000)
+    world.recipe["max_failures"] = 4
+    assert world.run() == 4
+    assert len(script.asked()) < 90
+    said = capsys.readouterr().err
+    assert "requests in a row failed (max_failures = 4), each after its retries" in said
+    assert "fault 500" in said
+
+
+def test_a_bad_request_is_not_tried_again(world, script):
+    world.write_rows(1)
+    script.faults["rewrite"].append(400)
+    assert world.run() == 4
+    assert len(script.asked("rewrite")) == 1
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_an_endpoint_that_will_never_answer_stops_the_run_at_once(world, script, code, capsys):
+    world.write_rows(30)
+    world.recipe["describe"]["concurrency"] = 2
+    script.faults["describe"].extend([code] * 1000)
+    assert world.run() == 4
+    assert len(script.asked()) <= 4
+    assert f"cannot be used, tried 1 time; HTTP {code}" in capsys.readouterr().err
+
+
+def test_an_unreachable_endpoint_is_named_after_bounded_retries(world, capsys):
+    world.recipe["describe"]["base_url"] = "http://127.0.0.1:9/v1"  # discard: nobody listens
+    assert world.run() == 4
+    said = capsys.readouterr().err
+    assert "describe: test-describe at http://127.0.0.1:9/v1 cannot be used, tried 3 times" in said
+    assert "connection" in said
+
+
+@pytest.mark.parametrize(
+    ("stage", "fault", "reason"),
+    [
+        ("describe", "refusal", "describe: refused"),
+        ("reason", "filter", "reason: refused"),
+        ("rewrite", "refusal", "rewrite: refused"),
+        ("reason", "length", "reason: cut"),
+    ],
+)
+def test_a_refusing_model_and_a_cut_answer_reject_the_row(world, script, stage, fault, reason):
+    world.write_rows(1)
+    script.faults[stage].append(fault)
+    assert world.run() == 0
+    assert world.report["rejected_by"] == {reason: 1}
+    assert world.lines("rows.jsonl") == []
+
+
+def test_an_answer_that_stays_empty_is_a_failure(world, script):
+    world.write_rows(1)
+    script.faults["describe"].extend(["empty"] * 3)
+    assert world.run() == 4
+    assert world.lines("stages.jsonl")[0]["finish"] == "the answer is empty"
+
+
+def test_missing_usage_is_estimated_and_said_to_be(world, script):
+    world.write_rows(1)
+    script.faults["rewrite"].append("no usage")
+    world.run()
+    counts = world.report["stages"]["rewrite"]
+    assert counts["tokens_partly_estimated"]
+    assert counts["output_tokens"] == pytest.approx(len(ANCHORED) / 4, rel=0.2)
+
+
+def test_the_budget_is_never_exceeded_and_partial_results_are_kept(world, script, capsys):
+    world.write_rows(10)
+    # A request costs 0.0006 USD and at most about 0.0054; 0.02 pays for some of the thirty.
+    world.recipe["budget"] = {"usd": 0.012}
+    assert world.run() == 3
+    report = world.report
+    assert 0 < report["usd"] <= 0.012
+    assert 0 < len(script.asked()) < 30
+    assert report["usd"] == pytest.approx(len(script.asked()) * 0.0006)
+    assert "budget.usd = 0.012" in capsys.readouterr().err
+    spent = len(script.asked())
+    assert world.run() == 3  # what was spent counts in the next run
+    assert len(script.asked()) == spent
+    assert world.run("budget.usd=1.0") == 0
+    assert world.report["rows"]["accepted"] == 10
+    assert len(script.asked()) == 30
+
+
+def test_a_budget_in_tokens(world, script):
+    world.write_rows(10)
+    world.recipe["budget"] = {"tokens": 2500}
+    assert world.run() == 3
+    assert len(script.asked()) * 150 <= 2500
+    assert world.report["rows"]["open"] > 0
+
+
+def test_keys_come_from_the_environment_and_are_written_nowhere(world, script, monkeypatch, capsys):
+    key = "sk-very-secret-0123456789"
+    for stage in ("describe", "reason", "rewrite"):
+        world.recipe[stage]["key_env"] = "AVAR_TEST_KEY"
+    monkeypatch.delenv("AVAR_TEST_KEY", raising=False)
+    assert world.run() == 1
+    assert re.search(r"describe.key_env .* AVAR_TEST_KEY is not set", capsys.readouterr().err)
+    assert not script.asked()
+    monkeypatch.setenv("AVAR_TEST_KEY", key)
+    script.answer = lambda stage, request: f"{ANCHORED}\n<answer>2</answer>"
+    script.faults["reason"].append("leak")  # an error that repeats the key it was sent
+    assert world.run() == 0
+    assert script.asked()[0][2]["Authorization"] == f"Bearer {key}"
+    said = capsys.readouterr()
+    texts = [said.out, said.err]
+    texts += [p.read_text(errors="replace") for p in world.out.rglob("*") if p.is_file()]
+    assert not any(key in text for text in texts)
