@@ -18,25 +18,34 @@ WIDTHS = {
     "cuda": ("7B width, 8 layers", 8, 3584, 18944, 28, 4),
 }
 SHAPE, NUM_LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS = WIDTHS[DEVICE]
+SMALL = (8, 512, 1536, 8, 2)  # with a vocabulary of 8192, 30 M parameters
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
 TOKENIZER = build_tokenizer()
 
 
-def build(attention: str, vocab_size: int | None = None) -> Any:
-    """The model with attention "avar" (attached) or "eager"; the same weights each time."""
+def build(
+    attention: str,
+    vocab_size: int | None = None,
+    widths: tuple[int, int, int, int, int] = (NUM_LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS),
+) -> Any:
+    """The model with attention "avar" (attached), "sdpa" or "eager"; the same weights each time.
+
+    ``widths``: text layers, width, width of the MLP, heads, key heads.
+    """
+    layers, hidden, intermediate, heads, kv_heads = widths
     config: Any = build_config(TOKENIZER)  # transformers types its attributes too loosely to use
     text = config.text_config
-    text.hidden_size, text.intermediate_size = HIDDEN, INTERMEDIATE
-    text.num_hidden_layers, text.max_window_layers = NUM_LAYERS, NUM_LAYERS
-    text.layer_types = ["full_attention"] * NUM_LAYERS
-    text.num_attention_heads, text.num_key_value_heads = HEADS, KV_HEADS
-    text.rope_parameters = {
-        "rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24],
-    }  # fmt: skip
+    text.hidden_size, text.intermediate_size = hidden, intermediate
+    text.num_hidden_layers, text.max_window_layers = layers, layers
+    text.layer_types = ["full_attention"] * layers
+    text.num_attention_heads, text.num_key_value_heads = heads, kv_heads
+    pairs = hidden // heads // 2
+    section = [pairs // 4, pairs * 3 // 8, pairs * 3 // 8]  # [16, 24, 24] of 64
+    text.rope_parameters = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": section}
     text.max_position_embeddings = 1 << 17
     text.vocab_size = vocab_size or text.vocab_size
     text.initializer_range = config.initializer_range = 0.02
-    config.vision_config.out_hidden_size = HIDDEN
+    config.vision_config.out_hidden_size = hidden
     torch.manual_seed(0)
     model: Any = Qwen2_5_VLForConditionalGeneration(config)
     model = model.to(device=DEVICE, dtype=DTYPE)

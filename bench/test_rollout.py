@@ -1,0 +1,94 @@
+"""Sampling groups of completions for prompts with an image: the rollout engine beside transformers'
+own ways. Work is counted in sampled tokens; tokens per second are their number over the time."""
+
+import functools
+
+import pytest
+import torch
+
+from avar_fast.rollout import Sampling, generate
+
+from .measure import synchronise
+from .models import SMALL, TOKENIZER, build, sample
+
+GROUP, NEW_TOKENS, VOCABULARY = 8, 32, 8192
+PROMPT_LENGTHS = (300, 1200)
+EOS = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
+IMAGE_IDS = TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
+BANNED = (*IMAGE_IDS, EOS)  # so that every completion has all its tokens
+SHAPE = f"30 M, group of {GROUP}, {NEW_TOKENS} new tokens"
+PROVIDERS = ("avar", "num_return_sequences", "repeated_prompt")
+
+
+@functools.cache
+def model(attention):
+    return build(attention, VOCABULARY, SMALL).eval()
+
+
+@functools.cache
+def prompt(length):
+    return sample(length)
+
+
+def ours(length):
+    sampling = Sampling(GROUP, NEW_TOKENS, 1.0, EOS, TOKENIZER.pad_token_id, BANNED)
+    return generate(model("avar"), [length], lambda lengths: prompt(*lengths), sampling)
+
+
+def transformers(length, repeated=False):
+    inputs = prompt(length)
+    if repeated:  # images of all copies lie end to end
+        inputs = {name: torch.cat([x] * GROUP) for name, x in inputs.items()}
+    return model("sdpa").generate(
+        **inputs,
+        num_return_sequences=1 if repeated else GROUP,
+        max_new_tokens=NEW_TOKENS,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        suppress_tokens=list(BANNED),
+        eos_token_id=EOS,
+        pad_token_id=TOKENIZER.pad_token_id,
+    )[:, length:]
+
+
+@functools.cache
+def gate(length):
+    """All ways draw the same completions with the same seed; the first tokens decide, as two kinds
+    of attention may part ways where two tokens are as good as equal."""
+    model("avar"), model("sdpa"), prompt(length)  # not made with the seed of the samples
+    drawn = []
+    for call in (ours, transformers, functools.partial(transformers, repeated=True)):
+        torch.manual_seed(0)
+        result = call(length)
+        drawn.append(result.completion_ids if call is ours else result)
+    for ids in drawn:
+        assert ids.shape == (GROUP, NEW_TOKENS)
+        assert torch.equal(ids[:, :8], drawn[0][:, :8])
+    assert len(drawn[0].unique()) > GROUP
+
+
+@pytest.mark.parametrize("length", PROMPT_LENGTHS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_rollout(record, table, provider, length):
+    gate(length)
+
+    def finished(call):
+        def run():
+            call()
+            synchronise()
+
+        return run
+
+    calls = {
+        "avar": finished(lambda: ours(length)),
+        "num_return_sequences": finished(lambda: transformers(length)),
+        "repeated_prompt": finished(lambda: transformers(length, repeated=True)),
+    }
+    anchor = None if provider == "num_return_sequences" else (calls["num_return_sequences"], None)
+    record(
+        calls[provider], 5, anchor=anchor,
+        op="rollout", provider=provider, mode="generate", shape=SHAPE,
+        length=length, dtype=str(next(model("avar").parameters()).dtype)[6:],
+    )  # fmt: skip
