@@ -9,20 +9,25 @@ from .grpo import (
     informative_groups,
     policy_loss,
 )
+from .importance import ImportanceWeights, importance_weights
 from .liger_nll import liger_fits, liger_nll
 from .linear_log_probs import linear_log_probs
+from .overlong import overlong_penalty
 from .visual_reward import total_reward, visual_reward
 
 __all__ = [
     "POLICY_LOSSES",
     "AgtoParts",
+    "ImportanceWeights",
     "PolicyStats",
     "agto_loss",
     "group_advantages",
+    "importance_weights",
     "informative_groups",
     "liger_fits",
     "liger_nll",
     "linear_log_probs",
+    "overlong_penalty",
     "policy_loss",
     "scheduled_weight",
     "total_reward",

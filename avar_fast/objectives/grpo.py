@@ -8,7 +8,8 @@ r_t = exp(p_t - o_t), advantage A of the response, and clip bounds c_low, c_high
     grpo     mean over responses of the mean over tokens of -surrogate   (arXiv 2402.03300, eq. 3)
     dr_grpo  sum over tokens / (responses * max_tokens), A without std   (arXiv 2503.20783, sec. 3)
     dapo     mean over all tokens; DAPO's c_high > c_low is the caller's  (arXiv 2503.14476, eq. 8)
-    gspo     r = exp(mean_t (p_t - o_t)) of the whole response           (arXiv 2507.18071, eq. 5-7)
+    gspo     r = exp(mean_t (p_t - o_t)) of the whole response           (arXiv 2507.18071, eq. 5-7;
+             with an advantage per token its eq. 13-14, GSPO-token)
     cispo    mean over all tokens of -stopgrad(clip(r_t)) A p_t          (arXiv 2506.13585, eq. 4-5)
 
 KL to a reference f, estimator k3: exp(f_t - p_t) - (f_t - p_t) - 1 (J. Schulman, "Approximating KL
@@ -88,13 +89,14 @@ def policy_loss(
     kl_coef: float = 0.0,
     max_tokens: int | None = None,
     normalizer: Tensor | float | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, PolicyStats]:
     """The policy loss of a batch of responses.
 
     Args:
         log_probs: (N, T) log-probabilities of the response tokens, with gradient.
         old_log_probs: (N, T) under the policy that sampled; no gradient.
-        advantages: (N,).
+        advantages: (N,), or (N, T) where tokens of a response have their own.
         mask: (N, T), true for response tokens.
         form: one of ``POLICY_LOSSES``.
         clip_low, clip_high: bounds of the ratio; DAPO uses 0.2 and 0.28, GSPO about 3e-4 and 4e-4;
@@ -104,6 +106,8 @@ def policy_loss(
         max_tokens: dr_grpo's constant divisor, the longest response that sampling allows.
         normalizer: what to divide the sum by: tokens (dapo, cispo) or responses (the others). Those
             of this batch unless given; a trainer passes the count over all ranks and micro-batches.
+        weights: (N, T) or (N, 1), what ``importance_weights`` gives where another engine sampled;
+            they scale the surrogate, not the KL.
 
     Returns:
         loss (scalar) and PolicyStats.
@@ -112,27 +116,42 @@ def policy_loss(
         ValueError: unknown form, shapes that do not fit, clip bounds out of range, or a missing
             max_tokens or reference.
     """
-    _check(log_probs, old_log_probs, advantages, mask, form, ref_log_probs, kl_coef, max_tokens)
+    _check(
+        log_probs,
+        old_log_probs,
+        advantages,
+        mask,
+        form,
+        ref_log_probs,
+        kl_coef,
+        max_tokens,
+        weights,
+    )
     _check_clip(clip_low, clip_high)
     mask = mask.bool()
     tokens_per_response = mask.sum(1).clamp(min=1)
     # Masked positions may hold anything: they are zeroed before the exponential, not after.
     log_ratio = torch.where(mask, log_probs - old_log_probs.detach(), 0.0)
-    advantage = advantages.detach()[:, None]
+    advantage = advantages.detach()
+    advantage = advantage[:, None] if advantage.dim() == 1 else torch.where(mask, advantage, 0.0)
 
     if form == "gspo":
         mean_ratio = log_ratio.sum(1, keepdim=True) / tokens_per_response[:, None]
-        ratio = torch.exp(mean_ratio)  # (N, 1)
+        if advantages.dim() == 2:  # its value, with each token's own gradient
+            mean_ratio = mean_ratio.detach() + log_ratio - log_ratio.detach()
+        ratio = torch.exp(mean_ratio)  # (N, 1), or (N, T)
     else:
         ratio = torch.exp(log_ratio)
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     if form == "cispo":
         per_token = -clipped.detach() * advantage * torch.where(mask, log_probs, 0.0)
-        active = (ratio != clipped) & mask
+        active = ratio != clipped
     else:
         per_token = -torch.minimum(ratio * advantage, clipped * advantage)
-        active = (clipped * advantage < ratio * advantage) & (mask if form != "gspo" else True)
+        active = clipped * advantage < ratio * advantage
 
+    if weights is not None:
+        per_token = per_token * torch.where(mask, weights.detach(), 0.0)
     kl_tokens = torch.zeros_like(log_probs)
     if ref_log_probs is not None:
         gap = torch.where(mask, ref_log_probs.detach() - log_probs, 0.0)
@@ -151,9 +170,9 @@ def policy_loss(
     loss = reduce(per_token.expand_as(mask))
     if kl_coef > 0.0:
         loss = loss + kl_coef * reduce(kl_tokens)
-    in_mask = mask if form != "gspo" else torch.ones_like(ratio, dtype=torch.bool)
+    in_mask = mask if ratio.shape == mask.shape else mask.any(dim=1, keepdim=True)
     stats = PolicyStats(
-        clip_fraction=active.sum() / in_mask.sum().clamp(min=1),
+        clip_fraction=(active & in_mask).sum() / in_mask.sum().clamp(min=1),
         ratio=torch.where(in_mask, ratio.detach(), 0.0).sum() / in_mask.sum().clamp(min=1),
         kl=torch.where(mask, kl_tokens.detach(), 0.0).sum() / num_tokens,
     )
@@ -169,6 +188,7 @@ def _check(
     ref_log_probs: Tensor | None,
     kl_coef: float,
     max_tokens: int | None,
+    weights: Tensor | None,
 ) -> None:
     if form not in POLICY_LOSSES:
         raise ValueError(f"form must be one of {', '.join(POLICY_LOSSES)}; got {form!r}.")
@@ -182,9 +202,14 @@ def _check(
                 f"{name} must be of shape {tuple(log_probs.shape)}, as log_probs; got"
                 f" {tuple(x.shape)}."
             )
-    if advantages.shape != log_probs.shape[:1]:
+    shape = tuple(log_probs.shape)
+    if advantages.shape not in (shape[:1], shape):
         raise ValueError(
-            f"advantages must be of shape ({len(log_probs)},); got {tuple(advantages.shape)}."
+            f"advantages must be of shape {shape[:1]} or {shape}; got {tuple(advantages.shape)}."
+        )
+    if weights is not None and weights.shape not in ((shape[0], 1), shape):
+        raise ValueError(
+            f"weights must be of shape {shape} or {(shape[0], 1)}; got {tuple(weights.shape)}."
         )
     if form == "dr_grpo" and not max_tokens:
         raise ValueError("max_tokens must be given for dr_grpo, its constant divisor; got None.")

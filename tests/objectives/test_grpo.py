@@ -22,18 +22,25 @@ def problem():
     return log_probs.requires_grad_(), old, ref, advantages, mask
 
 
-def loss_by_hand(form, log_probs, old, ref, advantages, kl_coef):
+def loss_by_hand(form, log_probs, old, ref, advantages, kl_coef, weights=None):
+    """From the papers' equations, token by token; advantages and weights may be per token."""
+    per_token = advantages.dim() == 2
     total, num_tokens = 0.0, sum(LENGTHS)
     for i, length in enumerate(LENGTHS):
         terms = []
         mean_gap = sum(log_probs[i, t] - old[i, t] for t in range(length)) / max(length, 1)
         for t in range(length):
             ratio = torch.exp(mean_gap if form == "gspo" else log_probs[i, t] - old[i, t])
+            if form == "gspo" and per_token:  # GSPO-token: sg[s_i] pi_t / sg[pi_t]
+                ratio = ratio.detach() * torch.exp(log_probs[i, t] - log_probs[i, t].detach())
+            advantage = advantages[i, t] if per_token else advantages[i]
             bounded = torch.clamp(ratio, 1 - LOW, 1 + HIGH)
             if form == "cispo":
-                term = -bounded.detach() * advantages[i] * log_probs[i, t]
+                term = -bounded.detach() * advantage * log_probs[i, t]
             else:
-                term = -min(ratio * advantages[i], bounded * advantages[i])
+                term = -min(ratio * advantage, bounded * advantage)
+            if weights is not None:
+                term = term * weights[i, t]
             gap = ref[i, t] - log_probs[i, t]
             terms.append(term + kl_coef * (torch.exp(gap) - gap - 1))
         if form in ("dapo", "cispo"):
@@ -69,6 +76,38 @@ def test_value_and_gradient(form, kl_coef):
     assert (got_grad[~mask] == 0).all()
     assert 0 < stats.clip_fraction < 1
     assert stats.kl > 0
+
+
+@pytest.mark.parametrize("form", POLICY_LOSSES)
+def test_advantages_and_weights_per_token(form):
+    log_probs, old, ref, _, mask = problem()
+    generator = torch.Generator().manual_seed(1)
+    advantages = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    weights = torch.rand(4, 4, generator=generator, dtype=torch.float64)
+    advantages[~mask] = weights[~mask] = float("nan")
+    want = loss_by_hand(form, log_probs, old, ref, advantages, 0.05, weights)
+    (want_grad,) = torch.autograd.grad(want, log_probs)
+    got, stats = policy_loss(
+        log_probs, old, advantages, mask, form, LOW, HIGH,
+        ref_log_probs=ref, kl_coef=0.05, max_tokens=MAX, weights=weights,
+    )  # fmt: skip
+    (got_grad,) = torch.autograd.grad(got, log_probs)
+    assert torch.allclose(got, want, rtol=1e-12)
+    assert torch.allclose(got_grad[mask], torch.nan_to_num(want_grad)[mask], rtol=1e-10)
+    assert (got_grad[~mask] == 0).all()
+    assert 0 < stats.clip_fraction < 1
+
+
+@pytest.mark.parametrize("form", POLICY_LOSSES)
+def test_one_advantage_for_all_tokens_is_that_of_the_response(form):
+    log_probs, old, _, advantages, mask = problem()
+    losses = [
+        policy_loss(log_probs, old, a, mask, form, LOW, HIGH, max_tokens=MAX)[0]
+        for a in (advantages, advantages[:, None].expand(4, 4))
+    ]
+    grads = [torch.autograd.grad(loss, log_probs)[0] for loss in losses]
+    assert torch.allclose(*losses)
+    assert torch.allclose(*grads)
 
 
 @pytest.mark.parametrize("form", POLICY_LOSSES)
@@ -135,6 +174,7 @@ def test_bad_input():
         (dict(clip_high=-0.1), "clip_high at least 0"),
         (dict(kl_coef=0.1), "kl_coef must be 0, or positive with ref_log_probs"),
         (dict(ref_log_probs=ref[:2]), "ref_log_probs must be of shape"),
+        (dict(weights=torch.ones(4)), r"weights must be of shape \(4, 4\) or \(4, 1\); got \(4,\)"),
     ):
         with pytest.raises(ValueError, match=words):
             policy_loss(log_probs, old, advantages, mask, **arguments)
