@@ -86,21 +86,12 @@ def train(run: "Run") -> None:
         if run.recipe.stage == "sft":
             run_sft(run)
         else:
-            run_grpo(run, _reference(run) if run.recipe.grpo.kl_coef > 0 else None)
+            run_grpo(run)
     finally:
         if run.rewards is not None:
             run.rewards.close()
         run.tracker.close()
         torch.distributed.destroy_process_group()
-
-
-def _reference(run: "Run") -> torch.nn.Module:
-    """The frozen starting model of the KL term."""
-    from .loading import load
-
-    model = run.recipe.model
-    loaded = load(model.path, getattr(torch, model.dtype), run.engine.device)
-    return loaded.model.requires_grad_(False).eval()
 
 
 def memory_plan(recipe: Recipe, world_size: int) -> str:

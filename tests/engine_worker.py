@@ -18,7 +18,7 @@ def main() -> None:
         if run.recipe.stage == "sft":
             run_sft(run)
         else:
-            run_grpo(run, reference=None)
+            run_grpo(run)
         run.tracker.close()
         run.engine.deepspeed.destroy()
 

@@ -55,9 +55,25 @@ class GrpoConfig:
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl_coef: float = 0.0
-    """Weight of the k3 KL to the starting model; 0, as in AVAR, needs no reference copy."""
+    """Weight of the k3 KL to the starting model; 0, as in AVAR, needs no reference copy, nor do
+    adapters, whose reference is the model without them."""
     updates_per_rollout: int = 1
     """Optimizer steps on each set of completions."""
+    sampling_rounds: int = 1
+    """More than 1: sample up to so many times the prompts of a step, until every rank has its share
+    of groups whose rewards differ (DAPO's dynamic sampling). A step then deals so many times
+    train.batch_size rows; those it has no need of are passed over."""
+    overlong_buffer: int = 0
+    """Tokens before max_new_tokens over which a penalty grows to -1 (DAPO); 0 gives none."""
+    mask_truncated: bool = False
+    """Leave completions that reached max_new_tokens out of the loss."""
+    importance_level: Literal["token", "sequence"] = "sequence"
+    """Where another engine than the model itself sampled: weight the loss by the ratio of its
+    probabilities per token or of whole completions."""
+    importance_mode: Literal["truncate", "mask"] = "mask"
+    """Weights outside importance_floor and importance_cap: cut to them, or 0."""
+    importance_cap: float = 3.0
+    importance_floor: float = 0.0
 
     @property
     def gate(self) -> str:
@@ -86,6 +102,7 @@ class GrpoConfig:
             "temperature": self.temperature,
             "updates_per_rollout": self.updates_per_rollout,
             "prompts_per_generation": self.prompts_per_generation,
+            "sampling_rounds": self.sampling_rounds,
             "reward_seconds": self.reward_seconds,
             "reward_row_seconds": self.reward_row_seconds,
             "reward_processes": self.reward_processes,
@@ -106,6 +123,16 @@ class GrpoConfig:
                 raise ValueError(f"grpo.{name} must be 0 or more and finite; got {value}.")
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"grpo.clip_low must be in [0, 1]; got {self.clip_low}.")
+        if not 0 <= self.overlong_buffer <= self.max_new_tokens:
+            raise ValueError(
+                f"grpo.overlong_buffer must be between 0 and grpo.max_new_tokens ="
+                f" {self.max_new_tokens}; got {self.overlong_buffer}."
+            )
+        if not 0 <= self.importance_floor <= 1 <= self.importance_cap < math.inf:
+            raise ValueError(
+                "grpo.importance_floor must be in [0, 1] and grpo.importance_cap at least 1; got"
+                f" {self.importance_floor} and {self.importance_cap}."
+            )
         self._check_rewards()
 
     def _check_rewards(self) -> None:

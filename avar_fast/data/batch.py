@@ -34,6 +34,11 @@ class Batch:
     def num_samples(self) -> int:
         return len(self.rows)
 
+    @property
+    def label_mask(self) -> Tensor:
+        """(B, L - 1) bool: positions behind which a label stands."""
+        return self.labels[:, 1:] != IGNORE
+
     def to(self, device: torch.device | str) -> "Batch":
         return self._map(lambda x: x.to(device, non_blocking=True))
 

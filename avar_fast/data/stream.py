@@ -1,5 +1,6 @@
 """The samples of a rank, step by step, made ready in the background."""
 
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ class SampleStream:
         key = (str(row.messages), *row.images, row.target) if on_disk else index
         if key in self._cache:
             self._cache.move_to_end(key)
-            return self._cache[key]
+            return dataclasses.replace(self._cache[key], row=row)  # its other columns are its own
         sample = self.encoder(row)
         if sample.num_bytes <= self._cache_bytes:
             self._cache[key] = sample

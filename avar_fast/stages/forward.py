@@ -85,8 +85,7 @@ def label_log_probs(
     values = _through_head(model, batch, where, labels, compute, through)
     rows = values.new_zeros(len(values), batch.labels.numel())
     rows = rows.index_copy(1, where, values).view(-1, *batch.labels.shape)[..., :-1]
-    mask = batch.labels[:, 1:] != IGNORE
-    return LabelScores(rows[0], mask, rows[1] if with_entropy else None)
+    return LabelScores(rows[0], batch.label_mask, rows[1] if with_entropy else None)
 
 
 def label_nll(

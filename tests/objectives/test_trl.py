@@ -27,7 +27,9 @@ def problem():
 
 def trl_loss(form, log_probs, old, ref, advantages, mask, beta, weights):
     """TRL's method on an object that has what it reads."""
-    accelerator = SimpleNamespace(num_processes=1, gather=lambda x: x)
+    accelerator = SimpleNamespace(
+        num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x
+    )
     entropies = torch.zeros_like(log_probs)
     self = SimpleNamespace(
         _get_per_token_logps_and_entropies=lambda *_, **__: (log_probs, entropies, None),

@@ -17,3 +17,12 @@ def hangs_from_the_second_step(completions, **kwargs):
     if len(CALLS) > 1:
         time.sleep(600)
     return [1.0] * len(completions)
+
+
+def equal_in_the_first_step(completion_ids, **kwargs):
+    CALLS.append(1)
+    return [0.0 if len(CALLS) == 1 else float(sum(ids) % 7) for ids in completion_ids]
+
+
+def sometimes_equal(completion_ids, **kwargs):
+    return [float(ids[0] % 2) for ids in completion_ids]
