@@ -18,7 +18,9 @@ from .test_engine import alternate, launch, log_of
 from .test_train import run, world  # noqa: F401
 
 EVAL = {"every": 1, "batch_size": 2, "max_new_tokens": 5}
-GRPO = {"stage": "grpo", "agto": {}, "grpo": {"group_size": 2, "max_new_tokens": 5}}
+REWARDS = {"tests.stages.rewards_of_test:by_letter": 1.0, "visual": 0.3}
+OPTIONS = {"group_size": 2, "max_new_tokens": 5, "rewards": REWARDS}
+GRPO = {"stage": "grpo", "agto": {}, "grpo": OPTIONS}
 CASES = {
     "zero0": {},
     "zero0_alone": {"eval": {}},
@@ -118,7 +120,7 @@ def test_training_goes_on_as_if_nothing_had_been_evaluated(runs, name):
 
 def test_grpo_under_zero_3_samples_and_learns_as_under_zero_0(runs):
     for a, b in zip(log_of(runs / "grpo_zero3"), log_of(runs / "grpo_zero0"), strict=True):
-        for key in ("reward", "visual_reward", "completion_tokens", "loss", "grad_norm"):
+        for key in ("reward", "reward_visual", "completion_tokens", "loss", "grad_norm"):
             assert a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-6), key
 
 

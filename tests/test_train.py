@@ -181,6 +181,7 @@ def test_grpo_first_update_is_on_policy_and_moves_the_model(world, tmp_path):
         "agto.enabled=false",
         "train.steps=2",
         "grpo.kl_coef=0.01",
+        "grpo.rewards={accuracy: 1, visual: 0.3, 'tests.stages.rewards_of_test:by_letter': 1}",
         "train.micro_batch_size=3",
     ]
     run(world, tmp_path / "grpo", *arguments, ranks=2)
@@ -188,7 +189,7 @@ def test_grpo_first_update_is_on_policy_and_moves_the_model(world, tmp_path):
     assert log[0]["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert log[0]["clip_fraction"] == 0
     assert log[0]["kl"] == pytest.approx(0.0, abs=1e-6)
-    assert {"reward", "accuracy", "reward_accuracy", "reward_visual", "reward_format"} <= set(
+    assert {"reward", "accuracy", "reward_accuracy", "reward_visual", "reward_by_letter"} <= set(
         log[0]
     )
     assert {"informative_groups", "reward_seconds"} <= set(log[0])
