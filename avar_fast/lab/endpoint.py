@@ -20,9 +20,9 @@ PIECE_CHARS = 64
 
 
 @contextmanager
-def serve(port: int = 0) -> Iterator[str]:
-    """Serves on 127.0.0.1 while the context lasts; gives the base URL. Port 0 takes a free one."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+def serve() -> Iterator[str]:
+    """Serves on a free port of 127.0.0.1 while the context lasts; gives the base URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

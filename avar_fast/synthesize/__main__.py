@@ -2,8 +2,8 @@
 [section.key=value ...]``.
 
 Exit codes: 0 every row is decided; 1 nothing could be done, the message says why; 3 the budget is
-reached; 4 an endpoint failed on the way. After 3 and 4 what is finished is kept and written, and
-the same command goes on.
+reached; 4 an endpoint failed on the way; 130 interrupted. What is finished is kept, after 3 and 4
+written as rows too, and the same command goes on.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from .recipe import LAB, STAGES, SynthesisRecipe
 from .results import write_results
 from .tasks import read_tasks
 
-OVER_BUDGET, INCOMPLETE = 3, 4
+OVER_BUDGET, INCOMPLETE, INTERRUPTED = 3, 4, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with what is finished.", file=sys.stderr)
+        return INTERRUPTED
 
 
 def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:

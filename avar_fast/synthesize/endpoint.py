@@ -17,7 +17,7 @@ from .recipe import StageConfig
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RETRIED = (408, 409, 429)
-HOPELESS = (401, 403, 404)
+HOPELESS = (401, 402, 403, 404)
 # A wait that an endpoint asks for beyond this is a quota, not a rate.
 LONGEST_RETRY_AFTER_S = 600.0
 LONGEST_PROBLEM_CHARS = 300

@@ -4,7 +4,8 @@ killed goes on where it was."""
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .ledger import Usage
@@ -40,7 +41,7 @@ class Entry:
 
 
 class Journal:
-    """The append-only file; one process at a time."""
+    """The append-only file; one process at a time. Texts stay on disk until they are asked for."""
 
     def __init__(self, folder: Path) -> None:
         """Opens or creates the file; a last line that was cut off by a kill is taken out.
@@ -59,31 +60,38 @@ class Journal:
                 f"output_dir must be used by one run at a time; another one writes to {folder}."
             ) from None
         self.entries: list[Entry] = []
-        self._finished: dict[tuple[str, str, int], Entry] = {}
+        """Every outcome so far, with an empty text where there is one."""
+        self._places: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self._end = 0
         try:
-            entries, whole = _parse(self.path)
+            for entry, length in _parse(self.path):
+                self._take(entry, length)
         except ValueError:
             self._file.close()
             raise
-        self._file.truncate(whole)
-        for entry in entries:
-            self._take(entry)
+        self._file.truncate(self._end)
 
-    def _take(self, entry: Entry) -> None:
-        self.entries.append(entry)
+    def _take(self, entry: Entry, length: int) -> None:
         if entry.text is not None:
-            self._finished[entry.key, entry.stage, entry.sample] = entry
+            self._places[entry.key, entry.stage, entry.sample] = (self._end, length)
+            entry = replace(entry, text="")
+        self.entries.append(entry)
+        self._end += length
 
     def finished(self, key: str, stage: str, sample: int) -> Entry | None:
         """The outcome on disk, if the stage was finished."""
-        return self._finished.get((key, stage, sample))
+        place = self._places.get((key, stage, sample))
+        if place is None:
+            return None
+        return _entry(os.pread(self._file.fileno(), place[1], place[0]))
 
     def add(self, entry: Entry) -> None:
         """Writes an outcome; when this returns it survives a crash of the machine."""
-        self._file.write(json.dumps(asdict(entry)).encode() + b"\n")
+        line = json.dumps(asdict(entry)).encode() + b"\n"
+        self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._take(entry)
+        self._take(entry, len(line))
 
     def close(self) -> None:
         self._file.close()
@@ -96,22 +104,25 @@ def read_entries(folder: Path) -> list[Entry]:
         ValueError: as ``Journal``.
     """
     path = folder / NAME
-    return _parse(path)[0] if path.is_file() else []
+    return [entry for entry, _ in _parse(path)] if path.is_file() else []
 
 
-def _parse(path: Path) -> tuple[list[Entry], int]:
-    """The whole lines of a journal, and their length in bytes."""
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    entries = []
-    for number, line in enumerate(content[:whole].splitlines(), start=1):
-        try:
-            fields = json.loads(line)
-            usage, problems = Usage(**fields.pop("usage")), tuple(fields.pop("problems"))
-            entries.append(Entry(**fields, usage=usage, problems=problems))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} line {number} must be a finished stage; {error}. Take the line out; its"
-                " stage is then asked again."
-            ) from None
-    return entries, whole
+def _parse(path: Path) -> Iterator[tuple[Entry, int]]:
+    """The entries of the whole lines of a journal, each with its length in bytes."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _entry(line), len(line)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"{path} line {number} must be a finished stage; {error}. Take the line out;"
+                    " its stage is then asked again."
+                ) from None
+
+
+def _entry(line: bytes) -> Entry:
+    fields = json.loads(line)
+    usage, problems = Usage(**fields.pop("usage")), tuple(fields.pop("problems"))
+    return Entry(**fields, usage=usage, problems=problems)

@@ -56,11 +56,13 @@ class Pipeline:
         requests under way are then still received and kept.
         """
         width = sum(self.recipe.stage(name).concurrency for name in STAGES)
-        with tqdm(total=len(self.read.tasks), desc="rows", dynamic_ncols=True) as bar:
-            tasks = iter(self.read.tasks)
-            await asyncio.gather(*(self._work(tasks, bar) for _ in range(width)))
-        for endpoint in self.endpoints.values():
-            await endpoint.close()
+        try:
+            with tqdm(total=len(self.read.tasks), desc="rows", dynamic_ncols=True) as bar:
+                tasks = iter(self.read.tasks)
+                await asyncio.gather(*(self._work(tasks, bar) for _ in range(width)))
+        finally:
+            for endpoint in self.endpoints.values():
+                await endpoint.close()
         return Outcome(self.halt.reason, self.halt.over_budget, self._num_failed)
 
     async def _work(self, tasks: Iterator[Task], bar: Any) -> None:

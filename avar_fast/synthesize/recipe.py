@@ -20,7 +20,6 @@ DESCRIPTION_WORDS = (
     r"\b(?:the|this|that|your|given|provided|structured|image|visual|scene)\s+description\b",
     r"\bdescription (?:says|states|mentions|shows|gives|lists|indicates|notes)\b",
     r"\bas described\b",
-    r"\b(?:the|this) (?:caption|text) (?:says|states|mentions|describes)\b",
 )
 REFUSALS = (
     r"^\W*(?:i'm|i am) (?:sorry|unable|afraid)\b",

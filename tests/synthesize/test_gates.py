@@ -2,7 +2,7 @@
 
 import pytest
 
-from avar_fast.synthesize.duplicates import near_duplicates
+from avar_fast.synthesize.duplicates import NUM_HASHES, band_width, near_duplicates
 from avar_fast.synthesize.gates import best, count_anchors, judge, script_share, split_answer
 from avar_fast.synthesize.journal import Entry
 from avar_fast.synthesize.ledger import Usage
@@ -130,3 +130,11 @@ def test_near_duplicates_are_those_of_the_exact_definition():
     assert wanted == {1: 0, 2: 0, 5: 0}
     assert near_duplicates([" ".join(words) for words in texts], 0.9) == wanted
     assert near_duplicates(["", "a", "A!", "b"], 0.9) == {2: 1}
+
+
+@pytest.mark.parametrize("similarity", [0.3, 0.6, 0.8, 0.9, 0.97, 1.0])
+def test_bands_miss_hardly_any_pair_at_the_threshold(similarity):
+    width = band_width(similarity)
+    shared = similarity**width  # a band of independent hashes agrees with this probability
+    assert (1 - shared) ** (NUM_HASHES / width) <= 1e-4
+    assert width == 32 or (1 - similarity ** (2 * width)) ** (NUM_HASHES / 2 / width) > 1e-4

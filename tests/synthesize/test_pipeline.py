@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from avar_fast.data import load_rows
-from avar_fast.synthesize.journal import Journal
+from avar_fast.synthesize.journal import Entry, Journal
+from avar_fast.synthesize.ledger import Usage
 
 from .server import ANCHORED, DESCRIPTION, REASONING
 
@@ -177,3 +179,21 @@ def test_dry_run_asks_nothing_and_shrinks_with_what_is_on_disk(world, script, ca
     said = capsys.readouterr().out
     assert "9 finished stages" in said
     assert next(x for x in said.splitlines() if x.startswith("sum")).split()[1] == "0"
+
+
+def test_a_journal_gives_back_what_was_added_and_keeps_failures_apart(tmp_path):
+    first = Entry("a", "reason", 1, "two\nlines \u4f60", "stop", "m", "v", Usage(1, 2), 0.1, 1, 0.5)
+    failed = replace(first, sample=2, text=None, finish="HTTP 500", problems=("x", "HTTP 500"))
+    journal = Journal(tmp_path)
+    journal.add(first)
+    journal.add(failed)
+    assert journal.finished("a", "reason", 1) == first
+    assert journal.finished("a", "reason", 2) is None
+    journal.close()
+    reopened = Journal(tmp_path)
+    assert reopened.finished("a", "reason", 1) == first
+    assert reopened.entries == [replace(first, text=""), failed]
+    again = replace(failed, text="now", problems=())
+    reopened.add(again)
+    assert reopened.finished("a", "reason", 2) == again
+    reopened.close()
