@@ -67,7 +67,7 @@ def write_results(
         "stages": {name: _stage_counts(name, journal) for name in STAGES},
         "usd": round(sum(entry.cost for entry in journal.entries), 6),
     }
-    _replace(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    _replace(folder / REPORT, [json.dumps(report, indent=1), "\n"])
     if accepted:
         _check(folder / ROWS)
     return report
@@ -173,14 +173,14 @@ def _stage_counts(name: str, journal: Journal) -> dict[str, Any]:
 
 
 def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    _replace(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    _replace(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, pieces: Iterable[str]) -> None:
     """Writes a file so that whoever reads it sees the old or the new one whole."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
