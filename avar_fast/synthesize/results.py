@@ -25,8 +25,8 @@ ROWS, REJECTED, REPORT, IMAGES = "rows.jsonl", "rejected.jsonl", "report.json", 
 class _Verdict:
     task: Task
     candidates: list[Candidate]
-    complete: bool
-    """Whether every sample was asked for all it takes."""
+    decided: bool
+    """Whether every sample was asked for all it takes, or one of those that were is good."""
 
     @property
     def best(self) -> Candidate:
@@ -40,7 +40,7 @@ def write_results(
     and report.json; returns the report. Nothing is asked: gates can be changed and judged anew.
     """
     verdicts = [_verdict(recipe, task, journal) for task in read.tasks]
-    decided = [v for v in verdicts if v.complete]
+    decided = [v for v in verdicts if v.decided]
     good = [v for v in decided if not v.best.failures]
     twins = _twins(recipe, good)
     accepted = [v for v in good if v.task.index not in twins]
@@ -83,7 +83,8 @@ def _verdict(recipe: SynthesisRecipe, task: Task, journal: Journal) -> _Verdict:
         candidate = judge(entries, sample, task.answer, recipe.gates)
         if candidate is not None:
             candidates.append(candidate)
-    return _Verdict(task, candidates, len(candidates) == recipe.samples)
+    good = any(not candidate.failures for candidate in candidates)
+    return _Verdict(task, candidates, good or len(candidates) == recipe.samples)
 
 
 def _twins(recipe: SynthesisRecipe, good: list[_Verdict]) -> dict[int, int]:

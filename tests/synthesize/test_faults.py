@@ -60,6 +60,15 @@ def test_a_request_that_fails_for_good_leaves_its_row_open_and_is_asked_again(wo
     assert world.report["rows"] == {"read": 3, "accepted": 3, "rejected": 0, "open": 0}
 
 
+def test_a_good_sample_decides_a_row_whose_other_sample_fails(world, script):
+    world.write_rows(1)
+    world.recipe["rewrite"]["seed"] = 0
+    script.fault_if = lambda stage, body: 400 if body.get("seed") == 1 else None
+    assert world.run("samples=2") == 4
+    assert world.report["rows"]["accepted"] == 1
+    assert world.lines("rows.jsonl")[0]["meta"]["sample"] == 0
+
+
 def test_too_many_failures_in_a_row_stop_the_run(world, script, capsys):
     world.write_rows(30)
     script.faults["describe"].extend([500] * 1000)
