@@ -200,6 +200,12 @@ class Recipe:
         """The stage whose fields every row must have; None where the rewards need no answers."""
         return None if self.stage == "grpo" and not self.grpo.needs_answers else self.stage
 
+    @property
+    def units_per_step(self) -> int:
+        """Rows, or packs, that a step takes from the data over all ranks."""
+        rounds = self.grpo.sampling_rounds if self.stage == "grpo" else 1
+        return self.train.batch_size * rounds
+
     def __post_init__(self) -> None:
         self._check_ranges()
         self.grpo.check()

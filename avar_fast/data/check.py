@@ -143,9 +143,9 @@ def _plan(recipe: Recipe, measured: Sequence[Measured], tokens_per_s: float | No
             f"packs        {units} of {data.pack_capacity} tokens in the first epoch, {filled:.1%}"
             f" filled, {len(sizes) / units:.1f} rows each"
         )
-    steps = units / train.batch_size
+    steps = units / recipe.units_per_step
     lines += [
-        f"steps        {steps:.1f} per epoch at {train.batch_size} {what} a step",
+        f"steps        {steps:.1f} per epoch at {recipe.units_per_step} {what} a step",
         f"run          {train.steps} steps are {train.steps / steps:.2f} epochs",
     ]
     if recipe.stage == "sft":

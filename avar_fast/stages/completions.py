@@ -90,8 +90,9 @@ def table(step: int, records: list[dict[str, Any]]) -> str:
 
 
 def _shortened(text: str) -> str:
-    """On one line, the end of a long text kept: that is where the answer is."""
-    line = " ".join(text.split())
+    """On one line, the end of a long text kept: that is where the answer is. What a policy samples
+    may hold control characters, which a terminal would obey."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     if len(line) <= TEXT_SHOWN:
         return line
     half = TEXT_SHOWN // 2

@@ -71,7 +71,7 @@ def make_feed(
         rows,
         encoder,
         order,
-        train.batch_size * (recipe.grpo.sampling_rounds if recipe.stage == "grpo" else 1),
+        recipe.units_per_step,
         rank // ranks_per_row,
         world_size // ranks_per_row,
         cache_bytes,
