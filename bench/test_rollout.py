@@ -2,6 +2,7 @@
 own ways. Work is counted in sampled tokens; tokens per second are their number over the time."""
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from .models import SMALL, TOKENIZER, build, sample
 
 GROUP, NEW_TOKENS, VOCABULARY = 8, 32, 8192
 PROMPT_LENGTHS = (300, 1200)
-EOS = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
-IMAGE_IDS = TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
+EOS: Any = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
+IMAGE_IDS: Any = TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
+PAD: Any = TOKENIZER.pad_token_id
 BANNED = (*IMAGE_IDS, EOS)  # so that every completion has all its tokens
 SHAPE = f"30 M, group of {GROUP}, {NEW_TOKENS} new tokens"
 PROVIDERS = ("avar", "num_return_sequences", "repeated_prompt")
@@ -31,7 +33,7 @@ def prompt(length):
 
 
 def ours(length):
-    sampling = Sampling(GROUP, NEW_TOKENS, 1.0, EOS, TOKENIZER.pad_token_id, BANNED)
+    sampling = Sampling(GROUP, NEW_TOKENS, 1.0, EOS, PAD, BANNED)
     return generate(model("avar"), [length], lambda lengths: prompt(*lengths), sampling)
 
 
@@ -49,7 +51,7 @@ def transformers(length, repeated=False):
         top_p=1.0,
         suppress_tokens=list(BANNED),
         eos_token_id=EOS,
-        pad_token_id=TOKENIZER.pad_token_id,
+        pad_token_id=PAD,
     )[:, length:]
 
 
@@ -57,7 +59,7 @@ def transformers(length, repeated=False):
 def gate(length):
     """All ways draw the same completions with the same seed; the first tokens decide, as two kinds
     of attention may part ways where two tokens are as good as equal."""
-    model("avar"), model("sdpa"), prompt(length)  # not made with the seed of the samples
+    _ = model("avar"), model("sdpa"), prompt(length)  # not made with the seed of the samples
     drawn = []
     for call in (ours, transformers, functools.partial(transformers, repeated=True)):
         torch.manual_seed(0)

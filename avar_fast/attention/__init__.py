@@ -9,12 +9,11 @@ from .attach import (
     Recording,
     attach,
     detach,
-    intervene,
-    record_attention,
     set_cached_ids,
     split_sequence,
 )
 from .call import VISION_ATTN_NAME, avar_attention
+from .contexts import intervene, record_attention
 from .sequence import SequenceSplit
 from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 

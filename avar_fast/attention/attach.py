@@ -1,14 +1,12 @@
 """Attaching a model: from then on each forward derives its key types from input_ids by itself."""
 
-import contextlib
 import inspect
 import weakref
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from avar_kernels import KeyType, plan_keys
+from avar_kernels import plan_keys
 from torch import Tensor, nn
 from transformers import Cache
 
@@ -16,7 +14,6 @@ from ..models import family_of
 from ..models.splitting import split_text_inputs
 from .call import (
     CALL_ARGUMENT,
-    NUM_TYPES,
     PACKING_ARGUMENTS,
     AttnCall,
     packing_of,
@@ -39,7 +36,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class _Intervention:
+class Intervention:
     bias: tuple[float, ...]
     scale: tuple[float, ...]
     layers: frozenset[int]
@@ -54,7 +51,7 @@ class Attachment:
         self.num_layers = len(family.text_attention(model))
         self.recording: Recording | None = None
         self.record_layers: frozenset[int] = frozenset()
-        self.intervention: _Intervention | None = None
+        self.intervention: Intervention | None = None
         self.sequence: SequenceSplit | None = None
         # Not the LM head's forward: who calls the model below it must be heard as well.
         body = family.body(model)
@@ -209,77 +206,6 @@ def attachment_of(model: nn.Module) -> Attachment:
         "model must be attached first; it is not. Call avar_fast.attention.attach(model,"
         " processor)."
     )
-
-
-@contextlib.contextmanager
-def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> Iterator[Recording]:
-    """Records the attention mass per key type of every forward inside; the latest one is kept.
-
-    Args:
-        model: an attached model.
-        layers: text layers to record; all by default.
-
-    Yields:
-        Recording with ``mass`` = {layer: (B, L, H, 3) float32}, differentiable.
-    """
-    attachment = attachment_of(model)
-    if attachment.recording is not None:
-        raise RuntimeError(
-            "record_attention is already active on this model; leave it before entering again."
-        )
-    attachment.record_layers = _layer_set(layers, attachment.num_layers)
-    attachment.recording = Recording()
-    try:
-        yield attachment.recording
-    finally:
-        attachment.recording = None
-
-
-@contextlib.contextmanager
-def intervene(
-    model: nn.Module,
-    visual_scale: float = 1.0,
-    system_scale: float = 1.0,
-    visual_bias: float = 0.0,
-    system_bias: float = 0.0,
-    layers: Iterable[int] | None = None,
-) -> Iterator[None]:
-    """Changes the attention logits of visual and system keys in every forward inside, generate
-    included.
-
-    Logits become ``scale * z + bias`` by key type, for all heads and queries. AVAR's training-free
-    form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the paper); the
-    authors' slides add a bias to visual logits instead.
-
-    Args:
-        model: an attached model.
-        visual_scale, system_scale: factors of the logits; 1.0 changes nothing.
-        visual_bias, system_bias: added to the logits; 0.0 changes nothing.
-        layers: text layers to change; all by default.
-    """
-    attachment = attachment_of(model)
-    if attachment.intervention is not None:
-        raise RuntimeError(
-            "intervene is already active on this model; leave it before entering again."
-        )
-    bias, scale = [0.0] * NUM_TYPES, [1.0] * NUM_TYPES
-    bias[KeyType.VISUAL], bias[KeyType.SYSTEM] = float(visual_bias), float(system_bias)
-    scale[KeyType.VISUAL], scale[KeyType.SYSTEM] = float(visual_scale), float(system_scale)
-    chosen = _layer_set(layers, attachment.num_layers)
-    attachment.intervention = _Intervention(tuple(bias), tuple(scale), chosen)
-    try:
-        yield
-    finally:
-        attachment.intervention = None
-
-
-def _layer_set(layers: Iterable[int] | None, num_layers: int) -> frozenset[int]:
-    chosen = frozenset(range(num_layers) if layers is None else layers)
-    if not chosen or not chosen <= frozenset(range(num_layers)):
-        raise ValueError(
-            f"layers must be a non-empty subset of 0..{num_layers - 1}; got {sorted(chosen)}."
-        )
-    return chosen
 
 
 def _padding_mask(attention_mask: Any, ids: Tensor) -> Tensor | None:

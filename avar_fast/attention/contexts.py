@@ -1,0 +1,81 @@
+"""What holds for forwards of an attached model inside a with-statement: recording, intervening."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from avar_kernels import KeyType
+from torch import nn
+
+from .attach import Intervention, Recording, attachment_of
+from .call import NUM_TYPES
+
+
+@contextlib.contextmanager
+def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> Iterator[Recording]:
+    """Records the attention mass per key type of every forward inside; the latest one is kept.
+
+    Args:
+        model: an attached model.
+        layers: text layers to record; all by default.
+
+    Yields:
+        Recording with ``mass`` = {layer: (B, L, H, 3) float32}, differentiable.
+    """
+    attachment = attachment_of(model)
+    if attachment.recording is not None:
+        raise RuntimeError(
+            "record_attention is already active on this model; leave it before entering again."
+        )
+    attachment.record_layers = _layer_set(layers, attachment.num_layers)
+    attachment.recording = Recording()
+    try:
+        yield attachment.recording
+    finally:
+        attachment.recording = None
+
+
+@contextlib.contextmanager
+def intervene(
+    model: nn.Module,
+    visual_scale: float = 1.0,
+    system_scale: float = 1.0,
+    visual_bias: float = 0.0,
+    system_bias: float = 0.0,
+    layers: Iterable[int] | None = None,
+) -> Iterator[None]:
+    """Changes the attention logits of visual and system keys in every forward inside, generate
+    included.
+
+    Logits become ``scale * z + bias`` by key type, for all heads and queries. AVAR's training-free
+    form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the paper); the
+    authors' slides add a bias to visual logits instead.
+
+    Args:
+        model: an attached model.
+        visual_scale, system_scale: factors of the logits; 1.0 changes nothing.
+        visual_bias, system_bias: added to the logits; 0.0 changes nothing.
+        layers: text layers to change; all by default.
+    """
+    attachment = attachment_of(model)
+    if attachment.intervention is not None:
+        raise RuntimeError(
+            "intervene is already active on this model; leave it before entering again."
+        )
+    bias, scale = [0.0] * NUM_TYPES, [1.0] * NUM_TYPES
+    bias[KeyType.VISUAL], bias[KeyType.SYSTEM] = float(visual_bias), float(system_bias)
+    scale[KeyType.VISUAL], scale[KeyType.SYSTEM] = float(visual_scale), float(system_scale)
+    chosen = _layer_set(layers, attachment.num_layers)
+    attachment.intervention = Intervention(tuple(bias), tuple(scale), chosen)
+    try:
+        yield
+    finally:
+        attachment.intervention = None
+
+
+def _layer_set(layers: Iterable[int] | None, num_layers: int) -> frozenset[int]:
+    chosen = frozenset(range(num_layers) if layers is None else layers)
+    if not chosen or not chosen <= frozenset(range(num_layers)):
+        raise ValueError(
+            f"layers must be a non-empty subset of 0..{num_layers - 1}; got {sorted(chosen)}."
+        )
+    return chosen
