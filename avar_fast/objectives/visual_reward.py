@@ -79,8 +79,8 @@ def total_reward(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 
     Args:
         values: (N,) by name; NaN where a reward does not apply, which then adds nothing.
-        weights: by the same names.
+        weights: by the same names; added up in their order.
     """
     return sum(  # pyright: ignore[reportReturnType]
-        weights[name] * torch.nan_to_num(value, nan=0.0) for name, value in values.items()
+        weight * torch.nan_to_num(values[name], nan=0.0) for name, weight in weights.items()
     )

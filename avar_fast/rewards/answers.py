@@ -15,11 +15,14 @@ _CHOICE = re.compile(r"(?:the\s+)?(?:answer|option|choice)?\s*(?:is\b)?\s*:?\s*\
 
 def extract_answer(text: str) -> str | None:
     """The text between the last whole pair of <answer> tags, stripped; None where there is none."""
-    start = text.rfind("<answer>", 0, max(text.rfind("</answer>"), 0))
-    if start < 0:
-        return None
-    start += len("<answer>")
-    return text[start : text.index("</answer>", start)].strip()
+    answer, at = None, 0
+    while True:  # not a pattern: from each open tag it would look ahead to the end of the text
+        start = text.find("<answer>", at)
+        end = text.find("</answer>", start)
+        if start < 0 or end < 0:
+            return answer
+        answer = text[start + len("<answer>") : end].strip()
+        at = end
 
 
 def has_format(text: str) -> bool:

@@ -129,7 +129,7 @@ def _round(
         if reference is not None:
             for c, ref in zip(some, by_row(batch, reference.log_probs(batch)), strict=True):
                 c.ref_log_probs = ref
-    if grpo.visual_weight:
+    if VISUAL in grpo.rewards:  # zeros where its weight is 0
         judged.values[VISUAL] = torch.cat(visual)
     rewards = _weigh(run, completions, judged, tally)
     advantages = torch.tensor([completion.advantage for completion in completions])

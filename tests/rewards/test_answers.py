@@ -23,6 +23,8 @@ from avar_fast.rewards import RULES, extract_answer, has_format, is_correct
         ("12", "12", False),
         ("<answer>12", "12", False),
         ("<answer></answer>", "0", False),
+        ("<answer>11 <answer>12</answer>", "12", False),
+        ("<answer>12</answer></answer>", "12", True),
     ],
 )
 def test_correct(text, answer, want):
@@ -54,7 +56,7 @@ def test_many_open_tags_take_no_longer_than_their_length():
     """The pattern looked ahead to the end of the text from each tag."""
     started = time.perf_counter()
     assert extract_answer("<answer>" * 50_000) is None
-    assert extract_answer("<answer>" * 50_000 + "3</answer>") == "3"
+    assert extract_answer("<answer>3</answer>" * 50_000) == "3"
     assert not has_format("<think>" * 50_000)
     assert time.perf_counter() - started < 1
 
