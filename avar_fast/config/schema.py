@@ -1,10 +1,10 @@
-"""The recipe: every setting of a run, as frozen dataclasses with checks of range and fit."""
+"""The recipe: every setting of a run, as frozen dataclasses; checks.py says what fits together."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .grpo import VISUAL, GrpoConfig
+from .checks import check_recipe
+from .grpo import GrpoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,134 +207,4 @@ class Recipe:
         return self.train.batch_size * rounds
 
     def __post_init__(self) -> None:
-        self._check_ranges()
-        self.grpo.check()
-        if self.agto.enabled and self.stage != "sft":
-            raise ValueError(
-                "agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false."
-            )
-        if self.stage == "grpo" and self.engine.sequence_parallel != 1:
-            raise ValueError(
-                "engine.sequence_parallel must be 1 in stage grpo, whose generation keeps whole"
-                f" rows on a rank; got {self.engine.sequence_parallel}."
-            )
-        self._check_parts()
-        self._check_packing()
-        self._check_agto_schedule()
-        sees_system = self.data.system_prompt is not None
-        needs_system = self.agto.enabled or (self.stage == "grpo" and self.grpo.visual_weight)
-        if needs_system and not sees_system:
-            raise ValueError(
-                "data.system_prompt must be set where AGTO or VARS is on, they compare image with"
-                " system attention; got null. Give a text, or set agto.enabled=false and take"
-                f" {VISUAL} out of grpo.rewards."
-            )
-
-    def _check_parts(self) -> None:
-        train = self.train
-        if set(self.model.freeze) == {"vision", "projector", "language"}:
-            raise ValueError("model.freeze must leave a part to train; got all three.")
-        if self.lora.enabled and self.model.freeze:
-            raise ValueError(
-                "model.freeze must be empty with lora.enabled, which trains adapters of the text"
-                f" tower alone; got {list(self.model.freeze)}."
-            )
-        if train.offload_optimizer and train.zero_stage == 0:
-            raise ValueError("train.offload_optimizer needs train.zero_stage 1 or more; got 0.")
-        if train.offload_params and train.zero_stage != 3:
-            raise ValueError(
-                f"train.offload_params needs train.zero_stage=3; got {train.zero_stage}."
-            )
-
-    def _check_agto_schedule(self) -> None:
-        agto = self.agto
-        if not 0 <= agto.warmup < 1:
-            raise ValueError(f"agto.warmup must be in [0, 1); got {agto.warmup}.")
-        if agto.decay_fraction is None:
-            return
-        if not 0 < agto.decay_fraction <= 1 - agto.warmup:
-            raise ValueError(
-                "agto.decay_fraction must be positive and leave room for agto.warmup ="
-                f" {agto.warmup}; got {agto.decay_fraction}."
-            )
-        if agto.alpha_end is None and agto.beta_end is None:
-            raise ValueError(
-                "agto.decay_fraction needs agto.alpha_end or agto.beta_end to move to; both are"
-                " null. Set one, or leave it out."
-            )
-
-    def _check_packing(self) -> None:
-        if self.data.pack_capacity < self.data.max_length:
-            raise ValueError(
-                "data.pack_length must be at least data.max_length ="
-                f" {self.data.max_length}, so that every sample fits; got {self.data.pack_length}."
-            )
-        if self.data.packing and self.stage != "sft":
-            raise ValueError(
-                "data.packing works in stage sft; got stage grpo, whose prompts are padded for"
-                " generation. Set data.packing=false."
-            )
-        if self.data.packing and self.train.micro_batch_size != 1:
-            raise ValueError(
-                "train.micro_batch_size must be 1 with data.packing, a pack is one row; got"
-                f" {self.train.micro_batch_size}. Raise data.pack_length instead."
-            )
-
-    def _check_ranges(self) -> None:
-        positive = {
-            "train.steps": self.train.steps,
-            "train.batch_size": self.train.batch_size,
-            "train.micro_batch_size": self.train.micro_batch_size,
-            "train.keep_last": self.train.keep_last,
-            "train.log_every": self.train.log_every,
-            "data.max_length": self.data.max_length,
-            "optim.lr": self.optim.lr,
-            "engine.sequence_parallel": self.engine.sequence_parallel,
-            "lora.rank": self.lora.rank,
-            "lora.alpha": self.lora.alpha,
-            "eval.every": self.eval.every,
-            "eval.batch_size": self.eval.batch_size,
-        }
-        optional = {
-            "data.limit": self.data.limit,
-            "data.pack_length": self.data.pack_length,
-            "eval.limit": self.eval.limit,
-            "train.save_every": self.train.save_every,
-            "model.head_memory_gib": self.model.head_memory_gib,
-            "tracking.peak_tflops": self.tracking.peak_tflops,
-            "optim.vision_lr": self.optim.vision_lr,
-            "optim.projector_lr": self.optim.projector_lr,
-        }
-        positive |= {name: value for name, value in optional.items() if value is not None}
-        not_negative = {
-            "data.cache_gib": self.data.cache_gib,
-            "data.workers": self.data.workers,
-            "optim.weight_decay": self.optim.weight_decay,
-            "optim.warmup_steps": self.optim.warmup_steps,
-            "optim.max_grad_norm": self.optim.max_grad_norm,
-            "agto.eps": self.agto.eps,
-            "eval.max_new_tokens": self.eval.max_new_tokens,
-        }
-        for name, value in positive.items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite; got {value}.")
-        for name, value in not_negative.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be 0 or more and finite; got {value}.")
-        below_one = {
-            "optim.betas[0]": self.optim.betas[0],
-            "optim.betas[1]": self.optim.betas[1],
-            "lora.dropout": self.lora.dropout,
-        }
-        weights = {  # a negative weight is the user's experiment
-            "agto.alpha": self.agto.alpha,
-            "agto.beta": self.agto.beta,
-        }
-        ends = {"agto.alpha_end": self.agto.alpha_end, "agto.beta_end": self.agto.beta_end}
-        weights |= {name: value for name, value in ends.items() if value is not None}
-        for name, value in below_one.items():
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1); got {value}.")
-        for name, value in weights.items():
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite; got {value}.")
+        check_recipe(self)
