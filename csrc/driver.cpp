@@ -114,9 +114,11 @@ int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffe
 
 void list_blocks(Round& round, int64_t first, int64_t end) {
   round.tasks.clear();
-  for (int64_t u = first; u < end; ++u)
-    for (int64_t b = 0; round.units[u].k && b < blocks_of(round.units[u], round.kernels.block_keys); ++b)
-      round.tasks.push_back({u, b, 0});
+  for (int64_t u = first; u < end; ++u) {
+    if (!round.units[u].k) continue;  // packs its blocks itself
+    const int64_t blocks = blocks_of(round.units[u], round.kernels.block_keys);
+    for (int64_t b = 0; b < blocks; ++b) round.tasks.push_back({u, b, 0});
+  }
 }
 
 // Unit after unit, so that threads find its operands in their caches, the longest units first; of

@@ -107,7 +107,7 @@ def _generate(
         assert rows is not None
         tokens = _draw(rows.logits, sampling, noise)
         going = []
-        for i, (owner, token) in enumerate(zip(rows.owners.tolist(), tokens.tolist(), strict=True)):
+        for i, (owner, token) in enumerate(zip(rows.owners, tokens.tolist(), strict=True)):
             if _is_over(said[owner], sampling):
                 continue  # its row is still there
             said[owner].append(token)
@@ -119,7 +119,7 @@ def _generate(
         ended = len(rows) - len(going)
         if ended > ENDED_SHARE * len(rows) or (begun < len(prompts) and ended >= group):
             chosen = torch.tensor(going, device=tokens.device)
-            rows.keep(chosen)
+            rows.keep(going)
             noise.keep(chosen)
             tokens = tokens[chosen]
         rows.feed(model, tokens)
@@ -147,7 +147,7 @@ def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> Rows:
             "the model gives logits that are not finite; nothing can be sampled."
         )
     deltas = family.get_rope_deltas(model)
-    owners = torch.arange(first, first + len(mask), device=mask.device)
+    owners = list(range(first, first + len(mask)))
     return Rows(layers, inputs["input_ids"], mask, deltas, logits, owners)
 
 

@@ -71,7 +71,7 @@ class Rows:
         mask: Tensor,
         deltas: Tensor,
         logits: Tensor,
-        owners: Tensor,
+        owners: list[int],
     ) -> None:
         self.layers, self.cache = layers, Cache(layers=layers)  # pyright: ignore[reportArgumentType]
         self.ids, self.mask = ids, mask
@@ -106,18 +106,18 @@ class Rows:
             x.repeat_interleave(times, dim=0)
             for x in (self.ids, self.mask, self.deltas, self.logits)
         )
-        copies = torch.arange(times, device=self.owners.device)
-        self.owners = (self.owners[:, None] * times + copies).flatten()
+        self.owners = [owner * times + copy for owner in self.owners for copy in range(times)]
         for layer in self.layers:
             layer.replace(*(x.repeat_interleave(times, dim=0) for x in layer.held))
         set_cached_ids(self.cache, self.ids)
 
-    def keep(self, chosen: Tensor) -> None:
+    def keep(self, rows: list[int]) -> None:
         """Leaves only the chosen rows (indices), and drops columns that none of them needs."""
+        chosen = torch.tensor(rows, device=self.mask.device)
         mask = self.mask[chosen]
         start = int(mask.int().argmax(dim=1).min())
         self.ids, self.mask = self.ids[chosen, start:], mask[:, start:]
-        self.deltas, self.owners = self.deltas[chosen], self.owners[chosen]
+        self.deltas, self.owners = self.deltas[chosen], [self.owners[i] for i in rows]
         self.logits = self.logits[chosen]
         for layer in self.layers:
             layer.replace(*(x[chosen, :, start:] for x in layer.held))
@@ -131,7 +131,7 @@ class Rows:
         self.mask = torch.cat([_widened(rows.mask, length) for rows in both])
         self.deltas = torch.cat([rows.deltas for rows in both])
         self.logits = torch.cat([rows.logits for rows in both])
-        self.owners = torch.cat([rows.owners for rows in both])
+        self.owners = [*self.owners, *others.owners]
         for mine, its in zip(self.layers, others.layers, strict=True):
             pairs = zip(mine.held, its.held, strict=True)
             mine.replace(*(torch.cat([_widened(x, length, dim=2) for x in pair]) for pair in pairs))
