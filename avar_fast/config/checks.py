@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .grpo import VISUAL
+from .ranges import require_not_negative, require_positive
 
 if TYPE_CHECKING:
     from .schema import Recipe
@@ -119,12 +120,8 @@ def _check_ranges(recipe: "Recipe") -> None:
         "agto.eps": recipe.agto.eps,
         "eval.max_new_tokens": recipe.eval.max_new_tokens,
     }
-    for name, value in positive.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite; got {value}.")
-    for name, value in not_negative.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be 0 or more and finite; got {value}.")
+    require_positive(positive)
+    require_not_negative(not_negative)
     below_one = {
         "optim.betas[0]": recipe.optim.betas[0],
         "optim.betas[1]": recipe.optim.betas[1],

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from ..rewards import RULES
+from .ranges import require_not_negative, require_positive
 
 VISUAL = "visual"
 """The name of VARS among the rewards."""
@@ -115,12 +116,8 @@ class GrpoConfig:
             "show_every": self.show_every,
             "show_count": self.show_count,
         }
-        for name, value in positive.items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"grpo.{name} must be positive and finite; got {value}.")
-        for name, value in not_negative.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"grpo.{name} must be 0 or more and finite; got {value}.")
+        require_positive({f"grpo.{name}": value for name, value in positive.items()})
+        require_not_negative({f"grpo.{name}": value for name, value in not_negative.items()})
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"grpo.clip_low must be in [0, 1]; got {self.clip_low}.")
         if not 0 <= self.overlong_buffer <= self.max_new_tokens:
