@@ -1,5 +1,5 @@
 """Generation engines."""
 
-from .generate import Rollouts, Sampling, generate, greedy_texts
+from .generate import Reading, Rollouts, Sampling, generate, greedy_texts
 
-__all__ = ["Rollouts", "Sampling", "generate", "greedy_texts"]
+__all__ = ["Reading", "Rollouts", "Sampling", "generate", "greedy_texts"]

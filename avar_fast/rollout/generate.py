@@ -2,6 +2,7 @@
 have ended make room for the next prompts."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +15,9 @@ from ..models import family_of
 from .rows import RoomyLayer, Rows
 
 Prompt = TypeVar("Prompt")
+Reading = Callable[[int, dict[str, Tensor]], AbstractContextManager[Any]]
+"""(number of the first prompt, their left-padded inputs) -> what the forward that reads them runs
+in; record_attention, for one."""
 ENDED_SHARE = 0.25  # of the rows: above it they are taken out, which copies the caches of the rest
 
 
@@ -50,6 +54,7 @@ def generate(
     collate: Callable[[list[Prompt]], dict[str, Tensor]],
     sampling: Sampling,
     at_once: int | None = None,
+    reading: Reading | None = None,
 ) -> Rollouts:
     """Completes every prompt ``sampling.num_samples`` times.
 
@@ -64,6 +69,7 @@ def generate(
         collate: some prompts -> left-padded inputs with their images, on the device.
         sampling: how to draw.
         at_once: prompts under way at the same time; all unless given.
+        reading: a context for the forwards that read prompts, and for no other.
 
     Raises:
         FloatingPointError: the model's logits are not finite.
@@ -72,7 +78,7 @@ def generate(
     was_training, saved_deltas = model.training, family.get_rope_deltas(model)
     model.eval()
     try:
-        return _generate(model, prompts, collate, sampling, at_once or len(prompts))
+        return _generate(model, prompts, collate, sampling, at_once or len(prompts), reading)
     finally:
         family.set_rope_deltas(model, saved_deltas)
         model.train(was_training)
@@ -84,6 +90,7 @@ def _generate(
     collate: Callable[[list[Prompt]], dict[str, Tensor]],
     sampling: Sampling,
     at_once: int,
+    reading: Reading | None,
 ) -> Rollouts:
     group = sampling.num_samples
     said: list[list[int]] = [[] for _ in range(len(prompts) * group)]
@@ -96,7 +103,9 @@ def _generate(
             free -= 1
         some = list(prompts[begun : begun + free])
         if some:
-            new = _read(model, collate(some), begun)
+            inputs = collate(some)
+            with nullcontext() if reading is None else reading(begun, inputs):
+                new = _read(model, inputs, begun)
             new.repeat(group)
             begun += len(some)
             if rows is None:

@@ -1,6 +1,7 @@
 """Shared-prefix sampling against transformers' own repetition of whole prompts."""
 
 import dataclasses
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -90,6 +91,44 @@ def test_prompts_that_take_the_place_of_ended_ones_are_completed_as_alone(tmp_pa
         want = ids[: ids.index(stop) + 1] if stop in ids else ids
         for copy in (2 * i, 2 * i + 1):
             assert got.completion_ids[copy][got.completion_mask[copy]].tolist() == want
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_masses_recorded_while_prompts_are_read_are_those_of_a_plain_forward(at_once):
+    """And the completions are the same to the token; forwards of single tokens record nothing."""
+    fast, _ = models()
+    inputs = batch("left")
+    per_image = inputs["pixel_values"].split([int(g.prod()) for g in inputs["image_grid_thw"]])
+    pixels = [torch.cat(per_image[:1]), torch.cat(per_image[1:])]
+    grids = inputs["image_grid_thw"].split([1, 2])
+
+    def inputs_of(some):
+        tokens = ("input_ids", "attention_mask", "mm_token_type_ids")
+        return {name: inputs[name][list(some)] for name in tokens} | {
+            "pixel_values": torch.cat([pixels[i] for i in some]),
+            "image_grid_thw": torch.cat([grids[i] for i in some]),
+        }
+
+    seen = {}
+
+    @contextmanager
+    def reading(first, given):
+        with record_attention(fast) as recording:
+            yield
+        for i in range(len(given["input_ids"])):
+            seen[first + i] = {layer: mass[i] for layer, mass in recording.mass.items()}
+
+    sampling = Sampling(2, 8, 0.0, -1, PAD, BANNED)
+    got = generate(fast, range(2), inputs_of, sampling, at_once, reading)
+    want = generate(fast, range(2), inputs_of, sampling, at_once)
+    assert torch.equal(got.completion_ids, want.completion_ids)
+    with torch.no_grad(), record_attention(fast) as recording:
+        fast(**inputs)
+    assert sorted(seen) == [0, 1]
+    for i, masses in seen.items():
+        assert sorted(masses) == [0, 1, 2, 3]
+        for layer, mass in masses.items():
+            torch.testing.assert_close(mass, recording.mass[layer][i], atol=1e-5, rtol=1e-4)
 
 
 def test_a_forward_with_other_images_in_between_changes_nothing():
