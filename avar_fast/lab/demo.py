@@ -10,15 +10,10 @@ configs/.
 import argparse
 import json
 import os
-import shutil
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
@@ -28,41 +23,23 @@ from ..loading import load
 from ..report import Entry, write_report
 from ..report.attention_maps import attention_map
 from ..report.page import text_table
-from .curriculum import Phase, write_curriculum
+from .curriculum import write_curriculum
 from .model import save_base
-from .tokenizer import DEFAULT_SYSTEM
-from .world import WorldConfig
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
-ONE_DIGIT = WorldConfig(rows=1, cols=1, smaller=True)
-CHAIN, MIXED = WorldConfig(style="chain"), WorldConfig()
-CURRICULUM = (
-    Phase((ONE_DIGIT,), pool=2_000, count=120 * 32),
-    Phase((CHAIN,), pool=4_800, count=150 * 32),
-    Phase((MIXED,), pool=19_200, count=600 * 32),
+from .runs import (
+    CURRICULUM,
+    MAX_NEW_TOKENS,
+    TEST,
+    TUNE,
+    Stage,
+    checkpoint,
+    make_folder,
+    say,
+    train,
 )
-TUNE = (Phase((MIXED,), pool=6_400, count=6_400),)
-# Seven test questions in eight ask to think first, as a reasoning model is asked; what a model of
-# this size learns of answers at once in the demo's minutes stands in a column of its own.
-TEST = (Phase((CHAIN, CHAIN, CHAIN, MIXED), pool=125, count=500),)
-MAX_NEW_TOKENS = 24
+from .tokenizer import DEFAULT_SYSTEM
+
+MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
 NUM_PICTURES = 4
-# One thread a process, two processes: threads of one process wait for each other at every tensor,
-# and on a busy machine that costs more than a hundredfold.
-NUM_RANKS = min(2, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training run and its row in the table."""
-
-    key: str
-    title: str
-    recipe: str
-    start: str
-    """Key of the run it starts from, or "init" for the untrained model."""
-
 
 STAGES = (
     Stage("base", "base model", "lab-base.yaml", "init"),
@@ -82,8 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     started = time.perf_counter()
     out = options.out.resolve()
-    _make_folder(out)
-    _say(
+    make_folder(out, MARKER)
+    say(
         "making images of handwritten digits, questions, and an untrained Qwen2.5-VL of 1.1 M"
         " parameters"
     )
@@ -95,9 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows = load_rows(str(test))
     entries = []
     for number, stage in enumerate(STAGES, start=1):
-        _say(f"[{number}/{len(STAGES)}] {stage.title}")
+        say(f"[{number}/{len(STAGES)}] {stage.title}")
         data = learn if stage.key == "base" else tune
-        seconds = _train(stage, out, data, options.seed)
+        seconds = train(stage, out, data, options.seed)
         entries.append(_measure(stage, out, rows, seconds))
     minutes = (time.perf_counter() - started) / 60
     intro = (
@@ -110,53 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n{table}\n\n{intro}\nReport: {out / 'report.html'}")
 
 
-def _make_folder(out: Path) -> None:
-    if out.exists() and any(out.iterdir()) and not (out / MARKER).is_file():
-        sys.exit(
-            f"error: --out must be a new folder or one an earlier demo made; {out} holds other"
-            " files. Name another."
-        )
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    (out / MARKER).write_text("{}")
-
-
-def _say(text: str) -> None:
-    tqdm.write(f"\n{text}", file=sys.stderr)
-
-
-def _checkpoint(out: Path, key: str) -> Path:
-    return out / "init" if key == "init" else out / key / "latest"
-
-
-def _train(stage: Stage, out: Path, data: Path, seed: int) -> float:
-    """Runs the stage's recipe with torchrun; returns its seconds."""
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={NUM_RANKS}",
-        ),
-        *("-m", "avar_fast.train", str(CONFIGS / stage.recipe)),
-        f"model.path={_checkpoint(out, stage.start)}",
-        f"data.path={data}",
-        f"train.output_dir={out / stage.key}",
-        f"train.seed={seed}",
-    ]
-    started = time.perf_counter()
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, check=False)
-    if done.returncode:
-        sys.exit(
-            f"error: {stage.title} failed with exit code {done.returncode}; its messages are above."
-        )
-    return time.perf_counter() - started
-
-
 def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> Entry:
-    loaded = load(str(_checkpoint(out, stage.key)), torch.float32)
+    loaded = load(str(checkpoint(out, stage.key)), torch.float32)
     attach(loaded.model, loaded.tokenizer)
     parts = (loaded.model, loaded.tokenizer, loaded.image_processor)
     result = evaluate(

@@ -1,0 +1,97 @@
+"""What studies on the lab share: their folder, their data, and training runs by torchrun on the
+recipes in configs/."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .curriculum import Phase
+from .world import WorldConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+ONE_DIGIT = WorldConfig(rows=1, cols=1, smaller=True)
+CHAIN, MIXED = WorldConfig(style="chain"), WorldConfig()
+CURRICULUM = (
+    Phase((ONE_DIGIT,), pool=2_000, count=120 * 32),
+    Phase((CHAIN,), pool=4_800, count=150 * 32),
+    Phase((MIXED,), pool=19_200, count=600 * 32),
+)
+TUNE = (Phase((MIXED,), pool=6_400, count=6_400),)
+# Seven test questions in eight ask to think first, as a reasoning model is asked; what a model of
+# this size learns of answers at once in the demo's minutes stands in a column of its own.
+TEST = (Phase((CHAIN, CHAIN, CHAIN, MIXED), pool=125, count=500),)
+MAX_NEW_TOKENS = 24
+# One thread a process, two processes: threads of one process wait for each other at every tensor,
+# and on a busy machine that costs more than a hundredfold.
+NUM_RANKS = min(2, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run and its row in the table."""
+
+    key: str
+    title: str
+    recipe: str
+    start: str
+    """Key of the run it starts from, or "init" for the untrained model."""
+    settings: tuple[str, ...] = ()
+    """More of ``section.key=value`` for the recipe."""
+
+
+def make_folder(out: Path, marker: str) -> None:
+    """Makes ``out`` anew, if it is empty or holds the file ``marker`` of an earlier study."""
+    if out.exists() and any(out.iterdir()) and not (out / marker).is_file():
+        sys.exit(
+            f"error: --out must be a new folder or one that an earlier study of the same kind made"
+            f" (with {marker} in it); {out} holds other files. Name another."
+        )
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / marker).write_text("{}")
+
+
+def say(text: str) -> None:
+    """A line on stderr that leaves progress bars whole."""
+    tqdm.write(f"\n{text}", file=sys.stderr)
+
+
+def checkpoint(out: Path, key: str) -> Path:
+    """Where the run's newest checkpoint is."""
+    return out / "init" if key == "init" else out / key / "latest"
+
+
+def train(stage: Stage, out: Path, data: Path, seed: int, num_ranks: int = NUM_RANKS) -> float:
+    """Runs the stage's recipe with torchrun, one thread a rank; returns its seconds.
+
+    Exits the program where the run fails.
+    """
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={num_ranks}",
+        ),
+        *("-m", "avar_fast.train", str(CONFIGS / stage.recipe)),
+        f"model.path={checkpoint(out, stage.start)}",
+        f"data.path={data}",
+        f"train.output_dir={out / stage.key}",
+        f"train.seed={seed}",
+        *stage.settings,
+    ]
+    started = time.perf_counter()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        sys.exit(
+            f"error: {stage.title} failed with exit code {done.returncode}; its messages are above."
+        )
+    return time.perf_counter() - started
