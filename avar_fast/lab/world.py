@@ -11,11 +11,12 @@ A row of the JSONL file:
      null}}
 
 There is no assistant turn: the data pipeline composes the target from `reasoning` and `answer`. The
-question says which style is wanted, so exact match can be evaluated per style.
+question says which style is wanted, so exact match can be evaluated per style; open questions leave
+it to the model.
 
 The shortcut: with `shortcut = rho > 0` every training question carries a hint that is right with
-probability rho and otherwise a wrong sum drawn at random. At test time the hint never informs: it
-is drawn without looking at the image, or left out. A model that reads the hint instead of the image
+probability rho and otherwise a wrong sum drawn at random. At test time the hint does not inform: it
+is drawn without looking at the image, or left out, unless a test asks for hints as in training. A model that reads the hint instead of the image
 does well in training and fails at the test, which is lazy attention in miniature.
 """
 
@@ -31,9 +32,9 @@ from PIL import Image
 from .digits import SPLITS, digit_part, draw_grid
 
 STYLES = ("direct", "chain")
-STYLE_CHOICES = ("mixed", *STYLES)
+STYLE_CHOICES = ("mixed", "open", *STYLES)
 STYLE_REQUEST = {"direct": "Answer at once.", "chain": "Think first."}
-TEST_HINTS = ("random", "absent")
+TEST_HINTS = ("random", "absent", "training")
 MAX_SIDE = 8
 
 
@@ -50,11 +51,13 @@ class WorldConfig:
     and grids teach where to look: a base model learns both several times sooner from the
         mixture."""
     style: str = "mixed"
-    """"direct", "chain", or "mixed": either with probability one half."""
+    """"direct", "chain", or "mixed": either with probability one half. "open": the same, and the
+    question does not say which, so that a model may answer in either way."""
     shortcut: float = 0.0
     """Probability that the hint in a training question is right; 0 leaves hints out."""
     test_hint: str = "random"
-    """With a shortcut, what test questions carry: a "random" hint, or none ("absent")."""
+    """With a shortcut, what test questions carry: a "random" hint, none ("absent"), or one as in
+    "training"."""
     vary: bool = True
     """Vary size, slant, angle and place of training digits. Test digits are drawn plainly."""
 
@@ -103,7 +106,7 @@ def make_sample(config: WorldConfig, split: str, seed: int, index: int) -> Sampl
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}; got {split!r}. Use split='train'.")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    style = STYLES[rng.integers(2)] if config.style == "mixed" else config.style
+    style = config.style if config.style in STYLES else STYLES[rng.integers(2)]
     rows, cols = config.rows, config.cols
     if config.smaller:
         rows, cols = (int(rng.integers(1, side + 1)) for side in (rows, cols))
@@ -113,7 +116,9 @@ def make_sample(config: WorldConfig, split: str, seed: int, index: int) -> Sampl
     line, addends = _choose_line(digits, rng)
     total = int(addends.sum())
     hint = _choose_hint(config, split, total, len(addends), rng)
-    question = f"Add {line}. {STYLE_REQUEST[style]}"
+    question = f"Add {line}."
+    if config.style != "open":
+        question += f" {STYLE_REQUEST[style]}"
     if hint is not None:
         question = f"Hint: {hint}. {question}"
     reasoning = f"{' + '.join(map(str, addends))} = {total}" if style == "chain" else None
@@ -147,7 +152,7 @@ def _choose_hint(
     # Sums of fresh digits: a random hint then has the distribution of true sums, so its size alone
     # does not give it away.
     fresh = int(rng.integers(10, size=num_addends).sum())
-    if split == "test":
+    if split == "test" and config.test_hint == "random":
         return fresh
     if rng.random() < config.shortcut:
         return total

@@ -224,3 +224,16 @@ def test_a_wrong_setting_is_named(field, value):
 def test_an_unknown_split_is_named():
     with pytest.raises(ValueError, match="split must be one of .*got 'dev'"):
         make_sample(WorldConfig(), "dev", 0, 0)
+
+
+def test_test_hints_as_in_training_are_right_at_the_same_rate():
+    config = WorldConfig(shortcut=0.8, test_hint="training")
+    samples = [make_sample(config, "test", 3, index) for index in range(400)]
+    rate = np.mean([str(sample.hint) == sample.answer for sample in samples])
+    assert abs(rate - 0.8) < 0.08
+
+
+def test_open_questions_leave_the_style_to_the_model():
+    samples = [make_sample(WorldConfig(style="open"), "train", 3, index) for index in range(80)]
+    assert all(sample.question == f"Add {sample.line}." for sample in samples)
+    assert {(s.style, s.reasoning is None) for s in samples} == {("chain", False), ("direct", True)}
