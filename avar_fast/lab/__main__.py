@@ -1,8 +1,8 @@
 """Write the lab's data and its untrained model.
 
 python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
-                              [--style mixed|direct|chain] [--grid 2x2] [--smaller]
-                              [--shortcut RHO] [--test-hint random|absent] [--plain]
+                              [--style mixed|direct|chain] [--open] [--grid 2x2] [--smaller]
+                              [--shortcut RHO] [--test-hint random|absent|training] [--plain]
 python -m avar_fast.lab model --out DIR --seed S
 """
 
@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--split", choices=SPLITS, required=True)
     data.add_argument("--seed", type=parse_seed, required=True, metavar="S")
     data.add_argument("--style", choices=STYLE_CHOICES, default="mixed")
+    data.add_argument("--open", action="store_true", help="do not name the style in the question")
     data.add_argument(
         "--grid", type=parse_grid, default=(2, 2), metavar="ROWSxCOLS", help="default 2x2"
     )
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cols=cols,
             smaller=args.smaller,
             style=args.style,
+            open=args.open,
             shortcut=args.shortcut,
             test_hint=args.test_hint,
             vary=not args.plain,

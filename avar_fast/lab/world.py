@@ -32,7 +32,7 @@ from PIL import Image
 from .digits import SPLITS, digit_part, draw_grid
 
 STYLES = ("direct", "chain")
-STYLE_CHOICES = ("mixed", "open", *STYLES)
+STYLE_CHOICES = ("mixed", *STYLES)
 STYLE_REQUEST = {"direct": "Answer at once.", "chain": "Think first."}
 TEST_HINTS = ("random", "absent", "training")
 MAX_SIDE = 8
@@ -51,8 +51,9 @@ class WorldConfig:
     and grids teach where to look: a base model learns both several times sooner from the
         mixture."""
     style: str = "mixed"
-    """"direct", "chain", or "mixed": either with probability one half. "open": the same, and the
-    question does not say which, so that a model may answer in either way."""
+    """"direct", "chain", or "mixed": either with probability one half."""
+    open: bool = False
+    """The question does not say which style is wanted: a model may answer in either."""
     shortcut: float = 0.0
     """Probability that the hint in a training question is right; 0 leaves hints out."""
     test_hint: str = "random"
@@ -106,7 +107,7 @@ def make_sample(config: WorldConfig, split: str, seed: int, index: int) -> Sampl
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}; got {split!r}. Use split='train'.")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    style = config.style if config.style in STYLES else STYLES[rng.integers(2)]
+    style = STYLES[rng.integers(2)] if config.style == "mixed" else config.style
     rows, cols = config.rows, config.cols
     if config.smaller:
         rows, cols = (int(rng.integers(1, side + 1)) for side in (rows, cols))
@@ -117,7 +118,7 @@ def make_sample(config: WorldConfig, split: str, seed: int, index: int) -> Sampl
     total = int(addends.sum())
     hint = _choose_hint(config, split, total, len(addends), rng)
     question = f"Add {line}."
-    if config.style != "open":
+    if not config.open:
         question += f" {STYLE_REQUEST[style]}"
     if hint is not None:
         question = f"Hint: {hint}. {question}"

@@ -234,6 +234,6 @@ def test_test_hints_as_in_training_are_right_at_the_same_rate():
 
 
 def test_open_questions_leave_the_style_to_the_model():
-    samples = [make_sample(WorldConfig(style="open"), "train", 3, index) for index in range(80)]
+    samples = [make_sample(WorldConfig(open=True), "train", 3, index) for index in range(80)]
     assert all(sample.question == f"Add {sample.line}." for sample in samples)
     assert {(s.style, s.reasoning is None) for s in samples} == {("chain", False), ("direct", True)}
