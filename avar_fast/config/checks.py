@@ -14,6 +14,12 @@ def check_recipe(recipe: "Recipe") -> None:
     """Raises ValueError for a value out of range, or values that do not fit together."""
     _check_ranges(recipe)
     recipe.grpo.check()
+    recipe.rollout.check()
+    if recipe.rollout.engine == "vllm_server" and recipe.data.overlong == "cut":
+        raise ValueError(
+            "data.overlong must be error or drop with rollout.engine=vllm_server, which is sent"
+            " whole prompts; got cut."
+        )
     if recipe.agto.enabled and recipe.stage != "sft":
         raise ValueError("agto.enabled works in stage sft; got stage grpo. Set agto.enabled=false.")
     if recipe.stage == "grpo" and recipe.engine.sequence_parallel != 1:

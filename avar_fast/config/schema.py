@@ -5,6 +5,7 @@ from typing import Literal
 
 from .checks import check_recipe
 from .grpo import GrpoConfig
+from .rollout import RolloutConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +194,7 @@ class Recipe:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     agto: AgtoConfig = field(default_factory=AgtoConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     @property

@@ -16,8 +16,9 @@ it to the model.
 
 The shortcut: with `shortcut = rho > 0` every training question carries a hint that is right with
 probability rho and otherwise a wrong sum drawn at random. At test time the hint does not inform: it
-is drawn without looking at the image, or left out, unless a test asks for hints as in training. A model that reads the hint instead of the image
-does well in training and fails at the test, which is lazy attention in miniature.
+is drawn without looking at the image, or left out, unless a test asks for hints as in training. A
+model that reads the hint instead of the image does well in training and fails at the test, which is
+lazy attention in miniature.
 """
 
 from __future__ import annotations

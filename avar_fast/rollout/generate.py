@@ -45,6 +45,9 @@ class Rollouts:
     """(prompts * n, T) int64, padded on the right."""
     completion_mask: Tensor
     """(prompts * n, T) bool, true up to and with the end token."""
+    log_probs: Tensor | None = None
+    """(prompts * n, T) float32 of the sampled tokens, as an engine of its own weights gives them;
+    None where the model itself sampled, whose next forward gives them."""
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
 """A step's completions: sampled, rewarded, scored under the sampling policy, and chosen."""
 
-import dataclasses
 import math
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,7 +13,6 @@ from torch import Tensor
 from ..attention import record_attention
 from ..config.grpo import VISUAL
 from ..data import Batch, Sample
-from ..data.problems import bad_row
 from ..models.flops import Work
 from ..objectives import (
     group_advantages,
@@ -19,13 +20,14 @@ from ..objectives import (
     overlong_penalty,
     total_reward,
 )
-from ..rollout import Sampling, generate
+from ..rollout import RolloutEngine
 from .completions import CompletionLog, records_of
 from .forward import label_log_probs
 from .micro_batch import Completion, MicroBatch, by_row, micro_batch
 from .reference import Reference
 from .rewarding import Judged, judge, visual_rewards
 from .run import Run
+from .sampling import prepare_rollout, require_same_weights, sample, sampling_gaps
 from .throughput import work_of
 
 
@@ -55,88 +57,112 @@ class Collected:
     """Of every forward that scored completions, those that were passed over included."""
 
 
-def collect(run: Run, step: int, reference: Reference | None, log: CompletionLog) -> Collected:
-    """The completions of one step (counted from 0) in micro-batches; all ranks together.
-
-    With ``grpo.sampling_rounds`` the step has so many times its prompts. Round by round they are
-    sampled, until every rank has its share of groups whose rewards differ (DAPO's dynamic sampling,
-    arXiv 2503.14476, section 3.2); what is lacking after the last round is filled with the others.
-    """
-    grpo = run.recipe.grpo
-    dealt: list[Sample] = [s for some in run.feed.next_step() for s in some]
-    share = len(dealt) // grpo.sampling_rounds
-    tally, scored, groups = Tally(), [], []
-    seconds = {"generation_seconds": 0.0, "reward_seconds": 0.0}
-    rounds = 0
-    for start in range(0, len(dealt), share):
-        sampled = _round(run, step, dealt[start : start + share], reference, tally, scored, seconds)
-        log.write(step + 1, sampled.records)
-        groups += sampled.groups
-        rounds += 1
-        lacking = share - sum(group[0].informative for group in groups)
-        if rounds < grpo.sampling_rounds and not run.engine.sum_over_ranks(max(lacking, 0))[0]:
-            break
-    # Informative ones first, then in the order they came.
-    best = sorted(range(len(groups)), key=lambda i: (not groups[i][0].informative, i))[:share]
-    chosen = [completion for i in sorted(best) for completion in groups[i]]
-    metrics: dict[str, float | None] = {**tally.means(run), **seconds}
-    if grpo.sampling_rounds > 1:
-        metrics["sampling_rounds"] = float(rounds)
-    size = run.recipe.train.micro_batch_size
-    batches = [micro_batch(run, chosen[i : i + size]) for i in range(0, len(chosen), size)]
-    return Collected(batches, metrics, scored)
-
-
 @dataclass
-class _Round:
-    groups: list[list[Completion]]
-    records: list[dict]
+class _Step:
+    """What a step's rounds leave behind."""
+
+    number: int
+    """Counted from 1."""
+    tally: Tally = field(default_factory=Tally)
+    scored: list[Work] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - started
 
 
-def _round(
-    run: Run,
-    step: int,
-    prompts: list[Sample],
-    reference: Reference | None,
-    tally: Tally,
-    scored: list[Work],
-    seconds: dict[str, float],
-) -> _Round:
-    """Samples and scores a group per prompt."""
-    grpo, size = run.recipe.grpo, run.recipe.train.micro_batch_size
-    started = time.perf_counter()
-    try:
-        with run.engine.whole_weights() as model:
-            completions = _sample(run, model, prompts)
-    except FloatingPointError as error:  # on this rank; the others may have found none
-        rows = (prompt.row.where for prompt in prompts)
-        what = "a logit of the sampling policy"
-        raise run.diverged(math.nan, step + 1, rows, what) from error
-    for completion in completions:
-        require_text(completion.sample, run.tokens.visual)
-    seconds["generation_seconds"] += time.perf_counter() - started
+@dataclass(frozen=True)
+class Collector:
+    """Collects the completions of each step; all ranks together."""
 
-    started = time.perf_counter()
-    samples = [completion.sample for completion in completions]
-    judged = judge(run, samples, step + 1)
-    seconds["reward_seconds"] += time.perf_counter() - started
-    visual = []
-    for i in range(0, len(completions), size):
-        some = completions[i : i + size]
-        batch = run.collate(samples[i : i + size])
-        scored.append(work_of(batch))
-        visual.append(_score(run, batch, some, judged.correct[i : i + size]))
-        if reference is not None:
-            for c, ref in zip(some, by_row(batch, reference.log_probs(batch)), strict=True):
-                c.ref_log_probs = ref
-    if VISUAL in grpo.rewards:  # zeros where its weight is 0
-        judged.values[VISUAL] = torch.cat(visual)
-    rewards = _weigh(run, completions, judged, tally)
-    advantages = torch.tensor([completion.advantage for completion in completions])
-    records = records_of(run, samples, judged.texts, judged.values, rewards, advantages)
-    count = grpo.group_size
-    groups = [completions[i : i + count] for i in range(0, len(completions), count)]
-    return _Round(groups, records)
+    run: Run
+    rollout: RolloutEngine
+    reference: Reference | None
+    log: CompletionLog
+
+    def collect(self, step: int) -> Collected:
+        """The completions of one step (counted from 0) in micro-batches.
+
+        With ``grpo.sampling_rounds`` the step has so many times its prompts. Round by round they
+        are sampled, until every rank has its share of groups whose rewards differ (DAPO's dynamic
+        sampling, arXiv 2503.14476, section 3.2); what is lacking after the last round is filled
+        with the others.
+
+        Raises:
+            WrongEngineError: the engine that sampled does not hold the model's weights.
+        """
+        run, grpo, this = self.run, self.run.recipe.grpo, _Step(step + 1)
+        dealt: list[Sample] = [s for some in run.feed.next_step() for s in some]
+        share = len(dealt) // grpo.sampling_rounds
+        groups: list[list[Completion]] = []
+        rounds = 0
+        with this.timed("sync_seconds"):
+            prepare_rollout(run, self.rollout)
+        for start in range(0, len(dealt), share):
+            groups += self._round(this, dealt[start : start + share])
+            rounds += 1
+            lacking = share - sum(group[0].informative for group in groups)
+            if rounds < grpo.sampling_rounds and not run.engine.sum_over_ranks(max(lacking, 0))[0]:
+                break
+        self.rollout.sleep()
+        # Informative ones first, then in the order they came.
+        best = sorted(range(len(groups)), key=lambda i: (not groups[i][0].informative, i))[:share]
+        chosen = [completion for i in sorted(best) for completion in groups[i]]
+        size = run.recipe.train.micro_batch_size
+        batches = [micro_batch(run, chosen[i : i + size]) for i in range(0, len(chosen), size)]
+        for some in batches:
+            if some.bounded is not None:
+                count = len(some.counted)
+                this.tally.add("importance_bounded", float(some.bounded) * count, count)
+        metrics = this.tally.means(run)
+        require_same_weights(run, metrics.get("log_prob_gap"))
+        if grpo.sampling_rounds > 1:
+            metrics["sampling_rounds"] = float(rounds)
+        return Collected(batches, metrics | this.seconds, this.scored)
+
+    def _round(self, this: _Step, prompts: list[Sample]) -> list[list[Completion]]:
+        """Samples and scores a group per prompt."""
+        run, grpo = self.run, self.run.recipe.grpo
+        with this.timed("generation_seconds"):
+            try:
+                completions = sample(run, self.rollout, prompts)
+            except FloatingPointError as error:  # on this rank; the others may have found none
+                rows = (prompt.row.where for prompt in prompts)
+                what = "a logit of the sampling policy"
+                raise run.diverged(math.nan, this.number, rows, what) from error
+        samples = [completion.sample for completion in completions]
+        with this.timed("reward_seconds"):
+            judged = judge(run, samples, this.number)
+        with this.timed("scoring_seconds"):
+            visual = self._score(this, completions, judged.correct)
+        if VISUAL in grpo.rewards:  # zeros where its weight is 0
+            judged.values[VISUAL] = visual
+        gaps = sampling_gaps(completions)
+        if len(gaps):
+            this.tally.add("log_prob_gap", float(gaps.sum()), len(gaps))
+        rewards = _weigh(run, completions, judged, this.tally)
+        advantages = torch.tensor([completion.advantage for completion in completions])
+        records = records_of(run, samples, judged.texts, judged.values, rewards, advantages)
+        self.log.write(this.number, records)
+        count = grpo.group_size
+        return [completions[i : i + count] for i in range(0, len(completions), count)]
+
+    def _score(self, this: _Step, completions: list[Completion], correct: Tensor) -> Tensor:
+        """Log-probabilities of all completions, of the reference too; (N,) VARS."""
+        size, visual = self.run.recipe.train.micro_batch_size, []
+        for i in range(0, len(completions), size):
+            some = completions[i : i + size]
+            batch = self.run.collate([completion.sample for completion in some])
+            this.scored.append(work_of(batch))
+            visual.append(_score(self.run, batch, some, correct[i : i + size]))
+            if self.reference is not None:
+                rows = by_row(batch, self.reference.log_probs(batch))
+                for completion, values in zip(some, rows, strict=True):
+                    completion.ref_log_probs = values
+        return torch.cat(visual)
 
 
 def _weigh(run: Run, completions: list[Completion], judged: Judged, tally: Tally) -> Tensor:
@@ -162,38 +188,6 @@ def _weigh(run: Run, completions: list[Completion], judged: Judged, tally: Tally
     tally.add("informative_groups", float(informative.sum()), len(informative))
     tally.add("reward_failures", judged.num_failed, count)
     return rewards
-
-
-def require_text(sample: Sample, visual_ids: tuple[int, ...]) -> None:
-    """Raises RowError where a completion holds image or video pads, which no forward could take."""
-    pads = int(torch.isin(sample.target_ids, torch.tensor(visual_ids)).sum())
-    if pads:
-        got = f"{pads} of its {len(sample.target_ids)} tokens are such pads"
-        remedy = "Ban them in the engine that samples."
-        expected = "hold no <|image_pad|> or <|video_pad|>"
-        raise bad_row(sample.row.where, "a completion", expected, got, remedy)
-
-
-def _sample(run: Run, model: torch.nn.Module, prompts: list[Sample]) -> list[Completion]:
-    grpo = run.recipe.grpo
-    sampling = Sampling(
-        grpo.group_size,
-        grpo.max_new_tokens,
-        grpo.temperature,
-        run.tokens.turn_end,
-        run.tokenizer.pad_token_id,
-        run.tokens.visual,
-    )
-    at_once = grpo.prompts_per_generation
-    rollouts = generate(model, prompts, run.collate_prompts, sampling, at_once)
-    rows = zip(rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu(), strict=True)
-    return [
-        Completion(
-            dataclasses.replace(prompts[i // grpo.group_size], target_ids=ids[mask]),
-            truncated=bool(mask.any()) and ids[mask][-1].item() != run.tokens.turn_end,
-        )
-        for i, (ids, mask) in enumerate(rows)
-    ]
 
 
 @torch.no_grad()

@@ -11,11 +11,13 @@ import torch
 
 from ..config.grpo import VISUAL
 from ..objectives import PolicyStats, policy_loss
-from .collecting import Collected, MicroBatch, collect
+from .collecting import Collected, Collector
 from .completions import CompletionLog
 from .forward import label_log_probs
+from .micro_batch import MicroBatch
 from .reference import Reference
 from .run import Run
+from .sampling import open_rollout
 from .throughput import work_of
 
 SHOWN = ("reward", "accuracy", f"reward_{VISUAL}", "tokens_per_s", "mfu")
@@ -25,16 +27,20 @@ def run_grpo(run: Run) -> None:
     """Trains from ``run.first_step`` on."""
     log = CompletionLog(run)
     reference = Reference(run) if run.recipe.grpo.kl_coef > 0 else None
+    rollout = open_rollout(run)
+    collector = Collector(run, rollout, reference, log)
     for step in range(run.first_step, run.recipe.train.steps):
         started = time.perf_counter()
-        collected = collect(run, step, reference, log)
-        metrics = collected.metrics
+        collected = collector.collect(step)
+        metrics, updating = collected.metrics, time.perf_counter()
         for _ in range(run.recipe.grpo.updates_per_rollout):
             metrics |= _update(run, collected.micro_batches, step)
-        seconds = time.perf_counter() - started
-        speed = _speed(run, collected, seconds, reference is not None)
-        if not run.end_step(step + 1, metrics | speed | {"step_seconds": seconds}, SHOWN):
+        ended = time.perf_counter()
+        speed = _speed(run, collected, ended - started, reference is not None)
+        seconds = {"update_seconds": ended - updating, "step_seconds": ended - started}
+        if not run.end_step(step + 1, metrics | speed | seconds, SHOWN):
             break
+    rollout.close()
     log.close()
 
 

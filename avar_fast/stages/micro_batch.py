@@ -39,6 +39,8 @@ class MicroBatch:
     """(B,)"""
     weights: Tensor | None
     """Of importance, where another engine sampled."""
+    bounded: Tensor | None
+    """Scalar: the share of its tokens or responses whose weight a bound applies to."""
     counted: Tensor
     """(B,) bool; false for completions that grpo.mask_truncated leaves out."""
     trained: Tensor
@@ -55,12 +57,12 @@ def micro_batch(run: Run, some: list[Completion]) -> MicroBatch:
     grpo, device = run.recipe.grpo, run.engine.device
     batch = run.collate([c.sample for c in some])
     old = _to_rows(batch, [c.old_log_probs for c in some])
-    ref = weights = None
+    ref = weights = bounded = None
     if some[0].ref_log_probs is not None:
         ref = _to_rows(batch, [c.ref_log_probs for c in some if c.ref_log_probs is not None])
     if some[0].sampling_log_probs is not None:
         given = [c.sampling_log_probs for c in some if c.sampling_log_probs is not None]
-        weights, _ = importance_weights(
+        weights, bounded = importance_weights(
             old,
             _to_rows(batch, given),
             batch.label_mask,
@@ -72,7 +74,8 @@ def micro_batch(run: Run, some: list[Completion]) -> MicroBatch:
     advantages = torch.tensor([c.advantage for c in some], device=device)
     counted = torch.tensor([not (c.truncated and grpo.mask_truncated) for c in some], device=device)
     informative = torch.tensor([c.informative for c in some], device=device)
-    return MicroBatch(batch, old, ref, advantages, weights, counted, counted & informative)
+    trained = counted & informative
+    return MicroBatch(batch, old, ref, advantages, weights, bounded, counted, trained)
 
 
 def _to_rows(batch: Batch, values: list[Tensor]) -> Tensor:

@@ -11,10 +11,10 @@ from avar_fast.attention import SpecialTokens
 from avar_fast.config.grpo import GrpoConfig
 from avar_fast.data import RowError
 from avar_fast.parameters import add_adapters
-from avar_fast.stages.collecting import require_text
 from avar_fast.stages.forward import HeadLimits, label_log_probs
 from avar_fast.stages.micro_batch import Completion, by_row, micro_batch
 from avar_fast.stages.reference import Reference
+from avar_fast.stages.sampling import require_text
 from tests.data.world import TOKENIZER, collator, samples
 from tests.models.world import models
 

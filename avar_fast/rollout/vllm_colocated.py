@@ -1,0 +1,154 @@
+"""vLLM in the process of each rank: it samples, and takes the trained weights as tensors."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig
+
+from ..config.rollout import RolloutConfig
+from ..data import Sample
+from ..data.images import open_image
+from .generate import Rollouts, Sampling
+from .vllm_samples import BANNED, as_rollouts, draw_seeds, require_same_prompt, unexpanded
+from .weights import merged_weights
+
+# vLLM's engine stays in this process, where tensors can be handed to it.
+IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+
+
+class VllmEngine:
+    """One vLLM engine per rank, on the rank's own device.
+
+    Args:
+        path: folder or hub name of the model, of whole weights.
+        dtype: of the trainer's weights.
+        config: the recipe's section.
+        max_length: most tokens of prompt and completion together.
+        max_rows: most completions under way at the same time.
+
+    Raises:
+        ValueError: vLLM is not installed.
+    """
+
+    def __init__(
+        self, path: str, dtype: str, config: RolloutConfig, max_length: int, max_rows: int
+    ) -> None:
+        os.environ.update(IN_PROCESS)
+        try:
+            import vllm  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ValueError(
+                "rollout.engine=vllm needs the package vllm, whose import says:"
+                f" {error}. Install avar-fast[vllm], or set rollout.engine=model."
+            ) from None
+        limit = AutoConfig.from_pretrained(path).get_text_config().max_position_embeddings
+        options: dict[str, Any] = {}
+        if config.kv_cache_gib is not None:
+            options["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
+        self._vllm = vllm
+        self._llm: Any = vllm.LLM(
+            model=path,
+            dtype=dtype,  # pyright: ignore[reportArgumentType]
+            max_model_len=min(max_length, limit),
+            max_num_seqs=max_rows,
+            gpu_memory_utilization=config.gpu_memory,
+            enforce_eager=not config.cuda_graphs,
+            enable_sleep_mode=config.sleep,
+            # Each rank's engine stands alone in the process group that the trainer has made.
+            distributed_executor_backend="external_launcher",
+            # Log-probabilities of the distribution that is sampled from: temperature and bans in.
+            logprobs_mode="processed_logprobs",
+            # The model's own generation_config would bring top-k and a repetition penalty.
+            generation_config="vllm",
+            limit_mm_per_prompt={"video": 0},
+            **options,
+        )
+        self._sleeps = config.sleep
+
+    def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
+        """
+        Raises:
+            WrongEngineError: vLLM reads a prompt as other tokens.
+        """
+        asked, settings = [], []
+        for sample, seed in zip(prompts, draw_seeds(len(prompts)), strict=True):
+            where = sample.row.where
+            prompt: dict[str, Any] = {
+                "prompt_token_ids": unexpanded(sample.prompt_ids, sampling.banned_ids)
+            }
+            if sample.row.images:
+                images = [
+                    open_image(x, where, f"image {i}") for i, x in enumerate(sample.row.images)
+                ]
+                prompt["multi_modal_data"] = {"image": images}
+            asked.append(prompt)
+            settings.append(
+                self._vllm.SamplingParams(
+                    n=sampling.num_samples,
+                    temperature=sampling.temperature,
+                    max_tokens=sampling.max_new_tokens,
+                    seed=seed,
+                    stop_token_ids=[sampling.eos_id],
+                    ignore_eos=True,  # the model's own list of them may be longer
+                    logit_bias=dict.fromkeys(sampling.banned_ids, BANNED),
+                    logprobs=0,
+                    detokenize=False,
+                )
+            )
+        answers = self._llm.generate(asked, settings, use_tqdm=False)
+        ids: list[list[int]] = []
+        log_probs: list[list[float]] = []
+        for sample, answer in zip(prompts, answers, strict=True):
+            require_same_prompt(sample, answer.prompt_token_ids, "vLLM")
+            for said in sorted(answer.outputs, key=lambda output: output.index):
+                tokens = list(said.token_ids)
+                ids.append(tokens)
+                log_probs.append(
+                    [at[t].logprob for at, t in zip(said.logprobs, tokens, strict=True)]
+                )
+        return as_rollouts(ids, log_probs, sampling)
+
+    def sync_weights(self, model: nn.Module) -> None:
+        weights = merged_weights(model)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._llm.apply_model(_pack_tied_head)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops what was computed with earlier weights: keys and values of prompts, and what images
+        became in the vision tower."""
+        self._llm.reset_prefix_cache()
+        self._llm.llm_engine.reset_mm_cache()
+        self._llm.llm_engine.reset_encoder_cache()
+
+    def sleep(self) -> None:
+        if self._sleeps:
+            self._llm.sleep(level=2)  # weights are dropped: they come anew with sync_weights
+
+    def wake(self) -> None:
+        if self._sleeps:
+            self._llm.wake_up()
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+
+
+def _pack_tied_head(model: Any) -> None:
+    """vLLM's CPU build multiplies with a packed copy of the LM head, which a reload leaves as it is
+    where the head shares the embedding's weights. On a GPU there is no copy; this does nothing."""
+    head = model.get_language_model().lm_head
+    head.quant_method.process_weights_after_loading(head)
+
+
+def whole_model_at(path: str) -> str:
+    """The model itself, or the one that the adapters in the folder belong to."""
+    if not (Path(path) / "adapter_config.json").is_file():
+        return path
+    from peft import PeftConfig
+
+    base = PeftConfig.from_pretrained(path).base_model_name_or_path
+    assert base is not None
+    return base

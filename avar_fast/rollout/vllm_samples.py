@@ -1,0 +1,57 @@
+"""What both vLLM engines share: prompts as vLLM takes them, and its answers as rollouts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..data import Sample
+from .generate import Rollouts, Sampling
+
+BANNED = -100.0  # the lowest logit bias that vLLM takes
+
+
+class WrongEngineError(RuntimeError):
+    """The engine is not the one for this model: other weights, tokenizer or limits."""
+
+
+def unexpanded(prompt_ids: Tensor, visual_ids: Sequence[int]) -> list[int]:
+    """Prompt tokens with one pad per image, which vLLM expands itself; it would expand expanded
+    ones once more and say nothing.
+
+    Every image's pads are a run of their own, for vision start and end tokens are around them.
+    """
+    is_pad = torch.isin(prompt_ids, torch.tensor(visual_ids))
+    repeated = torch.zeros_like(is_pad)
+    repeated[1:] = is_pad[1:] & is_pad[:-1]
+    return prompt_ids[~repeated].tolist()
+
+
+def draw_seeds(count: int) -> list[int]:
+    """A seed per prompt, from torch's generator: a run that is resumed draws the same."""
+    return torch.randint(2**31, (count,)).tolist()
+
+
+def require_same_prompt(sample: Sample, echoed: Sequence[int] | None, engine: str) -> None:
+    """Raises WrongEngineError where the engine read a prompt as other tokens than the trainer."""
+    own = sample.prompt_ids.tolist()
+    if echoed is not None and list(echoed) == own:
+        return
+    pairs = zip(own, echoed or (), strict=False)
+    first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(own), len(echoed or ())))
+    raise WrongEngineError(
+        f"{sample.row.where}: {engine} must read the prompt as the trainer's tokens; of"
+        f" {len(own)} and {len(echoed or ())} tokens the first that differs is number {first}."
+        " Serve the model, tokenizer, chat template and image processor of model.path."
+    )
+
+
+def as_rollouts(ids: list[list[int]], log_probs: list[list[float]], sampling: Sampling) -> Rollouts:
+    """Completions and their log-probabilities, padded on the right, on the CPU."""
+    longest = max(map(len, ids))
+    mask = torch.arange(longest) < torch.tensor([len(row) for row in ids])[:, None]
+    padded = torch.full(mask.shape, sampling.pad_id)
+    padded[mask] = torch.tensor([token for row in ids for token in row])
+    values = torch.zeros(mask.shape)
+    values[mask] = torch.tensor([value for row in log_probs for value in row])
+    return Rollouts(padded, mask, values)

@@ -1,0 +1,208 @@
+"""A vLLM server: it samples over HTTP, and reads the trained weights from a folder."""
+
+import base64
+import io
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ..config.rollout import RolloutConfig
+from ..data import Sample
+from ..data.images import open_image
+from .generate import Rollouts, Sampling
+from .vllm_samples import (
+    BANNED,
+    WrongEngineError,
+    as_rollouts,
+    draw_seeds,
+    require_same_prompt,
+)
+from .weights import merged_weights
+
+LOOPBACK = ("://127.0.0.1", "://localhost", "://[::1]")
+RETRIES = 5  # of a request, with back-off; the waits are openai's
+POLL_SECONDS = 2.0
+CACHES = ("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache")
+
+
+class VllmServer:
+    """The client of a server that all ranks share.
+
+    Args:
+        config: the recipe's section.
+        folder: where rank 0 writes the weights.
+        system_prompt: of rows without a system turn.
+        max_length: most tokens of prompt and completion together.
+
+    Raises:
+        ValueError: the openai client is not installed.
+        ConnectionError: the server does not answer within ``config.server_seconds``.
+        WrongEngineError: the server takes fewer tokens.
+    """
+
+    def __init__(
+        self, config: RolloutConfig, folder: str, system_prompt: str | None, max_length: int
+    ) -> None:
+        try:
+            import openai
+        except ImportError:
+            raise ValueError(
+                "rollout.engine=vllm_server needs the package openai. Install avar-fast[vllm]."
+            ) from None
+        assert config.server_url is not None
+        self._url, self._folder = config.server_url.rstrip("/"), Path(folder)
+        self._system_prompt, self._config, self._openai = system_prompt, config, openai
+        # A proxy that the environment names cannot reach this machine's own loopback.
+        direct = any(name in self._url for name in LOOPBACK)
+        self._client: Any = openai.OpenAI(
+            base_url=f"{self._url}/v1",
+            api_key="none",
+            timeout=config.server_seconds,
+            max_retries=RETRIES,
+            http_client=openai.DefaultHttpxClient(trust_env=False) if direct else None,
+        )
+        self._model = self._find_model(max_length)
+        self._pool = ThreadPoolExecutor(config.server_requests)
+
+    def _find_model(self, max_length: int) -> str:
+        """The served model's name, once the server answers."""
+        deadline = time.monotonic() + self._config.server_seconds
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                served = (
+                    self._client.with_options(max_retries=0, timeout=10.0).models.list().data[0]
+                )
+                break
+            except self._openai.OpenAIError as error:
+                if time.monotonic() + POLL_SECONDS > deadline:
+                    raise ConnectionError(
+                        f"rollout.server_url must be a vLLM server; {self._url}/v1/models did not"
+                        f" answer in {self._config.server_seconds:g} s, tried {tries} times; the"
+                        f" last: {_reason(error)}. Start the server, or raise"
+                        " rollout.server_seconds."
+                    ) from None
+                time.sleep(POLL_SECONDS)
+        limit = getattr(served, "max_model_len", None)
+        if limit is not None and limit < max_length:
+            raise WrongEngineError(
+                f"the server at {self._url} takes {limit} tokens; data.max_length and"
+                f" grpo.max_new_tokens together are {max_length}. Start it with --max-model-len"
+                f" {max_length}, or lower one of them."
+            )
+        return served.id
+
+    def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
+        """
+        Raises:
+            WrongEngineError: the server reads a prompt as other tokens, or sends no token ids.
+            ConnectionError: a request fails for good.
+        """
+        seeds = draw_seeds(len(prompts))
+        answers = list(self._pool.map(self._complete, prompts, seeds, [sampling] * len(seeds)))
+        ids = [said.token_ids for answer in answers for said in answer]
+        log_probs = [[at.logprob for at in said.logprobs.content] for a in answers for said in a]
+        return as_rollouts(ids, log_probs, sampling)
+
+    def _complete(self, sample: Sample, seed: int, sampling: Sampling) -> list[Any]:
+        try:
+            answer = self._client.chat.completions.create(
+                model=self._model,
+                messages=self._messages(sample),
+                n=sampling.num_samples,
+                temperature=sampling.temperature,
+                max_tokens=sampling.max_new_tokens,
+                seed=seed,
+                logprobs=True,
+                top_logprobs=0,
+                logit_bias={str(token): BANNED for token in sampling.banned_ids},
+                top_p=1.0,
+                extra_body={  # a server's defaults come from the model's generation_config
+                    "top_k": 0,
+                    "min_p": 0.0,
+                    "repetition_penalty": 1.0,
+                    "stop_token_ids": [sampling.eos_id],
+                    "ignore_eos": True,
+                    "return_token_ids": True,
+                },
+            )
+        except self._openai.OpenAIError as error:
+            raise ConnectionError(
+                f"{sample.row.where}: the server at {self._url} must complete the prompt; tried"
+                f" {RETRIES + 1} times, the last: {_reason(error)}."
+            ) from None
+        echoed = getattr(answer, "prompt_token_ids", None)
+        require_same_prompt(sample, echoed, f"the server at {self._url}")
+        return sorted(answer.choices, key=lambda choice: choice.index)
+
+    def _messages(self, sample: Sample) -> list[dict[str, Any]]:
+        row, images = sample.row, iter(enumerate(sample.row.images))
+        turns = []
+        if self._system_prompt is not None and row.messages[0]["role"] != "system":
+            turns.append({"role": "system", "content": self._system_prompt})
+        for turn in row.messages:
+            parts = []
+            for part in turn["content"]:
+                if part["type"] == "image":
+                    i, image = next(images)
+                    address = _data_uri(open_image(image, row.where, f"image {i}"))
+                    parts.append({"type": "image_url", "image_url": {"url": address}})
+                else:
+                    parts.append({"type": "text", "text": part["text"]})
+            turns.append({"role": turn["role"], "content": parts})
+        return turns
+
+    def sync_weights(self, model: nn.Module) -> None:
+        """
+        Raises:
+            ConnectionError: the server cannot take the weights; on rank 0, the others then wait for
+                it in vain and are ended with it.
+        """
+        if torch.distributed.get_rank() == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            weights = {name: x.cpu().contiguous() for name, x in merged_weights(model)}
+            save_file(weights, self._folder / "model.safetensors", metadata={"format": "pt"})
+            arguments = {"weights_path": str(self._folder.resolve())}
+            self._post("collective_rpc", {"method": "reload_weights", "kwargs": arguments})
+            for cache in CACHES:
+                self._post(cache, None)
+        torch.distributed.barrier()
+
+    def _post(self, path: str, body: dict[str, Any] | None) -> None:
+        try:
+            self._client.post(f"{self._url}/{path}", body=body, cast_to=object)
+        except self._openai.OpenAIError as error:
+            raise ConnectionError(
+                f"the server at {self._url} must take new weights; POST /{path} says:"
+                f" {_reason(error)}. It must serve the model of model.path, be started with"
+                f" VLLM_SERVER_DEV_MODE=1, and read {self._folder} (rollout.server_folder)."
+            ) from None
+
+    def sleep(self) -> None:
+        """Nothing: the server's memory is its own."""
+
+    def wake(self) -> None:
+        """Nothing, as for sleep."""
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._client.close()
+
+
+def _data_uri(image: Any) -> str:
+    """As PNG, which loses nothing."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _reason(error: Exception) -> str:
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    return f"{error}{cause}"[:300]
