@@ -17,13 +17,13 @@ LAYERS = {
     "models": 1,
     "rewards": 1,
     "attention": 2,
-    "vas": 3,
-    "config": 3,
-    "objectives": 4,
-    "data": 4,
-    "loading": 4,
+    "config": 2,
+    "data": 3,
+    "loading": 3,
     "parameters": 4,
     "sequence": 4,
+    "vas": 4,
+    "objectives": 5,
     "rollout": 5,
     "engine": 5,
     "universal": 5,
@@ -109,6 +109,8 @@ def test_imports_go_one_way(file):
         assert not imports(file)
         return
     own = part_of(file)
+    # A part's __main__ is a program, which nothing imports: it may use what train may.
+    layer = max(LAYERS[own], LAYERS["train"]) if file.name == "__main__.py" else LAYERS[own]
     depth = len(file.relative_to(PACKAGE).parts)
     for level, module in imports(file):
         parts = module.split(".")
@@ -125,7 +127,8 @@ def test_imports_go_one_way(file):
             if ".modeling_" in f".{module}":
                 assert own == "models", "model internals stay in models/"
         elif level == depth and parts[0] != own:
-            assert LAYERS[parts[0]] < LAYERS[own], f"{own} must not import {parts[0]}"
+            assert LAYERS[parts[0]] < layer, f"{own} must not import {parts[0]}"
+            assert parts[-1] != "__main__", f"{module} is a program"
 
 
 def test_imports_are_light():

@@ -1,0 +1,180 @@
+"""``python -m avar_fast.vas``: studies of the Visual Attention Score; --help lists them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from ..attention import attach
+from ..data import Rows, load_rows
+from ..evaluation import evaluate
+from ..loading import Loaded, load
+from ..models import family_at
+from . import plots, texts
+from .arguments import bootstrap_of, build_parser, reading_of
+from .collect import Collected, collect, lacks_answer
+from .compare import compare, require_same_shape
+from .correlate import PAPER, correlate, require_three
+from .points import Point, point_of, read_point
+from .summary import summarize
+
+Result = tuple[dict[str, Any], str]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = build_parser().parse_args(arguments)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        if options.out.exists() and not options.out.is_dir():
+            raise ValueError(f"--out must be a folder; {options.out} is a file.")
+        options.out.mkdir(parents=True, exist_ok=True)
+        result, text = COMMANDS[options.command](options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    path = options.out / f"{options.command}.json"
+    path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    print(f"{text}\n\n{path}, {path.with_suffix('.png').name}")
+
+
+def score(options: argparse.Namespace) -> Result:
+    """One model over a data set."""
+    name, path = options.model
+    collected = collect(_open(path, options), _rows(options), reading_of(options), name)
+    summary = summarize(collected, bootstrap_of(options))
+    plots.plot_summary(options.out / "score.png", name, summary)
+    result = {"model": path, **_conditions(options, collected), **summary.as_dict()}
+    return result, f"{texts.data_text(collected)}\n\n{texts.summary_text(summary)}"
+
+
+def compare_models(options: argparse.Namespace) -> Result:
+    """Checkpoints against the first of them."""
+    names, paths = zip(*options.models, strict=True)
+    shapes = [_shape(path) for path in paths]
+    for name, shape in zip(names, shapes, strict=True):
+        require_same_shape(names[0], shapes[0], name, shape)
+    rows, reading = _rows(options), reading_of(options)
+    collected = [
+        collect(_open(path, options), rows, reading, name)
+        for name, path in zip(names, paths, strict=True)
+    ]
+    found = compare(names, collected, options.threshold, bootstrap_of(options), options.moves)
+    plots.plot_comparison(options.out / "compare.png", found)
+    result = {
+        "models": dict(options.models),
+        "threshold_of_log_ratio": options.threshold,
+        **_conditions(options, collected[0]),
+        "checkpoints": [
+            {"name": name, **summary.as_dict()}
+            for name, summary in zip(names, found.summaries, strict=True)
+        ],
+        "shifts": [shift.as_dict() for shift in found.shifts],
+    }
+    return result, f"{texts.data_text(collected[0])}\n\n{texts.comparison_text(found)}"
+
+
+def correlate_points(options: argparse.Namespace) -> Result:
+    """Score against accuracy, of results or of models that are evaluated here."""
+    require_three(len(options.points))
+    points = _points(options)
+    found = correlate(points, options.confidence)
+    plots.plot_correlation(options.out / "correlate.png", points, found)
+    result = {
+        "points": [asdict(point) for point in points],
+        "confidence": options.confidence,
+        "correlations": [one.as_dict() for one in found],
+        "paper": PAPER,
+    }
+    return result, texts.correlation_text(found, len(points), options.confidence)
+
+
+COMMANDS = {"score": score, "compare": compare_models, "correlate": correlate_points}
+
+
+def _points(options: argparse.Namespace) -> list[Point]:
+    files = [Path(path).suffix == ".json" for _, path in options.points]
+    if all(files):
+        return [read_point(name, Path(path)) for name, path in options.points]
+    if any(files) or options.data is None:
+        raise ValueError(
+            "correlate takes results (.json) alone, or models alone with --data; got"
+            f" {sum(files)} results, {len(files) - sum(files)} models and --data {options.data}."
+        )
+    rows = _rows(options)
+    for row in rows:
+        if row.answer is None:
+            raise lacks_answer(row.where, "accuracy")
+    return [_evaluate(name, path, rows, options) for name, path in options.points]
+
+
+def _evaluate(name: str, path: str, rows: Rows, options: argparse.Namespace) -> Point:
+    loaded = _open(path, options)
+    result = evaluate(
+        loaded.model,
+        loaded.tokenizer,
+        loaded.image_processor,
+        rows,
+        system_prompt=options.system_prompt or None,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        name=name,
+    )
+    return point_of(name, result.as_dict(), path)
+
+
+def _rows(options: argparse.Namespace) -> Rows:
+    return load_rows(options.data, options.split, options.limit)
+
+
+def _shape(path: str) -> tuple[int, int]:
+    """Layers and heads of a model, from its configuration alone."""
+    _require_model(path)
+    text = family_at(path)[1].text_config
+    return text.num_hidden_layers, text.num_attention_heads
+
+
+def _open(path: str, options: argparse.Namespace) -> Loaded:
+    """An attached model on its device."""
+    _require_model(path)
+    on_gpu = torch.cuda.is_available()
+    dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
+    loaded = load(path, getattr(torch, dtype), "cuda" if on_gpu else "cpu")
+    attach(loaded.model, loaded.tokenizer)
+    return loaded
+
+
+def _require_model(path: str) -> None:
+    """Refuses a path that exists and is no model before transformers takes it for a hub name."""
+    folder = Path(path)
+    if folder.is_file():
+        raise ValueError(f"a model must be a folder or a hub name; {path} is a file.")
+    names = ("config.json", "adapter_config.json")
+    if folder.is_dir() and not any((folder / name).is_file() for name in names):
+        raise ValueError(
+            f"a model must be a folder that from_pretrained loads; {path} has no config.json. Name"
+            " the checkpoint inside, such as RUN/latest."
+        )
+
+
+def _conditions(options: argparse.Namespace, collected: Collected) -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "data": {"path": options.data, "split": options.split, "limit": options.limit},
+        "rows": len(collected.rows),
+        "rows_without_image": collected.num_without_image,
+        "num_queries": int(collected.counts.sum()),
+        "layers": collected.num_layers,
+        "heads": collected.num_heads,
+        "reading": asdict(reading_of(options)),
+        "bootstrap": {"over": "rows", "method": "percentile", **asdict(bootstrap_of(options))},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What a model's queries look at, summed per row of a data set: what every study starts from.
+
+One forward per batch; masses come from the attention kernels, so no L x L matrix ever exists.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..attention import key_types as types_of
+from ..attention import query_mask, record_attention, sees_image
+from ..data import Batch, Encoder, RowError, Rows, Sample, collate
+from ..data.problems import bad_row
+from ..loading import Loaded
+from .score import FORMS, score_of
+
+QUANTITIES = (*FORMS, "text", "visual", "system", "log_visual", "log_system")
+"""The score in three forms, the masses, and the two logarithms whose difference is the log
+ratio."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which queries are read, and how."""
+
+    queries: str = "user"
+    """A role of ``avar_fast.attention.query_mask``: user (the paper's), prompt, response or all.
+    Of each, only those that see the image: the others give it no mass whatever the model does."""
+    system_prompt: str | None = "You are a helpful assistant."
+    """System turn of rows that have none; None adds none."""
+    eps: float = 1e-6
+    """Added to masses as ``visual_attention_score`` does."""
+    num_positions: int = 8
+    """Equal parts that the queries of a row are cut into, in their order, for the score by token
+    position."""
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Sums over the queries of each row, float64 on the CPU."""
+
+    rows: tuple[str, ...]
+    """Where each row with an image comes from."""
+    num_without_image: int
+    """Rows left out."""
+    counts: Tensor
+    """(rows,) queries."""
+    by_head: Tensor
+    """(rows, layers, heads, QUANTITIES)"""
+    position_counts: Tensor
+    """(rows, positions) queries in each part of the row's queries."""
+    by_position: Tensor
+    """(rows, positions, layers, QUANTITIES), mean over heads."""
+
+    @property
+    def num_layers(self) -> int:
+        return self.by_head.shape[1]
+
+    @property
+    def num_heads(self) -> int:
+        return self.by_head.shape[2]
+
+
+@torch.no_grad()
+def collect(loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses") -> Collected:
+    """Reads every row that has an image with one forward per batch.
+
+    Args:
+        loaded: its model is attached and on its device.
+        rows: with targets, where the queries are the response's.
+        reading: which queries.
+        name: of the progress bar.
+
+    Raises:
+        RowError: a row that cannot be read, has no system turn, or lacks the response that was
+            asked for; the message names it.
+        ValueError: no row has an image, or masses are NaN.
+    """
+    model = loaded.model
+    model.eval()
+    device = next(model.parameters()).device
+    encoder = Encoder(
+        loaded.tokenizer, loaded.image_processor, reading.system_prompt, max_length=1 << 20
+    )
+    says = reading.queries in ("response", "all")
+    parts: list[tuple[Tensor, ...]] = []
+    where: list[str] = []
+    for start in tqdm(range(0, len(rows), reading.batch_size), desc=name, dynamic_ncols=True):
+        stop = min(start + reading.batch_size, len(rows))
+        samples = [encoder(rows[i]) for i in range(start, stop) if rows[i].images]
+        if not samples:
+            continue
+        _require_turns(samples, encoder, reading.queries)
+        visual_ids = encoder.tokens.visual
+        batch = collate(samples, loaded.tokenizer.pad_token_id, visual_ids, says).to(device)
+        parts.append(_read(model, batch, encoder, reading))
+        where += batch.rows
+    if not parts:
+        raise ValueError(
+            f"the visual attention score needs rows with an image; none of {len(rows)} has one."
+        )
+    counts, by_head, position_counts, by_position = (torch.cat(p) for p in zip(*parts, strict=True))
+    return Collected(
+        tuple(where), len(rows) - len(where), counts, by_head, position_counts, by_position
+    )
+
+
+def _require_turns(samples: list[Sample], encoder: Encoder, queries: str) -> None:
+    for sample in samples:
+        types = types_of(sample.prompt_ids[None], tokens=encoder.tokens)
+        if not (types == KeyType.SYSTEM).any():
+            expected, got = "have a system turn for the visual attention score", "it has none"
+            remedy = "Give the row a system message, or name one for all rows with --system-prompt."
+            raise bad_row(sample.row.where, "the prompt", expected, got, remedy)
+        if queries == "response" and not len(sample.target_ids):
+            raise lacks_answer(sample.row.where, "queries of the response")
+
+
+def lacks_answer(where: str, purpose: str) -> RowError:
+    """The error of a row without an answer."""
+    remedy = "Give the row an answer or a final assistant message."
+    return bad_row(where, "answer", f"be given for {purpose}", "got none", remedy)
+
+
+def _read(
+    model: nn.Module, batch: Batch, encoder: Encoder, reading: Reading
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """counts, by_head, position_counts, by_position of one batch."""
+    with record_attention(model) as recording:
+        model(**batch.inputs, use_cache=False, logits_to_keep=1)
+    span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
+    types = types_of(*span, tokens=encoder.tokens)
+    chosen = query_mask(*span, role=reading.queries, tokens=encoder.tokens) & sees_image(types)
+    counts = chosen.sum(dim=1)
+    row = chosen.nonzero()[:, 0]  # of each query
+    rank = (chosen.cumsum(dim=1) - 1)[chosen]
+    position = rank * reading.num_positions // counts[row]
+    num_rows, num_positions = len(chosen), reading.num_positions
+    cell = row * num_positions + position
+    by_head, by_position = [], []
+    for layer in sorted(recording.mass):
+        values = _quantities(recording.mass[layer][chosen], reading.eps)
+        by_head.append(_sums(values, row, num_rows))
+        by_position.append(_sums(values.mean(dim=1), cell, num_rows * num_positions))
+    position_counts = torch.bincount(cell, minlength=num_rows * num_positions)
+    return (
+        counts.double().cpu(),
+        torch.stack(by_head, dim=1),
+        position_counts.double().cpu().view(num_rows, num_positions),
+        torch.stack(by_position, dim=1).view(num_rows, num_positions, len(by_position), -1),
+    )
+
+
+def _quantities(mass: Tensor, eps: float) -> Tensor:
+    """(queries, H, 3) masses -> (queries, H, QUANTITIES) float64."""
+    mass = mass.double()
+    visual, system = mass[..., KeyType.VISUAL], mass[..., KeyType.SYSTEM]
+    scores = [score_of(visual, system, eps, form) for form in FORMS]
+    masses = [mass[..., KeyType.TEXT], visual, system]
+    return torch.stack([*scores, *masses, (visual + eps).log(), (system + eps).log()], dim=-1)
+
+
+def _sums(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    sums = values.new_zeros(num_groups, *values.shape[1:])
+    return sums.index_add_(0, group, values).cpu()

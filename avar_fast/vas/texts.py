@@ -1,0 +1,99 @@
+"""The studies' results as tables for a terminal or a Markdown file."""
+
+from collections.abc import Sequence
+
+from .collect import QUANTITIES, Collected
+from .compare import LOG_RATIO, Comparison
+from .correlate import PAPER, Coefficient, Correlation
+from .intervals import Estimate
+from .score import FORMS
+from .summary import Summary
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first line is the header, the first column is aligned left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        for line in lines
+    ]
+    rule = ["-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)]
+    header, *body = (f"| {' | '.join(line)} |" for line in padded)
+    return "\n".join([header, f"|{'|'.join(rule)}|", *body])
+
+
+def data_text(collected: Collected) -> str:
+    """What was read."""
+    left_out = collected.num_without_image
+    return (
+        f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows;"
+        f" {collected.num_layers} layers of {collected.num_heads} heads"
+        + (f"; {left_out} rows without an image left out" if left_out else "")
+    )
+
+
+def summary_text(summary: Summary) -> str:
+    """The three forms and the masses, overall."""
+    names = (*FORMS, "text", "visual", "system")
+    lines = [[name, str(_of(summary.overall, name))] for name in names]
+    return table([["mean over layers, heads, queries", "value [interval]"], *lines])
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """One line per checkpoint, the rule of the verdict, and the heads that moved most."""
+    lines = [["checkpoint", "log ratio", "share", "rise of log ratio", "rise of share", "verdict"]]
+    changes: list[tuple[str, ...]] = [("", "", "base")]
+    for shift in comparison.shifts:
+        share = _of(shift.overall, "share")
+        changes.append((str(shift.overall[LOG_RATIO]), str(share), shift.verdict))
+    for name, summary, change in zip(comparison.names, comparison.summaries, changes, strict=True):
+        scores = (f"{_of(summary.overall, form).value:.3f}" for form in ("log_ratio", "share"))
+        lines.append([name, *scores, *change])
+    limit, percent = comparison.threshold, 100 * comparison.bootstrap.confidence
+    rule = (
+        f"Verdict: looks more where the {percent:g} % interval of the rise of the mean log ratio"
+        f" over {comparison.names[0]}, paired over rows, lies above {limit:.4g}; lazy where it lies"
+        " below; else undecided."
+    )
+    parts = [table(lines), rule]
+    masses = [["mass moved to", "text", "visual", "system", "log visual", "log system"]]
+    for shift in comparison.shifts:
+        cells = (_of(shift.overall, q) for q in ("text", "visual", "system"))
+        logs = (_of(shift.overall, q) for q in ("log_visual", "log_system"))
+        masses.append([shift.name, *(f"{cell.value:+.3f}" for cell in (*cells, *logs))])
+    parts.append(table(masses))
+    for shift in comparison.shifts:
+        heads = (f"{m.layer}.{m.head}: {m.log_ratio}" for m in shift.moved_most)
+        parts.append(
+            f"{shift.name}, log ratio of the heads (layer.head) that moved most: "
+            + "; ".join(heads)
+        )
+    return "\n\n".join(parts)
+
+
+def correlation_text(
+    correlations: Sequence[Correlation], num_points: int, confidence: float
+) -> str:
+    """The coefficients, and the paper's beside them."""
+    header = ["score", "n", "Pearson", "p", "Spearman", "p"]
+    lines = [header]
+    for found in correlations:
+        row = [found.form, str(num_points)]
+        for coefficient in (found.pearson, found.spearman):
+            row += [_coefficient(coefficient), f"{coefficient.p:.2g}"]
+        lines.append(row)
+    theirs = [f"{PAPER['form']}, the paper's", f"{PAPER['n']}", f"{PAPER['pearson']}"]
+    lines.append([*theirs, f"{PAPER['p']:.2g}", "", ""])
+    note = (
+        f"Intervals: {100 * confidence:g} %. The paper's line: {PAPER['source']}, {PAPER['note']}."
+        " p-values take points as independent, which checkpoints of one run are not."
+    )
+    return f"{table(lines)}\n\n{note}"
+
+
+def _coefficient(coefficient: Coefficient) -> str:
+    return f"{coefficient.value:.3f} [{coefficient.low:.3f}, {coefficient.high:.3f}]"
+
+
+def _of(estimate: Estimate, quantity: str) -> Estimate:
+    return estimate[QUANTITIES.index(quantity)]
