@@ -3,12 +3,14 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
@@ -134,32 +136,38 @@ def _rows(options: argparse.Namespace) -> Rows:
 
 def _shape(path: str) -> tuple[int, int]:
     """Layers and heads of a model, from its configuration alone."""
-    _require_model(path)
-    text = family_at(path)[1].text_config
+    with _loading(path):
+        text = family_at(path)[1].text_config
     return text.num_hidden_layers, text.num_attention_heads
 
 
 def _open(path: str, options: argparse.Namespace) -> Loaded:
     """An attached model on its device."""
-    _require_model(path)
     on_gpu = torch.cuda.is_available()
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
-    loaded = load(path, getattr(torch, dtype), "cuda" if on_gpu else "cpu")
-    attach(loaded.model, loaded.tokenizer)
+    with _loading(path):
+        loaded = load(path, getattr(torch, dtype), "cuda" if on_gpu else "cpu")
+        attach(loaded.model, loaded.tokenizer)
     return loaded
 
 
-def _require_model(path: str) -> None:
-    """Refuses a path that exists and is no model before transformers takes it for a hub name."""
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    """Turns what goes wrong while loading a model into one line that names it."""
     folder = Path(path)
-    if folder.is_file():
-        raise ValueError(f"a model must be a folder or a hub name; {path} is a file.")
     names = ("config.json", "adapter_config.json")
     if folder.is_dir() and not any((folder / name).is_file() for name in names):
         raise ValueError(
             f"a model must be a folder that from_pretrained loads; {path} has no config.json. Name"
             " the checkpoint inside, such as RUN/latest."
         )
+    if not folder.is_dir() and (folder.is_file() or path.startswith(("/", ".", "~"))):
+        raise ValueError(f"a model must be a folder or a hub name; {path} is neither.")
+    try:
+        yield
+    except (ValueError, OSError, TypeError, SafetensorError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"the model {path} cannot be loaded; {said}") from None
 
 
 def _conditions(options: argparse.Namespace, collected: Collected) -> dict[str, Any]:

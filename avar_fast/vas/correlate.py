@@ -99,7 +99,7 @@ def _spearman(x: np.ndarray, y: np.ndarray, confidence: float) -> Coefficient:
     rho, n = float(result.statistic), len(x)
     if n == 3:  # no degree of freedom is left
         low, high = -1.0, 1.0
-    elif abs(rho) == 1.0:
+    elif 1 - abs(rho) < 1e-9:  # the same order; Fisher's transformation has a pole there
         low = high = rho
     else:
         spread = math.sqrt((1 + rho**2 / 2) / (n - 3))

@@ -1,6 +1,7 @@
 """Means over queries with bootstrap intervals over rows: the queries of one row are not independent
 of one another, rows are."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,8 @@ class Estimate:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; None where a value is not defined (a position that no row has)."""
+        """For JSON; None where a value is not defined, for want of such queries in the
+        rows or in one of their resamples."""
         return {
             name: _plain(x)
             for name, x in (("value", self.value), ("low", self.low), ("high", self.high))
@@ -79,15 +81,18 @@ def mean_over_queries(sums: np.ndarray, counts: np.ndarray, bootstrap: Bootstrap
         return values.T.reshape(-1, *drawn.shape[:-1])
 
     drawn = np.arange(len(sums))
-    interval = stats.bootstrap(
-        (drawn,),
-        mean,
-        n_resamples=bootstrap.resamples,
-        batch=256,
-        confidence_level=bootstrap.confidence,
-        method="percentile",
-        rng=np.random.default_rng(bootstrap.seed),
-    ).confidence_interval
+    with warnings.catch_warnings():
+        # What is not defined in some resample has no interval; the warning speaks of other causes.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        interval = stats.bootstrap(
+            (drawn,),
+            mean,
+            n_resamples=bootstrap.resamples,
+            batch=256,
+            confidence_level=bootstrap.confidence,
+            method="percentile",
+            rng=np.random.default_rng(bootstrap.seed),
+        ).confidence_interval
     return Estimate(
         mean(drawn).reshape(shape), interval.low.reshape(shape), interval.high.reshape(shape)
     )

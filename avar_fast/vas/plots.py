@@ -82,9 +82,8 @@ def plot_correlation(
         x = [point.vas[found.form] for point in points]
         axis.scatter(x, [point.accuracy for point in points], color=COLORS[0], s=14)
         for value, point in zip(x, points, strict=True):
-            axis.annotate(
-                point.name, (value, point.accuracy), (3, 3), None, "offset points", size=5
-            )
+            at = (value, point.accuracy)
+            axis.annotate(point.name, at, (3, 3), textcoords="offset points", fontsize=5)
         if found.form == "ratio" and max(x) > 100 * max(min(x), 1e-12):
             axis.set_xscale("log")
         axis.set(xlabel=LABELS[found.form], ylabel="accuracy")

@@ -1,0 +1,30 @@
+"""A tiny attached model, its eager twin, and a few rows of the lab."""
+
+import json
+
+from avar_fast.data import load_rows
+from avar_fast.lab.model import build_image_processor
+from avar_fast.lab.world import WorldConfig, write_rows
+from avar_fast.loading import Loaded
+
+from ..attention.world import TOKENIZER, models
+
+
+def loaded_pair():
+    fast, slow = models()
+    return Loaded(fast, TOKENIZER, build_image_processor()), slow
+
+
+def ragged_rows(folder, count=6, **config):
+    """Grids of several sizes, so that prompts differ in length."""
+    world = WorldConfig(rows=2, cols=3, smaller=True, **config)
+    return load_rows(str(write_rows(folder, world, "test", count, seed=3)))
+
+
+def edited(path, change):
+    """Rewrites every row of a .jsonl file by ``change(number, row)``; returns its path."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        change(number, row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
