@@ -37,8 +37,9 @@ class Recording:
 
 @dataclass(frozen=True)
 class Intervention:
-    bias: tuple[float, ...]
-    scale: tuple[float, ...]
+    bias: tuple[float, ...] | tuple[tuple[float, ...], ...]
+    """By key type, or by head and key type."""
+    scale: tuple[float, ...] | tuple[tuple[float, ...], ...]
     layers: frozenset[int]
 
 
@@ -49,6 +50,7 @@ class Attachment:
         family = family_of(model)
         self.tokens = tokens
         self.num_layers = len(family.text_attention(model))
+        self.num_heads = family.num_heads(model)
         self.recording: Recording | None = None
         self.record_layers: frozenset[int] = frozenset()
         self.intervention: Intervention | None = None

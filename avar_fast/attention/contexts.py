@@ -26,7 +26,7 @@ def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> I
         raise RuntimeError(
             "record_attention is already active on this model; leave it before entering again."
         )
-    attachment.record_layers = _layer_set(layers, attachment.num_layers)
+    attachment.record_layers = _subset("layers", layers, attachment.num_layers)
     attachment.recording = Recording()
     try:
         yield attachment.recording
@@ -42,11 +42,12 @@ def intervene(
     visual_bias: float = 0.0,
     system_bias: float = 0.0,
     layers: Iterable[int] | None = None,
+    heads: Iterable[int] | None = None,
 ) -> Iterator[None]:
     """Changes the attention logits of visual and system keys in every forward inside, generate
     included.
 
-    Logits become ``scale * z + bias`` by key type, for all heads and queries. AVAR's training-free
+    Logits become ``scale * z + bias`` by key type, for all queries. AVAR's training-free
     form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the paper); the
     authors' slides add a bias to visual logits instead.
 
@@ -55,6 +56,11 @@ def intervene(
         visual_scale, system_scale: factors of the logits; 1.0 changes nothing.
         visual_bias, system_bias: added to the logits; 0.0 changes nothing.
         layers: text layers to change; all by default.
+        heads: heads to change in those layers; all by default.
+
+    Raises:
+        RuntimeError: an intervention is active already.
+        ValueError: layers or heads that the model does not have, or heads of a split sequence.
     """
     attachment = attachment_of(model)
     if attachment.intervention is not None:
@@ -64,18 +70,40 @@ def intervene(
     bias, scale = [0.0] * NUM_TYPES, [1.0] * NUM_TYPES
     bias[KeyType.VISUAL], bias[KeyType.SYSTEM] = float(visual_bias), float(system_bias)
     scale[KeyType.VISUAL], scale[KeyType.SYSTEM] = float(visual_scale), float(system_scale)
-    chosen = _layer_set(layers, attachment.num_layers)
-    attachment.intervention = Intervention(tuple(bias), tuple(scale), chosen)
+    chosen = _subset("layers", layers, attachment.num_layers)
+    if heads is None:
+        intervention = Intervention(tuple(bias), tuple(scale), chosen)
+    else:
+        if attachment.sequence is not None:
+            raise ValueError(
+                "intervene changes single heads of whole sequences only; this model's is split"
+                " among ranks. Undo it with split_sequence(model, None)."
+            )
+        some = _subset("heads", heads, attachment.num_heads)
+        intervention = Intervention(
+            _by_head(bias, 0.0, some, attachment.num_heads),
+            _by_head(scale, 1.0, some, attachment.num_heads),
+            chosen,
+        )
+    attachment.intervention = intervention
     try:
         yield
     finally:
         attachment.intervention = None
 
 
-def _layer_set(layers: Iterable[int] | None, num_layers: int) -> frozenset[int]:
-    chosen = frozenset(range(num_layers) if layers is None else layers)
-    if not chosen or not chosen <= frozenset(range(num_layers)):
+def _by_head(
+    values: list[float], neutral: float, heads: frozenset[int], num_heads: int
+) -> tuple[tuple[float, ...], ...]:
+    """(H, 3): the values in the rows of some heads, what changes nothing in the others."""
+    unchanged = (neutral,) * len(values)
+    return tuple(tuple(values) if head in heads else unchanged for head in range(num_heads))
+
+
+def _subset(name: str, chosen: Iterable[int] | None, total: int) -> frozenset[int]:
+    found = frozenset(range(total) if chosen is None else chosen)
+    if not found or not found <= frozenset(range(total)):
         raise ValueError(
-            f"layers must be a non-empty subset of 0..{num_layers - 1}; got {sorted(chosen)}."
+            f"{name} must be a non-empty subset of 0..{total - 1}; got {sorted(found)}."
         )
-    return chosen
+    return found

@@ -42,6 +42,17 @@ def text_attention_name(model: Model) -> str:
     return model.config.text_config._attn_implementation
 
 
+def num_heads(model: Model) -> int:
+    """Attention heads of every text layer."""
+    return model.config.text_config.num_attention_heads
+
+
+def output_projections(model: Model) -> list[nn.Linear]:
+    """Of every text layer, what takes the (B, L, heads * head_dim) outputs of its heads, in
+    order."""
+    return [layer.self_attn.o_proj for layer in model.model.language_model.layers]
+
+
 def vision_tower(model: Model) -> nn.Module:
     return model.model.visual
 

@@ -15,6 +15,8 @@ from .qwen2_5_vl import body as body
 from .qwen2_5_vl import get_rope_deltas as get_rope_deltas
 from .qwen2_5_vl import lm_head as lm_head
 from .qwen2_5_vl import load_image_processor as load_image_processor
+from .qwen2_5_vl import num_heads as num_heads
+from .qwen2_5_vl import output_projections as output_projections
 from .qwen2_5_vl import set_rope_deltas as set_rope_deltas
 from .qwen2_5_vl import text_attention as text_attention
 from .qwen2_5_vl import text_attention_name as text_attention_name

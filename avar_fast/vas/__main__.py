@@ -20,9 +20,10 @@ from ..loading import Loaded, load
 from ..models import family_at
 from . import plots, texts
 from .arguments import bootstrap_of, build_parser, reading_of
-from .collect import Collected, collect, lacks_answer
+from .collect import collect, lacks_answer
 from .compare import compare, require_same_shape
 from .correlate import PAPER, correlate, require_three
+from .heads import rank_heads
 from .points import Point, point_of, read_point
 from .summary import summarize
 
@@ -51,7 +52,7 @@ def score(options: argparse.Namespace) -> Result:
     collected = collect(_open(path, options), _rows(options), reading_of(options), name)
     summary = summarize(collected, bootstrap_of(options))
     plots.plot_summary(options.out / "score.png", name, summary)
-    result = {"model": path, **_conditions(options, collected), **summary.as_dict()}
+    result = {"model": path, **_conditions(options), **collected.sizes(), **summary.as_dict()}
     return result, f"{texts.data_text(collected)}\n\n{texts.summary_text(summary)}"
 
 
@@ -71,7 +72,8 @@ def compare_models(options: argparse.Namespace) -> Result:
     result = {
         "models": dict(options.models),
         "threshold_of_log_ratio": options.threshold,
-        **_conditions(options, collected[0]),
+        **_conditions(options),
+        **collected[0].sizes(),
         "checkpoints": [
             {"name": name, **summary.as_dict()}
             for name, summary in zip(names, found.summaries, strict=True)
@@ -96,7 +98,23 @@ def correlate_points(options: argparse.Namespace) -> Result:
     return result, texts.correlation_text(found, len(points), options.confidence)
 
 
-COMMANDS = {"score": score, "compare": compare_models, "correlate": correlate_points}
+def heads(options: argparse.Namespace) -> Result:
+    """Heads of one model by visual mass and by effect of masking."""
+    name, path = options.model
+    rows, reading = _rows(options), reading_of(options)
+    masks = tuple(dict.fromkeys(options.masks))
+    ranking = rank_heads(_open(path, options), rows, reading, masks, bootstrap_of(options))
+    plots.plot_heads(options.out / "heads.png", name, ranking)
+    result = {"model": path, **_conditions(options), **ranking.as_dict()}
+    return result, texts.heads_text(ranking, options.show)
+
+
+COMMANDS = {
+    "score": score,
+    "compare": compare_models,
+    "correlate": correlate_points,
+    "heads": heads,
+}
 
 
 def _points(options: argparse.Namespace) -> list[Point]:
@@ -170,15 +188,10 @@ def _loading(path: str) -> Iterator[None]:
         raise ValueError(f"the model {path} cannot be loaded; {said}") from None
 
 
-def _conditions(options: argparse.Namespace, collected: Collected) -> dict[str, Any]:
+def _conditions(options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers depend on."""
     return {
         "data": {"path": options.data, "split": options.split, "limit": options.limit},
-        "rows": len(collected.rows),
-        "rows_without_image": collected.num_without_image,
-        "num_queries": int(collected.counts.sum()),
-        "layers": collected.num_layers,
-        "heads": collected.num_heads,
         "reading": asdict(reading_of(options)),
         "bootstrap": {"over": "rows", "method": "percentile", **asdict(bootstrap_of(options))},
     }

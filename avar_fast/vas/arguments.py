@@ -6,6 +6,7 @@ from pathlib import Path
 from ..attention.tokens import ROLES
 from .collect import Reading
 from .compare import THRESHOLD
+from .heads import MASKS
 from .intervals import Bootstrap
 
 USAGE = """Studies of the Visual Attention Score.
@@ -14,6 +15,7 @@ python -m avar_fast.vas score MODEL --data ROWS --out DIR
 python -m avar_fast.vas compare BASE MODEL [MODEL ...] --data ROWS --out DIR
 python -m avar_fast.vas correlate RESULT.json RESULT.json RESULT.json [...] --out DIR
 python -m avar_fast.vas correlate MODEL MODEL MODEL [...] --data ROWS --out DIR
+python -m avar_fast.vas heads MODEL --data ROWS --limit 32 --out DIR
 
 A model is a folder or hub name that from_pretrained loads, a result the JSON of an evaluation;
 NAME=PATH gives either a name of its own. A study writes its JSON and PNG into DIR."""
@@ -85,7 +87,21 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reading(correlate, data_needed=False)
     correlate.add_argument("--confidence", type=share, default=0.95, help="default 0.95")
 
-    for command in (score, compare, correlate):
+    heads = commands.add_parser("heads", help="heads by visual mass and by effect of masking")
+    heads.add_argument("model", type=named)
+    heads.add_argument(
+        "--masks",
+        choices=MASKS,
+        nargs="+",
+        default=list(MASKS),
+        help="visual: a head without its visual keys; output: without the head (default both); each"
+        " costs one forward over the rows per head",
+    )
+    heads.add_argument("--show", type=count, default=16, help="heads in the table (default 16)")
+    _add_reading(heads, data_needed=True)
+    _add_bootstrap(heads)
+
+    for command in (score, compare, correlate, heads):
         command.add_argument("--out", type=Path, required=True, metavar="DIR")
     return parser
 

@@ -3,6 +3,7 @@
 One forward per batch; masses come from the attention kernels, so no L x L matrix ever exists.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,8 @@ from avar_kernels import KeyType
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..attention import SpecialTokens, query_mask, record_attention, sees_image
 from ..attention import key_types as types_of
-from ..attention import query_mask, record_attention, sees_image
 from ..data import Batch, Encoder, RowError, Rows, Sample, collate
 from ..data.problems import bad_row
 from ..loading import Loaded
@@ -64,6 +65,16 @@ class Collected:
     def num_heads(self) -> int:
         return self.by_head.shape[2]
 
+    def sizes(self) -> dict[str, int]:
+        """What was read, for JSON."""
+        return {
+            "rows": len(self.rows),
+            "rows_without_image": self.num_without_image,
+            "num_queries": int(self.counts.sum()),
+            "layers": self.num_layers,
+            "heads": self.num_heads,
+        }
+
 
 @torch.no_grad()
 def collect(loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses") -> Collected:
@@ -80,44 +91,63 @@ def collect(loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses") 
             asked for; the message names it.
         ValueError: no row has an image, or masses are NaN.
     """
-    model = loaded.model
-    model.eval()
-    device = next(model.parameters()).device
-    encoder = Encoder(
-        loaded.tokenizer, loaded.image_processor, reading.system_prompt, max_length=1 << 20
-    )
-    says = reading.queries in ("response", "all")
+    tokens = SpecialTokens.from_processor(loaded.tokenizer)
     parts: list[tuple[Tensor, ...]] = []
     where: list[str] = []
-    for start in tqdm(range(0, len(rows), reading.batch_size), desc=name, dynamic_ncols=True):
-        stop = min(start + reading.batch_size, len(rows))
-        samples = [encoder(rows[i]) for i in range(start, stop) if rows[i].images]
-        if not samples:
-            continue
-        _require_turns(samples, encoder, reading.queries)
-        visual_ids = encoder.tokens.visual
-        batch = collate(samples, loaded.tokenizer.pad_token_id, visual_ids, says).to(device)
-        parts.append(_read(model, batch, encoder, reading))
+    loaded.model.eval()
+    for batch in image_batches(loaded, rows, reading, reading.queries in ("response", "all"), name):
+        parts.append(_read(loaded.model, batch, tokens, reading))
         where += batch.rows
-    if not parts:
-        raise ValueError(
-            f"the visual attention score needs rows with an image; none of {len(rows)} has one."
-        )
     counts, by_head, position_counts, by_position = (torch.cat(p) for p in zip(*parts, strict=True))
     return Collected(
         tuple(where), len(rows) - len(where), counts, by_head, position_counts, by_position
     )
 
 
-def _require_turns(samples: list[Sample], encoder: Encoder, queries: str) -> None:
-    for sample in samples:
-        types = types_of(sample.prompt_ids[None], tokens=encoder.tokens)
-        if not (types == KeyType.SYSTEM).any():
-            expected, got = "have a system turn for the visual attention score", "it has none"
-            remedy = "Give the row a system message, or name one for all rows with --system-prompt."
-            raise bad_row(sample.row.where, "the prompt", expected, got, remedy)
-        if queries == "response" and not len(sample.target_ids):
-            raise lacks_answer(sample.row.where, "queries of the response")
+def image_batches(
+    loaded: Loaded, rows: Rows, reading: Reading, with_target: bool, name: str | None
+) -> Iterator[Batch]:
+    """The rows that have an image, on the model's device.
+
+    Args:
+        with_target: prompts with their answers, padded on the right, where there are any; else
+            prompts alone.
+        name: of the progress bar; None for none.
+
+    Raises:
+        As ``collect``.
+    """
+    encoder = Encoder(
+        loaded.tokenizer, loaded.image_processor, reading.system_prompt, max_length=1 << 20
+    )
+    device = next(loaded.model.parameters()).device
+    pad_id, visual_ids = loaded.tokenizer.pad_token_id, encoder.tokens.visual
+    found = False
+    starts = range(0, len(rows), reading.batch_size)
+    for start in tqdm(starts, desc=name, dynamic_ncols=True, disable=name is None):
+        stop = min(start + reading.batch_size, len(rows))
+        some = [row for row in map(rows.__getitem__, range(start, stop)) if row.images]
+        if not some:
+            continue
+        samples = [encoder(row) for row in some]
+        for sample in samples:
+            _require_turns(sample, encoder, reading.queries)
+        found = True
+        yield collate(samples, pad_id, visual_ids, with_target).to(device)
+    if not found:
+        raise ValueError(
+            f"the visual attention score needs rows with an image; none of {len(rows)} has one."
+        )
+
+
+def _require_turns(sample: Sample, encoder: Encoder, queries: str) -> None:
+    types = types_of(sample.prompt_ids[None], tokens=encoder.tokens)
+    if not (types == KeyType.SYSTEM).any():
+        expected, got = "have a system turn for the visual attention score", "it has none"
+        remedy = "Give the row a system message, or name one for all rows with --system-prompt."
+        raise bad_row(sample.row.where, "the prompt", expected, got, remedy)
+    if queries == "response" and not len(sample.target_ids):
+        raise lacks_answer(sample.row.where, "queries of the response")
 
 
 def lacks_answer(where: str, purpose: str) -> RowError:
@@ -127,14 +157,14 @@ def lacks_answer(where: str, purpose: str) -> RowError:
 
 
 def _read(
-    model: nn.Module, batch: Batch, encoder: Encoder, reading: Reading
+    model: nn.Module, batch: Batch, tokens: SpecialTokens, reading: Reading
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """counts, by_head, position_counts, by_position of one batch."""
     with record_attention(model) as recording:
         model(**batch.inputs, use_cache=False, logits_to_keep=1)
     span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
-    types = types_of(*span, tokens=encoder.tokens)
-    chosen = query_mask(*span, role=reading.queries, tokens=encoder.tokens) & sees_image(types)
+    types = types_of(*span, tokens=tokens)
+    chosen = query_mask(*span, role=reading.queries, tokens=tokens) & sees_image(types)
     counts = chosen.sum(dim=1)
     row = chosen.nonzero()[:, 0]  # of each query
     rank = (chosen.cumsum(dim=1) - 1)[chosen]

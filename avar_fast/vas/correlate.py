@@ -71,7 +71,7 @@ def correlate(points: Sequence[Point], confidence: float = 0.95) -> list[Correla
             Correlation(
                 form,
                 _pearson(scores, accuracy, confidence),
-                _spearman(scores, accuracy, confidence),
+                spearman(scores, accuracy, confidence),
             )
         )
     return found
@@ -94,7 +94,8 @@ def _pearson(x: np.ndarray, y: np.ndarray, confidence: float) -> Coefficient:
     )
 
 
-def _spearman(x: np.ndarray, y: np.ndarray, confidence: float) -> Coefficient:
+def spearman(x: np.ndarray, y: np.ndarray, confidence: float) -> Coefficient:
+    """Rank correlation of (n,) and (n,), n >= 3, with its interval."""
     result: Any = stats.spearmanr(x, y)
     rho, n = float(result.statistic), len(x)
     if n == 3:  # no degree of freedom is left

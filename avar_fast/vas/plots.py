@@ -11,10 +11,12 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .collect import QUANTITIES
 from .compare import LOG_RATIO, Comparison
 from .correlate import PAPER, Correlation
+from .heads import HeadRanking
 from .intervals import Estimate
 from .points import Point
 from .summary import Summary
@@ -64,7 +66,8 @@ def plot_comparison(path: Path, comparison: Comparison) -> None:
     axes[0].set_xticks(range(len(shifts)), [shift.name for shift in shifts], fontsize=7)
     axes[0].margins(x=0.4, y=0.2)
     axes[0].set_title(f"rise of the log ratio from {comparison.names[0]}", fontsize=9)
-    axes[1].set(xlabel="layer", ylabel="rise of the log ratio", title="mean over heads")
+    axes[1].set(xlabel="layer", ylabel="rise of the log ratio")
+    axes[1].set_title("mean over heads", fontsize=9)
     axes[1].legend(fontsize=7)
     top = max(float(np.abs(shift.by_head.value[..., LOG_RATIO]).max()) for shift in shifts)
     for axis, shift in zip(axes[2:], shifts, strict=True):
@@ -95,6 +98,25 @@ def plot_correlation(
     _save(figure, path)
 
 
+def plot_heads(path: Path, name: str, ranking: HeadRanking) -> None:
+    """Visual mass by head, what masking costs by head, and one against the other."""
+    columns = 1 + 2 * len(ranking.drops)
+    figure, axes = plt.subplots(1, columns, figsize=(3.6 * columns, 3.4), layout="constrained")
+    mass = ranking.visual_mass.value
+    _heads(figure, axes[0], mass, f"{name}: visual mass", "viridis")
+    for number, (mask, drop) in enumerate(ranking.drops.items()):
+        table, scatter = axes[1 + 2 * number], axes[2 + 2 * number]
+        top = float(np.abs(drop.value).max())
+        _heads(figure, table, drop.value, f"loss when masked ({mask})", "RdBu_r", (-top, top))
+        reach = [(drop.value - drop.low).ravel(), (drop.high - drop.value).ravel()]
+        scatter.errorbar(
+            mass.ravel(), drop.value.ravel(), reach, fmt="o", markersize=3, color=COLORS[number]
+        )
+        scatter.set(xlabel="visual mass", ylabel="nats a token")
+        scatter.set_title(f"Spearman {ranking.agreement[mask].value:.3f}", fontsize=9)
+    _save(figure, path)
+
+
 def _heads(
     figure: Figure,
     axis: Axes,
@@ -105,6 +127,8 @@ def _heads(
 ) -> None:
     image = axis.imshow(table, cmap=colors, aspect="auto", vmin=limits[0], vmax=limits[1])
     axis.set(xlabel="head", ylabel="layer")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(title, fontsize=9)
     figure.colorbar(image, ax=axis, shrink=0.8)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from .collect import QUANTITIES, Collected
 from .compare import LOG_RATIO, Comparison
 from .correlate import PAPER, Coefficient, Correlation
+from .heads import HeadRanking, descending
 from .intervals import Estimate
 from .score import FORMS
 from .summary import Summary
@@ -89,6 +90,29 @@ def correlation_text(
         " p-values take points as independent, which checkpoints of one run are not."
     )
     return f"{table(lines)}\n\n{note}"
+
+
+def heads_text(ranking: HeadRanking, num_shown: int) -> str:
+    """The heads with most visual mass, what masking them costs, and how far both agree."""
+    masks = list(ranking.drops)
+    ranks = {mask: descending(drop.value) for mask, drop in ranking.drops.items()}
+    lines = [["layer.head", "visual mass", *(x for m in masks for x in (f"masked {m}", "rank"))]]
+    for layer, head in descending(ranking.visual_mass.value)[:num_shown]:
+        cells = [f"{layer}.{head}", str(ranking.visual_mass[layer, head])]
+        for mask in masks:
+            rank = ranks[mask].index((layer, head)) + 1
+            cells += [str(ranking.drops[mask][layer, head]), str(rank)]
+        lines.append(cells)
+    notes = [
+        f"Masked: nats that a token of the reference answer loses ({ranking.log_prob} unmasked);"
+        " visual: without the head's visual keys, output: without the head."
+    ]
+    for mask, found in ranking.agreement.items():
+        notes.append(
+            f"Rank correlation of visual mass and loss ({mask}): Spearman {_coefficient(found)},"
+            f" p = {found.p:.2g}, over {ranking.visual_mass.value.size} heads."
+        )
+    return "\n\n".join([table(lines), *notes])
 
 
 def _coefficient(coefficient: Coefficient) -> str:

@@ -72,6 +72,20 @@ def test_compare_names_its_models_and_states_its_threshold(world, tmp_path, caps
     assert (tmp_path / "compare.png").stat().st_size > 1000
 
 
+def test_heads_ranks_all_of_them(world, tmp_path, capsys):
+    data = ("--data", world / "rows" / "test.jsonl", "--out", tmp_path, "--show", "2")
+    run("heads", f"mine={world / 'model-0'}", *data, "--masks", "visual", *FAST)
+    result = json.loads((tmp_path / "heads.json").read_text())
+    assert len(result["heads_by_visual_mass"]) == len(result["heads_by_drop"]["visual"]) == 16
+    assert set(result["drops"]) == set(result["agreement"]) == {"visual"}
+    assert result["rows"] == 6
+    layer, head = result["heads_by_visual_mass"][0]
+    said = capsys.readouterr().out
+    assert f"| {layer}.{head} " in said
+    assert "Rank correlation" in said
+    assert (tmp_path / "heads.png").stat().st_size > 1000
+
+
 def test_correlate_takes_results(tmp_path, capsys):
     for i, accuracy in enumerate((0.2, 0.5, 0.4, 0.9)):
         vas = {"ratio": 2.0 + i, "log_ratio": 0.1 * i, "share": 0.5 + 0.1 * i}
