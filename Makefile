@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo test test-gpu bench bench-report lint clean
+.PHONY: install demo vas-study test test-gpu bench bench-report lint clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 
 demo: install
 	$(BIN)/python -m avar_fast.lab.demo --out runs/demo
+
+vas-study: install
+	$(BIN)/python -m avar_fast.lab.vas_study --out runs/vas-study
 
 # A process per core with one thread each; a file's tests stay together, for what they share.
 test: install

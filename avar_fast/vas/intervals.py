@@ -29,8 +29,9 @@ class Estimate:
     def __getitem__(self, index: Any) -> "Estimate":
         return Estimate(self.value[index], self.low[index], self.high[index])
 
-    def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+    def __format__(self, spec: str) -> str:
+        """A single value and its interval, each number by ``spec``."""
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; None where a value is not defined, for want of such queries in the

@@ -69,10 +69,10 @@ def plot_comparison(path: Path, comparison: Comparison) -> None:
     axes[1].set(xlabel="layer", ylabel="rise of the log ratio")
     axes[1].set_title("mean over heads", fontsize=9)
     axes[1].legend(fontsize=7)
-    top = max(float(np.abs(shift.by_head.value[..., LOG_RATIO]).max()) for shift in shifts)
     for axis, shift in zip(axes[2:], shifts, strict=True):
         table = shift.by_head.value[..., LOG_RATIO]
-        _heads(figure, axis, table, shift.name, "RdBu_r", (-top, top))
+        top = float(np.abs(table).max())  # of its own: one cure would leave the others blank
+        _heads(figure, axis, table, f"{shift.name}, by head", "RdBu_r", (-top, top))
     _save(figure, path)
 
 

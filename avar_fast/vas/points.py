@@ -14,8 +14,9 @@ class Point:
 
     name: str
     accuracy: float
+    """Mean over its benchmarks."""
     vas: dict[str, float]
-    """The score by form."""
+    """The score by form, mean over its benchmarks."""
 
 
 def read_point(name: str, path: Path) -> Point:

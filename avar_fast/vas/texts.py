@@ -36,7 +36,7 @@ def data_text(collected: Collected) -> str:
 def summary_text(summary: Summary) -> str:
     """The three forms and the masses, overall."""
     names = (*FORMS, "text", "visual", "system")
-    lines = [[name, str(_of(summary.overall, name))] for name in names]
+    lines = [[name, f"{_of(summary.overall, name):.4g}"] for name in names]
     return table([["mean over layers, heads, queries", "value [interval]"], *lines])
 
 
@@ -46,7 +46,8 @@ def comparison_text(comparison: Comparison) -> str:
     changes: list[tuple[str, ...]] = [("", "", "base")]
     for shift in comparison.shifts:
         share = _of(shift.overall, "share")
-        changes.append((str(shift.overall[LOG_RATIO]), str(share), shift.verdict))
+        rise = shift.overall[LOG_RATIO]
+        changes.append((f"{rise:+.3f}", f"{share:+.3f}", shift.verdict))
     for name, summary, change in zip(comparison.names, comparison.summaries, changes, strict=True):
         scores = (f"{_of(summary.overall, form).value:.3f}" for form in ("log_ratio", "share"))
         lines.append([name, *scores, *change])
@@ -57,14 +58,14 @@ def comparison_text(comparison: Comparison) -> str:
         " below; else undecided."
     )
     parts = [table(lines), rule]
-    masses = [["mass moved to", "text", "visual", "system", "log visual", "log system"]]
+    masses = [["change of mass", "text", "visual", "system", "log visual", "log system"]]
     for shift in comparison.shifts:
         cells = (_of(shift.overall, q) for q in ("text", "visual", "system"))
         logs = (_of(shift.overall, q) for q in ("log_visual", "log_system"))
         masses.append([shift.name, *(f"{cell.value:+.3f}" for cell in (*cells, *logs))])
     parts.append(table(masses))
     for shift in comparison.shifts:
-        heads = (f"{m.layer}.{m.head}: {m.log_ratio}" for m in shift.moved_most)
+        heads = (f"{m.layer}.{m.head}: {m.log_ratio:+.2f}" for m in shift.moved_most)
         parts.append(
             f"{shift.name}, log ratio of the heads (layer.head) that moved most: "
             + "; ".join(heads)
@@ -98,13 +99,13 @@ def heads_text(ranking: HeadRanking, num_shown: int) -> str:
     ranks = {mask: descending(drop.value) for mask, drop in ranking.drops.items()}
     lines = [["layer.head", "visual mass", *(x for m in masks for x in (f"masked {m}", "rank"))]]
     for layer, head in descending(ranking.visual_mass.value)[:num_shown]:
-        cells = [f"{layer}.{head}", str(ranking.visual_mass[layer, head])]
+        cells = [f"{layer}.{head}", f"{ranking.visual_mass[layer, head]:.3f}"]
         for mask in masks:
             rank = ranks[mask].index((layer, head)) + 1
-            cells += [str(ranking.drops[mask][layer, head]), str(rank)]
+            cells += [f"{ranking.drops[mask][layer, head]:.4f}", str(rank)]
         lines.append(cells)
     notes = [
-        f"Masked: nats that a token of the reference answer loses ({ranking.log_prob} unmasked);"
+        f"Masked: nats that a token of the reference answer loses ({ranking.log_prob:.3f} unmasked);"
         " visual: without the head's visual keys, output: without the head."
     ]
     for mask, found in ranking.agreement.items():
