@@ -14,9 +14,8 @@ class Point:
 
     name: str
     accuracy: float
-    """Mean over its benchmarks."""
     vas: dict[str, float]
-    """The score by form, mean over its benchmarks."""
+    """The score by form."""
 
 
 def read_point(name: str, path: Path) -> Point:

@@ -105,8 +105,8 @@ def heads_text(ranking: HeadRanking, num_shown: int) -> str:
             cells += [f"{ranking.drops[mask][layer, head]:.4f}", str(rank)]
         lines.append(cells)
     notes = [
-        f"Masked: nats that a token of the reference answer loses ({ranking.log_prob:.3f} unmasked);"
-        " visual: without the head's visual keys, output: without the head."
+        "Masked: nats that a token of the reference answer loses"
+        f" ({ranking.log_prob:.3f} unmasked); visual: without the head's visual keys, output: without the head."
     ]
     for mask, found in ranking.agreement.items():
         notes.append(
