@@ -106,7 +106,8 @@ def heads_text(ranking: HeadRanking, num_shown: int) -> str:
         lines.append(cells)
     notes = [
         "Masked: nats that a token of the reference answer loses"
-        f" ({ranking.log_prob:.3f} unmasked); visual: without the head's visual keys, output: without the head."
+        f" ({ranking.log_prob:.3f} unmasked); visual: without the head's visual keys, output:"
+        " without the head."
     ]
     for mask, found in ranking.agreement.items():
         notes.append(
