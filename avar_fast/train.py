@@ -90,6 +90,8 @@ def train(run: "Run") -> None:
     finally:
         if run.rewards is not None:
             run.rewards.close()
+        if run.held_out is not None:
+            run.held_out.close()
         run.tracker.close()
         torch.distributed.destroy_process_group()
 

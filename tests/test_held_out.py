@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText
 
 from avar_fast.attention import attach
 from avar_fast.data import Encoder, load_rows
-from avar_fast.evaluation import evaluate
+from avar_fast.evaluate import Settings, evaluate_rows
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.loading import load
@@ -86,16 +86,8 @@ def test_the_metrics_are_those_of_the_saved_model_over_all_rows(runs):
     assert last["eval_loss"] == pytest.approx(want, rel=1e-5)
     loaded = load(str(runs / "zero0" / "latest"), torch.float32, "cpu")
     attach(loaded.model, loaded.tokenizer)
-    want = evaluate(
-        loaded.model,
-        loaded.tokenizer,
-        loaded.image_processor,
-        rows,
-        system_prompt="You are a helpful assistant.",
-        batch_size=1,
-        max_new_tokens=5,
-    )
-    assert last["eval_accuracy"] == want.exact_match
+    want, _ = evaluate_rows(loaded, rows, Settings(max_new_tokens=5), batch_size=1)
+    assert last["eval_accuracy"] == want.score
     for form, value in want.vas.items():
         assert last[f"eval_vas_{form}"] == pytest.approx(value, rel=1e-4)
 

@@ -29,10 +29,10 @@ LAYERS = {
     "universal": 5,
     "checkpoint": 6,
     "tracking": 6,
-    "evaluation": 7,
     "stages": 7,
     "train": 8,
-    "report": 8,
+    "report": 7,
+    "evaluate": 8,
     "lab": 9,
     "synthesize": 10,
 }

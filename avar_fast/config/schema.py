@@ -180,6 +180,8 @@ class EvalConfig:
     """Rows at once on a rank."""
     max_new_tokens: int = 1024
     """Of the greedy completions that accuracy is taken from; 0 generates nothing."""
+    checker: Literal["accuracy", "exact", "multiple_choice", "numeric"] = "accuracy"
+    """Which of the rewards' rules judges them."""
 
 
 @dataclass(frozen=True, kw_only=True)

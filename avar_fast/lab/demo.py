@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
 from ..data import Rows, load_rows
-from ..evaluation import evaluate
+from ..evaluate import Settings, evaluate_rows, write_json
 from ..loading import load
 from ..report import Entry, write_report
 from ..report.attention_maps import attention_map
@@ -40,6 +40,7 @@ from .tokenizer import DEFAULT_SYSTEM
 
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
 NUM_PICTURES = 4
+BATCH_SIZE = 25
 
 STAGES = (
     Stage("base", "base model", "lab-base.yaml", "init"),
@@ -91,20 +92,33 @@ def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> Entry
     loaded = load(str(checkpoint(out, stage.key)), torch.float32)
     attach(loaded.model, loaded.tokenizer)
     parts = (loaded.model, loaded.tokenizer, loaded.image_processor)
-    result = evaluate(
-        *parts,
-        rows,
-        system_prompt=DEFAULT_SYSTEM,
-        batch_size=100,
-        max_new_tokens=MAX_NEW_TOKENS,
-        name="held-out digits",
+    settings = Settings(
+        system_prompt=DEFAULT_SYSTEM, max_new_tokens=MAX_NEW_TOKENS, checker="exact"
     )
-    (out / stage.key / "evaluation.json").write_text(json.dumps(result.as_dict(), indent=1))
+    started = time.perf_counter()
+    result, predictions = evaluate_rows(loaded, rows, settings, BATCH_SIZE, "held-out digits")
+    eval_seconds = time.perf_counter() - started
+    write_json(
+        out / stage.key / "evaluation.json",
+        {"model": {"path": stage.title}, "settings": settings.as_dict()},
+        {"rows": result},
+        predictions,
+    )
     maps = [
         attention_map(*parts, rows[i], DEFAULT_SYSTEM, MAX_NEW_TOKENS) for i in range(NUM_PICTURES)
     ]
     log = [json.loads(line) for line in (out / stage.key / "log.jsonl").read_text().splitlines()]
-    return Entry(stage.title, result, train_seconds, log, maps)
+    return Entry(
+        stage.title,
+        result.score,
+        {style: result.scores[f"style={style}"] for style in ("chain", "direct")},
+        result.vas,
+        result.vas_table,
+        eval_seconds,
+        train_seconds,
+        log,
+        maps,
+    )
 
 
 if __name__ == "__main__":

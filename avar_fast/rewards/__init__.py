@@ -1,11 +1,14 @@
 """Rewards: built-in rules, functions of a user in processes that can be killed."""
 
 from .answers import extract_answer, has_format, is_correct
+from .checking import CHECKERS, AnswerChecker
 from .rules import RULES
 from .scoring import Completions, RewardError, RewardProblem, Rewards, Scored
 
 __all__ = [
+    "CHECKERS",
     "RULES",
+    "AnswerChecker",
     "Completions",
     "RewardError",
     "RewardProblem",

@@ -19,11 +19,12 @@ class Rule:
     """Runs in a process that can be killed; the others are linear in the length of the text."""
 
 
-def accuracy(completion: str, answer: str) -> float:
+def accuracy(completion: str, answer: str, decimals: int = 6) -> float:
     """Whether the answer is mathematically equal to the reference (math-verify), or equal as
     text.
 
-    Read from the last <answer> tags, or else from the last ``\\boxed{}``.
+    Read from the last <answer> tags, or else from the last ``\\boxed{}``. Numbers that are not
+    exact are equal where they round to the same ``decimals``.
     """
     if is_correct(completion, answer):
         return 1.0
@@ -37,7 +38,7 @@ def accuracy(completion: str, answer: str) -> float:
     # Its own limit is signal.alarm, which long operations on big integers outlive.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     gold, guess = (_parse(parse, text) for text in (answer, given))
-    return float(bool(gold) and bool(guess) and verify(gold, guess, timeout_seconds=None))
+    return float(bool(gold) and bool(guess) and verify(gold, guess, decimals, timeout_seconds=None))
 
 
 def _parse(parse: Callable[..., list], text: str) -> list:

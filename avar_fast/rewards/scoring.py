@@ -80,6 +80,8 @@ class Rewards:
     processes: int = 2
     """That share the completions of such a rule."""
     numeric_tolerance: float = 0.01
+    decimals: int = 6
+    """That numbers which are not exact are compared to, by accuracy."""
     workers: dict[str, list[RewardProcess]] = field(default_factory=dict, init=False)
 
     def start(self, columns: Iterable[str]) -> None:
@@ -168,11 +170,13 @@ class Rewards:
                 except queue.Empty:
                     return
                 limit = min(self.row_seconds, end - time.monotonic())
-                pair = (asked.texts[i], asked.columns["answer"][i])
+                given = (asked.texts[i], asked.columns["answer"][i])
+                if name == "accuracy":
+                    given += (self.decimals,)
                 try:
                     if limit <= 0:
                         raise RewardTimeoutError
-                    values[i], wrong = worker.call(pair, limit)
+                    values[i], wrong = worker.call(given, limit)
                     problems.extend(Problem(i, problem.what) for problem in wrong)
                 except RewardTimeoutError:
                     what = f"took longer than {self.row_seconds:g} s and was killed"

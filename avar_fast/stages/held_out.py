@@ -12,7 +12,7 @@ from ..attention import record_attention
 from ..config import Recipe
 from ..data import IGNORE, Encoder, Rows, Sample, load_rows
 from ..data.problems import bad_row
-from ..rewards import is_correct
+from ..rewards import AnswerChecker
 from ..rollout import greedy_texts
 from ..vas import FORMS
 from .forward import label_nll
@@ -31,6 +31,7 @@ class HeldOut:
         held_out = recipe.eval
         assert held_out.path is not None
         rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.checker = AnswerChecker(held_out.checker)
         self.rows: Rows = load_rows(held_out.path, held_out.split, held_out.limit)
         self.mine = range(rank, len(self.rows), world_size)
         self.batch_size, self.max_new_tokens = held_out.batch_size, held_out.max_new_tokens
@@ -42,6 +43,9 @@ class HeldOut:
             if row.target is None:
                 raise bad_row(row.where, "the answer", "be there, to evaluate with", "none")
             self.encoder.measure(row, decode=True)
+
+    def close(self) -> None:
+        self.checker.close()
 
     def measure(self, run: Run) -> dict[str, float]:
         """Metrics over all ranks' rows, of those that apply to them.
@@ -87,7 +91,8 @@ class HeldOut:
         texts = greedy_texts(
             model, run.tokenizer, asked, run.collate_prompts, run.tokens, self.max_new_tokens
         )
-        right = [is_correct(t, str(s.row.answer)) for t, s in zip(texts, asked, strict=True)]
+        answers, rows = [str(s.row.answer) for s in asked], [s.row.where for s in asked]
+        right = self.checker.right(texts, answers, rows)
         return torch.tensor([sum(right), len(right)], dtype=torch.float64)
 
 

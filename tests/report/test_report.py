@@ -5,7 +5,6 @@ import re
 import pytest
 import torch
 
-from avar_fast.evaluation import Evaluation
 from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
@@ -18,16 +17,18 @@ from ..attention.world import TOKENIZER, models
 pytest.importorskip("matplotlib")
 
 
-def result(exact):
+def entry(name, accuracy, train_seconds, log, maps):
     table = [[0.1, 0.2], [0.3, 0.4]]
-    return Evaluation(
-        num_rows=10,
-        exact_match=exact,
-        exact_match_by_style={"chain": 0.9, "direct": exact},
+    return Entry(
+        name,
+        accuracy=accuracy,
+        accuracy_by_style={"chain": 0.9, "direct": accuracy},
         vas={"ratio": 12.5, "log_ratio": 2.25, "share": 0.75},
         vas_table={"ratio": table, "log_ratio": table, "share": table},
-        seconds=3.0,
-        completions=[],
+        eval_seconds=3.0,
+        train_seconds=train_seconds,
+        log=log,
+        maps=maps,
     )
 
 
@@ -50,8 +51,8 @@ def test_attention_map_is_a_share_per_visual_token(picture):
 def test_report_and_table(tmp_path, picture):
     log = [{"step": i, "lm_loss": 1 / (i + 1), "vas_share": 0.5} for i in range(30)]
     entries = [
-        Entry("base & <start>", result(0.5), 100.0, log, [picture]),
-        Entry("AGTO", result(0.625), 50.0, log[:3], [picture]),
+        entry("base & <start>", 0.5, 100.0, log, [picture]),
+        entry("AGTO", 0.625, 50.0, log[:3], [picture]),
     ]
     write_report(tmp_path / "out" / "report.html", "A study", "Seed 0.", entries)
     page = (tmp_path / "out" / "report.html").read_text()

@@ -1,0 +1,162 @@
+"""Asking a model the questions of a benchmark and judging what it says."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attention import intervene
+from ..data import Encoder, RowError, Sample, collate
+from ..loading import Loaded
+from ..rewards import AnswerChecker
+from ..rollout import Sampling, generate
+from .looking import Look, Looks, TableSums
+from .question import Prediction, Question, Verdict
+from .settings import Settings
+from .tasks import Task
+
+CHUNK_BATCHES = 4  # batches between two writes: rows that end leave their place to the next
+LAX_DECIMALS = 2  # of MathVision's rule
+UNLIMITED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Questions answered together, and their part of the VAS table."""
+
+    predictions: list[Prediction]
+    table: TableSums
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    num_tokens: int
+    truncated: bool
+
+
+class Answering:
+    """One model under one set of settings.
+
+    Args:
+        loaded: the model, attached, on its device.
+        settings: of the run.
+        batch_size: questions under way at the same time.
+    """
+
+    def __init__(self, loaded: Loaded, settings: Settings, batch_size: int) -> None:
+        self.model, self.tokenizer = loaded.model, loaded.tokenizer
+        self.settings, self.batch_size = settings, batch_size
+        processor = loaded.image_processor
+        if settings.max_pixels is not None:
+            processor.size = {**processor.size, "longest_edge": settings.max_pixels}
+        self.encoder = Encoder(
+            self.tokenizer, processor, settings.system_prompt, max_length=UNLIMITED
+        )
+        self._equality = AnswerChecker("accuracy", LAX_DECIMALS)
+
+    def close(self) -> None:
+        self._equality.close()
+
+    @property
+    def problems(self) -> list[str]:
+        """Answers that could not be judged; they count as wrong."""
+        return self._equality.problems
+
+    def chunks(self, task: Task, questions: Sequence[Question]) -> Iterator[Chunk]:
+        """Answers the questions, some batches at a time."""
+        step = self.batch_size * CHUNK_BATCHES
+        for start in range(0, len(questions), step):
+            yield self._chunk(task, questions[start : start + step])
+
+    @torch.no_grad()
+    def _chunk(self, task: Task, questions: Sequence[Question]) -> Chunk:
+        samples: list[Sample] = []
+        asked: list[Question] = []
+        unread: list[Prediction] = []
+        for question in questions:
+            try:
+                samples.append(self.encoder(task.row(question)))
+                asked.append(question)
+            except RowError as error:
+                unread.append(_unread(task, question, str(error)))
+        table = TableSums()
+        if not asked:
+            return Chunk(unread, table)
+        looks = Looks(self.model, self.encoder.tokens)
+        completions = self._complete(samples, looks)
+        verdicts = task.benchmark.verdicts(asked, [c.text for c in completions], self._equal)
+        answered = []
+        for i, (question, completion) in enumerate(zip(asked, completions, strict=True)):
+            look = looks.found.get(i)
+            if look is not None:
+                table.add(look.tables, look.num_queries)
+            answered.append(_answered(task, question, completion, verdicts[i], look))
+        return Chunk(answered + unread, table)
+
+    def _complete(self, samples: list[Sample], looks: Looks) -> list[Completion]:
+        tokens, settings = self.encoder.tokens, self.settings
+        device = next(self.model.parameters()).device
+        pad_id = self.tokenizer.pad_token_id
+
+        def inputs_of(some: list[Sample]) -> dict[str, Tensor]:
+            return collate(some, pad_id, tokens.visual, with_target=False).to(device).inputs
+
+        sampling = Sampling(1, settings.max_new_tokens, 0.0, tokens.turn_end, pad_id, tokens.visual)
+        changed = intervene(self.model, **settings.intervention) if settings.intervention else None
+        with changed or nullcontext():
+            rollouts = generate(
+                self.model,
+                samples,
+                inputs_of,
+                sampling,
+                self.batch_size,
+                looks.reading if settings.vas else None,
+            )
+        completions = []
+        for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True):
+            said = ids[mask].tolist()
+            ended = bool(said) and said[-1] == tokens.turn_end
+            kept = said[:-1] if ended else said
+            completions.append(Completion(self.tokenizer.decode(kept), len(kept), not ended))
+        return completions
+
+    def _equal(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        texts = [f"<answer>{given}</answer>" for given, _ in pairs]
+        return self._equality.right(texts, [wanted for _, wanted in pairs], texts)
+
+
+def _answered(
+    task: Task, question: Question, completion: Completion, verdict: Verdict, look: Look | None
+) -> Prediction:
+    return Prediction(
+        benchmark=task.benchmark.name,
+        id=question.id,
+        answer=question.answer,
+        completion=completion.text,
+        parsed=verdict.parsed,
+        right=verdict.right,
+        num_tokens=completion.num_tokens,
+        truncated=completion.truncated,
+        groups=question.groups,
+        vas=None if look is None else look.scores,
+        num_queries=0 if look is None else look.num_queries,
+    )
+
+
+def _unread(task: Task, question: Question, why: str) -> Prediction:
+    """Of a question that cannot be asked, such as one whose image does not decode."""
+    return Prediction(
+        benchmark=task.benchmark.name,
+        id=question.id,
+        answer=question.answer,
+        completion="",
+        parsed=None,
+        right=False,
+        num_tokens=0,
+        truncated=False,
+        groups=question.groups,
+        error=why,
+    )

@@ -1,0 +1,139 @@
+"""The command line: what is common to a run and a sweep."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data import load_rows
+from ..rewards import CHECKERS, AnswerChecker
+from .benchmarks import PARTS, TASKS
+from .benchmarks.rows import OwnRows
+from .prompts import STYLES
+from .settings import Settings
+from .tasks import BenchmarkTask, RowsTask, Task
+
+ROWS = "rows"
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Arguments of a run, but for those a sweep varies."""
+    default = Settings()
+    parser.add_argument("model", help="folder or hub name that from_pretrained loads")
+    parser.add_argument(
+        "--benchmarks",
+        default="",
+        help=f"by comma: {', '.join(PARTS)}, {ROWS} (needs --data), or all for the seven",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="ROWS | NAME=FOLDER",
+        help="rows of your own (.jsonl, .json, .parquet, folder, hub name), or a local copy of a"
+        " benchmark's hub repository; may be given several times",
+    )
+    parser.add_argument("--split", default="test", help="of rows from a data set that has several")
+    parser.add_argument("--limit", type=int, help="only the first questions of each benchmark")
+    parser.add_argument("--style", choices=STYLES, default=default.style, help="of the prompts")
+    parser.add_argument("--system-prompt", default=default.system_prompt, help='"" for none')
+    parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens)
+    parser.add_argument("--max-pixels", type=int, help="largest image after resizing")
+    parser.add_argument(
+        "--checker", choices=CHECKERS, default=default.checker, help="how --data ROWS are judged"
+    )
+    parser.add_argument("--no-vas", action="store_true", help="do not record attention")
+    parser.add_argument("--batch-size", type=int, default=8, help="questions at once on a rank")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--layers", help="text layers to intervene in, such as 0-7,12; default all")
+
+
+def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
+    """
+    Raises:
+        ValueError: a setting out of its range.
+    """
+    return Settings(
+        style=options.style,
+        system_prompt=options.system_prompt or None,
+        max_new_tokens=options.max_new_tokens,
+        max_pixels=options.max_pixels,
+        limit=options.limit,
+        checker=options.checker,
+        vas=not options.no_vas,
+        layers=None if options.layers is None else _layers(options.layers),
+        **intervention,
+    )
+
+
+def tasks_of(options: argparse.Namespace, settings: Settings, checker: AnswerChecker) -> list[Task]:
+    """The benchmarks with their data, read and checked.
+
+    Raises:
+        ValueError: an unknown benchmark, or data that cannot be used.
+        OSError: a file that is not there.
+    """
+    local, rows = _data(options.data)
+    names = [name.strip() for name in options.benchmarks.split(",") if name.strip()]
+    if names == ["all"]:
+        names = list(PARTS)
+    if rows and ROWS not in names:
+        names.append(ROWS)
+    if not names:
+        raise ValueError(
+            "nothing to evaluate on. Name --benchmarks, or rows of your own with --data."
+        )
+    unknown = [name for name in names if name not in PARTS and name != ROWS]
+    if unknown:
+        raise ValueError(
+            f"--benchmarks must be among {', '.join(PARTS)}, {ROWS}; got {', '.join(unknown)}."
+        )
+    unused = [name for name in local if not any(name in (n, *PARTS.get(n, ())) for n in names)]
+    if unused:
+        raise ValueError(
+            f"--data {unused[0]}=... is for a benchmark that --benchmarks does not name"
+            f" ({', '.join(names)})."
+        )
+    tasks: list[Task] = []
+    for name in dict.fromkeys(names):
+        if name == ROWS:
+            if not rows:
+                raise ValueError(f"--benchmarks {ROWS} needs --data with the rows.")
+            loaded = load_rows(rows[0], options.split)
+            tasks.append(RowsTask(OwnRows(checker), loaded, rows[0], settings))
+            continue
+        for part in PARTS[name]:
+            where = local.get(part, local.get(name))
+            tasks.append(BenchmarkTask(TASKS[part], where, settings))
+    return tasks
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """ "0-2,5" -> (0, 1, 2, 5)"""
+    chosen: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal():
+            raise ValueError(f"--layers must be like 0-7,12; got {text!r}.")
+        chosen += range(int(first), int(last or first) + 1)
+    return tuple(sorted(set(chosen)))
+
+
+def _data(given: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """({benchmark: folder}, paths of rows)"""
+    known = {*PARTS, *TASKS}
+    local: dict[str, str] = {}
+    rows: list[str] = []
+    for value in given:
+        name, sign, path = value.partition("=")
+        if sign and name in known:
+            local[name] = path
+        elif sign and not Path(value).exists():
+            raise ValueError(
+                f"--data must be rows or NAME=FOLDER with a name among {', '.join(sorted(known))};"
+                f" got {value}."
+            )
+        else:
+            rows.append(value)
+    if len(rows) > 1:
+        raise ValueError(f"--data takes one set of rows; got {', '.join(rows)}.")
+    return local, rows

@@ -1,0 +1,33 @@
+"""One file per benchmark: schema, question, rule."""
+
+from ..question import Published
+from .hallusion import HallusionBench
+from .mathverse import MathVerse
+from .mathvision import MathVision
+from .mathvista import MathVista
+from .mmmu import MMMU, MMMUPro
+from .mmstar import MMStar
+
+_ALL: tuple[Published, ...] = (
+    MathVista(),
+    MathVision(),
+    MathVerse(),
+    MMMU(),
+    MMMUPro(vision=False),
+    MMMUPro(vision=True),
+    MMStar(),
+    HallusionBench(),
+)
+TASKS = {benchmark.name: benchmark for benchmark in _ALL}
+"""Everything that has a data set of its own."""
+
+PARTS = {
+    "mathvista": ("mathvista",),
+    "mathvision": ("mathvision",),
+    "mathverse": ("mathverse",),
+    "mmmu": ("mmmu",),
+    "mmmu_pro": ("mmmu_pro_standard", "mmmu_pro_vision"),
+    "mmstar": ("mmstar",),
+    "hallusion": ("hallusion",),
+}
+"""{benchmark: the tasks whose scores it is the mean of}"""

@@ -1,0 +1,100 @@
+"""MathVision (Wang et al., NeurIPS 2024), test."""
+
+from collections.abc import Sequence
+
+from ...data.problems import bad_row, shown
+from ..prompts import instruction, joined, lettered, user_turn
+from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..rules.final import final_part
+from ..rules.latex import letter_of, mathvision_answer, plain
+from ..source import Record, Source
+
+OFFICIAL = (
+    'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a'
+    ' multiple choice question, only one letter is allowed in the "\\boxed{}".'
+)
+
+
+class MathVision:
+    name, title = "mathvision", "MathVision"
+    rule = (
+        "the answer in tags, in a box or announced; its letter, the text of the option, or equal by"
+        " math-verify to two decimals"
+    )
+    official = "as official, but equality by another LaTeX parser"
+    num_published = 3040
+    source = Source(
+        hub="MathLLMs/MathVision",
+        split="test",
+        columns={
+            "id": "text",
+            "question": "text",
+            "options": "list",
+            "image": "text",
+            "decoded_image": "image",
+            "answer": "text",
+            "solution": "text?",
+            "level": "int",
+            "subject": "text",
+        },
+    )
+
+    def question(self, record: Record, where: str, style: str) -> Question:
+        options = tuple(record["options"])
+        letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]
+        if not record["answer"].strip():
+            raise bad_row(where, "answer", "not be empty", "it is")
+        if options and (len(record["answer"]) != 1 or record["answer"] not in letters):
+            got = f"got {shown(record['answer'])}"
+            raise bad_row(where, "answer", f"be a letter of the {len(options)} options", got)
+        kind = "choice" if options else "free"
+        text = joined(
+            record["question"],
+            f"Options:\n{lettered(options)}" if options else "",
+            instruction(kind, style, OFFICIAL),
+        )
+        return Question(
+            id=record["id"],
+            where=where,
+            messages=user_turn(None, text),
+            images=("decoded_image",),
+            answer=record["answer"],
+            kind=kind,
+            options=options,
+            groups={"subject": record["subject"], "level": str(record["level"])},
+        )
+
+    def verdicts(
+        self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
+    ) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        open_pairs: list[tuple[int, tuple[str, str]]] = []
+        for question, completion in zip(questions, completions, strict=True):
+            final = final_part(completion)
+            given = None if final is None else mathvision_answer(final)
+            verdict, pair = _compare(question, given)
+            if pair is not None:
+                open_pairs.append((len(verdicts), pair))
+            verdicts.append(verdict)
+        equals = equal([pair for _, pair in open_pairs])
+        for (i, _), right in zip(open_pairs, equals, strict=True):
+            verdicts[i] = Verdict(verdicts[i].parsed, right)
+        return verdicts
+
+    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        return scores_by_group(predictions)
+
+
+def _compare(question: Question, given: str | None) -> tuple[Verdict, tuple[str, str] | None]:
+    """A verdict, and what is left to compare as mathematics before it stands."""
+    if given is None:
+        return Verdict(None, False), None
+    letter = letter_of(given, question.letters)
+    if letter is not None:
+        return Verdict(letter, letter == question.answer), None
+    wanted = question.answer
+    if question.options:
+        wanted = question.options[question.letters.index(question.answer)]
+    if plain(given) == plain(wanted):
+        return Verdict(given, True), None
+    return Verdict(given, False), (given, wanted)

@@ -1,0 +1,116 @@
+"""MathVista (Lu et al., ICLR 2024), testmini."""
+
+from collections.abc import Sequence
+
+from ...data.problems import bad_row, shown
+from ...rewards.answers import choice_of
+from ..prompts import instruction, joined, lettered, user_turn
+from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..rules.choice import nearest_option
+from ..rules.final import Final, final_part, short_answer
+from ..rules.number import listed, rounded, whole
+from ..source import Record, Source
+
+KINDS = {"integer": "integer", "float": "float", "list": "list"}
+
+
+class MathVista:
+    name, title = "mathvista", "MathVista"
+    rule = (
+        "the answer in tags, in a box or announced; a letter or the nearest option, a whole number,"
+        " a number rounded to the question's precision, a list; exact equality"
+    )
+    official = "a language model extracts the answer first, which finds more of them"
+    num_published = 1000
+    source = Source(
+        hub="AI4Math/MathVista",
+        split="testmini",
+        columns={
+            "pid": "text",
+            "question": "text",
+            "image": "text",
+            "decoded_image": "image",
+            "choices": "list?",
+            "unit": "text?",
+            "precision": "number?",
+            "answer": "text",
+            "question_type": "text",
+            "answer_type": "text",
+            "metadata": "dict",
+            "query": "text",
+        },
+    )
+
+    def question(self, record: Record, where: str, style: str) -> Question:
+        choices = tuple(record["choices"] or ())
+        multiple = record["question_type"] == "multi_choice"
+        if not record["answer"]:
+            remedy = "The split test has none; use testmini."
+            raise bad_row(where, "answer", "not be empty", "it is", remedy)
+        if multiple and record["answer"] not in choices:
+            got = f"got {shown(record['answer'])} and {shown(choices)}"
+            raise bad_row(where, "answer", "be one of choices", got)
+        kind = "choice" if multiple else KINDS.get(record["answer_type"])
+        if kind is None:
+            got = f"got {shown(record['answer_type'])}"
+            raise bad_row(where, "answer_type", f"be one of {', '.join(KINDS)}", got)
+        precision = None if record["precision"] is None else int(record["precision"])
+        if kind == "float" and precision is None:
+            raise bad_row(where, "precision", "be given with a float", "got none")
+        if style == "official":
+            text = record["query"]
+        else:
+            unit = f" (Unit: {record['unit']})" if record["unit"] else ""
+            text = joined(
+                f"{record['question']}{unit}",
+                f"Choices:\n{lettered(choices)}" if choices else "",
+                instruction(kind, style, "", precision),
+            )
+        metadata = record["metadata"]
+        return Question(
+            id=record["pid"],
+            where=where,
+            messages=user_turn(None, text),
+            images=("decoded_image",),
+            answer=record["answer"],
+            kind=kind,
+            options=choices,
+            precision=precision,
+            groups={k: str(metadata[k]) for k in ("task", "language") if metadata.get(k)},
+        )
+
+    def verdicts(
+        self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
+    ) -> list[Verdict]:
+        pairs = zip(questions, completions, strict=True)
+        return [self.verdict(q, final_part(completion)) for q, completion in pairs]
+
+    def verdict(self, question: Question, final: Final | None) -> Verdict:
+        given = None if final is None else short_answer(final)
+        if given is None:
+            return Verdict(None, False)
+        if question.kind == "choice":
+            parsed = chosen_text(given, question)
+        elif question.kind == "integer":
+            parsed = whole(given)
+        elif question.kind == "float":
+            parsed = rounded(given, question.precision or 0)
+        else:
+            parsed = listed(given)
+        return Verdict(parsed, parsed == question.answer)
+
+    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        return scores_by_group(predictions)
+
+
+def chosen_text(given: str, question: Question) -> str | None:
+    """The text of the option that an answer means."""
+    if given in question.options:
+        return given
+    letter = choice_of(given)
+    if letter is None:
+        behind = given.partition("(")[2]
+        letter = behind[0].upper() if behind[1:2] == ")" else None
+    if letter is not None and letter in question.letters:
+        return question.options[question.letters.index(letter)]
+    return nearest_option(given, question.options)

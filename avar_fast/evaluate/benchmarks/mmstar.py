@@ -1,0 +1,63 @@
+"""MMStar (Chen et al., NeurIPS 2024)."""
+
+from collections.abc import Sequence
+
+from ...data.problems import bad_row, shown
+from ..prompts import instruction, joined, user_turn
+from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..rules.choice import mmstar_letter
+from ..rules.final import Final, final_part, short_answer
+from ..source import Record, Source
+
+
+class MMStar:
+    name, title = "mmstar", "MMStar"
+    rule = "the letter in tags, in a box or at the beginning; exact equality, over all questions"
+    official = "as official, but for words that begin with the letter, which count there"
+    num_published = 1500
+    source = Source(
+        hub="Lin-Chen/MMStar",
+        split="val",
+        files=("mmstar.parquet",),
+        columns={
+            "index": "int",
+            "question": "text",
+            "image": "image",
+            "answer": "text",
+            "category": "text",
+            "l2_category": "text",
+            "meta_info": "dict",
+        },
+    )
+
+    def question(self, record: Record, where: str, style: str) -> Question:
+        if record["answer"].strip() not in tuple("ABCD"):
+            raise bad_row(where, "answer", "be A, B, C or D", f"got {shown(record['answer'])}")
+        return Question(
+            id=str(record["index"]),
+            where=where,
+            messages=user_turn(None, joined(record["question"], instruction("choice", style, ""))),
+            images=("image",),
+            answer=record["answer"].strip(),
+            kind="choice",
+            options=("A", "B", "C", "D"),
+            groups={"category": record["category"], "l2_category": record["l2_category"]},
+        )
+
+    def verdicts(
+        self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
+    ) -> list[Verdict]:
+        return [self.verdict(q, c) for q, c in zip(questions, completions, strict=True)]
+
+    def verdict(self, question: Question, completion: str) -> Verdict:
+        final = final_part(completion)
+        letter = None if final is None else mmstar_letter(final)
+        if final is not None and letter is None:
+            stated = short_answer(final)
+            letter = None if stated is None else mmstar_letter(Final(stated, True))
+        if letter not in tuple("ABCD"):
+            letter = None
+        return Verdict(letter, letter == question.answer)
+
+    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        return scores_by_group(predictions)

@@ -1,0 +1,49 @@
+"""Rows of one's own, in any schema the trainer takes."""
+
+from collections.abc import Sequence
+
+from ...data import Row
+from ...data.problems import bad_row
+from ...rewards import AnswerChecker, extract_answer
+from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..rules.final import final_part
+
+
+class OwnRows:
+    """Judged by one of the rules that training rewards by.
+
+    Args:
+        checker: whose rule it is.
+    """
+
+    name, title, official, num_published = "rows", "rows", "as official", None
+
+    def __init__(self, checker: AnswerChecker) -> None:
+        self._checker = checker
+        self.rule = f"reward rule {checker.rule}, as in training"
+
+    def question(self, row: Row, id: str) -> Question:
+        if row.answer is None:
+            remedy = "Add a column answer."
+            raise bad_row(row.where, "the answer", "be there, to evaluate with", "none", remedy)
+        # Rows whose reference reasons before it answers ask for a chain, the others for an answer.
+        style = "chain" if row.target is not None and "<think>" in row.target else "direct"
+        return Question(
+            id, row.where, row.messages, (), row.answer, "free", groups={"style": style}
+        )
+
+    def verdicts(
+        self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
+    ) -> list[Verdict]:
+        answers, rows = [q.answer for q in questions], [q.where for q in questions]
+        right = self._checker.right(completions, answers, rows)
+        return [Verdict(self._parsed(c), ok) for c, ok in zip(completions, right, strict=True)]
+
+    def _parsed(self, completion: str) -> str | None:
+        if self._checker.rule != "accuracy":
+            return extract_answer(completion)
+        final = final_part(completion)
+        return final.text if final is not None and final.explicit else None
+
+    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        return scores_by_group(predictions)

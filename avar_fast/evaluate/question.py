@@ -1,0 +1,139 @@
+"""What the parts of an evaluation hand to one another: questions, verdicts, predictions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from .source import Record, Source
+
+
+@dataclass(frozen=True)
+class Question:
+    """One item of a benchmark, its images not read yet."""
+
+    id: str
+    """Unique within the benchmark."""
+    where: str
+    """Data set and row, for messages."""
+    messages: list[dict[str, Any]]
+    """Turns whose content is a list of {"type": "image"} and {"type": "text", "text": ...}."""
+    images: tuple[str, ...]
+    """Columns that hold the images, in the order of the image parts."""
+    answer: str
+    """The reference, as the benchmark has it."""
+    kind: str
+    """What is asked for: choice, integer, float, list, free, yes_no."""
+    options: tuple[str, ...] = ()
+    """Of a choice, in the order of their letters."""
+    precision: int | None = None
+    """Decimals of a float."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """What scores are broken down by: {"subject": "algebra", ...}."""
+
+    @property
+    def letters(self) -> str:
+        return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(self.options)]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule says of a completion."""
+
+    parsed: str | None
+    """The answer found in it; None where there is none, which is wrong."""
+    right: bool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answered question, as a run's JSON has it."""
+
+    benchmark: str
+    id: str
+    answer: str
+    completion: str
+    parsed: str | None
+    right: bool
+    num_tokens: int
+    """Of the completion, its end token not counted."""
+    truncated: bool
+    """It reached ``max_new_tokens``."""
+    groups: dict[str, str]
+    vas: dict[str, float] | None = None
+    """The three forms over the question's user tokens; None without an image or without VAS."""
+    num_queries: int = 0
+    """User tokens that VAS is the mean of."""
+    error: str | None = None
+    """Why the question could not be asked; counts as wrong."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Equal = Callable[[Sequence[tuple[str, str]]], list[bool]]
+"""(given, reference) pairs -> whether they are mathematically equal."""
+
+
+class Benchmark(Protocol):
+    """What is asked for and how it is scored."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line and in results."""
+        ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def rule(self) -> str:
+        """How answers are scored, in a sentence; goes into the result."""
+        ...
+
+    @property
+    def official(self) -> str:
+        """How the official rule differs, "as official" where it does not."""
+        ...
+
+    @property
+    def num_published(self) -> int | None:
+        """Questions of the whole split."""
+        ...
+
+    def verdicts(
+        self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
+    ) -> list[Verdict]: ...
+
+    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """``score``, the benchmark's number from 0 to 1, first; then what else it reports."""
+        ...
+
+
+class Published(Benchmark, Protocol):
+    """A benchmark with a data set on the Hub. Each has a file in benchmarks/."""
+
+    @property
+    def source(self) -> Source: ...
+
+    def question(self, record: Record, where: str, style: str) -> Question:
+        """A checked record, without its images, as a question.
+
+        Raises:
+            RowError: a field that does not hold what it should.
+        """
+        ...
+
+
+def accuracy(predictions: Sequence[Prediction]) -> float:
+    """Share of right answers."""
+    return sum(p.right for p in predictions) / len(predictions)
+
+
+def scores_by_group(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """{"score": accuracy, "name=value": accuracy of every group}."""
+    members: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        for name, value in prediction.groups.items():
+            members.setdefault(f"{name}={value}", []).append(prediction)
+    parts = {name: accuracy(some) for name, some in sorted(members.items())}
+    return {"score": accuracy(predictions)} | parts

@@ -1,0 +1,44 @@
+"""Processes that share a run under torchrun: each takes every n-th question."""
+
+import os
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+T = TypeVar("T")
+LONGEST = timedelta(days=7)  # a rank with longer answers keeps the others waiting
+
+
+class Ranks:
+    """The processes of this run; one without torchrun."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.size > 1 and not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=LONGEST)
+
+    @property
+    def device(self) -> torch.device:
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+    def first_says(self, value: T | None) -> T:
+        """What rank 0 has, on every rank."""
+        if self.size == 1:
+            return value  # pyright: ignore[reportReturnType]
+        box: list[Any] = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def close(self) -> None:
+        if self.size > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()

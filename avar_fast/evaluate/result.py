@@ -1,0 +1,172 @@
+"""What a run found: scores of each benchmark, and the one JSON that holds them with every
+prediction."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..vas import FORMS
+from .looking import Table, TableSums
+from .question import Prediction
+from .tasks import Task, digest_of
+
+FORMAT = 1
+SAMPLED_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One benchmark of one run; shares are from 0 to 1."""
+
+    title: str
+    score: float
+    """The benchmark's number."""
+    scores: dict[str, float]
+    """What else its rule reports, and accuracy by group."""
+    num: int
+    num_published: int | None
+    """Questions of the whole split; fewer in ``num`` mean a part of it."""
+    unparsable: float
+    """Share of completions in which no answer was found; they count as wrong."""
+    truncated: float
+    """Share of completions cut at max_new_tokens."""
+    num_unread: int
+    """Questions that could not be asked, such as for a damaged image; they count as wrong."""
+    mean_tokens: float
+    vas: dict[str, float]
+    """The three forms: mean over layers, heads and the user tokens that see the image of all
+    questions; eps 1e-6. Empty where none was measured."""
+    vas_table: dict[str, Table]
+    """The same per layer and head."""
+    rule: str
+    official: str
+    data: str
+    """Where the questions came from."""
+    digest: str
+    """Of the questions and their answers."""
+
+
+def summarise(task: Task, predictions: Sequence[Prediction], table: TableSums) -> Summary:
+    """Scores of all predictions of a benchmark, whichever rank made them."""
+    benchmark = task.benchmark
+    scores = benchmark.scores(predictions)
+    asked = [p for p in predictions if p.error is None]
+    scored = sum(p.num_queries for p in predictions)
+    vas = {
+        form: sum(p.vas[form] * p.num_queries for p in predictions if p.vas) / scored
+        for form in FORMS
+        if scored
+    }
+    return Summary(
+        title=benchmark.title,
+        score=scores["score"],
+        scores={name: value for name, value in scores.items() if name != "score"},
+        num=len(predictions),
+        num_published=benchmark.num_published,
+        unparsable=_share([p.parsed is None for p in asked]),
+        truncated=_share([p.truncated for p in asked]),
+        num_unread=len(predictions) - len(asked),
+        mean_tokens=sum(p.num_tokens for p in asked) / max(len(asked), 1),
+        vas=vas,
+        vas_table=table.means(),
+        rule=benchmark.rule,
+        official=benchmark.official,
+        data=task.path,
+        digest=digest_of(task.questions),
+    )
+
+
+def _share(flags: list[bool]) -> float:
+    return sum(flags) / len(flags) if flags else 0.0
+
+
+def write_json(
+    out: Path, head: Mapping[str, Any], summaries: Mapping[str, Summary], predictions: Sequence
+) -> None:
+    """Writes the result whole or not at all."""
+    body = {
+        "format": FORMAT,
+        **head,
+        "benchmarks": {name: asdict(summary) for name, summary in summaries.items()},
+        "predictions": [prediction.as_dict() for prediction in predictions],
+    }
+    partial = out.with_name(out.name + ".new")
+    partial.write_text(json.dumps(body, indent=1))
+    partial.replace(out)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result read back."""
+
+    path: str
+    head: dict[str, Any]
+    """Model, commit, settings and what else the run noted of itself."""
+    benchmarks: dict[str, Summary]
+    predictions: list[Prediction]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return {name: summary.score for name, summary in self.benchmarks.items()}
+
+
+def read_result(path: str | Path) -> Result:
+    """
+    Raises:
+        ValueError: not a result of this program.
+        FileNotFoundError: no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"a result must be an existing JSON file; {path} is not.")
+    try:
+        body = json.loads(Path(path).read_text())
+        if body["format"] != FORMAT:
+            raise ValueError(f"its format is {body['format']}, this program reads {FORMAT}")
+        summaries = {name: Summary(**values) for name, values in body.pop("benchmarks").items()}
+        predictions = [Prediction(**values) for values in body.pop("predictions")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} must be a result of python -m avar_fast.evaluate; {error}."
+        ) from error
+    return Result(str(path), body, summaries, predictions)
+
+
+def project() -> dict[str, Any]:
+    """Version of the project and, in a checkout, its commit."""
+    try:
+        found = version("avar-fast")
+    except PackageNotFoundError:
+        found = "not installed"
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return {"version": found, "commit": None}
+    return {"version": found, "commit": commit, "uncommitted_changes": bool(changed)}
+
+
+def weights_digest(path: str) -> str | None:
+    """Of a model folder: names, sizes and samples of its weights and its configuration, enough to
+    tell one checkpoint from another; None for a hub name."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    seen = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        size = file.stat().st_size
+        seen.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            for place in (0, size // 2, max(size - SAMPLED_BYTES, 0)):
+                content.seek(place)
+                seen.update(content.read(SAMPLED_BYTES))
+    return seen.hexdigest()[:16]

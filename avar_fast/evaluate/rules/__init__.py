@@ -1,0 +1,2 @@
+"""Rules that find an answer in a completion and compare it: text alone, deterministic, linear in
+its length."""

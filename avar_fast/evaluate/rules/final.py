@@ -1,0 +1,62 @@
+"""The part of a completion that holds its answer."""
+
+import re
+from dataclasses import dataclass
+
+from ...rewards import extract_answer
+
+_STATED = re.compile(r"\banswer(?:\s{0,3}(?:is|should\s{1,3}be|:|=))+\s{0,3}", re.IGNORECASE)
+SHORT = 100  # characters of a line that can be an answer by itself
+
+
+@dataclass(frozen=True)
+class Final:
+    """Where a completion ends up."""
+
+    text: str
+    explicit: bool
+    """It stood between <answer> tags or in a box, and is nothing but the answer."""
+
+
+def final_part(completion: str) -> Final | None:
+    """The last <answer>; else, behind the reasoning, the last ``\\boxed{}``; else all that stands
+    there. None where that is empty, or where the reasoning has no end."""
+    answer = extract_answer(completion)
+    if answer is not None:
+        return Final(answer, True) if answer else None
+    rest = completion.rpartition("</think>")[2]
+    if "<think>" in rest:
+        return None
+    boxed = last_boxed(rest)
+    if boxed is not None:
+        return Final(boxed, True) if boxed else None
+    return Final(rest.strip(), False) if rest.strip() else None
+
+
+def last_boxed(text: str) -> str | None:
+    """What stands in the last ``\\boxed{}``, braces inside it counted; None where there is no whole
+    one."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 1, start + len("\\boxed{")
+    for at in range(begin, len(text)):
+        depth += (text[at] == "{") - (text[at] == "}")
+        if depth == 0:
+            return text[begin:at].strip()
+    return None
+
+
+def short_answer(final: Final) -> str | None:
+    """The answer where no model extracts it: an explicit one, a line that is short enough to be
+    nothing else, or what the last "answer is" or "answer:" announces."""
+    if final.explicit:
+        return final.text
+    text = final.text.replace("*", "")
+    if len(text) <= SHORT and "\n" not in text and not _STATED.search(text):
+        return text.strip()
+    announced = [found.end() for found in _STATED.finditer(text)]
+    if not announced:
+        return None
+    line = text[announced[-1] :].lstrip().partition("\n")[0].strip()
+    return line.rstrip(".").strip() or None

@@ -1,0 +1,43 @@
+"""MathVision's answers: letters, numbers and LaTeX."""
+
+import re
+
+from ...rewards.answers import choice_of
+from .final import Final, short_answer
+
+_DROPPED = re.compile(
+    r"\\(?:left|right|text|mbox|mathrm|,|!|;|\$|%)|\^\{?\\circ\}?|°|[\s$%{}]|units"
+)
+_LAST_LETTER = re.compile(r"(?: ([A-E])| \(([A-E])\))\.$")
+_FIRST_LETTER = re.compile(r"\(?([A-E])\)?\n")
+
+
+def mathvision_answer(final: Final) -> str | None:
+    """What a completion answers: in tags or a box, announced, a number behind its last "is", or a
+    letter by itself at the end or the beginning."""
+    if not final.explicit:
+        found = _LAST_LETTER.search(final.text[-8:]) or _FIRST_LETTER.match(final.text)
+        if found:
+            return next(letter for letter in found.groups() if letter)
+        behind = final.text.rpartition("is ")[2].rstrip(".")
+        if re.fullmatch(r"[+-]?\d[\d,]*(\.\d*)?", behind):
+            return behind
+    given = short_answer(final)
+    if given is None:
+        return None
+    for sign in ("=", "\\approx"):
+        given = given.rpartition(sign)[2]
+    return given.strip() or None
+
+
+def letter_of(given: str, letters: str) -> str | None:
+    """The letter an answer is, of those there are."""
+    letter = choice_of(plain(given).upper())
+    return letter if letter is not None and letter in letters else None
+
+
+def plain(text: str) -> str:
+    """Without what LaTeX and units put around an answer; two texts that are the same then are
+    equal."""
+    fractions = text.lower().replace("dfrac", "frac").replace("tfrac", "frac")
+    return _DROPPED.sub("", fractions).rstrip(".")

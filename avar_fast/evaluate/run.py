@@ -1,0 +1,166 @@
+"""A run from questions to result: over ranks, resumed where it was left."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from ..data import Rows
+from ..loading import Loaded
+from ..rewards import AnswerChecker
+from .answering import Answering
+from .benchmarks.rows import OwnRows
+from .journal import Journal
+from .looking import TableSums
+from .question import Prediction
+from .ranks import Ranks
+from .result import Summary, summarise
+from .settings import Settings
+from .tasks import RowsTask, Task, digest_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All predictions of a run, in the order of the questions."""
+
+    summaries: dict[str, Summary]
+    predictions: list[Prediction]
+    problems: list[str]
+    """Answers that could not be judged by this process."""
+    seconds: float
+
+
+def evaluate(
+    loaded: Loaded, task: Task, settings: Settings, batch_size: int = 8, name: str = "evaluate"
+) -> tuple[Summary, list[Prediction]]:
+    """Asks one benchmark in this process and keeps nothing on disk.
+
+    Args:
+        loaded: the model, attached.
+        task: from ``avar_fast.evaluate.tasks``.
+        settings: of the run.
+        batch_size: questions under way at the same time.
+        name: of the progress bar.
+    """
+    answering = Answering(loaded, settings, batch_size)
+    progress = _Progress(name, len(task.questions))
+    predictions: dict[str, Prediction] = {}
+    table = TableSums()
+    try:
+        for chunk in answering.chunks(task, task.questions):
+            predictions |= {p.id: p for p in chunk.predictions}
+            table.add_dict(chunk.table.as_dict())
+            progress.add(chunk.predictions)
+    finally:
+        answering.close()
+        progress.close()
+    ordered = [predictions[question.id] for question in task.questions]
+    return summarise(task, ordered, table), ordered
+
+
+def evaluate_rows(
+    loaded: Loaded, rows: Rows, settings: Settings, batch_size: int = 8, name: str = "rows"
+) -> tuple[Summary, list[Prediction]]:
+    """As ``evaluate``, of rows of one's own, judged by ``settings.checker``."""
+    with AnswerChecker(settings.checker) as checker:
+        task = RowsTask(OwnRows(checker), rows, name, settings)
+        return evaluate(loaded, task, settings, batch_size, name)
+
+
+def identity(model: dict[str, Any], settings: Settings, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What must be the same when a run is resumed, and for two predictions to be of one run."""
+    data = {f"data.{task.benchmark.name}": digest_of(task.questions) for task in tasks}
+    named = {f"model.{name}": value for name, value in model.items()}
+    return named | settings.as_dict() | data
+
+
+def run(
+    load: Any, settings: Settings, tasks: Sequence[Task], journal: Journal, ranks: Ranks,
+    batch_size: int,
+) -> Outcome | None:  # fmt: skip
+    """Answers what the journal does not hold yet, all ranks together.
+
+    Args:
+        load: makes the model, attached; called only where something is left to ask.
+        settings: of the run, whose journal this is.
+        tasks: to go through.
+        journal: claimed.
+        ranks: that share the work.
+        batch_size: questions under way at the same time on a rank.
+
+    Returns:
+        What was found, on rank 0; None on the others.
+    """
+    started = time.perf_counter()
+    done, _ = journal.read()
+    ranks.wait()  # before the first of them writes: all see the same questions left
+    left = [
+        (task, [q for q in task.questions if _is_open(done, task, q.id)][ranks.rank :: ranks.size])
+        for task in tasks
+    ]
+    problems: list[str] = []
+    if any(questions for _, questions in left):
+        answering = Answering(load(), settings, batch_size)
+        journal.open(ranks.rank)
+        try:
+            for task, questions in left:
+                _answer(answering, task, questions, journal, ranks)
+            problems = answering.problems
+        finally:
+            answering.close()
+            journal.close()
+    ranks.wait()
+    if ranks.rank:
+        return None
+    done, tables = journal.read()
+    summaries, predictions = {}, []
+    for task in tasks:
+        name = task.benchmark.name
+        own = [done[name, question.id] for question in task.questions]
+        summaries[name] = summarise(task, own, tables.get(name, TableSums()))
+        predictions += own
+    return Outcome(summaries, predictions, problems, time.perf_counter() - started)
+
+
+def _is_open(done: Mapping[tuple[str, str], Prediction], task: Task, id: str) -> bool:
+    """Not answered yet; one that could not be asked is tried again."""
+    found = done.get((task.benchmark.name, id))
+    return found is None or found.error is not None
+
+
+def _answer(
+    answering: Answering, task: Task, questions: Sequence[Any], journal: Journal, ranks: Ranks
+) -> None:
+    name = task.benchmark.name
+    title = f"{name} (rank 0 of {ranks.size})" if ranks.size > 1 else name
+    progress = _Progress(title, len(questions), shown=ranks.rank == 0)
+    try:
+        for chunk in answering.chunks(task, questions):
+            journal.write(name, chunk)
+            progress.add(chunk.predictions)
+            for prediction in chunk.predictions:
+                if prediction.error is not None:
+                    tqdm.write(f"warning: counts as wrong: {prediction.error}", file=sys.stderr)
+    finally:
+        progress.close()
+
+
+class _Progress:
+    """Questions done, time left, and accuracy so far."""
+
+    def __init__(self, title: str, total: int, shown: bool = True) -> None:
+        self._bar = tqdm(total=total, desc=title, dynamic_ncols=True, disable=not shown)
+        self._right = self._lost = 0
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        self._right += sum(p.right for p in predictions)
+        self._lost += sum(p.parsed is None for p in predictions)
+        self._bar.update(len(predictions))
+        share = self._right / max(self._bar.n, 1)
+        self._bar.set_postfix_str(f"right {share:.3f}, unparsable {self._lost}")
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,73 @@
+"""What changes predictions: the settings of a run, which must be the same when it is resumed."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..rewards import CHECKERS
+from .prompts import STYLES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of generation, scoring and intervention. Generation is greedy."""
+
+    style: str = "tags"
+    """Of the prompts: tags, direct or official."""
+    system_prompt: str | None = "You are a helpful assistant."
+    """For questions without a system turn; None adds none, and then there is no VAS."""
+    max_new_tokens: int = 2048
+    max_pixels: int | None = None
+    """Largest image after resizing; None leaves it to the model's image processor."""
+    limit: int | None = None
+    """Only the first questions of each benchmark."""
+    checker: str = "accuracy"
+    """How rows of one's own are judged."""
+    vas: bool = True
+    """Record the Visual Attention Score while the prompts are read."""
+    visual_scale: float = 1.0
+    system_scale: float = 1.0
+    visual_bias: float = 0.0
+    system_bias: float = 0.0
+    layers: tuple[int, ...] | None = None
+    """Text layers that the four above act on; None for all."""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("style", self.style, STYLES),
+            ("checker", self.checker, CHECKERS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+        for name in ("max_new_tokens", "max_pixels", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}.")
+        for name in ("visual_scale", "system_scale", "visual_bias", "system_bias"):
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite; got {value}.")
+        if self.vas and self.system_prompt is None:
+            raise ValueError(
+                "VAS needs a system turn, to compare the attention on the image with; the system"
+                " prompt is empty. Give one with --system-prompt, or leave VAS out with --no-vas."
+            )
+
+    @property
+    def intervention(self) -> dict[str, Any]:
+        """Arguments of ``avar_fast.attention.intervene``; empty where nothing is changed."""
+        neutral = {
+            "visual_scale": 1.0,
+            "system_scale": 1.0,
+            "visual_bias": 0.0,
+            "system_bias": 0.0,
+        }
+        given = {name: getattr(self, name) for name in neutral}
+        return {} if given == neutral else given | {"layers": self.layers}
+
+    def as_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        return values | {"layers": None if self.layers is None else list(self.layers)}
+
+
+NAMES = tuple(field.name for field in fields(Settings))

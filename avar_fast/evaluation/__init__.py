@@ -1,5 +1,0 @@
-"""Evaluation of checkpoints."""
-
-from .exact_match import Evaluation, evaluate
-
-__all__ = ["Evaluation", "evaluate"]

@@ -1,0 +1,127 @@
+"""Rows of one's own through the runner: accuracy and VAS, against the pieces used by hand."""
+
+import json
+
+import pytest
+import torch
+
+from avar_fast.attention import SpecialTokens, key_types, query_mask, record_attention, sees_image
+from avar_fast.data import Encoder, collate, load_rows
+from avar_fast.evaluate import Settings, answering, evaluate_rows, read_result
+from avar_fast.evaluate.__main__ import main
+from avar_fast.lab.model import build_image_processor, save_base
+from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
+from avar_fast.lab.world import WorldConfig, write_rows
+from avar_fast.loading import Loaded
+from avar_fast.rollout import greedy_texts
+from avar_fast.vas import visual_attention_score
+
+from ..attention.world import TOKENIZER, models
+
+SETTINGS = Settings(system_prompt=DEFAULT_SYSTEM, max_new_tokens=6)
+
+
+def loaded_lab():
+    fast, _ = models()
+    return Loaded(fast, TOKENIZER, build_image_processor())
+
+
+def rows_of(folder, count=6):
+    return load_rows(str(write_rows(folder, WorldConfig(), "test", count, seed=0)))
+
+
+def test_scores_do_not_depend_on_the_batch_size_and_completions_are_greedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(answering, "CHUNK_BATCHES", 2)
+    loaded, rows = loaded_lab(), rows_of(tmp_path)
+    results = [evaluate_rows(loaded, rows, SETTINGS, batch_size=size) for size in (1, 2, 6)]
+    summary, predictions = results[0]
+    for other, others in results[1:]:
+        assert [p.completion for p in others] == [p.completion for p in predictions]
+        for form, value in summary.vas.items():
+            assert other.vas[form] == pytest.approx(value, rel=1e-4)
+    encode = Encoder(TOKENIZER, build_image_processor(), DEFAULT_SYSTEM, 1000)
+    tokens = SpecialTokens.from_processor(TOKENIZER)
+
+    def inputs_of(some):
+        return collate(some, TOKENIZER.pad_token_id, tokens.visual, with_target=False).inputs
+
+    samples = [encode(row) for row in rows]
+    want = greedy_texts(loaded.model, TOKENIZER, samples, inputs_of, tokens, 6)
+    assert [p.completion for p in predictions] == want
+    assert {"style=chain", "style=direct"} <= set(summary.scores)
+    assert torch.tensor(summary.vas_table["share"]).shape == (4, 4)
+    assert summary.num == 6
+
+
+def test_right_answers_count_and_vas_is_that_of_the_user_tokens(tmp_path, monkeypatch):
+    loaded, rows = loaded_lab(), rows_of(tmp_path, count=4)
+    said = [str(rows[0].target), "<answer>no</answer>", str(rows[2].target), "nonsense"]
+    complete = answering.Answering._complete
+
+    def with_other_words(self, samples, looks):
+        complete(self, samples, looks)
+        return [answering.Completion(text, 3, False) for text in said]
+
+    monkeypatch.setattr(answering.Answering, "_complete", with_other_words)
+    summary, predictions = evaluate_rows(loaded, rows, SETTINGS, batch_size=4)
+    assert summary.score == 0.5
+    assert summary.unparsable == 0.25
+    assert [p.parsed is None for p in predictions] == [False, False, False, True]
+
+    encode = Encoder(TOKENIZER, build_image_processor(), DEFAULT_SYSTEM, 1000)
+    samples = [encode(row) for row in rows]
+    batch = collate(samples, TOKENIZER.pad_token_id, encode.tokens.visual, with_target=False)
+    span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
+    tokens = SpecialTokens.from_processor(TOKENIZER)
+    queries = query_mask(*span, role="user", tokens=tokens)
+    queries &= sees_image(key_types(*span, tokens=tokens))
+    with torch.no_grad(), record_attention(loaded.model) as rec:
+        loaded.model(**batch.inputs)
+    for form in ("ratio", "log_ratio", "share"):
+        want = visual_attention_score(rec.mass, queries, 1e-6, form).item()
+        assert summary.vas[form] == pytest.approx(want, rel=1e-5)
+        of_one = {k: m[1:2] for k, m in rec.mass.items()}
+        want = visual_attention_score(of_one, queries[1:2], 1e-6, form).item()
+        assert predictions[1].vas is not None
+        assert predictions[1].vas[form] == pytest.approx(want, rel=1e-5)
+    without, _ = evaluate_rows(loaded, rows, Settings(vas=False, max_new_tokens=2), batch_size=4)
+    assert without.vas == {}
+
+
+@pytest.mark.parametrize(("checker", "right"), [("accuracy", True), ("exact", False)])
+def test_the_checker_is_that_of_the_setting(tmp_path, monkeypatch, checker, right):
+    """One half is 0.5 for math-verify and another text for the exact rule, as \\frac{1}{2}."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"problem": "One over two?", "answer": "0.5"}))
+    monkeypatch.setattr(
+        answering.Answering,
+        "_complete",
+        lambda *a: [answering.Completion("<answer>\\frac{1}{2}</answer>", 3, False)],
+    )
+    settings = Settings(checker=checker)
+    summary, predictions = evaluate_rows(loaded_lab(), load_rows(str(file)), settings)
+    assert predictions[0].right is right
+    assert summary.vas == {}
+
+
+def test_command_writes_one_json_and_prints_a_table(tmp_path, capsys):
+    save_base(tmp_path / "model", seed=0)
+    write_rows(tmp_path / "rows", WorldConfig(), "test", 3, seed=0)
+    out = tmp_path / "deep" / "result.json"
+    given = [str(tmp_path / "model"), "--data", str(tmp_path / "rows" / "test.jsonl")]
+    given += ["--out", str(out), "--dtype", "float32", "--max-new-tokens", "3"]
+    assert main(given) == 0
+    assert [file.name for file in out.parent.iterdir()] == ["result.json"]
+    result = read_result(out)
+    assert result.benchmarks["rows"].num == len(result.predictions) == 3
+    assert result.head["settings"]["max_new_tokens"] == 3
+    assert "| rows " in capsys.readouterr().out
+    assert main(given) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_an_error_message(tmp_path, capsys):
+    write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
+    given = [str(tmp_path / "none"), "--data", str(tmp_path / "test.jsonl")]
+    assert main([*given, "--out", str(tmp_path / "r.json")]) == 1
+    assert "error" in capsys.readouterr().err
