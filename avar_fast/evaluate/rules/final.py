@@ -16,6 +16,8 @@ class Final:
     text: str
     explicit: bool
     """It stood between <answer> tags or in a box, and is nothing but the answer."""
+    around: str = ""
+    """All that stands behind the reasoning, where there are no tags."""
 
 
 def final_part(completion: str) -> Final | None:
@@ -29,8 +31,8 @@ def final_part(completion: str) -> Final | None:
         return None
     boxed = last_boxed(rest)
     if boxed is not None:
-        return Final(boxed, True) if boxed else None
-    return Final(rest.strip(), False) if rest.strip() else None
+        return Final(boxed, True, rest.strip()) if boxed else None
+    return Final(rest.strip(), False, rest.strip()) if rest.strip() else None
 
 
 def last_boxed(text: str) -> str | None:

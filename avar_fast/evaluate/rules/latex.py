@@ -6,19 +6,20 @@ from ...rewards.answers import choice_of
 from .final import Final, short_answer
 
 _DROPPED = re.compile(
-    r"\\(?:left|right|text|mbox|mathrm|,|!|;|\$|%)|\^\{?\\circ\}?|°|[\s$%{}]|units"
+    r"\\(?:left|right|textbf|text|mathbf|mbox|mathrm|,|!|;|\$|%)|\^\{?\\circ\}?|°|[\s$%{}]|units"
 )
 _LAST_LETTER = re.compile(r"(?: ([A-E])| \(([A-E])\))\.$")
+_BRACKETED = re.compile(r"\(([A-Z])\)")
 _FIRST_LETTER = re.compile(r"\(?([A-E])\)?\n")
 
 
 def mathvision_answer(final: Final) -> str | None:
-    """What a completion answers: in tags or a box, announced, a number behind its last "is", or a
-    letter by itself at the end or the beginning."""
+    """What a completion answers: in tags; a letter by itself at the end or the beginning; in a box,
+    announced, or a number behind its last "is"."""
+    found = _LAST_LETTER.search(final.around[-8:]) or _FIRST_LETTER.match(final.around)
+    if found:
+        return next(letter for letter in found.groups() if letter)
     if not final.explicit:
-        found = _LAST_LETTER.search(final.text[-8:]) or _FIRST_LETTER.match(final.text)
-        if found:
-            return next(letter for letter in found.groups() if letter)
         behind = final.text.rpartition("is ")[2].rstrip(".")
         if re.fullmatch(r"[+-]?\d[\d,]*(\.\d*)?", behind):
             return behind
@@ -31,8 +32,11 @@ def mathvision_answer(final: Final) -> str | None:
 
 
 def letter_of(given: str, letters: str) -> str | None:
-    """The letter an answer is, of those there are."""
-    letter = choice_of(plain(given).upper())
+    """The letter an answer is, of those there are; None where it names several."""
+    text = plain(given).upper()
+    if len(set(_BRACKETED.findall(text))) > 1:
+        return None
+    letter = choice_of(text)
     return letter if letter is not None and letter in letters else None
 
 
