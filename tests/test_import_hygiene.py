@@ -30,7 +30,7 @@ LAYERS = {
     "checkpoint": 6,
     "tracking": 6,
     "stages": 7,
-    "train": 8,
+    "train": 9,
     "report": 7,
     "evaluate": 8,
     "lab": 9,

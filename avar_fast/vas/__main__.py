@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
 from ..data import Rows, load_rows
-from ..evaluation import evaluate
+from ..evaluate import Settings, evaluate_rows
 from ..loading import Loaded, load
 from ..models import family_at
 from . import plots, texts
@@ -135,17 +135,11 @@ def _points(options: argparse.Namespace) -> list[Point]:
 
 def _evaluate(name: str, path: str, rows: Rows, options: argparse.Namespace) -> Point:
     loaded = _open(path, options)
-    result = evaluate(
-        loaded.model,
-        loaded.tokenizer,
-        loaded.image_processor,
-        rows,
-        system_prompt=options.system_prompt or None,
-        batch_size=options.batch_size,
-        max_new_tokens=options.max_new_tokens,
-        name=name,
+    settings = Settings(
+        system_prompt=options.system_prompt or None, max_new_tokens=options.max_new_tokens
     )
-    return point_of(name, result.as_dict(), path)
+    summary, _ = evaluate_rows(loaded, rows, settings, options.batch_size, name)
+    return point_of(name, {"benchmarks": {"rows": asdict(summary)}}, path)
 
 
 def _rows(options: argparse.Namespace) -> Rows:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from .score import FORMS
@@ -32,21 +33,28 @@ def read_point(name: str, path: Path) -> Point:
 
 
 def point_of(name: str, result: Any, where: str) -> Point:
-    """The point of an evaluation's result as a dictionary."""
-    accuracy = result.get("exact_match") if isinstance(result, dict) else None
-    vas = result.get("vas") if isinstance(result, dict) else None
-    if not isinstance(accuracy, int | float) or not isinstance(vas, dict):
+    """The point of an evaluation's result as a dictionary: means over its benchmarks."""
+    benchmarks = result.get("benchmarks") if isinstance(result, dict) else None
+    if not isinstance(benchmarks, dict) or not benchmarks:
         raise ValueError(
-            f"{where} must hold exact_match and vas, as avar_fast.evaluation writes them; it holds"
-            f" {_keys(result)}. Evaluate the model with python -m avar_fast.evaluation."
+            f"{where} must hold benchmarks, as avar_fast.evaluate writes them; it holds"
+            f" {_keys(result)}. Evaluate the model with python -m avar_fast.evaluate."
         )
-    lacking = [form for form in FORMS if not isinstance(vas.get(form), int | float)]
-    if lacking:
-        raise ValueError(
-            f"{where} must hold the score as {', '.join(FORMS)}; {', '.join(lacking)} is missing."
-            " Evaluate on rows with images."
-        )
-    return Point(name, float(accuracy), {form: float(vas[form]) for form in FORMS})
+    scores: list[float] = []
+    vas: dict[str, list[float]] = {form: [] for form in FORMS}
+    for benchmark, summary in benchmarks.items():
+        found = summary.get("vas") or {}
+        lacking = [form for form in FORMS if not isinstance(found.get(form), int | float)]
+        if lacking or not isinstance(summary.get("score"), int | float):
+            raise ValueError(
+                f"{where} must hold the score of {benchmark} and its VAS as {', '.join(FORMS)};"
+                f" {', '.join(lacking) or 'score'} is missing. Evaluate on rows with images,"
+                " without --no-vas."
+            )
+        scores.append(summary["score"])
+        for form in FORMS:
+            vas[form].append(found[form])
+    return Point(name, fmean(scores), {form: fmean(values) for form, values in vas.items()})
 
 
 def _keys(result: Any) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avar_fast.data import Encoder, collate, load_rows
-from avar_fast.evaluation import evaluate
+from avar_fast.evaluate import Settings, evaluate_rows
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.vas.collect import QUANTITIES, Reading, collect
@@ -79,9 +79,8 @@ def test_batches_do_not_change_sums_and_positions_add_up(tmp_path):
 def test_the_overall_score_is_that_of_an_evaluation(tmp_path):
     loaded, _ = loaded_pair()
     rows = ragged_rows(tmp_path)
-    parts = (loaded.model, loaded.tokenizer, loaded.image_processor)
-    options = dict(system_prompt=DEFAULT_SYSTEM, batch_size=3, max_new_tokens=1)
-    want = evaluate(*parts, rows, **options).vas
+    settings = Settings(system_prompt=DEFAULT_SYSTEM, max_new_tokens=1)
+    want = evaluate_rows(loaded, rows, settings, batch_size=3)[0].vas
     got = collect(loaded, rows, Reading())
     for form, value in want.items():
         sums = got.by_head[..., QUANTITIES.index(form)].mean(dim=(1, 2))

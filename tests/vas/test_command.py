@@ -89,7 +89,7 @@ def test_heads_ranks_all_of_them(world, tmp_path, capsys):
 def test_correlate_takes_results(tmp_path, capsys):
     for i, accuracy in enumerate((0.2, 0.5, 0.4, 0.9)):
         vas = {"ratio": 2.0 + i, "log_ratio": 0.1 * i, "share": 0.5 + 0.1 * i}
-        text = json.dumps({"exact_match": accuracy, "vas": vas})
+        text = json.dumps({"benchmarks": {"rows": {"score": accuracy, "vas": vas}}})
         (tmp_path / f"r{i}.json").write_text(text)
     run("correlate", *(tmp_path / f"r{i}.json" for i in range(4)), "--out", tmp_path / "out")
     result = json.loads((tmp_path / "out" / "correlate.json").read_text())
@@ -104,7 +104,7 @@ def test_correlate_evaluates_models(world, tmp_path, monkeypatch):
     """Answers of untrained models are all wrong: accuracy comes from elsewhere here, and the rest
     is real."""
     rights = iter([True] * 6 + [False] * 6 + [True, False] * 3)
-    monkeypatch.setattr("avar_fast.evaluation.exact_match.is_correct", lambda *_: next(rights))
+    monkeypatch.setattr("avar_fast.rewards.checking.is_correct", lambda *_: next(rights))
     models = [world / f"model-{seed}" for seed in range(3)]
     data = ("--data", world / "rows" / "test.jsonl", "--max-new-tokens", "1")
     run("correlate", *models, *data, "--out", tmp_path)

@@ -88,15 +88,26 @@ def test_points_that_do_not_differ_are_refused():
 
 def test_a_point_is_read_from_an_evaluation(tmp_path):
     path = tmp_path / "result.json"
-    path.write_text(json.dumps({"exact_match": 0.75, "vas": VAS, "num_rows": 4}))
+    path.write_text(json.dumps({"benchmarks": {"rows": {"score": 0.75, "vas": VAS, "num": 4}}}))
     assert read_point("mine", path) == Point("mine", 0.75, VAS)
+
+
+def test_a_point_of_several_benchmarks_is_their_mean():
+    other = {form: 3 * value for form, value in VAS.items()}
+    summaries = {"a": {"score": 0.25, "vas": VAS}, "b": {"score": 0.75, "vas": other}}
+    point = point_of("mine", {"benchmarks": summaries}, "file.json")
+    assert point.accuracy == 0.5
+    assert point.vas == pytest.approx({form: 2 * value for form, value in VAS.items()})
 
 
 @pytest.mark.parametrize(
     ("result", "words"),
     [
-        ({"vas": VAS}, "must hold exact_match and vas.*it holds vas"),
-        ({"exact_match": 0.5, "vas": {"ratio": 1.0}}, "log_ratio, share is missing"),
+        ({"vas": VAS}, "must hold benchmarks.*it holds vas"),
+        (
+            {"benchmarks": {"rows": {"score": 0.5, "vas": {"ratio": 1.0}}}},
+            "log_ratio, share is missing",
+        ),
         ([1], "it holds a list"),
     ],
 )
