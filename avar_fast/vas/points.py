@@ -24,7 +24,10 @@ def read_point(name: str, path: Path) -> Point:
 
     Raises:
         ValueError: no JSON, or accuracy or score missing.
+        FileNotFoundError: no such file.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"a result must be an existing file; {path} is not.")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -193,6 +193,8 @@ def test_points_that_make_no_correlation_are_refused(world, tmp_path, capsys):
     says(capsys, ["models alone with --data", "3 models"], "correlate", *models, *out)
     mixed = (*models, tmp_path / "x.json")
     says(capsys, ["1 results, 3 models"], "correlate", *mixed, *out)
+    gone = [tmp_path / f"{name}.json" for name in "xyz"]
+    says(capsys, ["a result must be an existing file", "x.json"], "correlate", *gone, *out)
 
 
 def test_bad_options_are_named(world, tmp_path, capsys):
