@@ -48,23 +48,38 @@ def main(arguments: list[str] | None = None) -> None:
         _train_once(stage, out, data[stage.key], options.seed, options.ranks)
 
     models = [f"{stage.key}={checkpoint(out, stage.key)}" for stage in STAGES]
-    points = [
-        f"{stage.key}-{int(folder.name.partition('-')[2])}={folder}"
+    points = {
+        f"{stage.key}-{int(folder.name.partition('-')[2])}": folder
         for stage in STAGES
         for folder in sorted((out / stage.key / "checkpoints").iterdir())
-    ]
+    }
     shared = ("--data", str(data["test"]), "--batch-size", "100", "--dtype", "float32")
-    answers = ("--max-new-tokens", str(MAX_NEW_TOKENS))
-    parts = {
+    answers = ("--max-new-tokens", str(MAX_NEW_TOKENS), "--checker", "exact")
+    named = [f"{name}={folder}" for name, folder in points.items()]
+    starts = [name for name in points if not name.startswith("base-")]
+    results = [f"{name}={out / 'correlate' / 'results' / name}.json" for name in starts]
+    studies = {
         f"Checkpoints against their base model (seed {options.seed})": (
-            *("compare", *models, *shared),
+            "compare",
+            ["compare", *models, *shared],
         ),
         f"Score against accuracy, {len(points)} checkpoints along all runs": (
-            *("correlate", *points, *shared, *answers),
+            "correlate",
+            ["correlate", *named, *shared, *answers],
         ),
-        "Heads of the base model": (*("heads", models[0], *shared, "--limit", str(HEAD_ROWS)),),
+        f"The same, the {len(starts)} cold starts alone": (
+            "correlate-starts",
+            ["correlate", *results],
+        ),
+        "Heads of the base model": (
+            "heads",
+            ["heads", models[0], *shared, "--limit", str(HEAD_ROWS)],
+        ),
     }
-    text = "\n".join(f"## {title}\n\n{_study(command, out)}" for title, command in parts.items())
+    text = "\n".join(
+        f"## {title}\n\n{_study(command, out / folder)}"
+        for title, (folder, command) in studies.items()
+    )
     (out / "study.md").write_text(text)
     minutes = (time.perf_counter() - started) / 60
     print(f"{text}\n{minutes:.1f} minutes; {out / 'study.md'}")
@@ -107,10 +122,9 @@ def _train_once(stage: Stage, out: Path, data: Path, seed: int, num_ranks: int) 
     finished.write_text(json.dumps(train(kept, out, data, seed, num_ranks)))
 
 
-def _study(command: tuple[str, ...], out: Path) -> str:
+def _study(command: list[str], folder: Path) -> str:
     """Runs one study; returns what it prints."""
-    folder = str(out / command[0])
-    whole = [sys.executable, "-m", "avar_fast.vas", *command, "--out", folder]
+    whole = [sys.executable, "-m", "avar_fast.vas", *command, "--out", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(whole, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
 from ..data import Rows, load_rows
-from ..evaluate import Settings, evaluate_rows
+from ..evaluate import Settings, evaluate_rows, write_json
 from ..loading import Loaded, load
 from ..models import family_at
 from . import plots, texts
@@ -24,7 +24,7 @@ from .collect import collect, lacks_answer
 from .compare import compare, require_same_shape
 from .correlate import PAPER, correlate, require_three
 from .heads import rank_heads
-from .points import Point, point_of, read_point
+from .points import Point, read_point
 from .summary import summarize
 
 Result = tuple[dict[str, Any], str]
@@ -134,12 +134,19 @@ def _points(options: argparse.Namespace) -> list[Point]:
 
 
 def _evaluate(name: str, path: str, rows: Rows, options: argparse.Namespace) -> Point:
+    """Evaluates a model; the result stays in a file that ``correlate`` takes."""
     loaded = _open(path, options)
     settings = Settings(
-        system_prompt=options.system_prompt or None, max_new_tokens=options.max_new_tokens
+        system_prompt=options.system_prompt or None,
+        max_new_tokens=options.max_new_tokens,
+        checker=options.checker,
     )
-    summary, _ = evaluate_rows(loaded, rows, settings, options.batch_size, name)
-    return point_of(name, {"benchmarks": {"rows": asdict(summary)}}, path)
+    summary, predictions = evaluate_rows(loaded, rows, settings, options.batch_size, name)
+    result = options.out / "results" / f"{name.replace('/', '_')}.json"
+    result.parent.mkdir(exist_ok=True)
+    head = {"model": {"path": path}, "settings": settings.as_dict()}
+    write_json(result, head, {"rows": summary}, predictions)
+    return read_point(name, result)
 
 
 def _rows(options: argparse.Namespace) -> Rows:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..attention.tokens import ROLES
+from ..rewards import CHECKERS
 from .collect import Reading
 from .compare import THRESHOLD
 from .heads import MASKS
@@ -83,6 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
     correlate.add_argument("points", type=named, nargs="+", help="results, or models with --data")
     correlate.add_argument(
         "--max-new-tokens", type=count, default=2048, help="of the answers of models"
+    )
+    correlate.add_argument(
+        "--checker", choices=CHECKERS, default="accuracy", help="who judges answers of models"
     )
     _add_reading(correlate, data_needed=False)
     correlate.add_argument("--confidence", type=share, default=0.95, help="default 0.95")

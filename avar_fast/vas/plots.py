@@ -60,11 +60,13 @@ def plot_comparison(path: Path, comparison: Comparison) -> None:
             color=COLORS[number % len(COLORS)],
             capsize=4,
         )
-        axes[0].annotate(shift.verdict, (number, rise.high), (0, 6), textcoords="offset points")
+        at = (number, rise.high)
+        above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        axes[0].annotate(shift.verdict, at, **above, fontsize=8)
         _curve(axes[1], shift.by_layer[..., LOG_RATIO], shift.name, number)
     axes[0].axhline(comparison.threshold, color="black", linestyle="--", linewidth=0.8)
     axes[0].set_xticks(range(len(shifts)), [shift.name for shift in shifts], fontsize=7)
-    axes[0].margins(x=0.4, y=0.2)
+    axes[0].margins(x=0.5, y=0.2)
     axes[0].set_title(f"rise of the log ratio from {comparison.names[0]}", fontsize=9)
     axes[1].set(xlabel="layer", ylabel="rise of the log ratio")
     axes[1].set_title("mean over heads", fontsize=9)
@@ -79,23 +81,36 @@ def plot_comparison(path: Path, comparison: Comparison) -> None:
 def plot_correlation(
     path: Path, points: Sequence[Point], correlations: Sequence[Correlation]
 ) -> None:
-    """Accuracy over each form of the score."""
+    """Accuracy over each form of the score; points named RUN-STEP share their run's colour."""
+    runs: dict[str, list[tuple[Point, str]]] = {}
+    for point in points:
+        run, _, step = point.name.rpartition("-")
+        numbered = bool(run) and step.isdecimal()
+        runs.setdefault(run if numbered else point.name, []).append(
+            (point, step if numbered else "")
+        )
     figure, axes = plt.subplots(1, len(correlations), figsize=(15, 4.2), layout="constrained")
     for axis, found in zip(axes, correlations, strict=True):
-        x = [point.vas[found.form] for point in points]
-        axis.scatter(x, [point.accuracy for point in points], color=COLORS[0], s=14)
-        for value, point in zip(x, points, strict=True):
-            at = (value, point.accuracy)
-            axis.annotate(point.name, at, (3, 3), textcoords="offset points", fontsize=5)
-        if found.form == "ratio" and max(x) > 100 * max(min(x), 1e-12):
+        for number, (run, some) in enumerate(runs.items()):
+            x = [point.vas[found.form] for point, _ in some]
+            y = [point.accuracy for point, _ in some]
+            axis.scatter(x, y, s=16, color=COLORS[number % len(COLORS)], label=run)
+            for at, (_, step) in zip(zip(x, y, strict=True), some, strict=True):
+                axis.annotate(step, at, (3, 3), textcoords="offset points", fontsize=6)
+        if found.form == "ratio" and _spans_decades([p.vas[found.form] for p in points]):
             axis.set_xscale("log")
         axis.set(xlabel=LABELS[found.form], ylabel="accuracy")
-        beside = f"; the paper's {PAPER['pearson']}" if found.form == PAPER["form"] else ""
+        beside = f"; the paper's Pearson {PAPER['pearson']}" if found.form == PAPER["form"] else ""
         axis.set_title(
             f"Pearson {found.pearson.value:.3f}, Spearman {found.spearman.value:.3f}{beside}",
             fontsize=9,
         )
+    axes[-1].legend(fontsize=7)
     _save(figure, path)
+
+
+def _spans_decades(values: list[float]) -> bool:
+    return min(values) > 0 and max(values) > 100 * min(values)
 
 
 def plot_heads(path: Path, name: str, ranking: HeadRanking) -> None:

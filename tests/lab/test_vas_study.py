@@ -36,7 +36,7 @@ def quick(monkeypatch):
         return 1.0
 
     monkeypatch.setattr(vas_study, "train", train)
-    monkeypatch.setattr(vas_study, "_study", lambda command, out: ran.append(command) or "found")
+    monkeypatch.setattr(vas_study, "_study", lambda command, folder: ran.append(command) or "found")
     tiny = (Phase((WorldConfig(),), pool=3, count=3),)
     for name in ("CURRICULUM", "TUNE", "TEST"):
         monkeypatch.setattr(vas_study, name, tiny)
@@ -49,13 +49,15 @@ def test_a_study_that_was_stopped_goes_on_with_the_run_that_broke_off(tmp_path, 
     want = [("base", "init", "base"), ("multimodal", "base", "tune")]
     want += [("text-only", "base", "text-only"), ("agto", "base", "tune")]
     assert quick[:4] == want
-    compare, correlate, heads = quick[4:]
+    compare, correlate, starts, heads = quick[4:]
     names = [part.partition("=")[0] for part in compare if "=" in part]
     assert names == ["base", "multimodal", "text-only", "agto"]
     points = [part.partition("=")[0] for part in correlate if "=" in part]
     assert points[:3] == ["base-145", "base-290", "multimodal-50"]
+    assert starts[1] == f"multimodal-50={out / 'correlate' / 'results' / 'multimodal-50.json'}"
+    assert len(starts) == 1 + 6
     assert heads[0] == "heads"
-    assert (out / "study.md").read_text().count("found") == 3
+    assert (out / "study.md").read_text().count("found") == 4
 
     (out / "text-only" / "seconds.json").unlink()
     quick.clear()

@@ -111,6 +111,10 @@ def test_correlate_evaluates_models(world, tmp_path, monkeypatch):
     result = json.loads((tmp_path / "correlate.json").read_text())
     assert [point["accuracy"] for point in result["points"]] == [1.0, 0.0, 0.5]
     assert len({point["vas"]["share"] for point in result["points"]}) == 3
+    written = sorted((tmp_path / "results").iterdir())
+    run("correlate", *written, "--out", tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "correlate.json").read_text())
+    assert again["correlations"] == result["correlations"]
 
 
 def says(capsys, words, *arguments):
