@@ -16,7 +16,9 @@ NONE = "-"
 
 def paper() -> dict[str, Any]:
     """The paper's rows (paper.yaml): source, columns, and rows with scores in per cent."""
-    return yaml.safe_load(files("avar_fast.evaluate").joinpath("paper.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(
+        files("avar_fast.evaluate").joinpath("paper.yaml").read_text(encoding="utf-8")
+    )
 
 
 def columns_of(scores: Mapping[str, float]) -> dict[str, float]:

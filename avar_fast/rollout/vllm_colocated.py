@@ -133,7 +133,11 @@ class VllmEngine:
             self._llm.wake_up()
 
     def close(self) -> None:
-        self._llm.llm_engine.engine_core.shutdown()
+        """Ends the engine and its process groups, but not the trainer's, as vLLM's own way does."""
+        client = self._llm.llm_engine.engine_core
+        if client._finalizer.detach() is not None:
+            client.engine_core.model_executor.shutdown()
+            self._vllm.distributed.destroy_model_parallel()
 
 
 def _pack_tied_head(model: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ..config.grpo import VISUAL
 from ..objectives import PolicyStats, policy_loss
+from ..rollout import RolloutEngine
 from .collecting import Collected, Collector
 from .completions import CompletionLog
 from .forward import label_log_probs
@@ -25,9 +26,16 @@ SHOWN = ("reward", "accuracy", f"reward_{VISUAL}", "tokens_per_s", "mfu")
 
 def run_grpo(run: Run) -> None:
     """Trains from ``run.first_step`` on."""
+    rollout = open_rollout(run)
+    try:
+        _steps(run, rollout)
+    finally:
+        rollout.close()
+
+
+def _steps(run: Run, rollout: RolloutEngine) -> None:
     log = CompletionLog(run)
     reference = Reference(run) if run.recipe.grpo.kl_coef > 0 else None
-    rollout = open_rollout(run)
     collector = Collector(run, rollout, reference, log)
     for step in range(run.first_step, run.recipe.train.steps):
         started = time.perf_counter()
@@ -40,7 +48,6 @@ def run_grpo(run: Run) -> None:
         seconds = {"update_seconds": ended - updating, "step_seconds": ended - started}
         if not run.end_step(step + 1, metrics | speed | seconds, SHOWN):
             break
-    rollout.close()
     log.close()
 
 

@@ -1,0 +1,143 @@
+"""Does looking pay? AGTO and VARS on a model that has learnt a shortcut:
+``python -m avar_fast.lab.study --out runs/study``.
+
+Every training question carries a hint that is right with probability rho; its answer may be copied
+from the hint or read off the image, at once or in a chain. Each seed makes its own digits, model
+and runs: a base model that can read, a cold start on questions with hints with and without AGTO,
+and GRPO with and without VARS, in each of its forms, from the AGTO checkpoint. Every checkpoint
+answers held-out questions greedily, once with hints as in training and once with hints drawn at
+random. Seeds run side by side, a process with one thread each; what is finished is not run again.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from ..attention import attach
+from ..data import load_rows
+from ..evaluate import Settings, evaluate_rows
+from ..loading import load
+from .curriculum import Phase, write_curriculum
+from .model import save_base
+from .runs import CHAIN, MAX_NEW_TOKENS, MIXED, ONE_DIGIT, Stage, checkpoint, say, train
+from .study_report import write_study
+from .tokenizer import DEFAULT_SYSTEM
+from .world import WorldConfig
+
+RHO = 0.7
+SIGHT = (
+    Phase((ONE_DIGIT,), pool=2_000, count=120 * 32),
+    Phase((CHAIN,), pool=4_800, count=150 * 32),
+    Phase((MIXED,), pool=10_560, count=330 * 32),
+)
+AT_ONCE = WorldConfig(style="direct", open=True, shortcut=RHO)
+IN_CHAINS = WorldConfig(style="chain", open=True, shortcut=RHO)
+# Three answers in four are given at once, where the hint is the easier way to them.
+HINTS = (Phase((AT_ONCE, AT_ONCE, AT_ONCE, IN_CHAINS), pool=1_600, count=6_400),)
+TESTS = ("training", "random")  # the hints of the two tests
+NUM_TEST = 500
+
+SFT = ("train.micro_batch_size=32",)
+AGTO = (*SFT, "agto.alpha=0.001", "agto.beta=0.001")
+GRPO = ("train.steps=40",)
+STAGES = (
+    Stage(
+        "sight",
+        "base model, before it meets hints",
+        "lab-base.yaml",
+        "init",
+        (*SFT, "train.steps=600"),
+    ),
+    Stage("base", "cold start with hints", "lab-sft.yaml", "sight", SFT),
+    Stage("agto", "+ AGTO", "lab-sft-agto.yaml", "sight", AGTO),
+    Stage("grpo", "+ AGTO + GRPO", "lab-grpo.yaml", "agto", GRPO),
+    *(
+        Stage(
+            form,
+            f"+ AGTO + GRPO + VARS ({form})",
+            "lab-grpo-vars.yaml",
+            "agto",
+            (*GRPO, f"grpo.visual_form={form}"),
+        )
+        for form in ("ratio", "log_ratio", "share")
+    ),
+)
+BATCH_SIZE = 100
+DONE = "study.json"  # beside a stage's run: what its checkpoint scores
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="avar_fast.lab.study", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds at a time")
+    parser.add_argument("--docs", type=Path, help="folder for study.md and study.png")
+    options = parser.parse_args(arguments)
+    if options.seeds < 2:
+        parser.error(f"--seeds must be at least 2, for a deviation; got {options.seeds}.")
+    folders = [options.out.resolve() / f"seed-{seed}" for seed in range(options.seeds)]
+    # A process that never ran torch's threads: forked ones of another could hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
+        results = list(pool.map(run_seed, range(options.seeds), folders))
+    titles = {stage.key: stage.title for stage in STAGES}
+    command = "python -m avar_fast.lab.study " + " ".join(sys.argv[1:])
+    table = write_study(options.docs or options.out, titles, results, RHO, NUM_TEST, command)
+    print(table)
+
+
+def run_seed(seed: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Trains and measures what is not there yet; for each stage and test what it scores."""
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "made").exists():
+        _make_data(seed, out)
+        (out / "made").touch()
+    results = {}
+    for stage in STAGES:
+        done = out / stage.key / DONE
+        if not done.exists():
+            say(f"seed {seed}: {stage.title}")
+            shutil.rmtree(out / stage.key, ignore_errors=True)
+            data = out / "data" / ("sight" if stage.key == "sight" else "hints") / "train.jsonl"
+            train(stage, out, data, seed, num_ranks=1)
+            scores = {test: _measure(out, stage.key, test) for test in TESTS}
+            done.write_text(json.dumps(scores, indent=1))
+        results[stage.key] = json.loads(done.read_text())
+    return results
+
+
+def _make_data(seed: int, out: Path) -> None:
+    write_curriculum(out / "data" / "sight", SIGHT, seed)
+    write_curriculum(out / "data" / "hints", HINTS, seed + 1_000)  # other digits
+    for test in TESTS:
+        world = WorldConfig(open=True, shortcut=RHO, test_hint=test)
+        phases = (Phase((world,), pool=NUM_TEST, count=NUM_TEST),)
+        write_curriculum(out / "data" / f"test-{test}", phases, seed, split="test")
+    save_base(out / "init", seed)
+
+
+def _measure(out: Path, key: str, test: str) -> dict[str, float]:
+    loaded = load(str(checkpoint(out, key)), torch.float32)
+    attach(loaded.model, loaded.tokenizer)
+    rows = load_rows(str(out / "data" / f"test-{test}" / "test.jsonl"))
+    settings = Settings(
+        system_prompt=DEFAULT_SYSTEM, max_new_tokens=MAX_NEW_TOKENS, checker="exact"
+    )
+    result, predictions = evaluate_rows(loaded, rows, settings, BATCH_SIZE, f"{key}, hints {test}")
+    reasoned = statistics.mean("<think>" in prediction.completion for prediction in predictions)
+    return {"accuracy": result.score, "reasoned": reasoned, **result.vas}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The study's table and plot."""
+
+import os
+import statistics
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+Scores = dict[str, dict[str, dict[str, float]]]
+"""Stage -> hints of the test -> measure -> value, of one seed."""
+COLUMNS = (
+    ("accuracy, hints as in training", "training", "accuracy"),
+    ("accuracy, random hints", "random", "accuracy"),
+    ("answers that reason", "random", "reasoned"),
+    ("VAS log ratio", "random", "log_ratio"),
+    ("VAS share", "random", "share"),
+    ("VAS ratio", "random", "ratio"),
+)
+PLOTTED = COLUMNS[1:5]
+
+
+def write_study(
+    out: Path, titles: dict[str, str], results: list[Scores], rho: float, rows: int, command: str
+) -> str:
+    """Writes ``study.md`` and ``study.png``; returns the table.
+
+    Args:
+        out: the folder.
+        titles: of the stages, in order.
+        results: one per seed.
+        rho: probability that a training hint is right.
+        rows: test questions.
+        command: that made the results.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    table = _table(titles, results)
+    page = [
+        "# Does looking pay? AGTO and VARS on a model that has learnt a shortcut",
+        "",
+        f"Mean and standard deviation over {len(results)} seeds (data, model and training); {rows}"
+        " held-out questions, greedy answers. Hints tell the right answer with probability"
+        f" {rho:g} in training; a random hint tells nothing, so accuracy there is what the model"
+        " reads off the image. VAS (eps 1e-6) over the user's tokens that see the image, with"
+        " random hints.",
+        "",
+        f"`{command}` at commit {_commit()}, {os.cpu_count()} CPU cores.",
+        "",
+        table,
+        "",
+        "![Every seed, and the means](study.png)",
+    ]
+    (out / "study.md").write_text("\n".join(page) + "\n")
+    _plot(out / "study.png", titles, results)
+    return table
+
+
+def _values(results: list[Scores], stage: str, test: str, measure: str) -> list[float]:
+    return [scores[stage][test][measure] for scores in results]
+
+
+def _table(titles: dict[str, str], results: list[Scores]) -> str:
+    lines = ["| | " + " | ".join(name for name, *_ in COLUMNS) + " |"]
+    lines.append("|---|" + "---:|" * len(COLUMNS))
+    for stage, title in titles.items():
+        cells = [title]
+        for _, test, measure in COLUMNS:
+            values = _values(results, stage, test, measure)
+            digits = ".3g" if measure == "ratio" else ".3f"
+            mean, deviation = statistics.mean(values), statistics.stdev(values)
+            cells.append(f"{mean:{digits}} ± {deviation:{digits}}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _commit() -> str:
+    """Of the checkout this runs from; else the installed version."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    return found.stdout.strip() or version("avar-fast")
+
+
+def _plot(path: Path, titles: dict[str, str], results: list[Scores]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(PLOTTED), sharey=True)
+    places = range(len(titles))
+    for axis, (name, test, measure) in zip(axes, PLOTTED, strict=True):
+        for place, stage in zip(places, titles, strict=True):
+            values = _values(results, stage, test, measure)
+            axis.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.35)
+            axis.plot(statistics.mean(values), place, "|", color="black", markersize=18)
+        axis.set_title(name, fontsize=9)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(list(places), list(titles.values()), fontsize=8)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=110)
