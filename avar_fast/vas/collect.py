@@ -165,6 +165,8 @@ def _read(
     span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
     types = types_of(*span, tokens=tokens)
     chosen = query_mask(*span, role=reading.queries, tokens=tokens) & sees_image(types)
+    masses = [recording.mass[layer][chosen].cpu() for layer in sorted(recording.mass)]
+    chosen = chosen.cpu()  # from here on the CPU, where sums are taken in the same order every time
     counts = chosen.sum(dim=1)
     row = chosen.nonzero()[:, 0]  # of each query
     rank = (chosen.cumsum(dim=1) - 1)[chosen]
@@ -172,15 +174,15 @@ def _read(
     num_rows, num_positions = len(chosen), reading.num_positions
     cell = row * num_positions + position
     by_head, by_position = [], []
-    for layer in sorted(recording.mass):
-        values = _quantities(recording.mass[layer][chosen], reading.eps)
+    for mass in masses:
+        values = _quantities(mass, reading.eps)
         by_head.append(_sums(values, row, num_rows))
         by_position.append(_sums(values.mean(dim=1), cell, num_rows * num_positions))
     position_counts = torch.bincount(cell, minlength=num_rows * num_positions)
     return (
-        counts.double().cpu(),
+        counts.double(),
         torch.stack(by_head, dim=1),
-        position_counts.double().cpu().view(num_rows, num_positions),
+        position_counts.double().view(num_rows, num_positions),
         torch.stack(by_position, dim=1).view(num_rows, num_positions, len(by_position), -1),
     )
 
@@ -196,4 +198,4 @@ def _quantities(mass: Tensor, eps: float) -> Tensor:
 
 def _sums(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
     sums = values.new_zeros(num_groups, *values.shape[1:])
-    return sums.index_add_(0, group, values).cpu()
+    return sums.index_add_(0, group, values)

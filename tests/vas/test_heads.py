@@ -11,10 +11,12 @@ from avar_fast.attention import intervene, record_attention
 from avar_fast.data import Encoder, collate, load_rows
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.vas.collect import QUANTITIES, Reading, collect
-from avar_fast.vas.heads import VISUAL_OFF, descending, rank_heads
+from avar_fast.vas.heads import VISUAL_OFF, descending, rank_heads, zeroed_head
 from avar_fast.vas.intervals import Bootstrap
 
 from ..attention.world import TOKENIZER, batch, models
+from ..models.world import FAMILIES
+from ..models.world import models as family_models
 from .world import edited, loaded_pair, ragged_rows
 
 LAYER, HEAD = 1, 2
@@ -124,6 +126,25 @@ def test_intervening_on_one_head_leaves_the_others_as_they_are():
     want = torch.stack([text / rest, torch.zeros_like(visual), system / rest], dim=-1)
     torch.testing.assert_close(during[LAYER][:, :, HEAD].double()[real], want[real])
     assert not torch.allclose(during[LAYER + 1], before[LAYER + 1])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_head_is_zeroed_in_every_family(name):
+    fast, slow = family_models(name)
+    inputs = batch()
+    weight = slow.model.language_model.layers[LAYER].self_attn.o_proj.weight
+    dim = weight.shape[1] // 4
+    with torch.no_grad():
+        plain = fast(**inputs).logits
+        weight[:, HEAD * dim : (HEAD + 1) * dim] = 0.0
+        want = slow(**inputs).logits
+        with zeroed_head(fast, LAYER, HEAD):
+            got = fast(**inputs).logits
+        again = fast(**inputs).logits
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(got[real], want[real], rtol=1e-3, atol=1e-4)
+    assert (got - plain)[real].abs().max() > 1e-2
+    assert torch.equal(again, plain)
 
 
 @pytest.mark.parametrize("heads", [[], [4], [-1]])
