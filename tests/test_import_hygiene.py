@@ -140,6 +140,14 @@ def test_imports_are_light():
     assert python(code) == "[]"
 
 
+def test_the_metric_is_lighter_than_its_studies():
+    code = (
+        "import sys; import avar_fast.vas\nprint(sorted({m.partition('.')[0] for m in"
+        " sys.modules} & {'deepspeed', 'datasets', 'matplotlib'}))"
+    )
+    assert python(code) == "[]"
+
+
 def test_the_sdpa_path_works_without_triton():
     code = (
         "import sys; sys.modules['triton'] = None\n"
