@@ -6,7 +6,7 @@ from ...data.problems import bad_row
 from ..prompts import instruction, joined, user_turn
 from ..question import Equal, Prediction, Question, Verdict, scores_by_group
 from ..rules.final import final_part, short_answer
-from ..rules.latex import letter_of, plain
+from ..rules.latex import letter_of, same
 from ..source import Record, Source
 
 VERSION = "Vision Only"
@@ -79,10 +79,10 @@ class MathVerse:
             if letter is not None:
                 verdicts.append(Verdict(letter, letter == question.answer))
                 continue
-            same = plain(given) == plain(question.answer)
-            if not same and question.kind == "free":
+            right = same(given, question.answer)
+            if not right and question.kind == "free":
                 left.append((len(verdicts), (given, question.answer)))
-            verdicts.append(Verdict(given, same))
+            verdicts.append(Verdict(given, right))
         equals = equal([pair for _, pair in left])
         for (i, _), right in zip(left, equals, strict=True):
             verdicts[i] = Verdict(verdicts[i].parsed, right)

@@ -6,7 +6,7 @@ from ...data.problems import bad_row, shown
 from ..prompts import instruction, joined, lettered, user_turn
 from ..question import Equal, Prediction, Question, Verdict, scores_by_group
 from ..rules.final import final_part
-from ..rules.latex import letter_of, mathvision_answer, plain
+from ..rules.latex import letter_of, mathvision_answer, same
 from ..source import Record, Source
 
 OFFICIAL = (
@@ -95,6 +95,6 @@ def _compare(question: Question, given: str | None) -> tuple[Verdict, tuple[str,
     wanted = question.answer
     if question.options:
         wanted = question.options[question.letters.index(question.answer)]
-    if plain(given) == plain(wanted):
+    if same(given, wanted):
         return Verdict(given, True), None
     return Verdict(given, False), (given, wanted)

@@ -58,6 +58,8 @@ _MMSTAR = re.compile(r"(?:option |the answer is )?\(?([a-z])(?![a-z0-9'])")
 def mmstar_letter(final: Final) -> str | None:
     """The letter a completion begins with, as MMStar's rule has it: "B", "(B)", "Option B", "The
     answer is B". A word that begins with the letter does not count, as it does there."""
+    if final.explicit and choice_of(final.text):
+        return choice_of(final.text)
     found = _MMSTAR.match(final.text.lower().strip().replace("\n", " "))
     return found[1].upper() if found else None
 

@@ -36,7 +36,7 @@ def letter_of(given: str, letters: str) -> str | None:
     text = plain(given).upper()
     if len(set(_BRACKETED.findall(text))) > 1:
         return None
-    letter = choice_of(text)
+    letter = choice_of(given) or choice_of(text)
     return letter if letter is not None and letter in letters else None
 
 
@@ -45,3 +45,16 @@ def plain(text: str) -> str:
     equal."""
     fractions = text.lower().replace("dfrac", "frac").replace("tfrac", "frac")
     return _DROPPED.sub("", fractions).rstrip(".")
+
+
+def same(given: str, wanted: str) -> bool:
+    """Whether two answers are the same text but for what stands around them, or numbers that round
+    to the same two decimals."""
+    texts = [plain(given), plain(wanted)]
+    if texts[0] == texts[1]:
+        return True
+    try:
+        numbers = [round(float(text.replace(",", "")), 2) for text in texts]
+    except (ValueError, OverflowError):
+        return False
+    return numbers[0] == numbers[1]

@@ -10,6 +10,8 @@ _NUMBERS = (
     re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
 
+LONGEST = 1000  # characters of a phrase, from its end, that numbers are looked for in
+
 Normal = str | float
 
 
@@ -20,7 +22,7 @@ def open_candidates(response: str) -> list[Normal]:
     found = list(phrases)
     for phrase in phrases:
         for pattern in _NUMBERS:
-            found += pattern.findall(phrase)
+            found += pattern.findall(phrase[-LONGEST:])
     return list(dict.fromkeys(form for text in found for form in normal_forms(text)))
 
 
