@@ -3,124 +3,121 @@
 python -m avar_fast.evaluate MODEL --benchmarks mathvista,mmstar --out RESULT.json
 python -m avar_fast.evaluate MODEL --data rows.jsonl --out RESULT.json
 torchrun --nproc_per_node N -m avar_fast.evaluate MODEL ...
+python -m avar_fast.evaluate compare A.json B.json
+python -m avar_fast.evaluate sweep MODEL --visual-scale 1,1.15 --system-scale 1,0.6 ... --out DIR
+python -m avar_fast.evaluate page RESULT.json --out PAGE.html
 """
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from transformers.utils import logging as transformers_logging
-
-from ..attention import attach
-from ..loading import Loaded, load
-from ..rewards import AnswerChecker
-from .arguments import add_common, settings_of, tasks_of
-from .journal import Journal
+from ..vas.intervals import Bootstrap
+from .arguments import add_common, numbers, settings_of, tasks_of
+from .command import Model, evaluate_to
+from .compare import compare, text_of
 from .ranks import Ranks
-from .result import project, read_result, weights_digest, write_json
-from .run import identity, run
-from .settings import Settings
-from .table import report
-from .tasks import Task
+from .result import read_result
+from .settings import INTERVENTIONS
+from .sweep import sweep
 
 INTERRUPTED = 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="avar_fast.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_common(parser)
-    parser.add_argument("--out", type=Path, required=True, help="the result, one JSON")
-    parser.add_argument("--visual-scale", type=float, default=1.0, help="of logits of image keys")
-    parser.add_argument("--system-scale", type=float, default=1.0, help="of the system turn's")
-    parser.add_argument("--visual-bias", type=float, default=0.0, help="added to the image's")
-    parser.add_argument("--system-bias", type=float, default=0.0, help="added to the system turn's")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    given = sys.argv[1:] if arguments is None else arguments
-    options = build_parser().parse_args(given)
-    ranks = Ranks()
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = COMMANDS.get(given[0]) if given else None
     try:
-        settings = settings_of(
-            options,
-            visual_scale=options.visual_scale,
-            system_scale=options.system_scale,
-            visual_bias=options.visual_bias,
-            system_bias=options.system_bias,
-        )
-        with AnswerChecker(options.checker) as checker:
-            tasks = tasks_of(options, settings, checker)
-            return evaluate_to(options.out, options, settings, tasks, ranks)
+        return _evaluate(given) if command is None else command(given[1:])
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what is there.", file=sys.stderr)
         return INTERRUPTED
-    finally:
-        ranks.close()
 
 
-def evaluate_to(
-    out: Path, options: argparse.Namespace, settings: Settings, tasks: list[Task], ranks: Ranks
-) -> int:
-    """Runs to the result file; returns the exit code: 1 where questions could not be asked."""
-    if out.exists():
-        raise ValueError(f"--out {out} is there already. Name another, or remove it.")
-    model = {
-        "path": options.model,
-        "weights": weights_digest(options.model),
-        "dtype": options.dtype,
-    }
-    journal = Journal(out)
-    problem = None
-    if ranks.rank == 0:
-        try:
-            journal.claim(identity(model, settings, tasks))
-        except (ValueError, OSError) as error:
-            problem = str(error)
-    problem = ranks.first_says(problem)
-    if problem is not None:
-        raise ValueError(problem)
+def _evaluate(arguments: Sequence[str]) -> int:
+    parser = _parser("", __doc__)
+    add_common(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the result, one JSON")
+    for name, what in INTERVENTIONS.items():
+        neutral = 1.0 if name.endswith("scale") else 0.0
+        parser.add_argument(_flag(name), type=float, default=neutral, help=what)
+    options = parser.parse_args(arguments)
+    settings = settings_of(options, **{name: getattr(options, name) for name in INTERVENTIONS})
+    with Ranks() as ranks, tasks_of(options, settings) as tasks:
+        model = Model(options.model, options.dtype, ranks.device)
+        return evaluate_to(options.out, model, settings, tasks, ranks, options.batch_size)
 
-    def loaded() -> Loaded:
-        transformers_logging.disable_progress_bar()
-        found = load(options.model, getattr(torch, options.dtype), ranks.device)
-        attach(found.model, found.tokenizer)
-        return found
 
-    outcome = run(loaded, settings, tasks, journal, ranks, options.batch_size)
-    if outcome is None:
-        return 0
-    head = {
-        "project": project(),
-        "model": model,
-        "settings": settings.as_dict(),
-        "batch_size": options.batch_size,
-        "ranks": ranks.size,
-        "seconds": round(outcome.seconds, 1),
-    }
-    write_json(out, head, outcome.summaries, outcome.predictions)
-    print(report(read_result(out)))
-    for what in outcome.problems:
-        print(f"warning: counts as wrong: {what}", file=sys.stderr)
-    unread = sum(summary.num_unread for summary in outcome.summaries.values())
-    if unread:
-        print(
-            f"{unread} questions could not be asked and count as wrong in {out}; once they can be,"
-            f" remove it and the same command asks them alone ({journal.folder} has the others).",
-            file=sys.stderr,
+def _sweep(arguments: Sequence[str]) -> int:
+    parser = _parser("sweep", "Accuracy and VAS over a grid of interventions.")
+    add_common(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for results and tables")
+    for name, what in INTERVENTIONS.items():
+        parser.add_argument(_flag(name), type=numbers, default=None, help=f"{what}, by comma")
+    options = parser.parse_args(arguments)
+    grid = {name: v for name in INTERVENTIONS if (v := getattr(options, name)) is not None}
+    if not grid:
+        flags = ", ".join(map(_flag, INTERVENTIONS))
+        raise ValueError(f"a sweep needs values of at least one of {flags}.")
+    with Ranks() as ranks:
+        return sweep(options, grid, ranks)
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    parser = _parser("compare", "Two results of the same questions.")
+    default = Bootstrap()
+    parser.add_argument("a", type=Path)
+    parser.add_argument("b", type=Path)
+    parser.add_argument("--confidence", type=float, default=default.confidence)
+    parser.add_argument("--resamples", type=int, default=default.resamples)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--shared", action="store_true", help="only the questions that both have")
+    parser.add_argument("--out", type=Path, help="write the comparison as JSON")
+    options = parser.parse_args(arguments)
+    if not 0 < options.confidence < 1 or options.resamples < 1 or options.seed < 0:
+        raise ValueError(
+            "--confidence must lie between 0 and 1, --resamples be at least 1 and --seed at least"
+            f" 0; got {options.confidence}, {options.resamples}, {options.seed}."
         )
-        return 1
-    journal.remove()
+    bootstrap = Bootstrap(options.confidence, options.resamples, options.seed)
+    found = compare(read_result(options.a), read_result(options.b), bootstrap, options.shared)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(text_of(found))
     return 0
 
+
+def _page(arguments: Sequence[str]) -> int:
+    from .page import write_predictions  # pictures need the report extra
+
+    parser = _parser("page", "A result as an HTML page with its predictions.")
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    write_predictions(options.out, read_result(options.result))
+    print(options.out)
+    return 0
+
+
+def _parser(command: str, description: str | None) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"python -m avar_fast.evaluate {command}".strip(),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+COMMANDS = {"compare": _compare, "sweep": _sweep, "page": _page}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,8 @@
 """The command line: what is common to a run and a sweep."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..data import load_rows
@@ -65,8 +66,17 @@ def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
     )
 
 
-def tasks_of(options: argparse.Namespace, settings: Settings, checker: AnswerChecker) -> list[Task]:
-    """The benchmarks with their data, read and checked.
+def numbers(text: str) -> tuple[float, ...]:
+    """ "1,1.15" -> (1.0, 1.15)"""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers by comma; got {text!r}.") from None
+
+
+@contextmanager
+def tasks_of(options: argparse.Namespace, settings: Settings) -> Iterator[list[Task]]:
+    """The benchmarks with their data, read and checked, while the context lasts.
 
     Raises:
         ValueError: an unknown benchmark, or data that cannot be used.
@@ -93,12 +103,20 @@ def tasks_of(options: argparse.Namespace, settings: Settings, checker: AnswerChe
             f"--data {unused[0]}=... is for a benchmark that --benchmarks does not name"
             f" ({', '.join(names)})."
         )
+    with AnswerChecker(settings.checker) as checker:
+        yield _opened(names, local, rows, options.split, settings, checker)
+
+
+def _opened(
+    names: Sequence[str], local: dict[str, str], rows: Sequence[str], split: str,
+    settings: Settings, checker: AnswerChecker,
+) -> list[Task]:  # fmt: skip
     tasks: list[Task] = []
     for name in dict.fromkeys(names):
         if name == ROWS:
             if not rows:
                 raise ValueError(f"--benchmarks {ROWS} needs --data with the rows.")
-            loaded = load_rows(rows[0], options.split)
+            loaded = load_rows(rows[0], split)
             tasks.append(RowsTask(OwnRows(checker), loaded, rows[0], settings))
             continue
         for part in PARTS[name]:

@@ -35,14 +35,7 @@ class Journal:
         held = self.folder / "settings.json"
         if held.is_file():
             before = json.loads(held.read_text())
-            for name in sorted({*before, *identity}):
-                was, now = before.get(name), identity.get(name)
-                if was != now:
-                    raise ValueError(
-                        f"{self.folder} holds predictions with {name} = {json.dumps(was)}; this run"
-                        f" has {json.dumps(now)}. Use the same settings, another --out, or remove"
-                        " the folder."
-                    )
+            require_same(before, identity, f"{self.folder} holds predictions")
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = held.with_suffix(".new")
@@ -91,3 +84,14 @@ class Journal:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
+
+
+def require_same(before: dict[str, Any], identity: dict[str, Any], what: str) -> None:
+    """Raises ValueError that names the first setting in which two identities differ."""
+    for name in sorted({*before, *identity}):
+        was, now = before.get(name), identity.get(name)
+        if was != now:
+            raise ValueError(
+                f"{what} with {name} = {json.dumps(was)}; this run has {json.dumps(now)}. Use the"
+                " same settings, another --out, or remove it."
+            )

@@ -104,6 +104,15 @@ class Benchmark(Protocol):
         self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
     ) -> list[Verdict]: ...
 
+    def tally(self, predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
+        """(right, all) of each share that the score is the mean of; of all predictions, or of some
+        clusters, whose tallies add up to it."""
+        ...
+
+    def cluster(self, prediction: Prediction) -> str:
+        """What a resample of the questions takes or leaves together."""
+        ...
+
     def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """``score``, the benchmark's number from 0 to 1, first; then what else it reports."""
         ...
@@ -122,6 +131,19 @@ class Published(Benchmark, Protocol):
             RowError: a field that does not hold what it should.
         """
         ...
+
+
+class ByQuestion:
+    """Scoring of benchmarks whose number is the share of right answers."""
+
+    def tally(self, predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
+        return [(sum(p.right for p in predictions), len(predictions))]
+
+    def cluster(self, prediction: Prediction) -> str:
+        return prediction.id
+
+    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        return scores_by_group(predictions)
 
 
 def accuracy(predictions: Sequence[Prediction]) -> float:

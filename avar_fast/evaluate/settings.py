@@ -1,7 +1,7 @@
 """What changes predictions: the settings of a run, which must be the same when it is resumed."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..rewards import CHECKERS
@@ -70,4 +70,9 @@ class Settings:
         return values | {"layers": None if self.layers is None else list(self.layers)}
 
 
-NAMES = tuple(field.name for field in fields(Settings))
+INTERVENTIONS = {
+    "visual_scale": "factor of the logits of image keys",
+    "system_scale": "factor of the logits of the system turn's keys",
+    "visual_bias": "added to the logits of image keys",
+    "system_bias": "added to the logits of the system turn's keys",
+}

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from ..tables import markdown
 from ..vas import FORMS
 from .benchmarks import PARTS
 from .result import Result, Summary
@@ -100,25 +101,12 @@ def notes(result_name: str, summaries: Mapping[str, Summary]) -> list[str]:
     return said
 
 
-def rendered(lines: Sequence[Sequence[str]]) -> str:
-    """Markdown with aligned columns; the first line is the header."""
-    clean = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
-    widths = [max(len(line[i]) for line in clean) for i in range(len(clean[0]))]
-
-    def row(cells: Sequence[str]) -> str:
-        pairs = enumerate(zip(cells, widths, strict=True))
-        return "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in pairs) + " |"
-
-    rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths))
-    return "\n".join([row(clean[0]), rule + "|", *map(row, clean[1:])])
-
-
 def report(result: Result) -> str:
     """Everything that is printed at the end of a run."""
     name = result.head["model"]["path"]
     parts = [
-        rendered(score_table([(name, result.scores)])),
-        rendered(detail_table(result.benchmarks)),
+        markdown(score_table([(name, result.scores)])),
+        markdown(detail_table(result.benchmarks)),
         "\n".join(notes(name, result.benchmarks)),
     ]
     return "\n\n".join(parts)

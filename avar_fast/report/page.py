@@ -4,6 +4,7 @@ import html
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..tables import markdown
 from . import figures
 from .attention_maps import AttentionMap
 
@@ -74,36 +75,18 @@ def table_rows(entries: list[Entry]) -> list[list[str]]:
 
 def text_table(entries: list[Entry]) -> str:
     """The table for a terminal or a Markdown file."""
-    lines = table_rows(entries)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-
-    def row(cells: list[str]) -> str:
-        padded = (
-            c.ljust(w) if i == 0 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "| " + " | ".join(padded) + " |"
-
-    rule = (
-        "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
-    )
-    return "\n".join([row(lines[0]), rule, *map(row, lines[1:])])
+    return markdown(table_rows(entries))
 
 
 def write_report(path: Path, title: str, intro: str, entries: list[Entry]) -> None:
     """Writes the page; ``intro`` is plain text."""
-    header, *lines = table_rows(entries)
-    cells = "".join(f"<th>{html.escape(c)}</th>" for c in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in line) + "</tr>" for line in lines
-    )
     logs = {e.name: e.log for e in entries if e.log}
     tables = {e.name: e.vas_table["log_ratio"] for e in entries}
     shares = {e.name: e.vas_table["share"] for e in entries}
     maps = {e.name: e.maps for e in entries if e.maps}
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>",
-        f"<table><tr>{cells}</tr>{body}</table>",
+        html_table(table_rows(entries)),
         (
             '<p class="note">VAS: mean over layers, heads and the user\'s text tokens of visual'
             " over system attention mass. The plain ratio explodes where system mass nears zero"
@@ -117,8 +100,25 @@ def write_report(path: Path, title: str, intro: str, entries: list[Entry]) -> No
         ),
         f"<h2>Where the response looks</h2>{figures.attention_grid(maps)}" if maps else "",
     ]
+    write_page(path, title, parts)
+
+
+def html_table(lines: list[list[str]]) -> str:
+    """Header and lines of plain text."""
+    header, *body = lines
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    rows = (
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
+        for line in body
+    )
+    return f"<table><tr>{cells}</tr>{''.join(rows)}</table>"
+
+
+def write_page(path: Path, title: str, parts: list[str]) -> None:
+    """One HTML file; ``title`` is plain text, the parts are HTML."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>"
+        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>",
+        encoding="utf-8",
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..tables import markdown
 from .collect import QUANTITIES, Collected
 from .compare import LOG_RATIO, Comparison
 from .correlate import PAPER, Coefficient, Correlation
@@ -9,18 +10,6 @@ from .heads import HeadRanking, descending
 from .intervals import Estimate
 from .score import FORMS
 from .summary import Summary
-
-
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first line is the header, the first column is aligned left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
-        for line in lines
-    ]
-    rule = ["-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)]
-    header, *body = (f"| {' | '.join(line)} |" for line in padded)
-    return "\n".join([header, f"|{'|'.join(rule)}|", *body])
 
 
 def data_text(collected: Collected) -> str:
@@ -37,7 +26,7 @@ def summary_text(summary: Summary) -> str:
     """The three forms and the masses, overall."""
     names = (*FORMS, "text", "visual", "system")
     lines = [[name, f"{_of(summary.overall, name):.4g}"] for name in names]
-    return table([["mean over layers, heads, queries", "value [interval]"], *lines])
+    return markdown([["mean over layers, heads, queries", "value [interval]"], *lines])
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -57,13 +46,13 @@ def comparison_text(comparison: Comparison) -> str:
         f" over {comparison.names[0]}, paired over rows, lies above {limit:.4g}; lazy where it lies"
         " below; else undecided."
     )
-    parts = [table(lines), rule]
+    parts = [markdown(lines), rule]
     masses = [["change of mass", "text", "visual", "system", "log visual", "log system"]]
     for shift in comparison.shifts:
         cells = (_of(shift.overall, q) for q in ("text", "visual", "system"))
         logs = (_of(shift.overall, q) for q in ("log_visual", "log_system"))
         masses.append([shift.name, *(f"{cell.value:+.3f}" for cell in (*cells, *logs))])
-    parts.append(table(masses))
+    parts.append(markdown(masses))
     for shift in comparison.shifts:
         heads = (f"{m.layer}.{m.head}: {m.log_ratio:+.2f}" for m in shift.moved_most)
         parts.append(
@@ -90,7 +79,7 @@ def correlation_text(
         f"Intervals: {100 * confidence:g} %. The paper's line: {PAPER['source']}, {PAPER['note']}."
         " p-values take points as independent, which checkpoints of one run are not."
     )
-    return f"{table(lines)}\n\n{note}"
+    return f"{markdown(lines)}\n\n{note}"
 
 
 def heads_text(ranking: HeadRanking, num_shown: int) -> str:
@@ -114,7 +103,7 @@ def heads_text(ranking: HeadRanking, num_shown: int) -> str:
             f"Rank correlation of visual mass and loss ({mask}): Spearman {_coefficient(found)},"
             f" p = {found.p:.2g}, over {ranking.visual_mass.value.size} heads."
         )
-    return "\n\n".join([table(lines), *notes])
+    return "\n\n".join([markdown(lines), *notes])
 
 
 def _coefficient(coefficient: Coefficient) -> str:

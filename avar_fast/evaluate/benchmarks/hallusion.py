@@ -61,25 +61,32 @@ class HallusionBench:
             verdicts.append(Verdict(said, said == question.answer))
         return verdicts
 
+    def tally(self, predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
+        return [
+            (sum(p.right for p in predictions), len(predictions)),
+            _all_right(predictions, but_for=QUESTION),
+            _all_right(predictions, but_for=FIGURE),
+        ]
+
+    def cluster(self, prediction: Prediction) -> str:
+        """The set: no figure and no question is in two of them."""
+        return "/".join(prediction.id.split("/")[:FIGURE])
+
     def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """aAcc of questions; fAcc of figures, all of whose questions must be right; qAcc of
         questions, which must be right on all their figures."""
         by_group = scores_by_group(predictions)
-        answers = by_group.pop("score")
-        parts = {
-            "aAcc": answers,
-            "fAcc": _all_right(predictions, but_for=QUESTION),
-            "qAcc": _all_right(predictions, but_for=FIGURE),
-        }
-        return {"score": sum(parts.values()) / 3} | parts | by_group
+        shares = [right / num for right, num in self.tally(predictions)]
+        parts = dict(zip(("aAcc", "fAcc", "qAcc"), shares, strict=True))
+        return by_group | {"score": sum(shares) / 3} | parts
 
 
-def _all_right(predictions: Sequence[Prediction], but_for: int) -> float:
-    """Share of the groups in which every prediction is right; in a group all parts of the ids are
+def _all_right(predictions: Sequence[Prediction], but_for: int) -> tuple[int, int]:
+    """(groups in which every prediction is right, groups); in a group all parts of the ids are
     the same but for one."""
     right: dict[tuple[str, ...], bool] = {}
     for prediction in predictions:
         parts = prediction.id.split("/")
         key = (*parts[:but_for], *parts[but_for + 1 :])
         right[key] = right.get(key, True) and prediction.right
-    return sum(right.values()) / len(right)
+    return sum(right.values()), len(right)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...data.problems import bad_row
 from ..prompts import instruction, joined, user_turn
-from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.final import final_part, short_answer
 from ..rules.latex import letter_of, same
 from ..source import Record, Source
@@ -15,7 +15,7 @@ ASKED = "Answer the question in the image."
 LETTERS = "ABCDEF"
 
 
-class MathVerse:
+class MathVerse(ByQuestion):
     name, title = "mathverse", "MathVerse vision-only"
     rule = (
         "the answer in tags, in a box or announced; its letter, or equal as text or by math-verify"
@@ -87,6 +87,3 @@ class MathVerse:
         for (i, _), right in zip(left, equals, strict=True):
             verdicts[i] = Verdict(verdicts[i].parsed, right)
         return verdicts
-
-    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        return scores_by_group(predictions)

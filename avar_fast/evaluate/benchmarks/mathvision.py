@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
 from ..prompts import instruction, joined, lettered, user_turn
-from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.final import final_part
 from ..rules.latex import letter_of, mathvision_answer, same
 from ..source import Record, Source
@@ -15,7 +15,7 @@ OFFICIAL = (
 )
 
 
-class MathVision:
+class MathVision(ByQuestion):
     name, title = "mathvision", "MathVision"
     rule = (
         "the answer in tags, in a box or announced; its letter, the text of the option, or equal by"
@@ -80,9 +80,6 @@ class MathVision:
         for (i, _), right in zip(open_pairs, equals, strict=True):
             verdicts[i] = Verdict(verdicts[i].parsed, right)
         return verdicts
-
-    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        return scores_by_group(predictions)
 
 
 def _compare(question: Question, given: str | None) -> tuple[Verdict, tuple[str, str] | None]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ...data.problems import bad_row, shown
 from ...rewards.answers import choice_of
 from ..prompts import instruction, joined, lettered, user_turn
-from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.choice import nearest_option
 from ..rules.final import Final, final_part, short_answer
 from ..rules.number import listed, rounded, whole
@@ -14,7 +14,7 @@ from ..source import Record, Source
 KINDS = {"integer": "integer", "float": "float", "list": "list"}
 
 
-class MathVista:
+class MathVista(ByQuestion):
     name, title = "mathvista", "MathVista"
     rule = (
         "the answer in tags, in a box or announced; a letter or the nearest option, a whole number,"
@@ -98,9 +98,6 @@ class MathVista:
         else:
             parsed = listed(given)
         return Verdict(parsed, parsed == question.answer)
-
-    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        return scores_by_group(predictions)
 
 
 def chosen_text(given: str, question: Question) -> str | None:

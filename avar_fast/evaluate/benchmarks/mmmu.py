@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
 from ..prompts import instruction, joined, lettered, user_turn
-from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.choice import mmmu_letter
 from ..rules.final import Final, final_part
 from ..rules.open_answer import open_candidates, open_matches
@@ -33,7 +33,7 @@ _MARK = re.compile(r"<image (\d)>")
 NO_RANDOM = "where it finds no letter it draws one at random; as official otherwise"
 
 
-class MMMU:
+class MMMU(ByQuestion):
     name, title = "mmmu", "MMMU val"
     rule = (
         "the letter in tags, in a box, in brackets, by itself or as the option's text; open"
@@ -81,11 +81,8 @@ class MMMU:
         pairs = zip(questions, completions, strict=True)
         return [_verdict(q, final_part(completion), pro=False) for q, completion in pairs]
 
-    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        return scores_by_group(predictions)
 
-
-class MMMUPro:
+class MMMUPro(ByQuestion):
     """One of its two parts; the benchmark is the mean of both."""
 
     num_published = 1730
@@ -139,9 +136,6 @@ class MMMUPro:
     ) -> list[Verdict]:
         pairs = zip(questions, completions, strict=True)
         return [_verdict(q, final_part(completion), pro=True) for q, completion in pairs]
-
-    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        return scores_by_group(predictions)
 
 
 def _question(

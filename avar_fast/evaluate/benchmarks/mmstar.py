@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
 from ..prompts import instruction, joined, user_turn
-from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.choice import mmstar_letter
 from ..rules.final import Final, final_part, short_answer
 from ..source import Record, Source
 
 
-class MMStar:
+class MMStar(ByQuestion):
     name, title = "mmstar", "MMStar"
     rule = "the letter in tags, in a box or at the beginning; exact equality, over all questions"
     official = "as official, but for words that begin with the letter, which count there"
@@ -58,6 +58,3 @@ class MMStar:
         if letter not in tuple("ABCD"):
             letter = None
         return Verdict(letter, letter == question.answer)
-
-    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        return scores_by_group(predictions)

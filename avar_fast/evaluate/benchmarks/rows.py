@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from ...data import Row
 from ...data.problems import bad_row
 from ...rewards import AnswerChecker, extract_answer
-from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.final import final_part
 
 
-class OwnRows:
+class OwnRows(ByQuestion):
     """Judged by one of the rules that training rewards by.
 
     Args:
@@ -44,6 +44,3 @@ class OwnRows:
             return extract_answer(completion)
         final = final_part(completion)
         return final.text if final is not None and final.explicit else None
-
-    def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        return scores_by_group(predictions)

@@ -1,0 +1,105 @@
+"""One run from the command line to its file."""
+
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from ..attention import attach
+from ..loading import Loaded, load
+from .journal import Journal, require_same
+from .ranks import Ranks
+from .result import project, read_result, weights_digest, write_json
+from .run import identity, run
+from .settings import Settings
+from .table import report
+from .tasks import Task
+
+
+class Model:
+    """A model by its path, loaded when it is first asked.
+
+    Args:
+        path: folder or hub name.
+        dtype: float32 or bfloat16.
+        device: of this rank.
+    """
+
+    def __init__(self, path: str, dtype: str, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
+        self.name = {"path": path, "weights": weights_digest(path), "dtype": dtype}
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        transformers_logging.disable_progress_bar()
+        found = load(str(self.name["path"]), getattr(torch, self.dtype), self.device)
+        attach(found.model, found.tokenizer)
+        return found
+
+
+def evaluate_to(
+    out: Path,
+    model: Model,
+    settings: Settings,
+    tasks: list[Task],
+    ranks: Ranks,
+    batch_size: int,
+    shown: bool = True,
+) -> int:
+    """Runs to the result file and prints its tables where ``shown``; returns the exit code: 1 where
+    questions could not be asked.
+
+    Raises:
+        ValueError: the file is there, or a run with other settings is under way beside it.
+    """
+    what = identity(model.name, settings, tasks)
+    journal = Journal(out)
+    ranks.agree(lambda: _claim(out, journal, what))
+    outcome = run(lambda: model.loaded, settings, tasks, journal, ranks, batch_size)
+    if outcome is None:
+        return 0
+    head = {
+        "project": project(),
+        "model": model.name,
+        "settings": settings.as_dict(),
+        "identity": what,
+        "batch_size": batch_size,
+        "ranks": ranks.size,
+        "seconds": round(outcome.seconds, 1),
+    }
+    write_json(out, head, outcome.summaries, outcome.predictions)
+    if shown:
+        print(report(read_result(out)))
+    for problem in outcome.problems:
+        print(f"warning: counts as wrong: {problem}", file=sys.stderr)
+    unread = sum(summary.num_unread for summary in outcome.summaries.values())
+    if unread:
+        print(
+            f"{unread} questions could not be asked and count as wrong in {out}; once they can be,"
+            f" remove it and the same command asks them alone ({journal.folder} has the others).",
+            file=sys.stderr,
+        )
+        return 1
+    journal.remove()
+    return 0
+
+
+def is_finished(out: Path, what: dict[str, Any]) -> bool:
+    """Whether the result of a run of this identity is at the path.
+
+    Raises:
+        ValueError: it is of another.
+    """
+    if not out.exists():
+        return False
+    require_same(read_result(out).head["identity"], what, f"{out} is a result")
+    return True
+
+
+def _claim(out: Path, journal: Journal, what: dict[str, Any]) -> None:
+    if out.exists():
+        raise ValueError(f"--out {out} is there already. Name another, or remove it.")
+    journal.claim(what)

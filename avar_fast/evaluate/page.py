@@ -1,0 +1,54 @@
+"""A result as a page: tables, VAS per layer and head, every prediction."""
+
+import html
+from pathlib import Path
+
+from ..report import figures
+from ..report.page import html_table, write_page
+from .question import Prediction
+from .result import Result
+from .table import detail_table, notes, score_table
+
+LONGEST = 2000  # characters of a completion that are shown; the JSON has all
+
+
+def write_predictions(path: Path, result: Result) -> None:
+    """Writes the page. What models and data sets say is escaped: it is text, whatever it holds."""
+    model = result.head["model"]["path"]
+    tables = {
+        name: summary.vas_table["log_ratio"]
+        for name, summary in result.benchmarks.items()
+        if summary.vas_table
+    }
+    settings = ", ".join(f"{name} {value}" for name, value in result.head["settings"].items())
+    parts = [
+        f"<h1>{html.escape(model)}</h1><p>{html.escape(settings)}</p>",
+        html_table(score_table([(model, result.scores)])),
+        html_table(detail_table(result.benchmarks)),
+        *(f'<p class="note">{html.escape(note)}</p>' for note in notes(model, result.benchmarks)),
+        f"<h2>VAS per layer and head</h2>{figures.vas_tables(tables, 'log ratio')}"
+        if tables
+        else "",
+        "<h2>Predictions</h2>",
+        *(_prediction(prediction) for prediction in result.predictions),
+    ]
+    write_page(path, model, parts)
+
+
+def _prediction(prediction: Prediction) -> str:
+    verdict = "right" if prediction.right else "wrong"
+    if prediction.error is not None:
+        verdict = "not asked"
+    elif prediction.parsed is None:
+        verdict = "unparsable"
+    head = f"{prediction.benchmark} {prediction.id}: {verdict}"
+    answers = f"answer {_cut(prediction.answer)}; parsed {_cut(str(prediction.parsed))}"
+    said = _cut(prediction.error or prediction.completion)
+    return (
+        f"<details><summary>{html.escape(head)}</summary><p>{html.escape(answers)}</p>"
+        f"<pre>{html.escape(said)}</pre></details>"
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text)} characters)"

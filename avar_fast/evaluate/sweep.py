@@ -1,0 +1,73 @@
+"""Accuracy and VAS over a grid of interventions."""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..tables import markdown
+from ..vas import FORMS
+from .arguments import settings_of, tasks_of
+from .command import Model, evaluate_to, is_finished
+from .ranks import Ranks
+from .result import Result, read_result
+from .run import identity
+from .table import columns_of
+
+Point = dict[str, float]
+
+
+def sweep(options: argparse.Namespace, grid: Mapping[str, Sequence[float]], ranks: Ranks) -> int:
+    """One result per point of the grid in the folder ``options.out``, and their table; points that
+    are finished are read. Returns the exit code.
+
+    Raises:
+        ValueError: bad settings, or a folder with points of another sweep.
+    """
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    settings = [settings_of(options, **point) for point in points]
+    model = Model(options.model, options.dtype, ranks.device)
+    code = 0
+    results: list[tuple[Point, Result]] = []
+    with tasks_of(options, settings[0]) as tasks:
+        for number, (point, one) in enumerate(zip(points, settings, strict=True), start=1):
+            out = options.out / f"{_name(point)}.json"
+            what = identity(model.name, one, tasks)
+            finished = ranks.agree(lambda out=out, what=what: is_finished(out, what))
+            if ranks.rank == 0:
+                tqdm.write(f"[{number}/{len(points)}] {_name(point)}", file=sys.stderr)
+            if not finished:
+                code |= evaluate_to(out, model, one, tasks, ranks, options.batch_size, shown=False)
+            if ranks.rank == 0:
+                results.append((point, read_result(out)))
+    if ranks.rank == 0:
+        _write(options.out, results)
+    return code
+
+
+def _name(point: Point) -> str:
+    return ",".join(f"{name}={value:g}" for name, value in point.items())
+
+
+def _write(folder: Path, results: list[tuple[Point, Result]]) -> None:
+    columns = list(columns_of(results[0][1].scores))
+    tasks = list(results[0][1].benchmarks)
+    of_vas = [(task, form) for task in tasks for form in FORMS]
+    header = [*results[0][0], *columns]
+    lines = [header + [f"{task} VAS {form.replace('_', ' ')}" for task, form in of_vas]]
+    points = []
+    for point, result in results:
+        scores = columns_of(result.scores)
+        vas = {task: result.benchmarks[task].vas for task in tasks}
+        points.append({"point": point, "scores": scores, "vas": vas})
+        line = [f"{value:g}" for value in point.values()]
+        line += [f"{scores[column]:.1f}" for column in columns]
+        lines.append(line + [f"{vas[t][form]:.4g}" if vas[t] else "-" for t, form in of_vas])
+    text = markdown(lines)
+    (folder / "sweep.json").write_text(json.dumps(points, indent=1) + "\n")
+    (folder / "sweep.md").write_text(text + "\n")
+    print(text)

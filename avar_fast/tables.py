@@ -1,0 +1,16 @@
+"""Tables as Markdown that a terminal shows well too."""
+
+from collections.abc import Sequence
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Aligned columns: the first line is the header, the first column the names."""
+    clean = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    widths = [max(len(line[i]) for line in clean) for i in range(len(clean[0]))]
+
+    def row(cells: Sequence[str]) -> str:
+        pairs = enumerate(zip(cells, widths, strict=True))
+        return "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in pairs) + " |"
+
+    rules = ("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths))
+    return "\n".join([row(clean[0]), "|" + "|".join(rules) + "|", *map(row, clean[1:])])

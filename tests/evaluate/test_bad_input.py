@@ -1,0 +1,200 @@
+"""What can be wrong with data, model and answers: each ends in a message that says so, and what was
+done is kept."""
+
+import json
+
+import pytest
+from datasets import Dataset, Features, Value
+
+from avar_fast.evaluate import BenchmarkTask, Settings, answering, read_result
+from avar_fast.evaluate.__main__ import main
+from avar_fast.evaluate.benchmarks import TASKS
+from avar_fast.lab.model import save_base
+from avar_fast.lab.world import WorldConfig, write_rows
+
+from . import world
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(save_base(tmp_path_factory.mktemp("model"), seed=0))
+
+
+def opened(name, folder):
+    return BenchmarkTask(TASKS[name], str(folder), Settings())
+
+
+def test_a_missing_column_is_named(tmp_path):
+    (tmp_path / "data").mkdir()
+    columns = {"pid": Value("string"), "question": Value("string")}
+    data = Dataset.from_list([{"pid": "1", "question": "?"}], Features(columns))
+    data.to_parquet(str(tmp_path / "data" / "testmini-00000-of-00001.parquet"))
+    with pytest.raises(ValueError, match=r"mathvista needs the columns .* lacks image, decoded_im"):
+        opened("mathvista", tmp_path)
+
+
+def test_another_split_is_named(tmp_path):
+    world.mathvista(tmp_path)
+    file = next((tmp_path / "data").iterdir())
+    file.rename(file.with_name("test-00000-of-00001.parquet"))
+    with pytest.raises(ValueError, match=r"needs split testmini .* holds data/test-00000"):
+        opened("mathvista", tmp_path)
+
+
+def test_a_copy_without_all_subjects_is_named(tmp_path):
+    world.mmmu(tmp_path, subjects=("Accounting", "Agriculture"))
+    with pytest.raises(ValueError, match="Architecture_and_Engineering"):
+        opened("mmmu", tmp_path)
+
+
+def test_a_folder_that_is_not_there_and_one_that_is_empty(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        opened("mmstar", tmp_path / "none")
+    with pytest.raises(ValueError, match="holds no parquet file"):
+        opened("mmstar", tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    world.mmstar(tmp_path)
+    (tmp_path / "mmstar.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(ValueError, match=r"mmstar needs split val .* cannot be read"):
+        opened("mmstar", tmp_path)
+
+
+def test_without_the_hub_the_remedy_is_a_local_copy():
+    with pytest.raises(ValueError, match=r"--data mmstar=FOLDER"):
+        BenchmarkTask(TASKS["mmstar"], None, Settings())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"answer": ""}, "answer must not be empty.*use testmini"),
+        ({"answer": None}, "answer must be text; got None"),
+        ({"answer": "Paris", "choices": ["a", "b"]}, "answer must be one of choices"),
+        ({"answer_type": "essay"}, "answer_type must be one of integer, float, list"),
+        ({"answer_type": "float"}, "precision must be given"),
+    ],
+)
+def test_records_that_are_not_what_they_should_be(tmp_path, change, words):
+    good = world.mathvista_record(1)
+    bad = world.mathvista_record(2) | change
+    if change.get("choices"):
+        bad["question_type"] = "multi_choice"
+    world.mathvista(tmp_path, [good, bad])
+    with pytest.raises(ValueError, match=words) as caught:
+        opened("mathvista", tmp_path)
+    assert "row 2" in str(caught.value)
+
+
+def test_an_id_twice(tmp_path):
+    world.mmstar(tmp_path, [world.mmstar_record(0), world.mmstar_record(0)])
+    with pytest.raises(ValueError, match=r"row 2: the id must be there once"):
+        opened("mmstar", tmp_path)
+
+
+def test_a_damaged_image_costs_its_question_alone_until_it_is_mended(tmp_path, model, capsys):
+    broken = {"bytes": b"\x89PNG not an image", "path": None}
+    records = [world.mmstar_record(i) for i in range(4)]
+    world.mmstar(
+        tmp_path / "data", [*records[:2], world.mmstar_record(2, image=broken), records[3]]
+    )
+    out = tmp_path / "r.json"
+    given = [model, "--benchmarks=mmstar", f"--data=mmstar={tmp_path / 'data'}", f"--out={out}"]
+    given += ["--dtype=float32", "--max-new-tokens=2"]
+    assert main(given) == 1
+    said = capsys.readouterr()
+    assert "row 3: image of bytes cannot be read" in said.err
+    assert "1 questions could not be asked" in said.err
+    result = read_result(out)
+    assert [p.error is None for p in result.predictions] == [True, True, False, True]
+    assert result.benchmarks["mmstar"].num_unread == 1
+
+    out.unlink()
+    world.mmstar(tmp_path / "data", records)
+    assert main(given) == 0
+    assert "0/1 " in capsys.readouterr().err, "the others are not asked again"
+    assert read_result(out).benchmarks["mmstar"].num_unread == 0
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["data", "r.json"]
+
+
+def test_no_system_turn(tmp_path, model, capsys):
+    rows = write_rows(tmp_path, WorldConfig(), "test", 2, seed=0)
+    given = [model, f"--data={rows}", f"--out={tmp_path / 'r.json'}", "--dtype=float32"]
+    given += ["--max-new-tokens=2", "--system-prompt="]
+    assert main(given) == 1
+    said = capsys.readouterr().err
+    assert "VAS needs a system turn" in said
+    assert "--no-vas" in said
+    assert main([*given, "--no-vas"]) == 0
+    assert read_result(tmp_path / "r.json").benchmarks["rows"].vas == {}
+
+
+def test_a_model_whose_template_has_no_system_turn(tmp_path, capsys):
+    save_base(tmp_path / "model", seed=0)
+    template = tmp_path / "model" / "chat_template.jinja"
+    text = template.read_text()
+    assert "system" in text or "message" in text
+    template.write_text(
+        "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}\n"
+        "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
+        "{% if p.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}"
+        "{{ p.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    rows = write_rows(tmp_path / "rows", WorldConfig(), "test", 2, seed=0)
+    given = [str(tmp_path / "model"), f"--data={rows}", f"--out={tmp_path / 'r.json'}"]
+    given += ["--dtype=float32", "--max-new-tokens=2"]
+    assert main(given) == 1
+    assert "the chat template must write the system turn" in capsys.readouterr().err
+    (tmp_path / "r.json").unlink()
+    assert main([*given[:2], f"--out={tmp_path / 's.json'}", *given[3:], "--system-prompt=",
+                 "--no-vas"]) == 0  # fmt: skip
+
+
+def test_endless_and_hostile_answers_are_kept_whole(tmp_path, model, monkeypatch, capsys):
+    said = ["<b>bold</b>" * 10, "x" * 100_000, "\x00\x1b[31m\ud7ff", "| a | b |\n|---|"]
+    rows = write_rows(tmp_path, WorldConfig(), "test", 4, seed=0)
+    complete = [answering.Completion(text, len(text), True) for text in said]
+    monkeypatch.setattr(answering.Answering, "_complete", lambda *_: complete)
+    out = tmp_path / "r.json"
+    assert main([model, f"--data={rows}", f"--out={out}", "--dtype=float32"]) == 0
+    result = read_result(out)
+    assert [p.completion for p in result.predictions] == said
+    assert result.benchmarks["rows"].unparsable == 1.0
+    assert "100.0 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--benchmarks=mmvet"], "--benchmarks must be among mathvista"),
+        ([], "nothing to evaluate on"),
+        (["--benchmarks=rows"], "needs --data"),
+        (["--data=a=b"], "must be rows or NAME=FOLDER"),
+        (["--benchmarks=mmstar", "--data=mmmu=x"], "is for a benchmark that --benchmarks does not"),
+        (["--data=none.jsonl"], "none.jsonl"),
+        (["--data=x.jsonl", "--limit=0"], "limit must be at least 1"),
+        (["--data=x.jsonl", "--layers=a"], "--layers must be like"),
+        (["--data=x.jsonl", "--visual-scale=nan"], "visual_scale must be finite"),
+    ],
+)
+def test_bad_arguments(tmp_path, capsys, more, words):
+    assert main(["model", f"--out={tmp_path / 'r.json'}", *more]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_rows_without_an_answer_are_named(tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"messages": [{"role": "user", "content": "?"}]})
+    )
+    given = ["model", f"--data={tmp_path / 'rows.jsonl'}", f"--out={tmp_path / 'r.json'}"]
+    assert main(given) == 1
+    assert "rows.jsonl row 1: the answer must be there" in capsys.readouterr().err
+
+
+def test_layers_that_the_model_lacks(tmp_path, model, capsys):
+    rows = write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
+    given = [model, f"--data={rows}", f"--out={tmp_path / 'r.json'}", "--dtype=float32"]
+    assert main([*given, "--visual-scale=2", "--layers=0-9"]) == 1
+    assert "layers must be a non-empty subset of 0..3" in capsys.readouterr().err

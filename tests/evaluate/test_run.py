@@ -1,0 +1,121 @@
+"""Runs that are killed, resumed, shared among ranks; sweeps."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from avar_fast.evaluate import read_result
+from avar_fast.evaluate.__main__ import main
+from avar_fast.lab.model import save_base
+from avar_fast.lab.world import WorldConfig, write_rows
+
+NUM_ROWS = 30
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Model, rows and the result of a run without a break."""
+    folder = tmp_path_factory.mktemp("runs")
+    save_base(folder / "model", seed=0)
+    write_rows(folder / "rows", WorldConfig(), "test", NUM_ROWS, seed=0)
+    assert main(arguments(folder, folder / "whole.json")) == 0
+    return folder
+
+
+def arguments(folder, out, *more):
+    return [
+        str(folder / "model"), f"--data={folder / 'rows' / 'test.jsonl'}", f"--out={out}",
+        "--dtype=float32", "--max-new-tokens=24", "--batch-size=1", *more,
+    ]  # fmt: skip
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_killed_on_one_rank_and_resumed_on_two_it_is_the_same_run(world, tmp_path):
+    out, parts = tmp_path / "result.json", tmp_path / "result.json.parts"
+    command = [sys.executable, "-m", "avar_fast.evaluate", *arguments(world, out)]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+    file = parts / "rank-0.jsonl"
+    deadline = time.monotonic() + 120
+    while not (file.is_file() and file.read_bytes().count(b"\n") >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    done = file.read_bytes()
+    held = sum(len(json.loads(line)["predictions"]) for line in done.split(b"\n")[:-1])
+    assert 0 < held < NUM_ROWS
+    file.write_bytes(done + b'{"benchmark": "rows", "predic')  # as a kill within a write leaves it
+
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    resumed = subprocess.run(
+        [*launched, *command[1:]], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert f"0/{(NUM_ROWS - held + 1) // 2} " in resumed.stderr, "rank 0 takes half of what is left"
+    want, got = read_result(world / "whole.json"), read_result(out)
+    assert got.head["ranks"] == 2
+    assert not parts.exists()
+    assert [p.id for p in got.predictions] == [p.id for p in want.predictions]
+    for a, b in zip(got.predictions, want.predictions, strict=True):
+        assert (a.completion, a.parsed, a.right) == (b.completion, b.parsed, b.right)
+        assert a.vas == pytest.approx(b.vas, rel=1e-4)
+    table, wanted = (r.benchmarks["rows"].vas_table["share"] for r in (got, want))
+    for row, other in zip(table, wanted, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+
+
+def test_other_settings_are_not_mixed_into_a_run(world, tmp_path, capsys):
+    out = tmp_path / "result.json"
+    parts = tmp_path / "result.json.parts"
+    whole = read_result(world / "whole.json")
+    parts.mkdir()
+    (parts / "settings.json").write_text(json.dumps(whole.head["identity"]))
+    assert main(arguments(world, out, "--visual-scale=1.5")) == 1
+    said = capsys.readouterr().err
+    assert "visual_scale = 1.0; this run has 1.5" in said
+    assert main([*arguments(world, out), "--limit=3"]) == 1
+    assert "data.rows" in capsys.readouterr().err or "limit" in said
+
+
+def test_a_sweep_goes_on_where_it_was_left(world, tmp_path, capsys):
+    given = ["sweep", *arguments(world, tmp_path), "--limit=2", "--visual-scale=1,1.5"]
+    given += ["--system-scale=1,0.6", "--max-new-tokens=2"]
+    assert main(given) == 0
+    table = capsys.readouterr().out
+    points = json.loads((tmp_path / "sweep.json").read_text())
+    assert [p["point"] for p in points] == [
+        {"visual_scale": v, "system_scale": s} for v in (1, 1.5) for s in (1, 0.6)
+    ]
+    shares = [p["vas"]["rows"]["share"] for p in points]
+    assert len(set(shares)) == 4
+    kept = tmp_path / "visual_scale=1,system_scale=0.6.json"
+    before = kept.stat().st_mtime_ns
+    (tmp_path / "visual_scale=1.5,system_scale=1.json").unlink()
+    assert main(given) == 0
+    assert kept.stat().st_mtime_ns == before
+    assert capsys.readouterr().out == table
+    assert main([*given, "--max-new-tokens=3"]) == 1
+    assert "max_new_tokens = 2; this run has 3" in capsys.readouterr().err
+
+
+def test_an_intervention_changes_what_is_said_and_its_layers_count(world, tmp_path):
+    outs = [tmp_path / f"{i}.json" for i in range(3)]
+    flags = ([], ["--visual-bias=8"], ["--visual-bias=8", "--layers=0-1,3"])
+    for out, more in zip(outs, flags, strict=True):
+        assert main([*arguments(world, out, "--limit=4"), *more]) == 0
+    plain, all_layers, some = (read_result(out) for out in outs)
+    assert some.head["settings"]["layers"] == [0, 1, 3]
+    shares = [r.benchmarks["rows"].vas["share"] for r in (plain, some, all_layers)]
+    assert shares[0] < shares[1] < shares[2]
+    tables = [r.benchmarks["rows"].vas_table["share"] for r in (plain, some, all_layers)]
+    assert tables[1][2] != pytest.approx(tables[2][2], rel=1e-3), "layer 2 is left alone"
