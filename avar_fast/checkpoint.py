@@ -42,7 +42,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "rng").mkdir(parents=True)
     torch.distributed.barrier()
-    torch.save(_random_state(), partial / "rng" / f"rank{rank}.pt")
+    torch.save(random_state(), partial / "rng" / f"rank{rank}.pt")
     engine.deepspeed.save_checkpoint(
         str(partial), tag=ENGINE, save_latest=False, exclude_frozen_parameters=recipe.lora.enabled
     )
@@ -175,7 +175,7 @@ def load_checkpoint(engine: Engine, checkpoint: Path) -> tuple[int, int]:
     manifest, rank = _manifest(checkpoint), torch.distributed.get_rank()
     if manifest["ranks"] == engine.world_size:
         rng = checkpoint / "rng" / f"rank{rank}.pt"
-        _set_random_state(torch.load(rng, weights_only=False))
+        set_random_state(torch.load(rng, weights_only=False))
     else:  # not what the ranks drew at the start of the run
         if rank == 0:
             print("random numbers of ranks (dropout, sampling) begin anew", flush=True)
@@ -233,7 +233,7 @@ def _point_latest(output_dir: Path, checkpoint: Path) -> None:
     os.replace(link, output_dir / "latest")
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
     state = {
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state(),
@@ -244,7 +244,7 @@ def _random_state() -> dict[str, Any]:
     return state
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     np.random.set_state(state["numpy"])
     random.setstate(state["python"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from .. import checkpoint
 from ..data import Sample
 from ..data.problems import bad_row
 from ..rollout import ModelEngine, RolloutEngine, Sampling, WrongEngineError
@@ -23,6 +24,7 @@ def open_rollout(run: Run) -> RolloutEngine:
     if recipe.rollout.engine == "model":
         return ModelEngine(run.engine.whole_weights, run.collate_prompts, at_once)
     max_length = recipe.data.max_length + grpo.max_new_tokens
+    drawn_so_far = checkpoint.random_state()
     if recipe.rollout.engine == "vllm":
         from ..rollout.vllm_colocated import VllmEngine, whole_model_at
 
@@ -33,6 +35,8 @@ def open_rollout(run: Run) -> RolloutEngine:
 
         folder = recipe.rollout.server_folder or Path(recipe.train.output_dir) / "rollout_weights"
         engine = VllmServer(recipe.rollout, str(folder), recipe.data.system_prompt, max_length)
+    # vLLM seeds the generators of the process it starts in, the same on all ranks and in all runs.
+    checkpoint.set_random_state(drawn_so_far)
     return engine
 
 
