@@ -3,10 +3,11 @@
 
 Every training question carries a hint that is right with probability rho; its answer may be copied
 from the hint or read off the image, at once or in a chain. Each seed makes its own digits, model
-and runs: a base model that can read, a cold start on questions with hints, most of them answered at
-once, with and without AGTO, and GRPO with and without VARS, in each of its forms, from the AGTO checkpoint. Every checkpoint
-answers held-out questions greedily, once with hints as in training and once with hints drawn at
-random. Seeds run side by side, a process with one thread each; what is finished is not run again.
+and runs: a base model that can read, a cold start on questions with hints, most of them answered
+at once, with and without AGTO, and GRPO with and without VARS, in each of its forms, from the AGTO
+checkpoint. Every checkpoint answers held-out questions greedily, once with hints as in training and
+once with hints drawn at random. Seeds run side by side, a process with one thread each; what is
+finished is not run again.
 """
 
 import argparse
