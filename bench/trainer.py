@@ -102,11 +102,15 @@ def choose(run: Run, mode: str, attention: str, batch: Batch) -> None:
     model.set_attn_implementation({"text_config": attention, "vision_config": "sdpa"})
     if attention == "avar":
         attach(model, TOKENIZER)
-    recorders = {"avar": record_attention, "eager": _from_matrices, "sdpa": _nothing}
-    sft.record_attention = cast(Any, recorders[attention])
+    sft.record_attention = recorder_of(attention)
     agto = AgtoConfig(enabled=mode == "sft_agto")
     run.recipe = dataclasses.replace(run.recipe, agto=agto)
     cast(Any, run.feed).batch = batch
+
+
+def recorder_of(attention: str) -> Any:
+    """What records masses where the text tower has this attention."""
+    return {"avar": record_attention, "eager": _from_matrices, "sdpa": _nothing}[attention]
 
 
 @contextlib.contextmanager

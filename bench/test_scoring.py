@@ -1,0 +1,88 @@
+"""The pass of stage grpo that scores completions: log-probabilities of the response alone, and with
+VARS from the same forward; through the stage's own functions. Every variant runs in turns with the
+log-probabilities alone."""
+
+import functools
+
+import pytest
+import torch
+
+from avar_fast.stages.forward import label_log_probs
+from avar_fast.stages.rewarding import visual_rewards
+from avar_fast.stages.throughput import work_of
+
+from .measure import peak_flops, synchronise
+from .models import DTYPE, SHAPE
+from .shapes import DEVICE, EAGER_MAX_LENGTH
+from .trainer import batch_of, choose, make_run, recorder_of
+
+LENGTHS = (2048, 8192) if DEVICE == "cuda" else (512, 1024)
+ROUNDS = 30 if DEVICE == "cuda" else 9
+PLAIN = ("log_probs", "avar")
+VARIANTS = (PLAIN, ("log_probs_vars", "avar"), ("log_probs_vars", "eager"), ("log_probs", "sdpa"))
+
+
+@functools.cache
+def the_run():
+    return make_run()
+
+
+@functools.cache
+def batch(length):
+    return batch_of(the_run(), length)
+
+
+def scoring(mode, attention, length):
+    """A call that scores one completion, and what prepares it."""
+    run = the_run()
+    options = (run.head, 1.0, run.tokens.visual)
+
+    def prepare():
+        choose(run, "sft", attention, batch(length))
+        synchronise()
+        return (), {}
+
+    @torch.no_grad()
+    def call():
+        model, some = run.engine.module, batch(length)
+        if mode == "log_probs":
+            found = label_log_probs(model, some, *options).log_probs, None
+        else:
+            with recorder_of(attention)(model) as recording:
+                log_probs = label_log_probs(model, some, *options).log_probs
+            found = log_probs, visual_rewards(run, recording, some, torch.tensor([True]))
+        synchronise()
+        return found
+
+    return call, prepare
+
+
+@functools.cache
+def gate():
+    """Log-probabilities of all variants agree, and VARS of both that have it."""
+    found = {}
+    for mode, attention in VARIANTS:
+        call, prepare = scoring(mode, attention, 128)
+        prepare()
+        found[mode, attention] = call()
+    tolerance = 1e-4 if torch.float32 == DTYPE else 3e-2
+    close = functools.partial(torch.testing.assert_close, atol=tolerance, rtol=tolerance)
+    for log_probs, _ in found.values():
+        close(log_probs, found[PLAIN][0])
+    close(found["log_probs_vars", "avar"][1], found["log_probs_vars", "eager"][1])
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("mode", "attention"), VARIANTS)
+def test_scoring(record, mode, attention, length):
+    if attention == "eager" and length > EAGER_MAX_LENGTH:
+        pytest.skip(f"keeps L x L matrices, not tried above L = {EAGER_MAX_LENGTH}")
+    gate()
+    call, prepare = scoring(mode, attention, length)
+    work = the_run().throughput.flops.forward.flops(work_of(batch(length)))
+    record(
+        call, ROUNDS, work, peak_flops(DTYPE), setup=prepare,
+        anchor=None if (mode, attention) == PLAIN else scoring(*PLAIN, length),
+        op="scoring", provider=f"{attention}_{mode}", mode="pass", shape=SHAPE, length=length,
+        dtype=str(DTYPE)[6:],
+    )  # fmt: skip
