@@ -1,6 +1,5 @@
 """A vLLM server on the loopback, for real, against its CPU build."""
 
-import json
 import shutil
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from os import environ
 
 import pytest
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from .world import ENVIRONMENT, ROOT, needs_vllm, read_log, torchrun, write_recipe
 
@@ -81,10 +81,10 @@ def test_training_samples_from_the_weights_of_each_step(tmp_path, untied_model, 
 def test_weights_that_do_not_fit(tmp_path, untied_model, rows, address):
     other = tmp_path / "smaller"
     shutil.copytree(untied_model, other)
-    config = json.loads((other / "config.json").read_text())
-    config["text_config"]["num_hidden_layers"] = 2
-    config["text_config"]["layer_types"] = config["text_config"]["layer_types"][:2]
-    (other / "config.json").write_text(json.dumps(config))
+    config = AutoConfig.from_pretrained(untied_model)
+    config.text_config.num_hidden_layers = 2
+    config.text_config.layer_types = config.text_config.layer_types[:2]
+    AutoModelForImageTextToText.from_config(config).save_pretrained(other)
     with serving(other) as elsewhere:
         recipe = recipe_for(tmp_path, untied_model, rows, elsewhere)
         said = torchrun("-m", "avar_fast.train", recipe, expect=1)

@@ -45,12 +45,12 @@ def torchrun(*arguments, expect=0, ranks=1, timeout=300):
     return said
 
 
-def write_recipe(folder, path, data, name="run", **sections):
+def write_recipe(folder, path, rows, name="run", **sections):
     """A short GRPO run in float32 whose every step moves the weights."""
     recipe = {
         "stage": "grpo",
         "model": {"path": str(path), "dtype": "float32"},
-        "data": {"path": str(data), "workers": 0, "max_length": 200},
+        "data": {"path": str(rows), "workers": 0, "max_length": 200},
         "optim": {"lr": 0.01, "schedule": "constant"},
         "grpo": {
             "group_size": 3,
