@@ -57,6 +57,10 @@ class Answering:
         )
         self._equality = AnswerChecker("accuracy", LAX_DECIMALS)
 
+    @property
+    def chunk_size(self) -> int:
+        return self.batch_size * CHUNK_BATCHES
+
     def close(self) -> None:
         self._equality.close()
 
@@ -67,9 +71,8 @@ class Answering:
 
     def chunks(self, task: Task, questions: Sequence[Question]) -> Iterator[Chunk]:
         """Answers the questions, some batches at a time."""
-        step = self.batch_size * CHUNK_BATCHES
-        for start in range(0, len(questions), step):
-            yield self._chunk(task, questions[start : start + step])
+        for start in range(0, len(questions), self.chunk_size):
+            yield self._chunk(task, questions[start : start + self.chunk_size])
 
     @torch.no_grad()
     def _chunk(self, task: Task, questions: Sequence[Question]) -> Chunk:
@@ -86,7 +89,7 @@ class Answering:
         if not asked:
             return Chunk(unread, table)
         looks = Looks(self.model, self.encoder.tokens)
-        completions = self._complete(samples, looks)
+        completions = self.complete(samples, looks)
         verdicts = task.benchmark.verdicts(asked, [c.text for c in completions], self._equal)
         answered = []
         for i, (question, completion) in enumerate(zip(asked, completions, strict=True)):
@@ -96,7 +99,8 @@ class Answering:
             answered.append(_answered(task, question, completion, verdicts[i], look))
         return Chunk(answered + unread, table)
 
-    def _complete(self, samples: list[Sample], looks: Looks) -> list[Completion]:
+    def complete(self, samples: list[Sample], looks: Looks) -> list[Completion]:
+        """Greedy completions, and in ``looks`` the VAS of the prompts."""
         tokens, settings = self.encoder.tokens, self.settings
         device = next(self.model.parameters()).device
         pad_id = self.tokenizer.pad_token_id

@@ -12,6 +12,13 @@ T = TypeVar("T")
 LONGEST = timedelta(days=7)  # a rank with longer answers keeps the others waiting
 
 
+def local_device() -> torch.device:
+    """The GPU of this process, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 class Ranks:
     """The processes of this run; one without torchrun."""
 
@@ -23,9 +30,7 @@ class Ranks:
 
     @property
     def device(self) -> torch.device:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return local_device()
 
     def _first_says(self, value: T) -> T:
         """What rank 0 has, on every rank."""

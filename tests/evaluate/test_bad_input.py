@@ -156,7 +156,7 @@ def test_endless_and_hostile_answers_are_kept_whole(tmp_path, model, monkeypatch
     said = ["<b>bold</b>" * 10, "x" * 100_000, "\x00\x1b[31m\ud7ff", "| a | b |\n|---|"]
     rows = write_rows(tmp_path, WorldConfig(), "test", 4, seed=0)
     complete = [answering.Completion(text, len(text), True) for text in said]
-    monkeypatch.setattr(answering.Answering, "_complete", lambda *_: complete)
+    monkeypatch.setattr(answering.Answering, "complete", lambda *_: complete)
     out = tmp_path / "r.json"
     assert main([model, f"--data={rows}", f"--out={out}", "--dtype=float32"]) == 0
     result = read_result(out)

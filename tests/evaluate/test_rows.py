@@ -56,13 +56,13 @@ def test_scores_do_not_depend_on_the_batch_size_and_completions_are_greedy(tmp_p
 def test_right_answers_count_and_vas_is_that_of_the_user_tokens(tmp_path, monkeypatch):
     loaded, rows = loaded_lab(), rows_of(tmp_path, count=4)
     said = [str(rows[0].target), "<answer>no</answer>", str(rows[2].target), "nonsense"]
-    complete = answering.Answering._complete
+    complete = answering.Answering.complete
 
     def with_other_words(self, samples, looks):
         complete(self, samples, looks)
         return [answering.Completion(text, 3, False) for text in said]
 
-    monkeypatch.setattr(answering.Answering, "_complete", with_other_words)
+    monkeypatch.setattr(answering.Answering, "complete", with_other_words)
     summary, predictions = evaluate_rows(loaded, rows, SETTINGS, batch_size=4)
     assert summary.score == 0.5
     assert summary.unparsable == 0.25
@@ -95,7 +95,7 @@ def test_the_checker_is_that_of_the_setting(tmp_path, monkeypatch, checker, righ
     file.write_text(json.dumps({"problem": "One over two?", "answer": "0.5"}))
     monkeypatch.setattr(
         answering.Answering,
-        "_complete",
+        "complete",
         lambda *a: [answering.Completion("<answer>\\frac{1}{2}</answer>", 3, False)],
     )
     settings = Settings(checker=checker)

@@ -1,0 +1,156 @@
+"""The model ``avar`` of lmms-eval: its tasks and scores, this project's attention.
+
+lmms-eval --model avar --model_args pretrained=MODEL,visual_scale=1.15,record=vas.jsonl --tasks ...
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lmms_eval.api.instance import (  # pyright: ignore[reportMissingImports]
+    GenerationResult,
+    Instance,
+    TokenCounts,
+)
+from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
+from tqdm import tqdm
+
+from ..data import Row
+from ..data.images import image_reference
+from ..data.problems import bad_row
+from .answering import Answering
+from .command import Model
+from .looking import Looks
+from .ranks import local_device
+from .settings import Settings
+
+MAX_NEW_TOKENS = 2048  # of tasks that do not say; reasoning is long
+
+
+class Avar(lmms):
+    """A Qwen-VL model with "avar" attention, interventions and VAS of every prompt. Greedy.
+
+    Args:
+        pretrained: folder or hub name.
+        batch_size: requests under way at the same time.
+        dtype: float32 or bfloat16.
+        system_prompt: for requests without a system turn; empty for none.
+        max_new_tokens: instead of what the tasks say, which is often too short for reasoning.
+        max_pixels: largest image after resizing.
+        record: JSON lines file that gets the VAS of every request; none is measured without it.
+        visual_scale, system_scale, visual_bias, system_bias: as ``avar_fast.attention.intervene``.
+        layers: text layers they act on, such as "0;1;5"; all by default.
+        device, max_batch_size: lmms-eval passes them; the device is this rank's in any case.
+    """
+
+    is_simple = False
+
+    def __init__(
+        self,
+        pretrained: str,
+        batch_size: int | str = 1,
+        dtype: str = "bfloat16",
+        system_prompt: str | None = Settings.system_prompt,
+        max_new_tokens: int | None = None,
+        max_pixels: int | None = None,
+        record: str | None = None,
+        visual_scale: float = 1.0,
+        system_scale: float = 1.0,
+        visual_bias: float = 0.0,
+        system_bias: float = 0.0,
+        layers: str | int | None = None,
+        device: str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        chosen = None if layers is None else tuple(int(x) for x in str(layers).split(";"))
+        self._settings = Settings(
+            system_prompt=system_prompt or None,
+            max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
+            max_pixels=max_pixels,
+            vas=record is not None,
+            visual_scale=float(visual_scale),
+            system_scale=float(system_scale),
+            visual_bias=float(visual_bias),
+            system_bias=float(system_bias),
+            layers=chosen,
+        )
+        self._max_new_tokens, self._batch_size = max_new_tokens, int(batch_size)
+        self._record = None if record is None else Path(record)
+        self.device = local_device()
+        self._model = Model(pretrained, dtype, self.device)
+
+    @property
+    def model(self) -> torch.nn.Module:
+        return self._model.loaded.model
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
+        """Answers in the order of the requests. Stop strings are not looked at: a chain of thought
+        holds empty lines, which most tasks name.
+
+        Raises:
+            ValueError: a request that wants samples, or holds video or audio.
+        """
+        by_length: dict[int, list[int]] = {}
+        for i, request in enumerate(requests):
+            by_length.setdefault(self._length(request), []).append(i)
+        answers: dict[int, GenerationResult] = {}
+        for length, members in by_length.items():
+            settings = dataclasses.replace(self._settings, max_new_tokens=length)
+            answering = Answering(self._model.loaded, settings, self._batch_size)
+            steps = range(0, len(members), answering.chunk_size)
+            for start in tqdm(steps, desc="avar", disable=self.rank != 0):
+                some = members[start : start + answering.chunk_size]
+                answers |= self._answers(answering, requests, some)
+        return [answers[i] for i in range(len(requests))]
+
+    def _answers(
+        self, answering: Answering, requests: Sequence[Instance], some: list[int]
+    ) -> dict[int, GenerationResult]:
+        rows = [self._row(requests[i]) for i in some]
+        looks = Looks(answering.model, answering.encoder.tokens)
+        completions = answering.complete([answering.encoder(row) for row in rows], looks)
+        if self._record is not None:
+            with self._record.open("a", encoding="utf-8") as file:
+                for place, look in sorted(looks.found.items()):
+                    _, _, _, doc_id, task, split = requests[some[place]].args
+                    line = {"task": task, "split": split, "doc_id": doc_id, "vas": look.scores}
+                    file.write(json.dumps(line | {"num_queries": look.num_queries}) + "\n")
+        return {
+            i: GenerationResult(c.text, TokenCounts(output_tokens=c.num_tokens))
+            for i, c in zip(some, completions, strict=True)
+        }
+
+    def _length(self, request: Instance) -> int:
+        wanted = request.args[2]
+        if wanted.get("temperature") or wanted.get("do_sample"):
+            raise ValueError(
+                "model avar answers greedily; the task asks for samples, with"
+                f" {wanted}. Use --gen_kwargs temperature=0,do_sample=False."
+            )
+        return int(self._max_new_tokens or wanted.get("max_new_tokens") or MAX_NEW_TOKENS)
+
+    def _row(self, request: Instance) -> Row:
+        _, to_messages, _, doc_id, task, split = request.args
+        where = f"{task} {split} {doc_id}"
+        messages, images = [], []
+        for message in to_messages(self.task_dict[task][split][doc_id]):
+            content = []
+            for part in message["content"]:
+                if part["type"] == "image":
+                    field = f"image {len(images)}"
+                    images.append(image_reference(part["url"], where, field, Path()))
+                elif part["type"] != "text":
+                    raise bad_row(where, "a part", "be text or image", f"got {part['type']}")
+                kept = part if part["type"] == "text" else {"type": "image"}
+                content.append(kept)
+            messages.append({"role": message["role"], "content": content})
+        return Row(where, messages, images, None, None, "lmms-eval")
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError("model avar generates; tasks of log-likelihoods are not served.")
+
+    def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        raise NotImplementedError("model avar answers in one turn; such tasks are not served.")
