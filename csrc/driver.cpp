@@ -164,6 +164,12 @@ void run(Round& round, int64_t scratch_bytes, Work work) {
   parallel_for(round.args.threads, round.tasks.size(), scratch_bytes, work, &round);
 }
 
+bool fits_narrow(const Args& args, const Plan& plan, const Kernels& wide) {
+  return std::all_of(plan.units.begin(), plan.units.end(), [&](const Unit& unit) {
+    return unit.len_q * (args.heads / args.kv_heads) <= wide.narrow->tile_columns;
+  });
+}
+
 // Sums of the tasks, in their order, into the gradients of the tables.
 void add_table_sums(const Round& round, std::vector<double>& total) {
   const Args& args = round.args;
@@ -182,8 +188,9 @@ void add_table_sums(const Round& round, std::vector<double>& total) {
 }  // namespace
 
 void forward(const Args& args) {
-  const Kernels& kernels = kernels_of(args.isa, args.dtype);
-  Plan plan = make_plan(args, kernels.block_keys);
+  const Kernels& wide = kernels_of(args.isa, args.dtype);
+  Plan plan = make_plan(args, wide.block_keys);
+  const Kernels& kernels = fits_narrow(args, plan, wide) ? *wide.narrow : wide;
   Round round{args, kernels, plan.units};
   const int64_t scratch = kernels.forward_scratch_bytes(args);
   Buffer operands;

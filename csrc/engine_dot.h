@@ -15,6 +15,7 @@ struct PairLane {
 
 struct DotEngine : Bf16Operands {
   static constexpr int64_t COLUMNS = 64;
+  static constexpr int64_t NARROW = 16;
   static constexpr int64_t BLOCK = 64;
   static constexpr int64_t PENDING = 1;
 

@@ -14,6 +14,7 @@ namespace AVAR_ISA {
 
 struct FloatEngine {
   static constexpr int64_t COLUMNS = 64;  // of a tile
+  static constexpr int64_t NARROW = 16;   // of a tile for decoding
   static constexpr int64_t BLOCK = 64;    // keys
   static constexpr int64_t PENDING = 1;   // blocks whose weights wait for their values together
   static constexpr int64_t PAD = W;       // head dimensions are padded to its multiple

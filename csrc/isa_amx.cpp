@@ -3,6 +3,8 @@
 #include "table.h"
 
 namespace avar {
-static const Kernels kernels = amx::Table<amx::AmxEngine>::make("amx");
+using namespace amx;
+static const Kernels narrow = Table<Narrow<AmxEngine>>::make_narrow("amx");
+static const Kernels kernels = Table<AmxEngine>::make("amx", &narrow);
 const Kernels* amx_kernels(int64_t dtype) { return dtype == kBFloat16 ? &kernels : nullptr; }
 }  // namespace avar

@@ -3,6 +3,8 @@
 #include "table.h"
 
 namespace avar {
-static const Kernels kernels = avx2::Table<avx2::FloatEngine>::make("avx2");
+using namespace avx2;
+static const Kernels narrow = Table<Narrow<FloatEngine>>::make_narrow("avx2");
+static const Kernels kernels = Table<FloatEngine>::make("avx2", &narrow);
 const Kernels* avx2_kernels(int64_t) { return &kernels; }
 }  // namespace avar

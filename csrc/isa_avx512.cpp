@@ -3,6 +3,8 @@
 #include "table.h"
 
 namespace avar {
-static const Kernels kernels = avx512::Table<avx512::FloatEngine>::make("avx512");
+using namespace avx512;
+static const Kernels narrow = Table<Narrow<FloatEngine>>::make_narrow("avx512");
+static const Kernels kernels = Table<FloatEngine>::make("avx512", &narrow);
 const Kernels* avx512_kernels(int64_t) { return &kernels; }
 }  // namespace avar

@@ -3,7 +3,9 @@
 #include "table.h"
 
 namespace avar {
-static const Kernels kernels = avx512_bf16::Table<avx512_bf16::DotEngine>::make("avx512_bf16");
+using namespace avx512_bf16;
+static const Kernels narrow = Table<Narrow<DotEngine>>::make_narrow("avx512_bf16");
+static const Kernels kernels = Table<DotEngine>::make("avx512_bf16", &narrow);
 const Kernels* avx512_bf16_kernels(int64_t dtype) {
   return dtype == kBFloat16 ? &kernels : nullptr;
 }

@@ -3,6 +3,8 @@
 #include "table.h"
 
 namespace avar {
-static const Kernels kernels = portable::Table<portable::FloatEngine>::make("portable");
+using namespace portable;
+static const Kernels narrow = Table<Narrow<FloatEngine>>::make_narrow("portable");
+static const Kernels kernels = Table<FloatEngine>::make("portable", &narrow);
 const Kernels* portable_kernels(int64_t) { return &kernels; }
 }  // namespace avar

@@ -25,6 +25,9 @@ struct Unit {
 
 struct Kernels {
   const char* name;
+  // The forward for calls whose units have no more columns than its tiles, which decoding makes:
+  // those tiles are a fraction as wide. Null in itself.
+  const Kernels* narrow;
   int64_t tile_columns, block_keys;
   // Bytes of one key block as operands: keys or values by rows, and transposed.
   int64_t (*operand_bytes)(int64_t dim);

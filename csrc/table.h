@@ -24,6 +24,11 @@ struct Session {
 };
 
 template <class E>
+struct Narrow : E {
+  static constexpr int64_t COLUMNS = E::NARROW;
+};
+
+template <class E>
 struct Table {
   static void pack_forward(const Args& args, const Unit& unit, int64_t block, char* scratch) {
     if (unit.classes[block] == kAbsent) return;
@@ -43,8 +48,9 @@ struct Table {
     Session<E> session;
     AVAR_ISA::backward_chunk<E>(args, unit, chunk, chunk_blocks, tile_done, table_sums, scratch);
   }
-  static constexpr Kernels make(const char* name) {
+  static constexpr Kernels make(const char* name, const Kernels* narrow) {
     return {name,
+            narrow,
             E::COLUMNS,
             E::BLOCK,
             operand_bytes<E>,
@@ -54,6 +60,12 @@ struct Table {
             pack_backward,
             forward_tile,
             backward_chunk};
+  }
+  // Without a backward.
+  static constexpr Kernels make_narrow(const char* name) {
+    return {name,           nullptr, E::COLUMNS,   E::BLOCK,     operand_bytes<E>,
+            forward_scratch_bytes<E>, nullptr, pack_forward, nullptr, forward_tile,
+            nullptr};
   }
 };
 
