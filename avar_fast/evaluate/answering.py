@@ -1,11 +1,13 @@
 """Asking a model the questions of a benchmark and judging what it says."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers.image_utils import SizeDict
 
 from ..attention import intervene
 from ..data import Encoder, RowError, Sample, collate
@@ -49,9 +51,10 @@ class Answering:
     def __init__(self, loaded: Loaded, settings: Settings, batch_size: int) -> None:
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.settings, self.batch_size = settings, batch_size
-        processor = loaded.image_processor
+        processor = copy.copy(loaded.image_processor)
         if settings.max_pixels is not None:
-            processor.size = {**processor.size, "longest_edge": settings.max_pixels}
+            least = min(processor.size.shortest_edge, settings.max_pixels)
+            processor.size = SizeDict(shortest_edge=least, longest_edge=settings.max_pixels)
         self.encoder = Encoder(
             self.tokenizer, processor, settings.system_prompt, max_length=UNLIMITED
         )

@@ -27,13 +27,14 @@ class Journal:
         self._file: Any = None
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Takes the folder for a run of this identity, or goes on with one.
+        """Takes the folder for a run of this identity, or goes on with one; a run that ended before
+        its first prediction is none.
 
         Raises:
             ValueError: it belongs to another; the first setting that differs is named.
         """
         held = self.folder / "settings.json"
-        if held.is_file():
+        if held.is_file() and any(f.stat().st_size for f in self.folder.glob("rank-*.jsonl")):
             before = json.loads(held.read_text())
             require_same(before, identity, f"{self.folder} holds predictions")
             return

@@ -73,7 +73,9 @@ def evaluate_rows(
 def identity(model: dict[str, Any], settings: Settings, tasks: Sequence[Task]) -> dict[str, Any]:
     """What must be the same when a run is resumed, and for two predictions to be of one run."""
     data = {f"data.{task.benchmark.name}": digest_of(task.questions) for task in tasks}
-    named = {f"model.{name}": value for name, value in model.items()}
+    # The same weights are the same model, by whatever path; of a hub name there is only the name.
+    known_by = "path" if model["weights"] is None else "weights"
+    named = {f"model.{name}": model[name] for name in (known_by, "dtype")}
     return named | settings.as_dict() | data
 
 

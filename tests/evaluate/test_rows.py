@@ -104,6 +104,17 @@ def test_the_checker_is_that_of_the_setting(tmp_path, monkeypatch, checker, righ
     assert summary.vas == {}
 
 
+def test_images_are_resized_to_max_pixels(tmp_path):
+    row = rows_of(tmp_path, count=1)[0]
+    patches = []
+    for most in (None, 28 * 28):
+        answers = answering.Answering(loaded_lab(), Settings(max_pixels=most), batch_size=1)
+        grid = answers.encoder(row).image_grid_thw
+        assert grid is not None
+        patches.append(int(grid.prod()))
+    assert patches[1] < patches[0]
+
+
 def test_command_writes_one_json_and_prints_a_table(tmp_path, capsys):
     save_base(tmp_path / "model", seed=0)
     write_rows(tmp_path / "rows", WorldConfig(), "test", 3, seed=0)

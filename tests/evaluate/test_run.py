@@ -80,11 +80,15 @@ def test_other_settings_are_not_mixed_into_a_run(world, tmp_path, capsys):
     whole = read_result(world / "whole.json")
     parts.mkdir()
     (parts / "settings.json").write_text(json.dumps(whole.head["identity"]))
+    (parts / "rank-0.jsonl").write_text('{"benchmark": "rows", "predictions": [], "vas": {}}\n')
     assert main(arguments(world, out, "--visual-scale=1.5")) == 1
     said = capsys.readouterr().err
     assert "visual_scale = 1.0; this run has 1.5" in said
     assert main([*arguments(world, out), "--limit=3"]) == 1
-    assert "data.rows" in capsys.readouterr().err or "limit" in said
+    assert "data.rows" in capsys.readouterr().err
+    (parts / "rank-0.jsonl").unlink()
+    given = [*arguments(world, out), "--limit=1", "--max-new-tokens=2"]
+    assert main(given) == 0, "a run that ended before its first prediction binds nobody"
 
 
 def test_a_sweep_goes_on_where_it_was_left(world, tmp_path, capsys):
