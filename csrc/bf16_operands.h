@@ -10,6 +10,7 @@ namespace AVAR_ISA {
 struct Bf16Operands {
   static constexpr int64_t PAD = 32;  // the depth of a tile register
   static constexpr bool PRECISE_EXP = false;
+  static constexpr bool IN_PLACE = false;  // interleaving is work either way
 
   static AVAR_INLINE int64_t left_bytes(int64_t rows, int64_t depth) { return rows * depth * 2; }
   static AVAR_INLINE int64_t right_bytes(int64_t depth, int64_t columns) {

@@ -7,6 +7,7 @@
 // Here both are plain row-major float32.
 #pragma once
 
+#include "args.h"
 #include "gemm_fma.h"
 
 namespace avar {
@@ -38,6 +39,24 @@ struct FloatEngine {
                        const char* right, float* c, bool add) {
     AVAR_ISA::multiply<FloatLane>(rows, columns, depth, (const float*)left, depth,
                                   (const float*)right, columns, c, columns, add);
+  }
+
+  // Keys and values may be read where they lie, rows a stride of floats apart; 0: packed.
+  static constexpr bool IN_PLACE = true;
+  static bool can_read(const Args& args) {
+    return args.dtype == kFloat32 && args.dim % PAD == 0 && args.value_dim % PAD == 0 &&
+           args.k.row > 0 && args.v.row > 0;
+  }
+  static void multiply_keys(int64_t rows, int64_t columns, int64_t depth, const char* keys,
+                            int64_t stride, const char* right, float* c) {
+    AVAR_ISA::multiply<FloatLane>(rows, columns, depth, (const float*)keys, stride ? stride : depth,
+                                  (const float*)right, columns, c, columns, false);
+  }
+  static void multiply_values(int64_t rows, int64_t columns, int64_t depth, const char* values,
+                              int64_t stride, const char* right, float* c, bool add) {
+    if (!stride) return multiply(rows, columns, depth, values, right, c, add);
+    AVAR_ISA::multiply<FloatLane, true>(rows, columns, depth, (const float*)values, stride,
+                                        (const float*)right, columns, c, columns, add);
   }
 
   // Around the work of one thread.

@@ -30,6 +30,8 @@ struct ForwardScratch {
   const char* values[E::PENDING];
   int64_t waiting = 0, slot = 0;
   bool started = false;  // the output holds something
+  // Values that wait lie in their tensor, rows so many elements apart; 0: packed.
+  int64_t value_stride = 0;
 
   ForwardScratch(Arena& arena, const Args& args) : columns(arena, args) {
     const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
@@ -145,7 +147,10 @@ inline bool weigh(ForwardScratch<E>& s, int64_t num_types, int64_t first_key, co
 template <class E>
 inline void add_values(ForwardScratch<E>& s, int64_t value_dim) {
   if (s.waiting == s.slot) return;
-  if constexpr (E::PENDING == 1)
+  if constexpr (E::IN_PLACE)
+    E::multiply_values(value_dim, E::COLUMNS, E::BLOCK, s.values[0], s.value_stride, s.weights,
+                       s.output, s.started);
+  else if constexpr (E::PENDING == 1)
     E::multiply(value_dim, E::COLUMNS, E::BLOCK, s.values[0], s.weights, s.output, s.started);
   else
     E::multiply_parts(value_dim, E::COLUMNS, E::BLOCK, s.values + s.waiting, s.slot - s.waiting,
@@ -198,18 +203,30 @@ void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratc
   for (int64_t i = 0; i < args.num_types * E::COLUMNS; ++i) s.mass[i] = 0.0f;
   for (int64_t i = 0; i < E::COLUMNS; ++i) s.maximum[i] = -kInfinity;
 
+  bool in_place = false;
+  if constexpr (E::IN_PLACE) in_place = E::can_read(args);
   const int64_t end = (s.columns.key_end + E::BLOCK - 1) / E::BLOCK;
   for (int64_t block = s.columns.key_begin / E::BLOCK; block < end; ++block) {
     if (unit.classes[block] == kAbsent) continue;
     const int64_t first = block * E::BLOCK;
     char *k = s.own_k, *v = s.own_v + s.slot * operand_bytes<E>(args.value_dim);
+    int64_t key_stride = 0;
+    s.value_stride = 0;
     if (unit.k) {
       k = unit.k + block * operand_bytes<E>(args.dim);
       v = unit.v + block * operand_bytes<E>(args.value_dim);
+    } else if (in_place && unit.classes[block] >= 0) {  // what absent keys hold may be NaN
+      k = row_of(args.k, element_bytes(args.dtype), unit.batch, unit.start_k + first, unit.kv_head);
+      v = row_of(args.v, element_bytes(args.dtype), unit.batch, unit.start_k + first, unit.kv_head);
+      key_stride = args.k.row;
+      s.value_stride = args.v.row;
     } else {
       pack_forward<E>(args, unit, block, k, v, s.packing);
     }
-    E::multiply(E::BLOCK, E::COLUMNS, dim, k, s.q, s.scores, false);
+    if constexpr (E::IN_PLACE)
+      E::multiply_keys(E::BLOCK, E::COLUMNS, dim, k, key_stride, s.q, s.scores);
+    else
+      E::multiply(E::BLOCK, E::COLUMNS, dim, k, s.q, s.scores, false);
     bool raised;
     if (s.columns.cuts(first, E::BLOCK))
       raised = weigh<E, true>(s, args.num_types, first, unit.types + first);

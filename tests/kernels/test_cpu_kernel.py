@@ -33,6 +33,10 @@ LARGE = {
     "full": (2, 65, 193, 4, 2, 64, 64, False, (-1, -1)),
     "one_column": (1, 257, 257, 1, 1, 1, 1, True, (-1, -1)),
     "wide": (1, 70, 70, 2, 1, 520, 300, True, (-1, -1)),
+    # A single tile per key head: narrow or wide, keys read where they lie or packed.
+    "decode": (3, 1, 330, 8, 2, 64, 32, True, (-1, -1)),
+    "decode_few_rows": (2, 5, 300, 14, 2, 32, 64, True, (-1, -1)),
+    "decode_odd": (1, 2, 260, 6, 2, 40, 24, True, (100, -1)),
 }
 BAND = {torch.float32: 3e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
