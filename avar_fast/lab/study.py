@@ -2,12 +2,12 @@
 ``python -m avar_fast.lab.study --out runs/study``.
 
 Every training question carries a hint that is right with probability rho; its answer may be copied
-from the hint or read off the image, at once or in a chain. Each seed makes its own digits, model
-and runs: a base model that can read, a cold start on questions with hints, most of them answered
-at once, with and without AGTO, and GRPO with and without VARS, in each of its forms, from the AGTO
-checkpoint. Every checkpoint answers held-out questions greedily, once with hints as in training and
-once with hints drawn at random. Seeds run side by side, a process with one thread each; what is
-finished is not run again.
+from the hint or read off the image, at once or in a chain. One base model that can read is made for
+all seeds, as a pretrained model would be; each seed has its own digits, order and samples: a cold
+start on questions with hints, most of them answered at once, with and without AGTO, and GRPO with
+and without VARS, in each of its forms, from the AGTO checkpoint. Every checkpoint answers held-out
+questions greedily, once with hints as in training and once with hints drawn at random. Seeds run
+side by side, a process with one thread each; what is finished is not run again.
 """
 
 import argparse
@@ -52,16 +52,10 @@ NUM_TEST = 500
 SFT = ("train.micro_batch_size=32",)
 AGTO = (*SFT, "agto.alpha=0.001", "agto.beta=0.001")
 GRPO = ("train.steps=40",)
+BASE = Stage("base", "base model", "lab-base.yaml", "init", (*SFT, "train.steps=600"))
 STAGES = (
-    Stage(
-        "sight",
-        "base model, before it meets hints",
-        "lab-base.yaml",
-        "init",
-        (*SFT, "train.steps=600"),
-    ),
-    Stage("base", "cold start with hints", "lab-sft.yaml", "sight", SFT),
-    Stage("agto", "+ AGTO", "lab-sft-agto.yaml", "sight", AGTO),
+    Stage("sft", "cold start with hints", "lab-sft.yaml", "base", SFT),
+    Stage("agto", "+ AGTO", "lab-sft-agto.yaml", "base", AGTO),
     Stage("grpo", "+ AGTO + GRPO", "lab-grpo.yaml", "agto", GRPO),
     *(
         Stage(
@@ -75,7 +69,6 @@ STAGES = (
     ),
 )
 BATCH_SIZE = 100
-DONE = "study.json"  # beside a stage's run: what its checkpoint scores
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,53 +80,67 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.seeds < 2:
         parser.error(f"--seeds must be at least 2, for a deviation; got {options.seeds}.")
-    folders = [options.out.resolve() / f"seed-{seed}" for seed in range(options.seeds)]
+    out = options.out.resolve()
+    _make_base(out / "base")
+    folders = [out / f"seed-{seed}" for seed in range(options.seeds)]
     # A process that never ran torch's threads: forked ones of another could hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
         results = list(pool.map(run_seed, range(options.seeds), folders))
-    titles = {stage.key: stage.title for stage in STAGES}
+    titles = {stage.key: stage.title for stage in (BASE, *STAGES)}
     command = "python -m avar_fast.lab.study " + " ".join(sys.argv[1:])
     table = write_study(options.docs or options.out, titles, results, RHO, NUM_TEST, command)
     print(table)
+
+
+def _make_base(out: Path) -> None:
+    """The base model of all seeds: ``out/latest``."""
+    if (out / "latest").exists():
+        return
+    made = out.with_name("base-making")
+    shutil.rmtree(made, ignore_errors=True)
+    data = write_curriculum(made / "data", SIGHT, seed=0)
+    save_base(made / "init", seed=0)
+    train(BASE, made, data, seed=0, num_ranks=1)
+    shutil.rmtree(out, ignore_errors=True)
+    (made / "base").rename(out)
+    shutil.rmtree(made)
 
 
 def run_seed(seed: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Trains and measures what is not there yet; for each stage and test what it scores."""
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "made").exists():
+    if not (out / "base").exists():
+        shutil.rmtree(out, ignore_errors=True)
         _make_data(seed, out)
-        (out / "made").touch()
+        (out / "base").symlink_to("../base")
     results = {}
-    for stage in STAGES:
-        done = out / stage.key / DONE
-        if not done.exists():
-            say(f"seed {seed}: {stage.title}")
-            shutil.rmtree(out / stage.key, ignore_errors=True)
-            data = out / "data" / ("sight" if stage.key == "sight" else "hints") / "train.jsonl"
-            train(stage, out, data, seed, num_ranks=1)
+    for stage in (BASE, *STAGES):
+        scored = out / f"{stage.key}.json"
+        if not scored.exists():
+            if stage is not BASE:
+                say(f"seed {seed}: {stage.title}")
+                shutil.rmtree(out / stage.key, ignore_errors=True)
+                train(stage, out, out / "data" / "train.jsonl", seed, num_ranks=1)
             scores = {test: _measure(out, stage.key, test) for test in TESTS}
-            done.write_text(json.dumps(scores, indent=1))
-        results[stage.key] = json.loads(done.read_text())
+            scored.write_text(json.dumps(scores, indent=1))
+        results[stage.key] = json.loads(scored.read_text())
     return results
 
 
 def _make_data(seed: int, out: Path) -> None:
-    write_curriculum(out / "data" / "sight", SIGHT, seed)
-    write_curriculum(out / "data" / "hints", HINTS, seed + 1_000)  # other digits
+    write_curriculum(out / "data", HINTS, seed + 1_000)  # other digits than the base model's
     for test in TESTS:
         world = WorldConfig(open=True, shortcut=RHO, test_hint=test)
         phases = (Phase((world,), pool=NUM_TEST, count=NUM_TEST),)
-        write_curriculum(out / "data" / f"test-{test}", phases, seed, split="test")
-    save_base(out / "init", seed)
+        write_curriculum(out / f"test-{test}", phases, seed, split="test")
 
 
 def _measure(out: Path, key: str, test: str) -> dict[str, float]:
     loaded = load(str(checkpoint(out, key)), torch.float32)
     attach(loaded.model, loaded.tokenizer)
-    rows = load_rows(str(out / "data" / f"test-{test}" / "test.jsonl"))
+    rows = load_rows(str(out / f"test-{test}" / "test.jsonl"))
     settings = Settings(
         system_prompt=DEFAULT_SYSTEM, max_new_tokens=MAX_NEW_TOKENS, checker="exact"
     )

@@ -37,11 +37,11 @@ def write_study(
     page = [
         "# Does looking pay? AGTO and VARS on a model that has learnt a shortcut",
         "",
-        f"Mean and standard deviation over {len(results)} seeds (data, model and training); {rows}"
-        " held-out questions, greedy answers. Hints tell the right answer with probability"
-        f" {rho:g} in training; a random hint tells nothing, so accuracy there is what the model"
-        " reads off the image. VAS (eps 1e-6) over the user's tokens that see the image, with"
-        " random hints.",
+        f"Mean and standard deviation over {len(results)} seeds (data, order, samples; the base"
+        f" model is one, as a pretrained model is); {rows} held-out questions, greedy answers."
+        f" Hints tell the right answer with probability {rho:g} in training; a random hint tells"
+        " nothing, so accuracy there is what the model reads off the image. VAS (eps 1e-6) over"
+        " the user's tokens that see the image, with random hints.",
         "",
         f"`{command}` at commit {_commit()}, {os.cpu_count()} CPU cores.",
         "",
