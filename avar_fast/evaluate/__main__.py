@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..vas.intervals import Bootstrap
-from .arguments import add_common, numbers, settings_of, tasks_of
+from .arguments import add_common, judge_of, numbers, settings_of, tasks_of
 from .command import Model, evaluate_to
 from .compare import compare, text_of
 from .ranks import Ranks
@@ -49,8 +49,9 @@ def _evaluate(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     settings = settings_of(options, **{name: getattr(options, name) for name in INTERVENTIONS})
     with Ranks() as ranks, tasks_of(options, settings) as tasks:
+        judge = judge_of(options, tasks)
         model = Model(options.model, options.dtype, ranks.device)
-        return evaluate_to(options.out, model, settings, tasks, ranks, options.batch_size)
+        return evaluate_to(options.out, model, settings, tasks, ranks, options.batch_size, judge)
 
 
 def _sweep(arguments: Sequence[str]) -> int:

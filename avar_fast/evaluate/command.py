@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 from ..attention import attach
 from ..loading import Loaded, load
 from .journal import Journal, require_same
+from .judge import JudgeConfig
 from .ranks import Ranks
 from .result import project, read_result, weights_digest, write_json
 from .run import identity, run
@@ -47,24 +48,26 @@ def evaluate_to(
     tasks: list[Task],
     ranks: Ranks,
     batch_size: int,
+    judge: JudgeConfig | None,
     shown: bool = True,
 ) -> int:
     """Runs to the result file and prints its tables where ``shown``; returns the exit code: 1 where
-    questions could not be asked.
+    questions could not be asked, or answers not be judged.
 
     Raises:
         ValueError: the file is there, or a run with other settings is under way beside it.
     """
-    what = identity(model.name, settings, tasks)
+    what = identity(model.name, settings, tasks, judge)
     journal = Journal(out)
     ranks.agree(lambda: _claim(out, journal, what))
-    outcome = run(lambda: model.loaded, settings, tasks, journal, ranks, batch_size)
+    outcome = run(lambda: model.loaded, settings, tasks, journal, ranks, batch_size, judge)
     if outcome is None:
         return 0
     head = {
         "project": project(),
         "model": model.name,
         "settings": settings.as_dict(),
+        "judge": None if judge is None else judge.name,
         "identity": what,
         "batch_size": batch_size,
         "ranks": ranks.size,
@@ -75,16 +78,25 @@ def evaluate_to(
         print(report(read_result(out)))
     for problem in outcome.problems:
         print(f"warning: counts as wrong: {problem}", file=sys.stderr)
-    unread = sum(summary.num_unread for summary in outcome.summaries.values())
+    summaries = outcome.summaries.values()
+    unread = sum(summary.num_unread for summary in summaries)
+    unjudged = sum(summary.judge["failed"] for summary in summaries if summary.judge)
     if unread:
-        print(
-            f"{unread} questions could not be asked and count as wrong in {out}; once they can be,"
-            f" remove it and the same command asks them alone ({journal.folder} has the others).",
-            file=sys.stderr,
-        )
+        _tell_open(out, journal, f"{unread} questions could not be asked and count as wrong")
+    if unjudged:
+        _tell_open(out, journal, f"{unjudged} answers could not be judged and count as wrong")
+    if unread or unjudged:
         return 1
     journal.remove()
     return 0
+
+
+def _tell_open(out: Path, journal: Journal, what: str) -> None:
+    print(
+        f"{what} in {out}; once they can be, remove it and the same command asks for them alone"
+        f" ({journal.folder} has the others).",
+        file=sys.stderr,
+    )
 
 
 def is_finished(out: Path, what: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """Two runs question by question: differences with paired bootstrap intervals."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -73,6 +74,7 @@ def compare(a: Result, b: Result, bootstrap: Bootstrap, shared: bool = False) ->
     comparisons: dict[str, Comparison] = {}
     spread: dict[str, np.ndarray] = {}
     for place, name in enumerate(names):
+        _require_same_judge(name, a, b)
         pairs = _pairs(name, a, b, shared)
         rng = np.random.default_rng([bootstrap.seed, place])
         comparisons[name], spread[name] = _compared(name, pairs, bootstrap, rng)
@@ -118,6 +120,19 @@ def text_of(found: dict[str, Any]) -> str:
 def _cells(one: dict[str, float], form: str) -> list[str]:
     interval = f"{one['low']:+{form}} .. {one['high']:+{form}}"
     return [f"{one['a']:{form}}", f"{one['b']:{form}}", f"{one['difference']:+{form}}", interval]
+
+
+def _require_same_judge(name: str, a: Result, b: Result) -> None:
+    """A score with a judge and one without, or with another, differ by the judge as well."""
+    judges = [
+        "the rule alone" if judge is None else f"{judge['model']} {json.dumps(judge['body'])}"
+        for judge in (a.benchmarks[name].judge, b.benchmarks[name].judge)
+    ]
+    if judges[0] != judges[1]:
+        raise ValueError(
+            f"two results must be judged alike; {name} is judged in {a.path} by {judges[0]}, in"
+            f" {b.path} by {judges[1]}. Evaluate one of them again."
+        )
 
 
 def _pairs(name: str, a: Result, b: Result, shared: bool) -> list[tuple[Prediction, Prediction]]:

@@ -1,18 +1,58 @@
-"""Predictions on disk as they come: one JSON line per chunk, one file per rank.
+"""Predictions on disk as they come: one JSON line per chunk, files of their own for every rank.
 
 NAME.parts/settings.json   what the run is, so that another is not mixed into it
 NAME.parts/rank-R.jsonl    {"benchmark", "predictions", "vas"} of each chunk, synced
+NAME.parts/judge-R.jsonl   what a judge said of predictions, where one is asked
 """
 
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .answering import Chunk
 from .looking import TableSums
 from .question import Prediction
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What came of asking a judge about a prediction."""
+
+    benchmark: str
+    id: str
+    replies: list[str]
+    parsed: str | None = None
+    right: bool = False
+    error: str | None = None
+    """Why there is no verdict; the rule's then stands, and a resumed run asks again."""
+
+    def applied(self, prediction: Prediction) -> Prediction:
+        if self.error is not None:
+            return replace(prediction, judge_replies=self.replies, judge_error=self.error)
+        return replace(prediction, parsed=self.parsed, right=self.right, judge_replies=self.replies)
+
+
+class JsonLines:
+    """A file that grows by lines, each on the disk when ``add`` returns; a line that a kill tore is
+    cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab+")
+        self._file.seek(0)
+        self._file.truncate(self._file.read().rfind(b"\n") + 1)
+
+    def add(self, value: Any) -> None:
+        self._file.write(json.dumps(value).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Journal:
@@ -24,7 +64,6 @@ class Journal:
 
     def __init__(self, out: Path) -> None:
         self.folder = out.with_name(out.name + ".parts")
-        self._file: Any = None
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Takes the folder for a run of this identity, or goes on with one; a run that ended before
@@ -51,37 +90,48 @@ class Journal:
         """
         predictions: dict[tuple[str, str], Prediction] = {}
         tables: dict[str, TableSums] = {}
-        for file in sorted(self.folder.glob("rank-*.jsonl")):
-            for line in file.read_bytes().split(b"\n")[:-1]:  # a torn last line has no end
-                chunk = json.loads(line)
-                for values in chunk["predictions"]:
-                    prediction = Prediction(**values)
-                    key = (prediction.benchmark, prediction.id)
-                    if key not in predictions or predictions[key].error is not None:
-                        predictions[key] = prediction
-                tables.setdefault(chunk["benchmark"], TableSums()).add_dict(chunk["vas"])
+        for chunk in self._lines("rank"):
+            for values in chunk["predictions"]:
+                prediction = Prediction(**values)
+                key = (prediction.benchmark, prediction.id)
+                if key not in predictions or predictions[key].error is not None:
+                    predictions[key] = prediction
+            tables.setdefault(chunk["benchmark"], TableSums()).add_dict(chunk["vas"])
         return predictions, tables
 
-    def open(self, rank: int) -> None:
-        """From now on ``write`` adds to this rank's file; a line that a kill tore is cut off."""
-        path = self.folder / f"rank-{rank}.jsonl"
-        self._file = path.open("ab+")
-        self._file.seek(0)
-        whole = self._file.read().rfind(b"\n") + 1
-        self._file.truncate(whole)
+    def judgements(self) -> dict[tuple[str, str], Judgement]:
+        """{(benchmark, id): judgement}; the later one where the judge first came to no verdict."""
+        found: dict[tuple[str, str], Judgement] = {}
+        for values in self._lines("judge"):
+            judgement = Judgement(**values)
+            key = (judgement.benchmark, judgement.id)
+            if key not in found or found[key].error is not None:
+                found[key] = judgement
+        return found
 
-    def write(self, benchmark: str, chunk: Chunk) -> None:
-        """Returns when the chunk is on the disk."""
-        values = [prediction.as_dict() for prediction in chunk.predictions]
-        line = {"benchmark": benchmark, "predictions": values, "vas": chunk.table.as_dict()}
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    def _lines(self, kind: str) -> Iterator[dict[str, Any]]:
+        for file in sorted(self.folder.glob(f"{kind}-*.jsonl")):
+            for line in file.read_bytes().split(b"\n")[:-1]:  # a torn last line has no end
+                yield json.loads(line)
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    @contextmanager
+    def predictions_of(self, rank: int) -> Iterator[Callable[[str, Chunk], None]]:
+        """Gives what adds a benchmark's chunk to this rank's file."""
+        lines = JsonLines(self.folder / f"rank-{rank}.jsonl")
+
+        def add(benchmark: str, chunk: Chunk) -> None:
+            values = [prediction.as_dict() for prediction in chunk.predictions]
+            lines.add({"benchmark": benchmark, "predictions": values, "vas": chunk.table.as_dict()})
+
+        with closing(lines):
+            yield add
+
+    @contextmanager
+    def judgements_of(self, rank: int) -> Iterator[Callable[[Judgement], None]]:
+        """Gives what adds a judgement to this rank's file."""
+        lines = JsonLines(self.folder / f"judge-{rank}.jsonl")
+        with closing(lines):
+            yield lambda judgement: lines.add(asdict(judgement))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

@@ -44,6 +44,9 @@ def _prediction(prediction: Prediction) -> str:
     head = f"{prediction.benchmark} {prediction.id}: {verdict}"
     answers = f"answer {_cut(prediction.answer)}; parsed {_cut(str(prediction.parsed))}"
     said = _cut(prediction.error or prediction.completion)
+    if prediction.judge_replies is not None:
+        said += "".join(f"\n\njudge: {_cut(reply)}" for reply in prediction.judge_replies)
+        said += f"\n\nno verdict: {prediction.judge_error}" if prediction.judge_error else ""
     return (
         f"<details><summary>{html.escape(head)}</summary><p>{html.escape(answers)}</p>"
         f"<pre>{html.escape(said)}</pre></details>"

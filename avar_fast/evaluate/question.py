@@ -1,8 +1,8 @@
 """What the parts of an evaluation hand to one another: questions, verdicts, predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .source import Record, Source
 
@@ -29,6 +29,10 @@ class Question:
     """Decimals of a float."""
     groups: dict[str, str] = field(default_factory=dict)
     """What scores are broken down by: {"subject": "algebra", ...}."""
+    asked: str = ""
+    """The question in words, for a judge."""
+    details: str = ""
+    """The reference in words, for a judge; empty where ``answer`` is all there is."""
 
     @property
     def letters(self) -> str:
@@ -65,6 +69,11 @@ class Prediction:
     """User tokens that VAS is the mean of."""
     error: str | None = None
     """Why the question could not be asked; counts as wrong."""
+    judge_replies: list[str] | None = None
+    """What the judge said, in the order it was asked; None where it was not. ``parsed`` and
+    ``right`` are then by these replies."""
+    judge_error: str | None = None
+    """Why the judge came to no verdict; ``parsed`` and ``right`` are then the rule's."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -129,6 +138,23 @@ class Published(Benchmark, Protocol):
 
         Raises:
             RowError: a field that does not hold what it should.
+        """
+        ...
+
+
+Dialogue = Generator[str, str, Verdict]
+"""Yields what a judge is asked, is sent its replies, and returns the verdict they lead to."""
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A benchmark whose official rule asks a language model; it is asked for the completions in
+    which this project's rule finds no right answer."""
+
+    def dialogue(self, question: Question, completion: str) -> Dialogue:
+        """
+        Raises:
+            JudgeError: on a reply that is not what was asked for.
         """
         ...
 

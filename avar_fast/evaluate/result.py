@@ -4,6 +4,7 @@ prediction."""
 import hashlib
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..vas import FORMS
+from .judge import JudgeConfig
 from .looking import Table, TableSums
-from .question import Prediction
+from .question import Judged, Prediction
 from .tasks import Task, digest_of
 
 FORMAT = 1
 SAMPLED_BYTES = 1 << 16
+MOST_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,17 @@ class Summary:
     """Where the questions came from."""
     digest: str
     """Of the questions and their answers."""
+    judge: dict[str, Any] | None = None
+    """Where one was asked: ``model``, ``host``, ``body``; ``asked``, ``right`` and ``failed``
+    answers; ``reasons``, {why it came to no verdict: answers}, the most frequent ones."""
 
 
-def summarise(task: Task, predictions: Sequence[Prediction], table: TableSums) -> Summary:
+def summarise(
+    task: Task,
+    predictions: Sequence[Prediction],
+    table: TableSums,
+    judge: JudgeConfig | None = None,
+) -> Summary:
     """Scores of all predictions of a benchmark, whichever rank made them."""
     benchmark = task.benchmark
     scores = benchmark.scores(predictions)
@@ -78,7 +89,21 @@ def summarise(task: Task, predictions: Sequence[Prediction], table: TableSums) -
         official=benchmark.official,
         data=task.path,
         digest=digest_of(task.questions),
+        judge=None
+        if judge is None or not isinstance(benchmark, Judged)
+        else judge.name | _judged(predictions),
     )
+
+
+def _judged(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    asked = [p for p in predictions if p.judge_replies is not None]
+    failed = Counter(p.judge_error for p in asked if p.judge_error is not None)
+    return {
+        "asked": len(asked),
+        "right": sum(p.right for p in asked),
+        "failed": failed.total(),
+        "reasons": dict(failed.most_common(MOST_REASONS)),
+    }
 
 
 def _share(flags: list[bool]) -> float:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ from tqdm import tqdm
 from ..data import Rows
 from ..loading import Loaded
 from ..rewards import AnswerChecker
-from .answering import Answering
+from .answering import Answering, Chunk
 from .benchmarks.rows import OwnRows
 from .journal import Journal
+from .judge import JudgeConfig
+from .judging import judge_all
 from .looking import TableSums
 from .question import Prediction
 from .ranks import Ranks
@@ -70,18 +72,21 @@ def evaluate_rows(
         return evaluate(loaded, task, settings, batch_size, name)
 
 
-def identity(model: dict[str, Any], settings: Settings, tasks: Sequence[Task]) -> dict[str, Any]:
+def identity(
+    model: dict[str, Any], settings: Settings, tasks: Sequence[Task], judge: JudgeConfig | None
+) -> dict[str, Any]:
     """What must be the same when a run is resumed, and for two predictions to be of one run."""
     data = {f"data.{task.benchmark.name}": digest_of(task.questions) for task in tasks}
     # The same weights are the same model, by whatever path; of a hub name there is only the name.
     known_by = "path" if model["weights"] is None else "weights"
     named = {f"model.{name}": model[name] for name in (known_by, "dtype")}
-    return named | settings.as_dict() | data
+    asked = {} if judge is None else {"judge": judge.name}
+    return named | settings.as_dict() | data | asked
 
 
 def run(
     load: Any, settings: Settings, tasks: Sequence[Task], journal: Journal, ranks: Ranks,
-    batch_size: int,
+    batch_size: int, judge: JudgeConfig | None = None,
 ) -> Outcome | None:  # fmt: skip
     """Answers what the journal does not hold yet, all ranks together.
 
@@ -92,6 +97,7 @@ def run(
         journal: claimed.
         ranks: that share the work.
         batch_size: questions under way at the same time on a rank.
+        judge: of what the rules find not right in benchmarks whose official rule has a judge.
 
     Returns:
         What was found, on rank 0; None on the others.
@@ -106,23 +112,27 @@ def run(
     problems: list[str] = []
     if any(questions for _, questions in left):
         answering = Answering(load(), settings, batch_size)
-        journal.open(ranks.rank)
         try:
-            for task, questions in left:
-                _answer(answering, task, questions, journal, ranks)
+            with journal.predictions_of(ranks.rank) as add:
+                for task, questions in left:
+                    _answer(answering, task, questions, add, ranks)
             problems = answering.problems
         finally:
             answering.close()
-            journal.close()
     ranks.wait()
+    if judge is not None:
+        judge_all(judge, tasks, journal, ranks)
+        ranks.wait()
     if ranks.rank:
         return None
     done, tables = journal.read()
+    judgements = journal.judgements()
     summaries, predictions = {}, []
     for task in tasks:
         name = task.benchmark.name
         own = [done[name, question.id] for question in task.questions]
-        summaries[name] = summarise(task, own, tables.get(name, TableSums()))
+        own = [judgements[name, p.id].applied(p) if (name, p.id) in judgements else p for p in own]
+        summaries[name] = summarise(task, own, tables.get(name, TableSums()), judge)
         predictions += own
     return Outcome(summaries, predictions, problems, time.perf_counter() - started)
 
@@ -134,14 +144,15 @@ def _is_open(done: Mapping[tuple[str, str], Prediction], task: Task, id: str) ->
 
 
 def _answer(
-    answering: Answering, task: Task, questions: Sequence[Any], journal: Journal, ranks: Ranks
-) -> None:
+    answering: Answering, task: Task, questions: Sequence[Any], add: Callable[[str, Chunk], None],
+    ranks: Ranks,
+) -> None:  # fmt: skip
     name = task.benchmark.name
     title = f"{name} (rank 0 of {ranks.size})" if ranks.size > 1 else name
     progress = _Progress(title, len(questions), shown=ranks.rank == 0)
     try:
         for chunk in answering.chunks(task, questions):
-            journal.write(name, chunk)
+            add(name, chunk)
             progress.add(chunk.predictions)
             for prediction in chunk.predictions:
                 if prediction.error is not None:

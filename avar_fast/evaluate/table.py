@@ -64,6 +64,9 @@ def detail_table(summaries: Mapping[str, Summary]) -> list[list[str]]:
         ["benchmark", "score", "questions", "unparsable", "truncated", "not asked", "tokens"]
         + [f"VAS {form.replace('_', ' ')}" for form in FORMS]
     ]
+    judged = any(s.judge for s in summaries.values())
+    if judged:
+        lines[0].append("judge")
     for name, s in summaries.items():
         whole = f"{s.num}" if s.num_published in (None, s.num) else f"{s.num} of {s.num_published}"
         lines.append(
@@ -76,6 +79,7 @@ def detail_table(summaries: Mapping[str, Summary]) -> list[list[str]]:
                 str(s.num_unread),
                 f"{s.mean_tokens:.0f}",
                 *(f"{s.vas[form]:.4g}" if form in s.vas else NONE for form in FORMS),
+                *([_judge_cell(s.judge)] if judged else []),
             ]
         )
     return lines
@@ -93,12 +97,36 @@ def notes(result_name: str, summaries: Mapping[str, Summary]) -> list[str]:
     lost = [name for name, s in summaries.items() if s.num_unread]
     if lost:
         said.append(f"Questions of {', '.join(lost)} could not be asked and count as wrong.")
+    said += [judge_note(name, s.judge) for name, s in summaries.items() if s.judge]
     if set(summaries) & {part for parts in PARTS.values() for part in parts}:
         said.append(
             f"The paper's lines are by its own evaluation: {paper()['source']}. Expect some points"
             " of difference from prompts and rules alone; compare models under one evaluation."
         )
     return said
+
+
+def judge_note(name: str, judge: Mapping[str, Any]) -> str:
+    """Who judged, how much of it, and what failed."""
+    said = (
+        f"{name}: the {judge_name(judge)} was asked for the {judge['asked']} answers that the rule"
+        f" finds not right, and found {judge['right']} of them right."
+    )
+    if judge["failed"]:
+        reasons = "; ".join(f"{why} ({count})" for why, count in judge["reasons"].items())
+        said += f" It came to no verdict on {judge['failed']}, which stay as they were: {reasons}."
+    return said
+
+
+def judge_name(judge: Mapping[str, Any]) -> str:
+    return f"judge {judge['model']} at {judge['host']}"
+
+
+def _judge_cell(judge: Mapping[str, Any] | None) -> str:
+    if judge is None:
+        return NONE
+    counts = f"{judge['right']} right of {judge['asked']}"
+    return f"{judge_name(judge)}: {counts}, {judge['failed']} failed"
 
 
 def report(result: Result) -> str:

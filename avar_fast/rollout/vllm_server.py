@@ -15,6 +15,7 @@ from torch import nn
 from ..config.rollout import RolloutConfig
 from ..data import Sample
 from ..data.images import open_image
+from ..loopback import is_loopback
 from .generate import Rollouts, Sampling
 from .vllm_samples import (
     BANNED,
@@ -25,7 +26,6 @@ from .vllm_samples import (
 )
 from .weights import merged_weights
 
-LOOPBACK = ("://127.0.0.1", "://localhost", "://[::1]")
 RETRIES = 5  # of a request, with back-off; the waits are openai's
 POLL_SECONDS = 2.0
 CACHES = ("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache")
@@ -58,8 +58,7 @@ class VllmServer:
         assert config.server_url is not None
         self._url, self._folder = config.server_url.rstrip("/"), Path(folder)
         self._system_prompt, self._config, self._openai = system_prompt, config, openai
-        # A proxy that the environment names cannot reach this machine's own loopback.
-        direct = any(name in self._url for name in LOOPBACK)
+        direct = is_loopback(self._url)
         self._client: Any = openai.OpenAI(
             base_url=f"{self._url}/v1",
             api_key="none",

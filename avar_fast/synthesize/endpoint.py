@@ -6,16 +6,15 @@ import random
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2  # the HTTP library of openai
 import openai
 
+from ..loopback import is_loopback
 from .answer import Answer, BadAnswerError
 from .ledger import BudgetExceededError, Ledger, Usage
 from .recipe import StageConfig
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RETRIED = (408, 409, 429)
 HOPELESS = (401, 402, 403, 404)
 # A wait that an endpoint asks for beyond this is a quota, not a rate.
@@ -91,8 +90,7 @@ class Endpoint:
         """
         self.name, self.stage, self.ledger, self.halt = name, stage, ledger, halt
         self._key = read_key(name, stage)
-        # A proxy that the environment names cannot reach this machine's own loopback.
-        direct = urlsplit(stage.base_url).hostname in LOOPBACK
+        direct = is_loopback(stage.base_url)
         self._client = openai.AsyncOpenAI(
             base_url=stage.base_url,
             api_key=self._key or "none",

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
+from ..judge_prompts import correctness, read_word
 from ..prompts import instruction, joined, user_turn
-from ..question import Equal, Prediction, Question, Verdict, scores_by_group
+from ..question import Dialogue, Equal, Prediction, Question, Verdict, scores_by_group
 from ..rules.final import final_part
 from ..rules.yes_no import yes_or_no
 from ..source import Record, Source
@@ -49,6 +50,8 @@ class HallusionBench:
             answer=ANSWERS[record["gt_answer"]],
             kind="yes_no",
             groups={"category": record["category"], "subcategory": record["subcategory"]},
+            asked=record["question"],
+            details=record["gt_answer_details"],
         )
 
     def verdicts(
@@ -60,6 +63,16 @@ class HallusionBench:
             said = None if final is None else yes_or_no(final)
             verdicts.append(Verdict(said, said == question.answer))
         return verdicts
+
+    def dialogue(self, question: Question, completion: str) -> Dialogue:
+        """A judge says whether the response is correct; unclear ones are wrong, as officially."""
+        reference = f"{question.answer}. {question.details}"
+        reply = yield correctness(question.asked, reference, completion)
+        said = read_word(reply, ("correct", "incorrect", "unclear"))
+        if said == "unclear":
+            return Verdict(None, False)
+        other = "no" if question.answer == "yes" else "yes"
+        return Verdict(question.answer if said == "correct" else other, said == "correct")
 
     def tally(self, predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
         return [

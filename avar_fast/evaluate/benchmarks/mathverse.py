@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row
+from ..judge_prompts import comparison, extraction, read_extracted, read_word
 from ..prompts import instruction, joined, user_turn
-from ..question import ByQuestion, Equal, Question, Verdict
+from ..question import ByQuestion, Dialogue, Equal, Question, Verdict
 from ..rules.final import final_part, short_answer
 from ..rules.latex import letter_of, same
 from ..source import Record, Source
@@ -62,6 +63,7 @@ class MathVerse(ByQuestion):
             options=tuple(LETTERS) if kind == "choice" else (),
             groups={"question_type": record["question_type"]}
             | {k: str(metadata[k]) for k in ("subject", "subfield") if metadata.get(k)},
+            asked=record["question_for_eval"],
         )
 
     def verdicts(
@@ -87,3 +89,17 @@ class MathVerse(ByQuestion):
         for (i, _), right in zip(left, equals, strict=True):
             verdicts[i] = Verdict(verdicts[i].parsed, right)
         return verdicts
+
+    def dialogue(self, question: Question, completion: str) -> Dialogue:
+        """A judge extracts, then compares what is not the same letter or text anyway."""
+        form = "the letter of an option" if question.kind == "choice" else "a value or expression"
+        given = read_extracted((yield extraction(question.asked, form, completion)))
+        if given is None:
+            return Verdict(None, False)
+        letter = letter_of(given, question.letters)
+        if letter is not None:
+            return Verdict(letter, letter == question.answer)
+        if same(given, question.answer):
+            return Verdict(given, True)
+        reply = yield comparison(question.asked, question.answer, given)
+        return Verdict(given, read_word(reply, ("same", "different")) == "same")

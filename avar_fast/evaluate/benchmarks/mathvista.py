@@ -4,14 +4,21 @@ from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
 from ...rewards.answers import choice_of
+from ..judge_prompts import extraction, read_extracted
 from ..prompts import instruction, joined, lettered, user_turn
-from ..question import ByQuestion, Equal, Question, Verdict
+from ..question import ByQuestion, Dialogue, Equal, Question, Verdict
 from ..rules.choice import nearest_option
 from ..rules.final import Final, final_part, short_answer
 from ..rules.number import listed, rounded, whole
 from ..source import Record, Source
 
 KINDS = {"integer": "integer", "float": "float", "list": "list"}
+FORMS = {
+    "choice": "an option's letter or text",
+    "integer": "a whole number",
+    "float": "a decimal number",
+    "list": "a list such as [1, 2, 3]",
+}
 
 
 class MathVista(ByQuestion):
@@ -77,6 +84,7 @@ class MathVista(ByQuestion):
             options=choices,
             precision=precision,
             groups={k: str(metadata[k]) for k in ("task", "language") if metadata.get(k)},
+            asked=record["query"],
         )
 
     def verdicts(
@@ -98,6 +106,12 @@ class MathVista(ByQuestion):
         else:
             parsed = listed(given)
         return Verdict(parsed, parsed == question.answer)
+
+    def dialogue(self, question: Question, completion: str) -> Dialogue:
+        """A judge extracts, as officially; the rule compares."""
+        reply = yield extraction(question.asked, FORMS[question.kind], completion)
+        given = read_extracted(reply)
+        return self.verdict(question, None if given is None else Final(given, explicit=True))
 
 
 def chosen_text(given: str, question: Question) -> str | None:
