@@ -91,8 +91,13 @@ def main(arguments: list[str] | None = None) -> None:
         results = list(pool.map(run_seed, range(options.seeds), folders))
     titles = {stage.key: stage.title for stage in (BASE, *STAGES)}
     command = "python -m avar_fast.lab.study " + " ".join(sys.argv[1:])
-    table = write_study(options.docs or options.out, titles, results, RHO, NUM_TEST, command)
-    print(table)
+    curves = {
+        stage.title: [_sampled_accuracy(folder / stage.key) for folder in folders]
+        for stage in STAGES
+        if "grpo" in stage.recipe
+    }
+    page = options.docs or options.out
+    print(write_study(page, titles, results, curves, RHO, NUM_TEST, command))
 
 
 def _make_base(out: Path) -> None:
@@ -129,6 +134,11 @@ def run_seed(seed: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
             scored.write_text(json.dumps(scores, indent=1))
         results[stage.key] = json.loads(scored.read_text())
     return results
+
+
+def _sampled_accuracy(run: Path) -> list[float]:
+    """Of each step's completions, as the run's log has it."""
+    return [json.loads(line)["accuracy"] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 def _make_data(seed: int, out: Path) -> None:

@@ -6,6 +6,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from ..tables import markdown
+
 Scores = dict[str, dict[str, dict[str, float]]]
 """Stage -> hints of the test -> measure -> value, of one seed."""
 COLUMNS = (
@@ -17,17 +19,25 @@ COLUMNS = (
     ("VAS ratio", "random", "ratio"),
 )
 PLOTTED = COLUMNS[1:5]
+LAST = 5
 
 
 def write_study(
-    out: Path, titles: dict[str, str], results: list[Scores], rho: float, rows: int, command: str
+    out: Path,
+    titles: dict[str, str],
+    results: list[Scores],
+    curves: dict[str, list[list[float]]],
+    rho: float,
+    rows: int,
+    command: str,
 ) -> str:
-    """Writes ``study.md`` and ``study.png``; returns the table.
+    """Writes ``study.md``, ``study.png`` and ``study_curves.png``; returns the table.
 
     Args:
         out: the folder.
         titles: of the stages, in order.
         results: one per seed.
+        curves: run's title -> per seed the accuracy of each step's samples.
         rho: probability that a training hint is right.
         rows: test questions.
         command: that made the results.
@@ -48,9 +58,18 @@ def write_study(
         table,
         "",
         "![Every seed, and the means](study.png)",
+        "",
+        "A greedy answer turns from one kind to the other at once; what the runs of GRPO sampled"
+        f" moves step by step. Accuracy of the samples of the last {LAST} steps (training"
+        " questions, temperature 1), mean and standard deviation over the seeds:",
+        "",
+        _ends(curves),
+        "",
+        "![Accuracy of the samples by step](study_curves.png)",
     ]
     (out / "study.md").write_text("\n".join(page) + "\n")
     _plot(out / "study.png", titles, results)
+    _plot_curves(out / "study_curves.png", curves)
     return table
 
 
@@ -59,17 +78,25 @@ def _values(results: list[Scores], stage: str, test: str, measure: str) -> list[
 
 
 def _table(titles: dict[str, str], results: list[Scores]) -> str:
-    lines = ["| | " + " | ".join(name for name, *_ in COLUMNS) + " |"]
-    lines.append("|---|" + "---:|" * len(COLUMNS))
+    lines = [["", *(name for name, *_ in COLUMNS)]]
     for stage, title in titles.items():
         cells = [title]
         for _, test, measure in COLUMNS:
             values = _values(results, stage, test, measure)
-            digits = ".3g" if measure == "ratio" else ".3f"
-            mean, deviation = statistics.mean(values), statistics.stdev(values)
-            cells.append(f"{mean:{digits}} ± {deviation:{digits}}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            cells.append(_spread(values, ".3g" if measure == "ratio" else ".3f"))
+        lines.append(cells)
+    return markdown(lines)
+
+
+def _spread(values: list[float], digits: str = ".3f") -> str:
+    return f"{statistics.mean(values):{digits}} ± {statistics.stdev(values):{digits}}"
+
+
+def _ends(curves: dict[str, list[list[float]]]) -> str:
+    lines = [["", "sampled accuracy"]]
+    for title, seeds in curves.items():
+        lines.append([title, _spread([statistics.mean(steps[-LAST:]) for steps in seeds])])
+    return markdown(lines)
 
 
 def _commit() -> str:
@@ -99,4 +126,22 @@ def _plot(path: Path, titles: dict[str, str], results: list[Scores]) -> None:
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(list(places), list(titles.values()), fontsize=8)
     axes[0].invert_yaxis()
+    figure.savefig(path, dpi=110)
+
+
+def _plot_curves(path: Path, curves: dict[str, list[list[float]]]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    for color, (title, seeds) in enumerate(curves.items()):
+        steps = range(1, len(seeds[0]) + 1)
+        for accuracies in seeds:
+            axis.plot(steps, accuracies, color=f"C{color}", alpha=0.2, linewidth=0.8)
+        means = [statistics.mean(at_step) for at_step in zip(*seeds, strict=True)]
+        axis.plot(steps, means, color=f"C{color}", label=title)
+    axis.set_xlabel("step")
+    axis.set_ylabel("accuracy of the samples")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
