@@ -53,7 +53,7 @@ class VllmServer:
             import openai
         except ImportError:
             raise ValueError(
-                "rollout.engine=vllm_server needs the package openai. Install avar-fast[vllm]."
+                "rollout.engine=vllm_server needs the package openai: pip install openai."
             ) from None
         assert config.server_url is not None
         self._url, self._folder = config.server_url.rstrip("/"), Path(folder)
