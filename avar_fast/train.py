@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     transformers_logging.disable_progress_bar()  # one bar is enough: the run's own
     from .rewards import RewardError
+    from .rollout import RolloutError
     from .stages.run import TrainingDivergedError
     from .stages.setup import prepare
 
@@ -59,15 +60,21 @@ def main(arguments: list[str] | None = None) -> None:
         TrainingDivergedError,
     ) as error:  # the message says all
         sys.exit(f"error: {error}")
+    except RolloutError as error:
+        sys.exit(f"error: {error} {_where_it_goes_on(recipe)}.")
     except RuntimeError as error:
         if not _is_a_lost_rank(error):
             raise
-        last, _ = newest_checkpoint(recipe.train.output_dir)
         rank, reason = os.environ.get("RANK", "0"), str(error).splitlines()[0]
         sys.exit(
-            f"error: rank {rank} lost another rank, whose own message says why; --resume goes on"
-            f" from {last or 'the start: nothing is saved yet'}. ({reason})"
+            f"error: rank {rank} lost another rank, whose own message says why;"
+            f" {_where_it_goes_on(recipe)}. ({reason})"
         )
+
+
+def _where_it_goes_on(recipe: Recipe) -> str:
+    last, _ = newest_checkpoint(recipe.train.output_dir)
+    return f"--resume goes on from {last or 'the start: nothing is saved yet'}"
 
 
 def _is_a_lost_rank(error: RuntimeError) -> bool:

@@ -35,9 +35,13 @@ class GrpoConfig:
     """A function that raises, hangs, or returns NaN or the wrong number: end the run and name the
     row, or give 0 and count it."""
     reward_seconds: float = 60.0
-    """For one function and all completions of a rank in a step; then its process is killed."""
+    """For one function and all completions of a rank in a step; then its process is killed. A call
+    of your function that fails is made again in parts, group by group and in those that fail one by
+    one, for as long at most: the completions at fault are found, and the others keep their
+    rewards."""
     reward_row_seconds: float = 5.0
-    """For one completion in accuracy, whose other completions go on."""
+    """For one completion in accuracy, whose other completions go on; in a call that is made again,
+    for each of its completions."""
     reward_processes: int = 2
     """That share the completions of accuracy, on each rank."""
     numeric_tolerance: float = 0.01

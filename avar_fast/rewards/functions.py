@@ -14,7 +14,7 @@ class Problem(NamedTuple):
     """What is wrong with the rewards of a call."""
 
     index: int
-    """The completion it shows at, the first where none can be told."""
+    """The completion it shows at; 0 where it is of the call as a whole."""
     what: str
     everywhere: bool = False
     """No completion of the call has a reward."""
@@ -59,9 +59,8 @@ def call(
     try:
         returned = _run(function, arguments)
     except Exception as error:
-        culprit = _first_that_fails(function, arguments, type(error))
         what = f"raised {type(error).__name__}: {error}"
-        return [None] * count, [Problem(culprit, what, everywhere=True)]
+        return [None] * count, [Problem(0, what, everywhere=True)]
     try:
         listed = list(returned)
     except TypeError:
@@ -85,21 +84,6 @@ def _run(function: Callable[..., Any], arguments: dict[str, list[Any]]) -> Any:
 
 async def _awaited(value: Any) -> Any:
     return await value
-
-
-def _first_that_fails(
-    function: Callable[..., Any], arguments: dict[str, list[Any]], kind: type[Exception]
-) -> int:
-    """The first completion that raises the same when it is alone, so that its row can be named; 0
-    where none does."""
-    for i in range(len(arguments["completions"])):
-        try:
-            _run(function, {name: values[i : i + 1] for name, values in arguments.items()})
-        except kind:
-            return i
-        except Exception:  # of another kind, as a function over groups may raise for one alone
-            return 0
-    return 0
 
 
 def _checked(value: Any) -> tuple[float | None, str]:

@@ -3,6 +3,7 @@
 import functools
 import queue
 import time
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from .process import RewardProcess, RewardTimeoutError
 from .rules import RULES
 
 Values = list[float | None]
+Failure = tuple[str, list[int]]
+"""(what is wrong, the completions that have no reward for it)"""
 
 
 class RewardError(RuntimeError):
@@ -38,6 +41,11 @@ class Completions:
         given = dict(zip(STANDARD, (self.prompts, turns, self.completion_ids), strict=True))
         return self.columns | given
 
+    def groups(self) -> list[range]:
+        """Stretches of completions of one row."""
+        starts = [i for i, row in enumerate(self.rows) if i == 0 or row != self.rows[i - 1]]
+        return [range(a, b) for a, b in zip(starts, [*starts[1:], len(self.rows)], strict=True)]
+
 
 @dataclass(frozen=True)
 class RewardProblem:
@@ -47,9 +55,14 @@ class RewardProblem:
     row: str
     what: str
     count: int
-    """Completions it concerns."""
+    """Completions that have no reward for it."""
 
     def __str__(self) -> str:
+        if not self.count:
+            return (
+                f"reward {self.name} {self.what}, asked about all completions at once; asked again"
+                " in parts it gave every reward"
+            )
         more = f", and {self.count - 1} more completions," if self.count > 1 else ""
         return f"reward {self.name} on {self.row}{more} {self.what}"
 
@@ -74,9 +87,10 @@ class Rewards:
     names: tuple[str, ...]
     """Built-in rules (``RULES``) and ``package.module:function``."""
     seconds: float = 60.0
-    """For one function and all completions of a call."""
+    """For one function and all completions of a call; of a user's function that fails, as long
+    again to find out at which completions."""
     row_seconds: float = 5.0
-    """For one completion of a rule that runs in a process."""
+    """For one completion, of a rule that runs in a process or of a function that failed."""
     processes: int = 2
     """That share the completions of such a rule."""
     numeric_tolerance: float = 0.01
@@ -115,12 +129,12 @@ class Rewards:
         with ThreadPoolExecutor(max(len(self.names), 1)) as pool:
             results = list(pool.map(lambda name: self._values(name, asked), self.names))
         for name, (scores, wrong) in zip(self.names, results, strict=True):
-            for i, what, everywhere in wrong:
-                failed = range(len(scores)) if everywhere else [i]
-                problems.append(RewardProblem(name, asked.rows[i], what, len(failed)))
-                for j in failed:
-                    scores[j] = 0.0
             values[name] = scores
+            for what, failed in wrong:
+                row = asked.rows[failed[0]] if failed else ""
+                problems.append(RewardProblem(name, row, what, len(failed)))
+                for i in failed:
+                    scores[i] = 0.0
         for i, row in enumerate(asked.rows):
             if self.names and all(values[name][i] is None for name in self.names):
                 what = "gave nothing: every function returned None"
@@ -132,7 +146,7 @@ class Rewards:
             worker.close()
         self.workers.clear()
 
-    def _values(self, name: str, asked: Completions) -> tuple[Values, list[Problem]]:
+    def _values(self, name: str, asked: Completions) -> tuple[Values, list[Failure]]:
         if name not in RULES:
             return self._of_function(name, asked)
         if RULES[name].can_hang:
@@ -143,17 +157,59 @@ class Rewards:
         pairs = zip(asked.texts, asked.columns["answer"], strict=True)
         return [rule(text, answer) for text, answer in pairs], []
 
-    def _of_function(self, name: str, asked: Completions) -> tuple[Values, list[Problem]]:
+    def _of_function(self, name: str, asked: Completions) -> tuple[Values, list[Failure]]:
+        """All completions in one call, and in smaller ones where that fails as a whole."""
+        arguments = asked.arguments()
+        values, problems = self._call(name, arguments, self.seconds)
+        failed = next((problem.what for problem in problems if problem.everywhere), None)
+        if failed is None:
+            return values, [(what, [i]) for i, what, _ in problems]
+        values, failures = self._in_parts(name, arguments, asked.groups())
+        at_fault = [i for _, indices in failures for i in indices]
+        if len(at_fault) in (0, len(values)):  # nothing is narrowed: the first cause says it all
+            failures = [(failed, at_fault)]
+        return values, failures
+
+    def _in_parts(
+        self, name: str, arguments: dict[str, list[Any]], groups: list[range]
+    ) -> tuple[Values, list[Failure]]:
+        """Asks about each group by itself, then about each completion of the groups that fail: a
+        function may compare the completions of a group, but not those of several."""
+        values: Values = [None] * groups[-1].stop
+        failures: list[Failure] = []
+        late: list[int] = []
+        end = time.monotonic() + self.seconds
+        todo = deque(groups if len(groups) > 1 else _one_by_one(groups[0]))
+        while todo:
+            part = todo.popleft()
+            limit = min(self.row_seconds * len(part), end - time.monotonic())
+            if limit <= 0:
+                late += part
+                continue
+            some = {key: listed[part.start : part.stop] for key, listed in arguments.items()}
+            values[part.start : part.stop], problems = self._call(name, some, limit)
+            if len(part) > 1 and any(problem.everywhere for problem in problems):
+                todo += _one_by_one(part)
+            else:
+                failures += [(what, [part[i]]) for i, what, _ in problems]
+        if late:
+            failures.append((f"was not reached within {self.seconds:g} s", sorted(late)))
+        return values, failures
+
+    def _call(
+        self, name: str, arguments: dict[str, list[Any]], seconds: float
+    ) -> tuple[Values, list[Problem]]:
+        """A function's rewards, whatever becomes of its process."""
         (worker,) = self.workers[name]
         try:
-            return worker.call(asked.arguments(), self.seconds)
+            return worker.call(arguments, seconds)
         except RewardTimeoutError:
-            what = f"took longer than {self.seconds:g} s and was killed"
+            what = f"took longer than {round(seconds, 1):g} s and was killed"
         except (EOFError, ValueError) as error:
             what = f"failed: {error}"
-        return [None] * len(asked.texts), [Problem(0, what, everywhere=True)]
+        return [None] * len(arguments["completions"]), [Problem(0, what, everywhere=True)]
 
-    def _row_by_row(self, name: str, asked: Completions) -> tuple[Values, list[Problem]]:
+    def _row_by_row(self, name: str, asked: Completions) -> tuple[Values, list[Failure]]:
         """Each process takes the next completion when it is done with one; a completion that hangs
         costs its own reward alone."""
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -187,4 +243,8 @@ class Rewards:
 
         with ThreadPoolExecutor(self.processes) as pool:
             list(pool.map(serve, self.workers[name]))
-        return values, sorted(problems)
+        return values, [(what, [i]) for i, what, _ in sorted(problems)]
+
+
+def _one_by_one(part: range) -> list[range]:
+    return [range(i, i + 1) for i in part]

@@ -1,6 +1,6 @@
 """Generation engines."""
 
-from .engine import ModelEngine, RolloutEngine
+from .engine import ModelEngine, RolloutEngine, RolloutError
 from .generate import Reading, Rollouts, Sampling, generate, greedy_texts
 from .vllm_samples import WrongEngineError
 
@@ -8,6 +8,7 @@ __all__ = [
     "ModelEngine",
     "Reading",
     "RolloutEngine",
+    "RolloutError",
     "Rollouts",
     "Sampling",
     "WrongEngineError",

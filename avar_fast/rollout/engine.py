@@ -10,8 +10,15 @@ from ..data import Sample
 from .generate import Rollouts, Sampling, generate
 
 
+class RolloutError(RuntimeError):
+    """What samples cannot be had, or is not what the run needs; the message says all."""
+
+
 class RolloutEngine(Protocol):
-    """All ranks call each method together, each with prompts of its own."""
+    """All ranks call each method together, each with prompts of its own.
+
+    Any method of an engine outside of this process may raise RolloutError.
+    """
 
     def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
         """Completes every prompt ``sampling.num_samples`` times."""

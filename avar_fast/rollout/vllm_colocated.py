@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from ..config.rollout import RolloutConfig
 from ..data import Sample
 from ..data.images import open_image
+from .engine import RolloutError
 from .generate import Rollouts, Sampling
 from .vllm_samples import BANNED, as_rollouts, draw_seeds, require_same_prompt, unexpanded
 from .weights import merged_weights
@@ -30,7 +31,7 @@ class VllmEngine:
         max_rows: most completions under way at the same time.
 
     Raises:
-        ValueError: vLLM is not installed.
+        RolloutError: vLLM is not installed.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class VllmEngine:
         try:
             import vllm  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise ValueError(
+            raise RolloutError(
                 "rollout.engine=vllm needs the package vllm, whose import says:"
                 f" {error}. Install avar-fast[vllm], or set rollout.engine=model."
             ) from None

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from ..data import Sample
+from .engine import RolloutError
 from .generate import Rollouts, Sampling
 
 BANNED = -100.0  # the lowest logit bias that vLLM takes
 
 
-class WrongEngineError(RuntimeError):
+class WrongEngineError(RolloutError):
     """The engine is not the one for this model: other weights, tokenizer or limits."""
 
 

@@ -15,7 +15,9 @@ from torch import nn
 from ..config.rollout import RolloutConfig
 from ..data import Sample
 from ..data.images import open_image
+from ..data.problems import shown
 from ..loopback import is_loopback
+from .engine import RolloutError
 from .generate import Rollouts, Sampling
 from .vllm_samples import (
     BANNED,
@@ -31,6 +33,10 @@ POLL_SECONDS = 2.0
 CACHES = ("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache")
 
 
+class ServerError(RolloutError):
+    """The server does not answer, or not as it must."""
+
+
 class VllmServer:
     """The client of a server that all ranks share.
 
@@ -41,8 +47,8 @@ class VllmServer:
         max_length: most tokens of prompt and completion together.
 
     Raises:
-        ValueError: the openai client is not installed.
-        ConnectionError: the server does not answer within ``config.server_seconds``.
+        RolloutError: the openai client is not installed.
+        ServerError: the server does not answer within ``config.server_seconds``, or is not vLLM.
         WrongEngineError: the server takes fewer tokens.
     """
 
@@ -52,7 +58,7 @@ class VllmServer:
         try:
             import openai
         except ImportError:
-            raise ValueError(
+            raise RolloutError(
                 "rollout.engine=vllm_server needs the package openai: pip install openai."
             ) from None
         assert config.server_url is not None
@@ -71,38 +77,48 @@ class VllmServer:
 
     def _find_model(self, max_length: int) -> str:
         """The served model's name, once the server answers."""
-        deadline = time.monotonic() + self._config.server_seconds
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                served = (
-                    self._client.with_options(max_retries=0, timeout=10.0).models.list().data[0]
-                )
-                break
-            except self._openai.OpenAIError as error:
-                if time.monotonic() + POLL_SECONDS > deadline:
-                    raise ConnectionError(
-                        f"rollout.server_url must be a vLLM server; {self._url}/v1/models did not"
-                        f" answer in {self._config.server_seconds:g} s, tried {tries} times; the"
-                        f" last: {_reason(error)}. Start the server, or raise"
-                        " rollout.server_seconds."
-                    ) from None
-                time.sleep(POLL_SECONDS)
-        limit = getattr(served, "max_model_len", None)
+        served = self._first_served()
+        limit = served.get("max_model_len")
         if limit is not None and limit < max_length:
             raise WrongEngineError(
                 f"the server at {self._url} takes {limit} tokens; data.max_length and"
                 f" grpo.max_new_tokens together are {max_length}. Start it with --max-model-len"
                 f" {max_length}, or lower one of them."
             )
-        return served.id
+        return served["id"]
+
+    def _first_served(self) -> dict[str, Any]:
+        """The first model that the server lists."""
+        deadline = time.monotonic() + self._config.server_seconds
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                client = self._client.with_options(max_retries=0, timeout=10.0)
+                listed = client.get("/models", cast_to=object)
+                break
+            except self._openai.OpenAIError as error:
+                if time.monotonic() + POLL_SECONDS > deadline:
+                    raise ServerError(
+                        f"rollout.server_url must be a vLLM server; {self._url}/v1/models did not"
+                        f" answer in {self._config.server_seconds:g} s, tried {tries} times; the"
+                        f" last: {_reason(error)}. Start the server, or raise"
+                        " rollout.server_seconds."
+                    ) from None
+                time.sleep(POLL_SECONDS)
+        match listed:
+            case {"data": [{"id": str()} as served, *_]}:
+                return served
+        raise ServerError(
+            f"rollout.server_url must be a vLLM server; {self._url}/v1/models lists no model:"
+            f" {shown(listed)}. Give the address that vllm serve prints, without /v1."
+        )
 
     def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
         """
         Raises:
             WrongEngineError: the server reads a prompt as other tokens, or sends no token ids.
-            ConnectionError: a request fails for good.
+            ServerError: a request fails for good.
         """
         seeds = draw_seeds(len(prompts))
         answers = list(self._pool.map(self._complete, prompts, seeds, [sampling] * len(seeds)))
@@ -133,7 +149,7 @@ class VllmServer:
                 },
             )
         except self._openai.OpenAIError as error:
-            raise ConnectionError(
+            raise ServerError(
                 f"{sample.row.where}: the server at {self._url} must complete the prompt; tried"
                 f" {RETRIES + 1} times, the last: {_reason(error)}."
             ) from None
@@ -161,7 +177,7 @@ class VllmServer:
     def sync_weights(self, model: nn.Module) -> None:
         """
         Raises:
-            ConnectionError: the server cannot take the weights; on rank 0, the others then wait for
+            ServerError: the server cannot take the weights; on rank 0, the others then wait for
                 it in vain and are ended with it.
         """
         if torch.distributed.get_rank() == 0:
@@ -178,7 +194,7 @@ class VllmServer:
         try:
             self._client.post(f"{self._url}/{path}", body=body, cast_to=object)
         except self._openai.OpenAIError as error:
-            raise ConnectionError(
+            raise ServerError(
                 f"the server at {self._url} must take new weights; POST /{path} says:"
                 f" {_reason(error)}. It must serve the model of model.path, be started with"
                 f" VLLM_SERVER_DEV_MODE=1, and read {self._folder} (rollout.server_folder)."

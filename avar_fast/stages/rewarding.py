@@ -12,7 +12,7 @@ from ..config import Recipe
 from ..config.grpo import VISUAL, reward_label
 from ..data import IGNORE, Batch, Rows, Sample
 from ..objectives import visual_reward
-from ..rewards import Completions, RewardError, Rewards
+from ..rewards import Completions, RewardError, RewardProblem, Rewards
 from .run import Run
 
 PROBLEMS_SHOWN = 3
@@ -80,8 +80,8 @@ def judge(run: Run, responses: list[Sample], step: int) -> Judged:
         )
     )
     shares: list[Any] = [None] * run.engine.world_size
-    torch.distributed.all_gather_object(shares, [str(problem) for problem in scored.problems])
-    problems = [text for share in shares for text in share]
+    torch.distributed.all_gather_object(shares, scored.problems)
+    problems: list[RewardProblem] = [problem for share in shares for problem in share]
     if problems and grpo.on_reward_error == "stop":
         more = f" ({len(problems) - 1} more like it.)" if len(problems) > 1 else ""
         raise RewardError(
@@ -89,8 +89,8 @@ def judge(run: Run, responses: list[Sample], step: int) -> Judged:
             " from the last checkpoint. Correct the function or the row, or set"
             " grpo.on_reward_error=zero to give 0 and go on."
         )
-    for text in problems[:PROBLEMS_SHOWN]:
-        run.tracker.say(f"step {step}: {text}; counted as 0")
+    for problem in problems[:PROBLEMS_SHOWN]:
+        run.tracker.say(f"step {step}: {problem}" + ("; counted as 0" if problem.count else ""))
     if len(problems) > PROBLEMS_SHOWN:
         run.tracker.say(f"step {step}: {len(problems) - PROBLEMS_SHOWN} more rewards failed")
     nan = float("nan")

@@ -17,7 +17,7 @@ def open_rollout(run: Run) -> RolloutEngine:
     """The engine that the recipe names, with the model's weights; all ranks together.
 
     Raises:
-        ValueError, ConnectionError, WrongEngineError: it cannot be had.
+        RolloutError: it cannot be had.
     """
     recipe, grpo = run.recipe, run.recipe.grpo
     at_once = grpo.prompts_per_generation

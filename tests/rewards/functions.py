@@ -32,6 +32,32 @@ def raises_on_boom(completions, **kwargs):
     return [1.0] * len(completions)
 
 
+def hangs_on_boom(completions, **kwargs):
+    if any("boom" in turns[0]["content"] for turns in completions):
+        time.sleep(600)
+    return [1.0] * len(completions)
+
+
+def dies_on_boom(completions, **kwargs):
+    import os
+
+    if any("boom" in turns[0]["content"] for turns in completions):
+        os._exit(3)
+    return [1.0] * len(completions)
+
+
+def one_per_text(completions, **kwargs):
+    """Forgets that texts may be equal."""
+    return [2.0] * len({turns[0]["content"] for turns in completions})
+
+
+def share_of_group(completions, **kwargs):
+    """Compares the completions of a prompt."""
+    raises_on_boom(completions)
+    lengths = [len(turns[0]["content"]) for turns in completions]
+    return [length / sum(lengths) for length in lengths]
+
+
 def hangs(completions, **kwargs):
     time.sleep(600)
 

@@ -11,14 +11,14 @@ HERE = "tests.rewards.functions"
 HANGING = "5^{5^{5^{5^5}}}"
 
 
-def asked(texts=("a", "bb", "ccc"), answer=("1", "2", "3"), **columns):
+def asked(texts=("a", "bb", "ccc"), answer=("1", "2", "3"), group_size=1, **columns):
     count = len(texts)
     return Completions(
         [[{"role": "user", "content": [{"type": "text", "text": "?"}]}]] * count,
         list(texts),
         [[7] * i for i in range(count)],
         {"answer": list(answer), **columns},
-        [f"rows.jsonl row {i + 1}" for i in range(count)],
+        [f"rows.jsonl row {i // group_size + 1}" for i in range(count)],
     )
 
 
@@ -52,7 +52,9 @@ def test_functions_get_what_trl_hands_them_and_run_side_by_side(rewards):
 @pytest.mark.parametrize(
     ("name", "row", "what", "failed"),
     [
-        ("raises_on_boom", 3, "raised KeyError: 'boom'", 3),
+        ("raises_on_boom", 3, "raised KeyError: 'boom'", 1),
+        ("hangs_on_boom", 3, "took longer than 0.5 s and was killed", 1),
+        ("dies_on_boom", 3, "failed: its process died", 1),
         ("nan_for_second", 2, "returned nan", 1),
         ("one_short", 1, "returned 2 rewards for 3 completions", 3),
         ("not_a_list", 1, "returned a float, not a list", 3),
@@ -63,14 +65,50 @@ def test_functions_get_what_trl_hands_them_and_run_side_by_side(rewards):
 )
 def test_a_function_that_fails_is_named_with_its_row(rewards, name, row, what, failed):
     full = f"{HERE}:{name}"
-    got = rewards(full).score(asked(("a", "b", "boom")))
+    got = rewards(full, seconds=2.0, row_seconds=0.5).score(asked(("a", "b", "boom")))
     assert str(got.problems[0]).startswith(f"reward {full} on rows.jsonl row {row}")
     assert what in str(got.problems[0])
     assert got.num_failed == failed
     if failed == 1:
-        assert got.values[full] == [1.0, 0.0, 1.0]
+        assert got.values[full] == [float(i + 1 != row) for i in range(3)]
     elif name != "never_applies":
         assert got.values[full] == [0.0] * 3
+
+
+def test_a_call_that_fails_costs_the_completions_at_fault_alone(rewards):
+    """It cost those of the whole step. Other groups are asked about whole: their completions may be
+    compared with one another."""
+    name = f"{HERE}:share_of_group"
+    texts = ("a", "ccc", "x", "boom", "ee", "ff")
+    got = rewards(name).score(asked(texts, range(6), group_size=2))
+    assert got.values[name] == [0.25, 0.75, 1.0, 0.0, 0.5, 0.5]
+    assert [str(problem) for problem in got.problems] == [
+        f"reward {name} on rows.jsonl row 2 raised KeyError: 'boom'"
+    ]
+
+
+def test_a_call_that_fails_as_a_whole_alone_is_still_a_problem(rewards):
+    name = f"{HERE}:one_per_text"
+    got = rewards(name).score(asked(("a", "b", "a", "b"), range(4), group_size=2))
+    assert got.values[name] == [2.0] * 4
+    assert got.num_failed == 0
+    (problem,) = got.problems
+    assert str(problem) == (
+        f"reward {name} returned 2 rewards for 4 completions, asked about all completions at once;"
+        " asked again in parts it gave every reward"
+    )
+
+
+def test_what_is_not_reached_again_in_time_is_said(rewards):
+    name = f"{HERE}:hangs_on_boom"
+    texts = ("a", "b", "boom", "boom", "c", "d")
+    got = rewards(name, seconds=1.0, row_seconds=0.5).score(asked(texts, range(6), group_size=2))
+    assert got.values[name] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    (late,) = got.problems
+    assert late.count == 4
+    assert str(late) == (
+        f"reward {name} on rows.jsonl row 2, and 3 more completions, was not reached within 1 s"
+    )
 
 
 def test_a_function_that_hangs_is_killed_and_starts_anew(rewards):
@@ -80,7 +118,7 @@ def test_a_function_that_hangs_is_killed_and_starts_anew(rewards):
     for _ in range(2):
         started = time.monotonic()
         got = some.score(asked())
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10
         assert "took longer than 0.5 s and was killed" in str(got.problems[0])
         assert got.num_failed == 3
         assert got.values["format"] == [0.0] * 3

@@ -12,7 +12,7 @@ import torch
 from avar_fast.config.rollout import RolloutConfig
 from avar_fast.rollout import Sampling, WrongEngineError, vllm_server
 from avar_fast.rollout.vllm_samples import unexpanded
-from avar_fast.rollout.vllm_server import VllmServer
+from avar_fast.rollout.vllm_server import ServerError, VllmServer
 from tests.data.world import SYSTEM, TOKENIZER, encoder, samples
 from tests.models.world import models
 
@@ -28,11 +28,14 @@ class Stub:
     fail: int = 0
     """Requests that are answered with 500 first."""
     max_model_len: int = 500
+    models: object = None
+    """Listed instead of one model."""
     posts: list[tuple[str, dict]] = field(default_factory=list)
 
     def answer(self, path, body):
         if path == "/v1/models":
-            return 200, {"data": [{"id": "m", "max_model_len": self.max_model_len}]}
+            known = {"data": [{"id": "m", "max_model_len": self.max_model_len}]}
+            return 200, known if self.models is None else self.models
         self.posts.append((path, body))
         if self.fail > 0:
             self.fail -= 1
@@ -145,10 +148,17 @@ def test_a_prompt_read_as_other_tokens(stub, prompts):
 
 def test_an_unreachable_server_is_given_up_after_a_while(monkeypatch):
     monkeypatch.setattr(vllm_server, "POLL_SECONDS", 0.1)
-    with pytest.raises(
-        ConnectionError, match=r"did not answer in 0\.5 s, tried \d+ times; the las"
-    ):
+    with pytest.raises(ServerError, match=r"did not answer in 0\.5 s, tried \d+ times; the las"):
         client("http://127.0.0.1:9", seconds=0.5)
+
+
+@pytest.mark.parametrize("listed", ["<html>", [], {"data": []}, {"data": [{}]}, {"models": 3}])
+def test_a_server_of_another_kind_is_named(stub, listed):
+    """It ended in the openai client's AttributeError or an IndexError."""
+    stub.models = listed
+    expected = r"must be a vLLM server; http://.*/v1/models lists no model: "
+    with serving(stub) as address, pytest.raises(ServerError, match=expected):
+        client(address)
 
 
 def test_a_server_that_fails_is_asked_again_and_then_named(stub, prompts, monkeypatch):
@@ -159,7 +169,7 @@ def test_a_server_that_fails_is_asked_again_and_then_named(stub, prompts, monkey
         engine.generate(prompts[:1], SAMPLING)
         stub.fail = 99
         expected = r"row 0: the server at .* tried 2 times, the last: .*worker is gone"
-        with pytest.raises(ConnectionError, match=expected):
+        with pytest.raises(ServerError, match=expected):
             engine.generate(prompts[:1], SAMPLING)
         engine.close()
 
@@ -189,7 +199,7 @@ def test_weights_are_written_before_the_server_reads_them_and_caches_go_after(
         engine = client(address, tmp_path / "weights")
         engine.sync_weights(model)
         stub.fail = 99
-        with pytest.raises(ConnectionError, match="VLLM_SERVER_DEV_MODE=1"):
+        with pytest.raises(ServerError, match="VLLM_SERVER_DEV_MODE=1"):
             engine.sync_weights(model)
         engine.close()
     paths = [path for path, _ in stub.posts[:4]]

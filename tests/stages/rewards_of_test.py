@@ -26,3 +26,9 @@ def equal_in_the_first_step(completion_ids, **kwargs):
 
 def sometimes_equal(completion_ids, **kwargs):
     return [float(ids[0] % 2) for ids in completion_ids]
+
+
+def raises_now_and_then(completion_ids, **kwargs):
+    if any(ids[0] % 2 for ids in completion_ids):
+        raise ValueError("an odd one")
+    return [1.0] * len(completion_ids)
