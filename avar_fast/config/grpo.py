@@ -60,8 +60,8 @@ class GrpoConfig:
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl_coef: float = 0.0
-    """Weight of the k3 KL to the starting model; 0, as in AVAR, needs no reference copy, nor do
-    adapters, whose reference is the model without them."""
+    """Weight of the k3 KL to the model of model.path; 0, as in AVAR, needs no second copy of it,
+    nor do new adapters, whose reference is the model without them."""
     updates_per_rollout: int = 1
     """Optimizer steps on each set of completions."""
     sampling_rounds: int = 1

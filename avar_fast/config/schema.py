@@ -34,6 +34,7 @@ class LoraConfig:
     """Train low-rank adapters (arXiv 2106.09685) instead of the weights; checkpoints then hold the
     adapters alone and name the model they belong to."""
     rank: int = 64
+    """Of new adapters, as alpha, dropout and targets; those in model.path keep their own."""
     alpha: float = 128.0
     """The adapters' product is scaled by alpha / rank."""
     dropout: float = 0.0
@@ -58,7 +59,7 @@ class DataConfig:
     system_prompt: str | None = "You are a helpful assistant."
     """System turn for rows that have none; null adds none, and then no VAS can be computed."""
     max_length: int = 8192
-    """Tokens in a sample, prompt and target."""
+    """Tokens in a sample: prompt and target, in stage grpo the prompt."""
     overlong: Literal["error", "drop", "cut"] = "error"
     """A row longer than max_length: stop and name it, leave it out, or cut its text (never an
     image; the longest stretches of text lose their ends). Those left out and cut are counted."""

@@ -55,6 +55,7 @@ def check(recipe: Recipe, listed: int = 20, tokens_per_s: float | None = None) -
         data.max_length,
         data.overlong,
         recipe.fields_needed,
+        with_target=recipe.stage == "sft",
     )
     started = time.perf_counter()
     reading = measure_rows(rows, encoder, range(len(rows)), data.workers, decode=True)

@@ -67,6 +67,7 @@ class Encoder:
         overlong: what happens to a longer row: "error" and "drop" raise OverlongError (a caller
             that drops rows catches it), "cut" shortens its text.
         stage: "sft" needs a target in each row, "grpo" an answer; None needs neither.
+        with_target: off, samples are prompts alone, whatever answers their rows have.
     """
 
     def __init__(
@@ -77,10 +78,11 @@ class Encoder:
         max_length: int,
         overlong: Overlong = "error",
         stage: Stage | None = None,
+        with_target: bool = True,
     ) -> None:
         self.tokenizer, self.image_processor = tokenizer, image_processor
         self.system_prompt, self.max_length = system_prompt, max_length
-        self.overlong, self.stage = overlong, stage
+        self.overlong, self.stage, self.with_target = overlong, stage, with_target
         self.tokens = SpecialTokens.from_processor(tokenizer)
         self.image_pad = self.tokens.visual[0]
         self._special = torch.tensor(tokenizer.all_special_ids)
@@ -158,7 +160,7 @@ class Encoder:
                 got = "the prompt has none"
                 raise bad_row(row.where, "the chat template", expected, got, remedy)
         target = torch.empty(0, dtype=torch.int64)
-        if row.target is not None:
+        if self.with_target and row.target is not None:
             target_ids = self.tokenizer.encode(row.target, add_special_tokens=False)
             target = torch.tensor([*target_ids, self.tokens.turn_end])
             if torch.isin(target, torch.tensor(self.tokens.visual)).any():
@@ -171,13 +173,15 @@ class Encoder:
         """Raises RowError where the row lacks what the stage needs."""
         if self.stage == "sft" and row.target is None:
             lacks = "an answer or a final assistant message"
+            remedy = "Add one, or set data.bad_rows=skip."
         elif self.stage == "grpo" and row.answer is None:
             lacks = "an answer to check against"
+            remedy = "Add one, set data.bad_rows=skip, or name rewards that need none."
         else:
             return
         form = "{where}: {expected}; {got}."
         expected = f"stage {self.stage} needs {lacks}"
-        raise RowError(Problem(row.where, "answer", expected, "got none", form=form))
+        raise RowError(Problem(row.where, "answer", expected, "got none", remedy, form))
 
     def _expand_pads(self, ids: Tensor, features: Tensor, row: Row) -> Tensor:
         """One pad per image as the template writes it -> one pad per visual feature."""

@@ -52,13 +52,20 @@ def family_at(path: str) -> tuple[ModuleType, Any]:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(_weights_of(path))
+    config = AutoConfig.from_pretrained(
+        path if (Path(path) / "config.json").is_file() else whole_model_at(path)
+    )
     return family_named(config.model_type, f"model.path {path}"), config
 
 
-def _weights_of(path: str) -> str:
-    """Where the model of a folder of adapters is; any other path itself."""
-    adapters = Path(path) / "adapter_config.json"
-    if not adapters.is_file() or (Path(path) / "config.json").is_file():
+def holds_adapters(path: str) -> bool:
+    """Whether a path is a folder of adapters, as a run with lora.enabled saves it."""
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def whole_model_at(path: str) -> str:
+    """The folder or hub name of the model that the adapters at a path belong to; any other path
+    itself."""
+    if not holds_adapters(path):
         return path
-    return json.loads(adapters.read_text())["base_model_name_or_path"]
+    return json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"]

@@ -161,13 +161,12 @@ class Rewards:
         """All completions in one call, and in smaller ones where that fails as a whole."""
         arguments = asked.arguments()
         values, problems = self._call(name, arguments, self.seconds)
-        failed = next((problem.what for problem in problems if problem.everywhere), None)
-        if failed is None:
+        if not (problems and problems[0].everywhere):
             return values, [(what, [i]) for i, what, _ in problems]
         values, failures = self._in_parts(name, arguments, asked.groups())
         at_fault = [i for _, indices in failures for i in indices]
         if len(at_fault) in (0, len(values)):  # nothing is narrowed: the first cause says it all
-            failures = [(failed, at_fault)]
+            failures = [(problems[0].what, sorted(at_fault))]
         return values, failures
 
     def _in_parts(
@@ -177,24 +176,25 @@ class Rewards:
         function may compare the completions of a group, but not those of several."""
         values: Values = [None] * groups[-1].stop
         failures: list[Failure] = []
-        late: list[int] = []
+        late: dict[str, list[int]] = {}
         end = time.monotonic() + self.seconds
-        todo = deque(groups if len(groups) > 1 else _one_by_one(groups[0]))
+        unasked = f"was not reached within {self.seconds:g} s"
+        parts = groups if len(groups) > 1 else _one_by_one(groups[0])
+        todo = deque((part, unasked) for part in parts)
         while todo:
-            part = todo.popleft()
+            part, why = todo.popleft()
             limit = min(self.row_seconds * len(part), end - time.monotonic())
             if limit <= 0:
-                late += part
+                late.setdefault(why, []).extend(part)
                 continue
             some = {key: listed[part.start : part.stop] for key, listed in arguments.items()}
             values[part.start : part.stop], problems = self._call(name, some, limit)
-            if len(part) > 1 and any(problem.everywhere for problem in problems):
-                todo += _one_by_one(part)
+            if len(part) > 1 and problems and problems[0].everywhere:
+                todo += [(one, problems[0].what) for one in _one_by_one(part)]
             else:
                 failures += [(what, [part[i]]) for i, what, _ in problems]
-        if late:
-            failures.append((f"was not reached within {self.seconds:g} s", sorted(late)))
-        return values, failures
+        failures += late.items()
+        return values, sorted(failures, key=lambda failure: failure[1][0])
 
     def _call(
         self, name: str, arguments: dict[str, list[Any]], seconds: float

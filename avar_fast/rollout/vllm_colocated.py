@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -146,14 +145,3 @@ def _pack_tied_head(model: Any) -> None:
     where the head shares the embedding's weights. On a GPU there is no copy; this does nothing."""
     head = model.get_language_model().lm_head
     head.quant_method.process_weights_after_loading(head)
-
-
-def whole_model_at(path: str) -> str:
-    """The model itself, or the one that the adapters in the folder belong to."""
-    if not (Path(path) / "adapter_config.json").is_file():
-        return path
-    from peft import PeftConfig
-
-    base = PeftConfig.from_pretrained(path).base_model_name_or_path
-    assert base is not None
-    return base

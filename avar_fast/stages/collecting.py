@@ -22,7 +22,7 @@ from ..objectives import (
 )
 from ..rollout import RolloutEngine
 from .completions import CompletionLog, records_of
-from .forward import label_log_probs
+from .forward import evaluating, label_log_probs
 from .micro_batch import Completion, MicroBatch, by_row, micro_batch
 from .reference import Reference
 from .rewarding import Judged, judge, visual_rewards
@@ -195,12 +195,14 @@ def _score(run: Run, batch: Batch, some: list[Completion], correct: Tensor) -> T
     """Log-probabilities under the sampling policy, and VARS, from one forward; (B,) VARS."""
     grpo, model = run.recipe.grpo, run.engine.module
     options = (run.head, grpo.temperature, run.tokens.visual)
-    if grpo.visual_weight:
-        with record_attention(model, grpo.visual_layers) as recording:
+    visual = torch.zeros(len(some))
+    with evaluating(model):
+        if grpo.visual_weight:
+            with record_attention(model, grpo.visual_layers) as recording:
+                old = label_log_probs(model, batch, *options).log_probs
+            visual = visual_rewards(run, recording, batch, correct).cpu()
+        else:
             old = label_log_probs(model, batch, *options).log_probs
-        visual = visual_rewards(run, recording, batch, correct).cpu()
-    else:
-        old, visual = label_log_probs(model, batch, *options).log_probs, torch.zeros(len(some))
     for completion, values in zip(some, by_row(batch, old), strict=True):
         completion.old_log_probs = values
     return visual

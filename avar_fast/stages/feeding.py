@@ -52,6 +52,7 @@ def make_feed(
         data.max_length,
         data.overlong,
         recipe.fields_needed,
+        with_target=recipe.stage == "sft",
     )
     if not skips:  # a data set that lacks them altogether should not get as far as a step
         encoder.require_fields(rows[0])

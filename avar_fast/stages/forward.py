@@ -1,7 +1,8 @@
 """The one forward both stages make: the LM head sees the positions with a label behind them, and
 gives what the losses need of them in place of logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +39,16 @@ class HeadLimits:
         else:
             budget = CPU_HEAD_BYTES
         return cls(budget, recipe.model.liger and on_gpu)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model without dropout, as it also samples."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 class LabelScores(NamedTuple):

@@ -1,8 +1,6 @@
 """Evaluation during training: loss, VAS and accuracy on rows that are not trained on."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from ..data.problems import bad_row
 from ..rewards import AnswerChecker
 from ..rollout import greedy_texts
 from ..vas import FORMS
-from .forward import label_nll
+from .forward import evaluating, label_nll
 from .run import Run
 from .spans import spans_of, vas_sums
 
@@ -57,7 +55,7 @@ class HeldOut:
         """
         started = time.perf_counter()
         sums = torch.zeros(5 + len(FORMS), dtype=torch.float64)
-        with run.engine.whole_weights() as model, _evaluating(model), torch.no_grad():
+        with run.engine.whole_weights() as model, evaluating(model), torch.no_grad():
             for start in range(0, len(self.mine), self.batch_size):
                 indices = self.mine[start : start + self.batch_size]
                 samples = [self.encoder(self.rows[i]) for i in indices]
@@ -94,12 +92,3 @@ class HeldOut:
         answers, rows = [str(s.row.answer) for s in asked], [s.row.where for s in asked]
         right = self.checker.right(texts, answers, rows)
         return torch.tensor([sum(right), len(right)], dtype=torch.float64)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()

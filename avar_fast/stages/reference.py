@@ -9,18 +9,19 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..loading import load
+from ..models import holds_adapters
 from .forward import label_log_probs
 from .run import Run
 
 
 class Reference:
-    """Full training keeps a frozen copy of the starting weights. With adapters none is needed: the
-    reference is the model without them (of a run that goes on with trained adapters too)."""
+    """A frozen copy of what model.path holds. New adapters need none: the model without them is
+    what they began from."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.copy = run, None
         model = run.recipe.model
-        if not run.recipe.lora.enabled:
+        if not run.recipe.lora.enabled or holds_adapters(model.path):
             loaded = load(model.path, getattr(torch, model.dtype), run.engine.device)
             self.copy = loaded.model.requires_grad_(False).eval()
 

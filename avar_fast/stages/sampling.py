@@ -8,6 +8,7 @@ import torch
 from .. import checkpoint
 from ..data import Sample
 from ..data.problems import bad_row
+from ..models import whole_model_at
 from ..rollout import ModelEngine, RolloutEngine, Sampling, WrongEngineError
 from .micro_batch import Completion
 from .run import Run
@@ -26,7 +27,7 @@ def open_rollout(run: Run) -> RolloutEngine:
     max_length = recipe.data.max_length + grpo.max_new_tokens
     drawn_so_far = checkpoint.random_state()
     if recipe.rollout.engine == "vllm":
-        from ..rollout.vllm_colocated import VllmEngine, whole_model_at
+        from ..rollout.vllm_colocated import VllmEngine
 
         path, rows = whole_model_at(recipe.model.path), at_once * grpo.group_size
         engine = VllmEngine(path, recipe.model.dtype, recipe.rollout, max_length, rows)

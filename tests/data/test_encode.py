@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from avar_fast.data import IGNORE, RowOrder, SampleStream, collate, load_rows
+from avar_fast.data.encode import OverlongError
 
 from .world import TOKENIZER, encoder
 
@@ -93,6 +94,16 @@ def test_every_epoch_deals_each_row_once_and_ranks_share_a_step(rows):
     for step in range(5):
         want = [s.row.answer for s in whole.samples(step)]
         assert [s.row.answer for half in halves for s in half.samples(step)] == want
+
+
+def test_without_targets_only_prompts_count_as_long(rows):
+    """A long reference answer kept rows out of stage grpo, which samples its own."""
+    prompt = encoder()(rows[0]).prompt_ids
+    with pytest.raises(OverlongError):
+        encoder(max_length=len(prompt))(rows[0])
+    prompts = encoder(max_length=len(prompt), with_target=False)
+    assert torch.equal(prompts(rows[0]).prompt_ids, prompt)
+    assert len(prompts(rows[0]).target_ids) == prompts.measure(rows[0]).target == 0
 
 
 def test_cache_keeps_within_its_bytes_and_changes_nothing(rows):

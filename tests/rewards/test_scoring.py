@@ -65,7 +65,7 @@ def test_functions_get_what_trl_hands_them_and_run_side_by_side(rewards):
 )
 def test_a_function_that_fails_is_named_with_its_row(rewards, name, row, what, failed):
     full = f"{HERE}:{name}"
-    got = rewards(full, seconds=2.0, row_seconds=0.5).score(asked(("a", "b", "boom")))
+    got = rewards(full, seconds=4.0, row_seconds=0.5).score(asked(("a", "b", "boom")))
     assert str(got.problems[0]).startswith(f"reward {full} on rows.jsonl row {row}")
     assert what in str(got.problems[0])
     assert got.num_failed == failed
@@ -102,12 +102,13 @@ def test_a_call_that_fails_as_a_whole_alone_is_still_a_problem(rewards):
 def test_what_is_not_reached_again_in_time_is_said(rewards):
     name = f"{HERE}:hangs_on_boom"
     texts = ("a", "b", "boom", "boom", "c", "d")
-    got = rewards(name, seconds=1.0, row_seconds=0.5).score(asked(texts, range(6), group_size=2))
+    got = rewards(name, seconds=4.0, row_seconds=5.0).score(asked(texts, range(6), group_size=2))
     assert got.values[name] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-    (late,) = got.problems
-    assert late.count == 4
+    hung, late = got.problems
+    assert (hung.count, late.count) == (2, 2)
+    assert f"reward {name} on rows.jsonl row 2, and 1 more completions, took longer" in str(hung)
     assert str(late) == (
-        f"reward {name} on rows.jsonl row 2, and 3 more completions, was not reached within 1 s"
+        f"reward {name} on rows.jsonl row 3, and 1 more completions, was not reached within 4 s"
     )
 
 

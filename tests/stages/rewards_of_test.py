@@ -1,6 +1,8 @@
 """Reward functions of the tests of stage grpo."""
 
+import os
 import time
+from pathlib import Path
 
 CALLS = []
 
@@ -13,9 +15,11 @@ def by_letter(prompts, completions, completion_ids, answer, **kwargs):
 
 
 def hangs_from_the_second_step(completions, **kwargs):
-    CALLS.append(1)
-    if len(CALLS) > 1:
+    """Also in a process that took the place of another."""
+    called = Path(os.environ["CALLED_FOLDER"]) / str(os.getppid())
+    if called.exists():
         time.sleep(600)
+    called.touch()
     return [1.0] * len(completions)
 
 

@@ -57,7 +57,10 @@ def test_own_rewards_and_the_file_of_completions_across_a_resume(world, tmp_path
     assert completions_of(tmp_path / "own") == said
 
 
-def test_a_reward_that_hangs_ends_all_ranks_with_one_message_and_loses_nothing(world, tmp_path):
+def test_a_reward_that_hangs_ends_all_ranks_with_one_message_and_loses_nothing(
+    world, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CALLED_FOLDER", str(tmp_path))
     arguments = [f"grpo.rewards={{'{HERE}:hangs_from_the_second_step': 1.0}}"]
     arguments += ["grpo.reward_seconds=2", "train.steps=3", "train.save_every=1"]
     done = run(world, tmp_path / "out", *GRPO, *arguments, ranks=2, check=False)

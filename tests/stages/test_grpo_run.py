@@ -61,3 +61,10 @@ def test_adapters_are_their_own_reference(world, tmp_path):
     assert first["kl"] == pytest.approx(0.0, abs=1e-7)
     assert second["kl"] > 1e-6
     assert second["grad_norm"] > 0
+
+    # A run from these adapters stays near them, not near the model that they belong to.
+    further = ["train.steps=1", f"model.path={tmp_path / 'lora' / 'latest'}"]
+    code, printed = alone(world, tmp_path / "further", *arguments, *further)
+    assert code == 0, printed[-2000:]
+    (line,) = log_of(tmp_path / "further")
+    assert line["kl"] == pytest.approx(0.0, abs=1e-7)

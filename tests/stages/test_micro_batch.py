@@ -11,6 +11,7 @@ from avar_fast.attention import SpecialTokens
 from avar_fast.config.grpo import GrpoConfig
 from avar_fast.data import RowError
 from avar_fast.parameters import add_adapters
+from avar_fast.stages.collecting import Collector
 from avar_fast.stages.forward import HeadLimits, label_log_probs
 from avar_fast.stages.micro_batch import Completion, by_row, micro_batch
 from avar_fast.stages.reference import Reference
@@ -21,13 +22,13 @@ from tests.models.world import models
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 
 
-def a_run(model, **options):
+def a_run(model, dropout=0.0, **options):
     """What the stage reads of a run, without an engine."""
     lora = SimpleNamespace(
-        enabled=True, rank=2, alpha=4.0, dropout=0.0, targets=("q_proj", "v_proj")
+        enabled=True, rank=2, alpha=4.0, dropout=dropout, targets=("q_proj", "v_proj")
     )
     recipe = SimpleNamespace(
-        grpo=GrpoConfig(**options), lora=lora, model=SimpleNamespace(path="here", dtype="float32")
+        grpo=GrpoConfig(**options), lora=lora, model=SimpleNamespace(path="", dtype="float32")
     )
     return SimpleNamespace(
         recipe=recipe, tokens=TOKENS, head=HeadLimits(1 << 20), collate=collator(model, TOKENS).pad,
@@ -96,3 +97,23 @@ def test_without_its_adapters_a_model_is_the_base_it_was(model):
         now = label_log_probs(model, batch, run.head, 1.0, banned).log_probs
     assert not torch.allclose(now, want, atol=1e-3)
     assert all(p.requires_grad for p in trained), "the adapters would not be trained any more"
+
+
+def test_what_was_sampled_without_dropout_is_scored_without_it():
+    """The old log-probabilities, and the masses of VARS, were those of one draw of dropout."""
+    model = models("qwen2_5_vl")[0]
+    run = a_run(model, dropout=0.5, rewards={"exact": 1.0})
+    add_adapters(model, run.recipe)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    some, collector = completions(), Collector(run, None, None, None)
+    with torch.no_grad():
+        batch = run.collate([completion.sample for completion in some])
+        want = label_log_probs(model.eval(), batch, run.head, 1.0, TOKENS.visual).log_probs
+    model.train()
+    run.recipe.train = SimpleNamespace(micro_batch_size=len(some))
+    collector._score(SimpleNamespace(scored=[]), some, torch.ones(len(some), dtype=torch.bool))
+    for row, completion in zip(by_row(batch, want), some, strict=True):
+        assert torch.equal(row, completion.old_log_probs)
+    assert model.training
