@@ -37,8 +37,18 @@ def load(path: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> L
     )
     if not flash:  # not while loading, where transformers looks for a package behind this name
         family.vision_tower(model).config._attn_implementation = VISION_ATTN_NAME
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    return Loaded(model.to(device), tokenizer, family.load_image_processor(path))
+    return Loaded(model.to(device), *load_processors(path))
+
+
+def load_processors(path: str) -> tuple[Any, Any]:
+    """Tokenizer and image processor.
+
+    Raises:
+        ValueError: a model type that is not supported.
+        OSError: transformers' own, for a path that cannot be loaded.
+    """
+    family, _ = family_at(path)
+    return AutoTokenizer.from_pretrained(path), family.load_image_processor(path)
 
 
 def flash_attn_serves(dtype: torch.dtype, device: torch.device) -> bool:

@@ -38,7 +38,24 @@ def read_recipe(kind: type[Kind], path: str | Path, overrides: list[str] | None 
     tree = _read_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must hold a mapping of sections; got {type(tree).__name__}.")
-    for override in overrides or []:
+    _override(tree, overrides or [])
+    return _build(kind, tree, "")
+
+
+def read_section(kind: type[Kind], name: str, settings: list[str]) -> Kind:
+    """One section of a recipe from ``key=value`` alone.
+
+    Raises:
+        ValueError: as ``read_recipe``; keys are named with their section.
+    """
+    tree: dict[str, Any] = {}
+    _override(tree, settings)
+    return _build(kind, tree, f"{name}.")
+
+
+def _override(tree: dict, overrides: list[str]) -> None:
+    """Puts ``section.key=value`` into a tree of sections."""
+    for override in overrides:
         key, sign, value = override.partition("=")
         if not sign:
             raise ValueError(f"override must read section.key=value; got {override!r}.")
@@ -51,7 +68,6 @@ def read_recipe(kind: type[Kind], path: str | Path, overrides: list[str] | None 
                     f"override {key!r} names a key inside {section!r}, which is no section."
                 )
         node[last] = _read_yaml(value, f"override {override!r}")
-    return _build(kind, tree, "")
 
 
 def _read_yaml(text: str, where: str) -> Any:

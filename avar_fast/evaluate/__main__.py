@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..rollout import RolloutError
 from ..vas.intervals import Bootstrap
-from .arguments import add_common, judge_of, numbers, settings_of, tasks_of
+from .arguments import add_common, judge_of, numbers, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_to
 from .compare import compare, text_of
 from .ranks import Ranks
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS.get(given[0]) if given else None
     try:
         return _evaluate(given) if command is None else command(given[1:])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RolloutError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -50,7 +51,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     settings = settings_of(options, **{name: getattr(options, name) for name in INTERVENTIONS})
     with Ranks() as ranks, tasks_of(options, settings) as tasks:
         judge = judge_of(options, tasks)
-        model = Model(options.model, options.dtype, ranks.device)
+        model = Model(options.model, options.dtype, ranks.device, rollout_of(options))
         return evaluate_to(options.out, model, settings, tasks, ranks, options.batch_size, judge)
 
 

@@ -13,7 +13,7 @@ from ..attention import intervene
 from ..data import Encoder, RowError, Sample, collate
 from ..loading import Loaded
 from ..rewards import AnswerChecker
-from ..rollout import Sampling, generate
+from ..rollout import RolloutEngine, Rollouts, Sampling, generate
 from .looking import Look, Looks, TableSums
 from .question import Prediction, Question, Verdict
 from .settings import Settings
@@ -46,11 +46,19 @@ class Answering:
         loaded: the model, attached, on its device.
         settings: of the run.
         batch_size: questions under way at the same time.
+        engine: what generates, weights in it; the model itself unless given. It is closed with
+            this object.
     """
 
-    def __init__(self, loaded: Loaded, settings: Settings, batch_size: int) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        settings: Settings,
+        batch_size: int,
+        engine: RolloutEngine | None = None,
+    ) -> None:
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
-        self.settings, self.batch_size = settings, batch_size
+        self.settings, self.batch_size, self.engine = settings, batch_size, engine
         processor = copy.copy(loaded.image_processor)
         if settings.max_pixels is not None:
             least = min(processor.size.shortest_edge, settings.max_pixels)
@@ -66,6 +74,8 @@ class Answering:
 
     def close(self) -> None:
         self._equality.close()
+        if self.engine is not None:
+            self.engine.close()
 
     @property
     def problems(self) -> list[str]:
@@ -104,24 +114,13 @@ class Answering:
 
     def complete(self, samples: list[Sample], looks: Looks) -> list[Completion]:
         """Greedy completions, and in ``looks`` the VAS of the prompts."""
-        tokens, settings = self.encoder.tokens, self.settings
-        device = next(self.model.parameters()).device
-        pad_id = self.tokenizer.pad_token_id
-
-        def inputs_of(some: list[Sample]) -> dict[str, Tensor]:
-            return collate(some, pad_id, tokens.visual, with_target=False).to(device).inputs
-
-        sampling = Sampling(1, settings.max_new_tokens, 0.0, tokens.turn_end, pad_id, tokens.visual)
-        changed = intervene(self.model, **settings.intervention) if settings.intervention else None
-        with changed or nullcontext():
-            rollouts = generate(
-                self.model,
-                samples,
-                inputs_of,
-                sampling,
-                self.batch_size,
-                looks.reading if settings.vas else None,
-            )
+        tokens, pad_id = self.encoder.tokens, self.tokenizer.pad_token_id
+        longest = self.settings.max_new_tokens
+        sampling = Sampling(1, longest, 0.0, tokens.turn_end, pad_id, tokens.visual)
+        if self.engine is None:
+            rollouts = self._generate(samples, sampling, looks)
+        else:
+            rollouts = self.engine.generate(samples, sampling)
         completions = []
         for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True):
             said = ids[mask].tolist()
@@ -129,6 +128,19 @@ class Answering:
             kept = said[:-1] if ended else said
             completions.append(Completion(self.tokenizer.decode(kept), len(kept), not ended))
         return completions
+
+    def _generate(self, samples: list[Sample], sampling: Sampling, looks: Looks) -> Rollouts:
+        """By the model itself, under the settings' intervention."""
+        settings, visual = self.settings, self.encoder.tokens.visual
+        device = next(self.model.parameters()).device
+
+        def inputs_of(some: list[Sample]) -> dict[str, Tensor]:
+            return collate(some, sampling.pad_id, visual, with_target=False).to(device).inputs
+
+        changed = intervene(self.model, **settings.intervention) if settings.intervention else None
+        reading = looks.reading if settings.vas else None
+        with changed or nullcontext():
+            return generate(self.model, samples, inputs_of, sampling, self.batch_size, reading)
 
     def _equal(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         texts = [f"<answer>{given}</answer>" for given, _ in pairs]

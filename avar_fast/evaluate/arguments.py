@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..config.reading import read_section
+from ..config.rollout import RolloutConfig
 from ..data import load_rows
 from ..rewards import CHECKERS, AnswerChecker
 from .benchmarks import PARTS, TASKS
@@ -14,7 +16,7 @@ from .benchmarks.rows import OwnRows
 from .judge import JudgeConfig
 from .prompts import STYLES
 from .question import Judged
-from .settings import Settings
+from .settings import ENGINES, Settings
 from .tasks import BenchmarkTask, RowsTask, Task
 
 ROWS = "rows"
@@ -50,6 +52,14 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="questions at once on a rank")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--layers", help="text layers to intervene in, such as 0-7,12; default all")
+    parser.add_argument("--engine", choices=ENGINES, default=default.engine, help="what generates")
+    parser.add_argument(
+        "--rollout",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of vLLM, as in a recipe's section rollout: gpu_memory=0.9, server_url=http://host:8000",
+    )
     judge = parser.add_argument_group(
         "judge", f"for what the rules of {', '.join(_judged())} find not right; none unless given"
     )
@@ -120,9 +130,21 @@ def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
         limit=options.limit,
         checker=options.checker,
         vas=not options.no_vas,
+        engine=options.engine,
         layers=None if options.layers is None else _layers(options.layers),
         **intervention,
     )
+
+
+def rollout_of(options: argparse.Namespace) -> RolloutConfig:
+    """
+    Raises:
+        ValueError: an unknown key, or a value out of range.
+    """
+    given = [*options.rollout, f"engine={options.engine}"]
+    config = read_section(RolloutConfig, "rollout", given)
+    config.check()
+    return config
 
 
 def numbers(text: str) -> tuple[float, ...]:

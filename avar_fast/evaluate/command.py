@@ -9,7 +9,10 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
-from ..loading import Loaded, load
+from ..config.rollout import RolloutConfig
+from ..loading import Loaded, load, load_processors
+from .answering import Answering
+from .engines import start_engine
 from .journal import Journal, require_same
 from .judge import JudgeConfig
 from .ranks import Ranks
@@ -27,10 +30,13 @@ class Model:
         path: folder or hub name.
         dtype: float32 or bfloat16.
         device: of this rank.
+        rollout: of what generates.
     """
 
-    def __init__(self, path: str, dtype: str, device: torch.device) -> None:
-        self.dtype, self.device = dtype, device
+    def __init__(
+        self, path: str, dtype: str, device: torch.device, rollout: RolloutConfig | None = None
+    ) -> None:
+        self.dtype, self.device, self.rollout = dtype, device, rollout or RolloutConfig()
         self.name = {"path": path, "weights": weights_digest(path), "dtype": dtype}
 
     @cached_property
@@ -39,6 +45,19 @@ class Model:
         found = load(str(self.name["path"]), getattr(torch, self.dtype), self.device)
         attach(found.model, found.tokenizer)
         return found
+
+    def answering(self, settings: Settings, batch_size: int) -> Answering:
+        """
+        Raises:
+            ValueError: a model of another type.
+            OSError: a path that cannot be loaded.
+            RolloutError: vLLM cannot be used.
+        """
+        if self.rollout.engine == "model":
+            return Answering(self.loaded, settings, batch_size)
+        path = str(self.name["path"])
+        engine = start_engine(path, self.dtype, self.rollout, settings, batch_size)
+        return Answering(Loaded(None, *load_processors(path)), settings, batch_size, engine)
 
 
 def evaluate_to(
@@ -60,7 +79,7 @@ def evaluate_to(
     what = identity(model.name, settings, tasks, judge)
     journal = Journal(out)
     ranks.agree(lambda: _claim(out, journal, what))
-    outcome = run(lambda: model.loaded, settings, tasks, journal, ranks, batch_size, judge)
+    outcome = run(lambda: model.answering(settings, batch_size), tasks, journal, ranks, judge)
     if outcome is None:
         return 0
     head = {

@@ -85,18 +85,16 @@ def identity(
 
 
 def run(
-    load: Any, settings: Settings, tasks: Sequence[Task], journal: Journal, ranks: Ranks,
-    batch_size: int, judge: JudgeConfig | None = None,
+    start: Callable[[], Answering], tasks: Sequence[Task], journal: Journal, ranks: Ranks,
+    judge: JudgeConfig | None = None,
 ) -> Outcome | None:  # fmt: skip
     """Answers what the journal does not hold yet, all ranks together.
 
     Args:
-        load: makes the model, attached; called only where something is left to ask.
-        settings: of the run, whose journal this is.
+        start: loads what answers; called only where something is left to ask.
         tasks: to go through.
-        journal: claimed.
+        journal: claimed, of this run.
         ranks: that share the work.
-        batch_size: questions under way at the same time on a rank.
         judge: of what the rules find not right in benchmarks whose official rule has a judge.
 
     Returns:
@@ -111,7 +109,7 @@ def run(
     ]
     problems: list[str] = []
     if any(questions for _, questions in left):
-        answering = Answering(load(), settings, batch_size)
+        answering = start()
         try:
             with journal.predictions_of(ranks.rank) as add:
                 for task, questions in left:

@@ -31,11 +31,14 @@ class Settings:
     system_bias: float = 0.0
     layers: tuple[int, ...] | None = None
     """Text layers that the four above act on; None for all."""
+    engine: str = "model"
+    """What generates: the model itself, vllm or vllm_server."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("style", self.style, STYLES),
             ("checker", self.checker, CHECKERS),
+            ("engine", self.engine, ENGINES),
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
@@ -51,6 +54,20 @@ class Settings:
             raise ValueError(
                 "VAS needs a system turn, to compare the attention on the image with; the system"
                 " prompt is empty. Give one with --system-prompt, or leave VAS out with --no-vas."
+            )
+
+        if self.engine == "model":
+            return
+        if self.vas or self.intervention:
+            raise ValueError(
+                "VAS and interventions need the model's own forward: vLLM shows no attention masses"
+                f" and takes no change of them; got engine {self.engine}. Leave interventions out"
+                " and VAS with --no-vas, or use --engine model."
+            )
+        if self.max_pixels is not None:
+            raise ValueError(
+                f"max_pixels is for engine model; {self.engine} sizes images by the model's own"
+                " preprocessor_config.json. Set it there."
             )
 
     @property
@@ -70,6 +87,7 @@ class Settings:
         return values | {"layers": None if self.layers is None else list(self.layers)}
 
 
+ENGINES = ("model", "vllm", "vllm_server")
 INTERVENTIONS = {
     "visual_scale": "factor of the logits of image keys",
     "system_scale": "factor of the logits of the system turn's keys",

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..tables import markdown
 from ..vas import FORMS
-from .arguments import judge_of, settings_of, tasks_of
+from .arguments import judge_of, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_to, is_finished
 from .ranks import Ranks
 from .result import Result, read_result
@@ -30,7 +30,7 @@ def sweep(options: argparse.Namespace, grid: Mapping[str, Sequence[float]], rank
     """
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     settings = [settings_of(options, **point) for point in points]
-    model = Model(options.model, options.dtype, ranks.device)
+    model = Model(options.model, options.dtype, ranks.device, rollout_of(options))
     code = 0
     results: list[tuple[Point, Result]] = []
     with tasks_of(options, settings[0]) as tasks:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from torch.distributed import is_initialized
 from transformers import AutoConfig
 
 from ..config.rollout import RolloutConfig
@@ -57,8 +58,8 @@ class VllmEngine:
             gpu_memory_utilization=config.gpu_memory,
             enforce_eager=not config.cuda_graphs,
             enable_sleep_mode=config.sleep,
-            # Each rank's engine stands alone in the process group that the trainer has made.
-            distributed_executor_backend="external_launcher",
+            # Each rank's engine stands alone, in the process group that the ranks have made.
+            distributed_executor_backend="external_launcher" if is_initialized() else "uni",
             # Log-probabilities of the distribution that is sampled from: temperature and bans in.
             logprobs_mode="processed_logprobs",
             # The model's own generation_config would bring top-k and a repetition penalty.

@@ -81,9 +81,9 @@ class VllmServer:
         limit = served.get("max_model_len")
         if limit is not None and limit < max_length:
             raise WrongEngineError(
-                f"the server at {self._url} takes {limit} tokens; data.max_length and"
-                f" grpo.max_new_tokens together are {max_length}. Start it with --max-model-len"
-                f" {max_length}, or lower one of them."
+                f"the server at {self._url} takes {limit} tokens; prompts and completions (in"
+                f" training data.max_length + grpo.max_new_tokens) may have {max_length}. Start it"
+                f" with --max-model-len {max_length}, or allow fewer."
             )
         return served["id"]
 

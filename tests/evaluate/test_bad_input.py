@@ -2,6 +2,7 @@
 done is kept."""
 
 import json
+import shutil
 
 import pytest
 from datasets import Dataset, Features, Value
@@ -13,6 +14,8 @@ from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 
 from . import world
+
+NOBODY = "http://127.0.0.1:9"  # discard: nobody listens
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +180,49 @@ def test_endless_and_hostile_answers_are_kept_whole(tmp_path, model, monkeypatch
         (["--data=x.jsonl", "--limit=0"], "limit must be at least 1"),
         (["--data=x.jsonl", "--layers=a"], "--layers must be like"),
         (["--data=x.jsonl", "--visual-scale=nan"], "visual_scale must be finite"),
+        (["--data=x.jsonl", "--engine=vllm"], "need the model's own forward"),
+        (["--data=x.jsonl", "--engine=vllm", "--no-vas", "--visual-bias=1"], "own forward"),
+        (["--data=x.jsonl", "--engine=vllm", "--no-vas", "--max-pixels=9"], "max_pixels is for"),
     ],
 )
 def test_bad_arguments(tmp_path, capsys, more, words):
     assert main(["model", f"--out={tmp_path / 'r.json'}", *more]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--engine=vllm_server"], "rollout.server_url must be the address"),
+        (["--engine=vllm", "--rollout=gpu=1"], "did you mean rollout.gpu_memory"),
+        (["--engine=vllm", "--rollout=gpu_memory=2"], "rollout.gpu_memory must be below 1"),
+        (["--rollout=server_url=http://host"], "got rollout.engine=model"),
+        (
+            [
+                "--engine=vllm_server",
+                f"--rollout=server_url={NOBODY}",
+                "--rollout=server_seconds=1",
+            ],
+            "did not answer in 1 s",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_be_used(tmp_path, model, capsys, more, words):
+    rows = write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
+    given = [model, f"--data={rows}", f"--out={tmp_path / 'r.json'}", "--no-vas"]
+    assert main([*given, *more]) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_vllm_takes_whole_weights_only(tmp_path, model, capsys):
+    adapted = tmp_path / "adapted"
+    shutil.copytree(model, adapted)
+    (adapted / "adapter_config.json").write_text("{}")
+    rows = write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
+    given = [str(adapted), f"--data={rows}", f"--out={tmp_path / 'r.json'}", "--no-vas"]
+    assert main([*given, "--engine=vllm"]) == 1
+    assert "needs whole weights" in capsys.readouterr().err
 
 
 def test_rows_without_an_answer_are_named(tmp_path, capsys):
