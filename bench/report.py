@@ -28,7 +28,11 @@ UNITS = {
     "tokens_per_s": "tokens/s",
     "extra_memory": "MiB",
 }
-ANCHORS = {"train_step": "times avar_sft, run in turns"}  # where it is another than UNITS says
+ANCHORS = {  # where it is another than UNITS says
+    "train_step": "times avar_sft, run in turns",
+    "rollout": "times num_return_sequences, run in turns",
+    "scoring": "times avar_log_probs, run in turns",
+}
 README_SUITE, README_MODES = "attention", ("forward", "forward_backward")
 Rows = list[dict[str, str]]
 
