@@ -14,22 +14,12 @@ from avar_fast.stages.throughput import work_of
 from .measure import peak_flops, synchronise
 from .models import DTYPE, SHAPE
 from .shapes import DEVICE, EAGER_MAX_LENGTH
-from .trainer import batch_of, choose, make_run, recorder_of
+from .trainer import batch, choose, recorder_of, the_run
 
 LENGTHS = (2048, 8192) if DEVICE == "cuda" else (512, 1024)
 ROUNDS = 30 if DEVICE == "cuda" else 9
 PLAIN = ("log_probs", "avar")
 VARIANTS = (PLAIN, ("log_probs_vars", "avar"), ("log_probs_vars", "eager"), ("log_probs", "sdpa"))
-
-
-@functools.cache
-def the_run():
-    return make_run()
-
-
-@functools.cache
-def batch(length):
-    return batch_of(the_run(), length)
 
 
 def scoring(mode, attention, length):

@@ -18,21 +18,11 @@ from avar_fast.stages.throughput import work_of
 from .measure import extra_memory_mib, peak_flops, synchronise
 from .models import DTYPE, SHAPE
 from .shapes import DEVICE, EAGER_MAX_LENGTH
-from .trainer import batch_of, choose, make_run
+from .trainer import batch, choose, the_run
 
 LENGTHS = (4096, 8192, 16384) if DEVICE == "cuda" else (512, 1024)
 ROUNDS = 15 if DEVICE == "cuda" else 5
 VARIANTS = (("sft", "avar"), ("sft_agto", "avar"), ("sft_agto", "eager"), ("sft", "sdpa"))
-
-
-@functools.cache
-def the_run():
-    return make_run()
-
-
-@functools.cache
-def batch(length):
-    return batch_of(the_run(), length)
 
 
 def step(mode, attention, length):

@@ -3,6 +3,7 @@ steps: all variants then share weights, optimizer and allocator."""
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -51,8 +52,9 @@ class OneSample:
         return [self.batch]
 
 
-def make_run() -> Run:
-    """Weights hardly move: Adam's steps at this rate are lost in float32."""
+@functools.cache
+def the_run() -> Run:
+    """Of this process. Weights hardly move: Adam's steps at this rate are lost in float32."""
     _, world_size, device = init_distributed()
     model = build("avar", VOCABULARY).train()
     use_linear_patch_embedding(family_of(model).vision_tower(model))
@@ -82,7 +84,8 @@ def make_run() -> Run:
     )
 
 
-def batch_of(run: Run, length: int) -> Batch:
+@functools.cache
+def batch(length: int) -> Batch:
     """One row: half of it image, the response the rest but for a few tokens."""
     made = {name: tensor.cpu() for name, tensor in sample(length).items()}
     ids = made["input_ids"][0]
@@ -92,7 +95,7 @@ def batch_of(run: Run, length: int) -> Batch:
     row = Row("sample", [], [], None, None)
     grid = made["image_grid_thw"]
     whole = Sample(row, ids[:begin], ids[begin:], made["pixel_values"], grid)
-    return run.collator.pad([whole])
+    return the_run().collator.pad([whole])
 
 
 def choose(run: Run, mode: str, attention: str, batch: Batch) -> None:

@@ -140,9 +140,7 @@ class Collector:
             visual = self._score(this, completions, judged.correct)
         if VISUAL in grpo.rewards:  # zeros where its weight is 0
             judged.values[VISUAL] = visual
-        gaps = sampling_gaps(completions)
-        if len(gaps):
-            this.tally.add("log_prob_gap", float(gaps.sum()), len(gaps))
+        _tally_gaps(completions, this.tally)
         rewards = _weigh(run, completions, judged, this.tally)
         advantages = torch.tensor([completion.advantage for completion in completions])
         records = records_of(run, samples, judged.texts, judged.values, rewards, advantages)
@@ -163,6 +161,13 @@ class Collector:
                 for completion, values in zip(some, rows, strict=True):
                     completion.ref_log_probs = values
         return torch.cat(visual)
+
+
+def _tally_gaps(completions: list[Completion], tally: Tally) -> None:
+    if completions[0].sampling_log_probs is not None:
+        gaps = sampling_gaps(completions)
+        # Also of a rank that sampled no token at all: names are the same on all ranks.
+        tally.add("log_prob_gap", float(gaps.sum()), len(gaps))
 
 
 def _weigh(run: Run, completions: list[Completion], judged: Judged, tally: Tally) -> Tensor:

@@ -15,7 +15,8 @@ from .run import Run
 
 
 def open_rollout(run: Run) -> RolloutEngine:
-    """The engine that the recipe names, with the model's weights; all ranks together.
+    """The engine that the recipe names; ``prepare_rollout`` gives it the model's weights. All ranks
+    together.
 
     Raises:
         RolloutError: it cannot be had.

@@ -11,7 +11,7 @@ from avar_fast.attention import SpecialTokens
 from avar_fast.config.grpo import GrpoConfig
 from avar_fast.data import RowError
 from avar_fast.parameters import add_adapters
-from avar_fast.stages.collecting import Collector
+from avar_fast.stages.collecting import Collector, Tally, _tally_gaps
 from avar_fast.stages.forward import HeadLimits, label_log_probs
 from avar_fast.stages.micro_batch import Completion, by_row, micro_batch
 from avar_fast.stages.reference import Reference
@@ -69,6 +69,22 @@ def test_rows_find_their_tokens_again_and_weights_are_those_of_the_recipe(model)
     assert got.trained.tolist() == [i != 1 for i in range(len(some))]
     left_out = micro_batch(a_run(model, mask_truncated=True), some)
     assert left_out.trained.tolist() == [i > 1 for i in range(len(some))]
+
+
+def test_a_rank_that_sampled_no_token_logs_what_the_others_log():
+    """Ranks sum their logs by position: one name less on one of them would shift all others."""
+    some, tally = completions(), Tally()
+    _tally_gaps([c for c in some if not len(c.sample.target_ids)], tally)
+    assert tally.sums == {"log_prob_gap": [0.0, 0.0]}
+    _tally_gaps(some, tally)
+    gaps = [(c.old_log_probs - c.sampling_log_probs).abs().sum().item() for c in some]
+    tokens = sum(len(c.sample.target_ids) for c in some)
+    assert tally.sums["log_prob_gap"] == pytest.approx([sum(gaps), tokens])
+    for completion in some:
+        completion.sampling_log_probs = None
+    tally = Tally()
+    _tally_gaps(some, tally)
+    assert tally.sums == {}, "the model itself sampled"
 
 
 def test_a_completion_of_image_tokens_is_refused_and_named():

@@ -7,7 +7,7 @@ from ..judge_prompts import comparison, extraction, read_extracted, read_word
 from ..prompts import instruction, joined, user_turn
 from ..question import ByQuestion, Dialogue, Equal, Question, Verdict
 from ..rules.final import final_part, short_answer
-from ..rules.latex import letter_of, same
+from ..rules.latex import letter_of, same, settled
 from ..source import Record, Source
 
 VERSION = "Vision Only"
@@ -69,26 +69,11 @@ class MathVerse(ByQuestion):
     def verdicts(
         self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
     ) -> list[Verdict]:
-        verdicts: list[Verdict] = []
-        left: list[tuple[int, tuple[str, str]]] = []
+        compared = []
         for question, completion in zip(questions, completions, strict=True):
             final = final_part(completion)
-            given = None if final is None else short_answer(final)
-            if given is None:
-                verdicts.append(Verdict(None, False))
-                continue
-            letter = letter_of(given, question.letters)
-            if letter is not None:
-                verdicts.append(Verdict(letter, letter == question.answer))
-                continue
-            right = same(given, question.answer)
-            if not right and question.kind == "free":
-                left.append((len(verdicts), (given, question.answer)))
-            verdicts.append(Verdict(given, right))
-        equals = equal([pair for _, pair in left])
-        for (i, _), right in zip(left, equals, strict=True):
-            verdicts[i] = Verdict(verdicts[i].parsed, right)
-        return verdicts
+            compared.append(_compare(question, None if final is None else short_answer(final)))
+        return settled(compared, equal)
 
     def dialogue(self, question: Question, completion: str) -> Dialogue:
         """A judge extracts, then compares what is not the same letter or text anyway."""
@@ -103,3 +88,15 @@ class MathVerse(ByQuestion):
             return Verdict(given, True)
         reply = yield comparison(question.asked, question.answer, given)
         return Verdict(given, read_word(reply, ("same", "different")) == "same")
+
+
+def _compare(question: Question, given: str | None) -> tuple[Verdict, tuple[str, str] | None]:
+    """A verdict, and what is left to compare as mathematics before it stands."""
+    if given is None:
+        return Verdict(None, False), None
+    letter = letter_of(given, question.letters)
+    if letter is not None:
+        return Verdict(letter, letter == question.answer), None
+    right = same(given, question.answer)
+    waits = not right and question.kind == "free"
+    return Verdict(given, right), (given, question.answer) if waits else None

@@ -6,7 +6,7 @@ from ...data.problems import bad_row, shown
 from ..prompts import instruction, joined, lettered, user_turn
 from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.final import final_part
-from ..rules.latex import letter_of, mathvision_answer, same
+from ..rules.latex import letter_of, mathvision_answer, same, settled
 from ..source import Record, Source
 
 OFFICIAL = (
@@ -67,19 +67,11 @@ class MathVision(ByQuestion):
     def verdicts(
         self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
     ) -> list[Verdict]:
-        verdicts: list[Verdict] = []
-        open_pairs: list[tuple[int, tuple[str, str]]] = []
+        compared = []
         for question, completion in zip(questions, completions, strict=True):
             final = final_part(completion)
-            given = None if final is None else mathvision_answer(final)
-            verdict, pair = _compare(question, given)
-            if pair is not None:
-                open_pairs.append((len(verdicts), pair))
-            verdicts.append(verdict)
-        equals = equal([pair for _, pair in open_pairs])
-        for (i, _), right in zip(open_pairs, equals, strict=True):
-            verdicts[i] = Verdict(verdicts[i].parsed, right)
-        return verdicts
+            compared.append(_compare(question, None if final is None else mathvision_answer(final)))
+        return settled(compared, equal)
 
 
 def _compare(question: Question, given: str | None) -> tuple[Verdict, tuple[str, str] | None]:

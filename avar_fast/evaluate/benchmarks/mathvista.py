@@ -12,7 +12,7 @@ from ..rules.final import Final, final_part, short_answer
 from ..rules.number import listed, rounded, whole
 from ..source import Record, Source
 
-KINDS = {"integer": "integer", "float": "float", "list": "list"}
+KINDS = ("integer", "float", "list")
 FORMS = {
     "choice": "an option's letter or text",
     "integer": "a whole number",
@@ -57,8 +57,8 @@ class MathVista(ByQuestion):
         if multiple and record["answer"] not in choices:
             got = f"got {shown(record['answer'])} and {shown(choices)}"
             raise bad_row(where, "answer", "be one of choices", got)
-        kind = "choice" if multiple else KINDS.get(record["answer_type"])
-        if kind is None:
+        kind = "choice" if multiple else record["answer_type"]
+        if not multiple and kind not in KINDS:
             got = f"got {shown(record['answer_type'])}"
             raise bad_row(where, "answer_type", f"be one of {', '.join(KINDS)}", got)
         precision = None if record["precision"] is None else int(record["precision"])

@@ -1,8 +1,10 @@
 """MathVision's answers: letters, numbers and LaTeX."""
 
 import re
+from collections.abc import Sequence
 
 from ...rewards.answers import choice_of
+from ..question import Equal, Verdict
 from .final import Final, short_answer
 
 _DROPPED = re.compile(
@@ -58,3 +60,17 @@ def same(given: str, wanted: str) -> bool:
     except (ValueError, OverflowError):
         return False
     return numbers[0] == numbers[1]
+
+
+def settled(
+    compared: Sequence[tuple[Verdict, tuple[str, str] | None]], equal: Equal
+) -> list[Verdict]:
+    """Verdicts, those that wait decided by ``equal``, all of them in one call.
+
+    Args:
+        compared: each verdict with the (answer, reference) that is left to compare as mathematics,
+            None where it stands.
+        equal: of a benchmark's run.
+    """
+    equals = iter(equal([pair for _, pair in compared if pair is not None]))
+    return [v if pair is None else Verdict(v.parsed, next(equals)) for v, pair in compared]
