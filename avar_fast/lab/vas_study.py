@@ -1,22 +1,25 @@
 """The studies of ``python -m avar_fast.vas`` on the lab: ``python -m avar_fast.lab.vas_study --out
 runs/vas-study``.
 
-Trains the paper's four kinds of checkpoint from one base model (base, multimodal cold start,
-text-only cold start, multimodal cold start with AGTO), then scores and compares them, correlates
-score and accuracy over checkpoints along all four runs, and ranks the base model's heads. A study
-that was stopped goes on with the first run that is not finished.
+Trains the paper's four kinds of checkpoint: one base model, and from it for every seed a multimodal
+cold start, a text-only one, and a multimodal one with AGTO, on digits and in an order of its own.
+Then compares each seed's with the base, correlates score and accuracy over checkpoints along all
+runs, and ranks the base model's heads. A study that was stopped goes on with the first run that is
+not finished.
 """
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+from ..tables import markdown
 from .curriculum import write_curriculum
 from .model import save_base
 from .runs import CURRICULUM, MAX_NEW_TOKENS, NUM_RANKS, TEST, TUNE, Stage, checkpoint, say, train
@@ -24,8 +27,8 @@ from .text_only import write_text_rows
 
 MARKER = "vas-study.json"  # settings of the study that made the folder
 BASE_EVERY, START_EVERY = 145, 50  # steps between checkpoints: six of the base, four of the others
-STAGES = (
-    Stage("base", "base model", "lab-base.yaml", "init"),
+BASE = Stage("base", "base model", "lab-base.yaml", "init")
+STARTS = (
     Stage("multimodal", "multimodal cold start", "lab-sft.yaml", "base"),
     Stage("text-only", "text-only cold start", "lab-sft.yaml", "base"),
     Stage("agto", "multimodal cold start + AGTO", "lab-sft-agto.yaml", "base"),
@@ -36,53 +39,98 @@ HEAD_ROWS = 100
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="avar_fast.lab.vas_study", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/vas-study"))
-    parser.add_argument("--seed", type=int, default=0, help="of data, model and training")
+    parser.add_argument("--seeds", type=int, default=3, help="of the cold starts, from 0 on")
     parser.add_argument("--ranks", type=int, default=NUM_RANKS, help="of training, a thread each")
     options = parser.parse_args(arguments)
+    if options.seeds < 2:
+        parser.error(f"--seeds must be at least 2, for a deviation; got {options.seeds}.")
     started = time.perf_counter()
     out = options.out.resolve()
-    _enter_folder(out, {"seed": options.seed, "ranks": options.ranks})
-    data = _write_data(out, options.seed)
-    for number, stage in enumerate(STAGES, start=1):
-        say(f"[{number}/{len(STAGES)}] {stage.title}")
-        _train_once(stage, out, data[stage.key], options.seed, options.ranks)
-
-    models = [f"{stage.key}={checkpoint(out, stage.key)}" for stage in STAGES]
-    points = {
-        f"{stage.key}-{int(folder.name.partition('-')[2])}": folder
-        for stage in STAGES
-        for folder in sorted((out / stage.key / "checkpoints").iterdir())
-    }
-    shared = ("--data", str(data["test"]), "--batch-size", "100", "--dtype", "float32")
-    answers = ("--max-new-tokens", str(MAX_NEW_TOKENS), "--checker", "exact")
-    named = [f"{name}={folder}" for name, folder in points.items()]
-    starts = [name for name in points if not name.startswith("base-")]
-    results = [f"{name}={out / 'correlate' / 'results' / name}.json" for name in starts]
-    studies = {
-        f"Checkpoints against their base model (seed {options.seed})": (
-            "compare",
-            ["compare", *models, *shared],
-        ),
-        f"Score against accuracy, {len(points)} checkpoints along all runs": (
-            "correlate",
-            ["correlate", *named, *shared, *answers],
-        ),
-        f"The same, the {len(starts)} cold starts alone": (
-            "correlate-starts",
-            ["correlate", *results],
-        ),
-        "Heads of the base model": (
-            "heads",
-            ["heads", models[0], *shared, "--limit", str(HEAD_ROWS)],
-        ),
-    }
+    _enter_folder(out, {"ranks": options.ranks})  # more seeds may join a study
+    _train_all(out, options.seeds, options.ranks)
     text = "\n".join(
-        f"## {title}\n\n{_study(command, out / folder)}"
-        for title, (folder, command) in studies.items()
+        f"## {title}\n\n{text}" for title, text in _studies(out, options.seeds).items()
     )
     (out / "study.md").write_text(text)
     minutes = (time.perf_counter() - started) / 60
     print(f"{text}\n{minutes:.1f} minutes; {out / 'study.md'}")
+
+
+def _studies(out: Path, num_seeds: int) -> dict[str, str]:
+    """Title -> what it found."""
+    test = out / "data" / "test" / "test.jsonl"
+    shared = ("--data", str(test), "--batch-size", "100", "--dtype", "float32")
+    base, seeds = f"base={checkpoint(out, 'base')}", range(num_seeds)
+    starts = {
+        f"{stage.key}.{seed}-{step}": folder
+        for stage in STARTS
+        for seed in seeds
+        for step, folder in _checkpoints(out / f"seed-{seed}" / stage.key)
+    }
+    points = {f"base-{step}": folder for step, folder in _checkpoints(out / "base")} | starts
+    answers = ("--max-new-tokens", str(MAX_NEW_TOKENS), "--checker", "exact")
+    results = [f"{name}={out / 'correlate' / 'results' / name}.json" for name in starts]
+    compared = {}
+    for seed in seeds:
+        folder = out / f"seed-{seed}"
+        models = [f"{stage.key}={checkpoint(folder, stage.key)}" for stage in STARTS]
+        command = ["compare", base, *models, *shared]
+        compared[f"Seed {seed} against its base model"] = _study(command, folder / "compare")
+    correlated = {
+        f"Score against accuracy, {len(points)} checkpoints along all runs": _study(
+            ["correlate", *_named(points), *shared, *answers], out / "correlate"
+        ),
+        f"The same, the {len(starts)} cold starts alone": _study(
+            ["correlate", *results], out / "correlate-starts"
+        ),
+    }
+    heads = ["heads", base, *shared, "--limit", str(HEAD_ROWS)]
+    return {
+        f"Checkpoints against their base model, {num_seeds} seeds": _over_seeds(out, num_seeds),
+        **compared,
+        **correlated,
+        "Heads of the base model": _study(heads, out / "heads"),
+    }
+
+
+def _named(points: dict[str, Path]) -> list[str]:
+    return [f"{name}={folder}" for name, folder in points.items()]
+
+
+def _checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of a run, in order."""
+    return [
+        (int(folder.name.partition("-")[2]), folder)
+        for folder in sorted((run / "checkpoints").iterdir())
+    ]
+
+
+def _over_seeds(out: Path, num_seeds: int) -> str:
+    """A line per kind of checkpoint: what the studies of the seeds found."""
+    compared = [
+        json.loads((out / f"seed-{seed}" / "compare" / "compare.json").read_text())
+        for seed in range(num_seeds)
+    ]
+    points = json.loads((out / "correlate" / "correlate.json").read_text())["points"]
+    accuracy = {point["name"]: point["accuracy"] for point in points}
+    lines = [["checkpoint", "rise of log ratio", "rise of share", "accuracy", "verdicts"]]
+    for stage in STARTS:
+        shifts = [next(s for s in one["shifts"] if s["name"] == stage.key) for one in compared]
+        rises = [
+            [shift["overall"][quantity]["value"] for shift in shifts]
+            for quantity in ("log_ratio", "share")
+        ]
+        last = [
+            accuracy[f"{stage.key}.{seed}-{_checkpoints(out / f'seed-{seed}' / stage.key)[-1][0]}"]
+            for seed in range(num_seeds)
+        ]
+        verdicts = ", ".join(shift["verdict"] for shift in shifts)
+        lines.append([stage.key, *map(_spread, (*rises, last)), verdicts])
+    return f"{markdown(lines)}\n\nMean and deviation over seeds; verdicts in their order.\n"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
 def _enter_folder(out: Path, settings: dict[str, int]) -> None:
@@ -97,29 +145,32 @@ def _enter_folder(out: Path, settings: dict[str, int]) -> None:
     marker.write_text(json.dumps(settings))
 
 
-def _write_data(out: Path, seed: int) -> dict[str, Path]:
-    """Rows by run, and the test's; the same bytes whenever they are written again."""
+def _train_all(out: Path, num_seeds: int, num_ranks: int) -> None:
+    """Makes the data, the same bytes whenever it is written again, and trains what is not there."""
     say("making images of handwritten digits, questions, and an untrained Qwen2.5-VL")
-    tune = write_curriculum(out / "data" / "tune", TUNE, seed + 1)
-    save_base(out / "init", seed)
-    return {
-        "base": write_curriculum(out / "data" / "base", CURRICULUM, seed),
-        "multimodal": tune,
-        "text-only": write_text_rows(tune, out / "data" / "text-only" / "train.jsonl"),
-        "agto": tune,
-        "test": write_curriculum(out / "data" / "test", TEST, seed, split="test"),
-    }
+    save_base(out / "init", 0)
+    write_curriculum(out / "data" / "test", TEST, 0, split="test")
+    data = write_curriculum(out / "data" / "base", CURRICULUM, 0)
+    _train_once(BASE, out, data, 0, num_ranks, BASE_EVERY)
+    for seed in range(num_seeds):
+        folder = out / f"seed-{seed}"
+        tune = write_curriculum(folder / "data" / "tune", TUNE, seed + 1)
+        told = write_text_rows(tune, folder / "data" / "text-only" / "train.jsonl")
+        if not (folder / "base").exists():
+            (folder / "base").symlink_to("../base")
+        for stage in STARTS:
+            say(f"seed {seed}: {stage.title}")
+            data = told if stage.key == "text-only" else tune
+            _train_once(stage, folder, data, seed, num_ranks, START_EVERY)
 
 
-def _train_once(stage: Stage, out: Path, data: Path, seed: int, num_ranks: int) -> None:
+def _train_once(stage: Stage, out: Path, data: Path, seed: int, ranks: int, every: int) -> None:
     finished = out / stage.key / "seconds.json"
     if finished.is_file():
         return
     shutil.rmtree(out / stage.key, ignore_errors=True)
-    every = BASE_EVERY if stage.key == "base" else START_EVERY
-    settings = (f"train.save_every={every}", "train.keep_last=100")
-    kept = replace(stage, settings=settings)
-    finished.write_text(json.dumps(train(kept, out, data, seed, num_ranks)))
+    kept = replace(stage, settings=(f"train.save_every={every}", "train.keep_last=100"))
+    finished.write_text(json.dumps(train(kept, out, data, seed, ranks)))
 
 
 def _study(command: list[str], folder: Path) -> str:

@@ -23,7 +23,10 @@ from .summary import Summary
 
 SHARE = QUANTITIES.index("share")
 MASSES = ("text", "visual", "system")
-COLORS = ("#1b6ca8", "#d1495b", "#2e8b57", "#edae49", "#7b5ea7", "#5c5c5c")
+COLORS = (
+    *("#1b6ca8", "#d1495b", "#2e8b57", "#edae49", "#7b5ea7"),
+    *("#5c5c5c", "#17a2b8", "#e07a3f", "#9c6b4e", "#c774b2"),
+)
 LABELS = {"ratio": "VAS (ratio)", "log_ratio": "log ratio", "share": "share"}
 
 
