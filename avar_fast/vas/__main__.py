@@ -21,7 +21,7 @@ from ..models import family_at
 from . import plots, texts
 from .arguments import bootstrap_of, build_parser, reading_of
 from .collect import collect, lacks_answer
-from .compare import compare, require_same_shape
+from .compare import compare, require_names, require_same_shape
 from .correlate import PAPER, correlate, require_three
 from .heads import rank_heads
 from .points import Point, read_point
@@ -59,6 +59,7 @@ def score(options: argparse.Namespace) -> Result:
 def compare_models(options: argparse.Namespace) -> Result:
     """Checkpoints against the first of them."""
     names, paths = zip(*options.models, strict=True)
+    require_names(names)
     shapes = [_shape(path) for path in paths]
     for name, shape in zip(names, shapes, strict=True):
         require_same_shape(names[0], shapes[0], name, shape)

@@ -1,6 +1,7 @@
 """The command line of the studies."""
 
 import argparse
+import math
 from pathlib import Path
 
 from ..attention.tokens import ROLES
@@ -50,6 +51,32 @@ def share(text: str) -> float:
     return value
 
 
+def finite(text: str) -> float:
+    """A number that is neither infinite nor NaN."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number; got {text!r}.")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    value = finite(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative; got {text!r}.")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0; got {text!r}.")
+    return int(text)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """One sub-command per study."""
     parser = argparse.ArgumentParser(
@@ -68,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("models", type=named, nargs="+", help="the base model first")
     compare.add_argument(
         "--threshold",
-        type=float,
+        type=finite,
         default=THRESHOLD,
         help="rise of the mean log ratio above which a checkpoint looks more (default log 1.15:"
         " 15 %% more visual per system mass, the least that the paper gives for text-only against"
@@ -152,7 +179,7 @@ def _add_reading(parser: argparse.ArgumentParser, data_needed: bool) -> None:
         help="whose attention is read, of those that see the image (default user, as the paper)",
     )
     parser.add_argument(
-        "--eps", type=float, default=default.eps, help="added to masses (default 1e-6)"
+        "--eps", type=not_negative, default=default.eps, help="added to masses (default 1e-6)"
     )
     parser.add_argument(
         "--positions",
@@ -166,4 +193,4 @@ def _add_bootstrap(parser: argparse.ArgumentParser) -> None:
     default = Bootstrap()
     parser.add_argument("--confidence", type=share, default=default.confidence)
     parser.add_argument("--resamples", type=count, default=default.resamples)
-    parser.add_argument("--seed", type=int, default=default.seed, help="of the resampling")
+    parser.add_argument("--seed", type=seed, default=default.seed, help="of the resampling")

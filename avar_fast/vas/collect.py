@@ -77,7 +77,9 @@ class Collected:
 
 
 @torch.no_grad()
-def collect(loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses") -> Collected:
+def collect(
+    loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses", purpose: str | None = None
+) -> Collected:
     """Reads every row that has an image with one forward per batch.
 
     Args:
@@ -85,6 +87,8 @@ def collect(loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses") 
         rows: with targets, where the queries are the response's.
         reading: which queries.
         name: of the progress bar.
+        purpose: what the rows' answers are needed for later on, where they are; a row without one
+            is then refused.
 
     Raises:
         RowError: a row that cannot be read, has no system turn, or lacks the response that was
@@ -95,7 +99,10 @@ def collect(loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses") 
     parts: list[tuple[Tensor, ...]] = []
     where: list[str] = []
     loaded.model.eval()
-    for batch in image_batches(loaded, rows, reading, reading.queries in ("response", "all"), name):
+    with_target = reading.queries in ("response", "all")
+    if reading.queries == "response":
+        purpose = "queries of the response"
+    for batch in image_batches(loaded, rows, reading, with_target, purpose, name):
         parts.append(_read(loaded.model, batch, tokens, reading))
         where += batch.rows
     counts, by_head, position_counts, by_position = (torch.cat(p) for p in zip(*parts, strict=True))
@@ -105,13 +112,19 @@ def collect(loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses") 
 
 
 def image_batches(
-    loaded: Loaded, rows: Rows, reading: Reading, with_target: bool, name: str | None
+    loaded: Loaded,
+    rows: Rows,
+    reading: Reading,
+    with_target: bool,
+    purpose: str | None,
+    name: str | None,
 ) -> Iterator[Batch]:
     """The rows that have an image, on the model's device.
 
     Args:
         with_target: prompts with their answers, padded on the right, where there are any; else
             prompts alone.
+        purpose: as in ``collect``.
         name: of the progress bar; None for none.
 
     Raises:
@@ -131,7 +144,7 @@ def image_batches(
             continue
         samples = [encoder(row) for row in some]
         for sample in samples:
-            _require_turns(sample, encoder, reading.queries)
+            _require_turns(sample, encoder, purpose)
         found = True
         yield collate(samples, pad_id, visual_ids, with_target).to(device)
     if not found:
@@ -140,14 +153,14 @@ def image_batches(
         )
 
 
-def _require_turns(sample: Sample, encoder: Encoder, queries: str) -> None:
+def _require_turns(sample: Sample, encoder: Encoder, purpose: str | None) -> None:
     types = types_of(sample.prompt_ids[None], tokens=encoder.tokens)
     if not (types == KeyType.SYSTEM).any():
         expected, got = "have a system turn for the visual attention score", "it has none"
         remedy = "Give the row a system message, or name one for all rows with --system-prompt."
         raise bad_row(sample.row.where, "the prompt", expected, got, remedy)
-    if queries == "response" and not len(sample.target_ids):
-        raise lacks_answer(sample.row.where, "queries of the response")
+    if purpose is not None and not len(sample.target_ids):
+        raise lacks_answer(sample.row.where, purpose)
 
 
 def lacks_answer(where: str, purpose: str) -> RowError:

@@ -99,11 +99,7 @@ def compare(
             rows or queries.
     """
     bootstrap = bootstrap or Bootstrap()
-    if len(collected) < 2 or len(set(names)) < len(names):
-        raise ValueError(
-            "compare takes two or more checkpoints with names of their own, the base model first;"
-            f" got {', '.join(names)}. Write NAME=PATH to name one."
-        )
+    require_names(names)
     base, *others = collected
     for name, other in zip(names[1:], others, strict=True):
         require_same_shape(names[0], base.by_head.shape[1:3], name, other.by_head.shape[1:3])
@@ -120,6 +116,15 @@ def compare(
     )
     summaries = tuple(summarize(one, bootstrap) for one in collected)
     return Comparison(tuple(names), summaries, shifts, threshold, bootstrap)
+
+
+def require_names(names: Sequence[str]) -> None:
+    """Raises ValueError for fewer than two checkpoints, or names that repeat."""
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(
+            "compare takes two or more checkpoints with names of their own, the base model first;"
+            f" got {', '.join(names)}. Write NAME=PATH to name one."
+        )
 
 
 def require_same_shape(

@@ -20,13 +20,14 @@ from ..attention import intervene
 from ..data import IGNORE, Batch, Rows
 from ..loading import Loaded
 from ..models import family_of
-from .collect import QUANTITIES, Reading, collect, image_batches, lacks_answer
+from .collect import QUANTITIES, Reading, collect, image_batches
 from .correlate import Coefficient, spearman
 from .intervals import Bootstrap, Estimate, mean_over_queries
 
 MASKS = ("visual", "output")
 """Of one head: "visual", its visual keys are masked for all queries, so that it looks elsewhere;
 "output", its output is zero, so that it contributes nothing."""
+PURPOSE = "the effect of masking heads"  # what answers are needed for
 VISUAL_OFF = -1e4
 """Added to logits, it leaves a key no weight in any precision; larger, it would cost float32 logits
 their digits where a query sees nothing else."""
@@ -80,7 +81,7 @@ def rank_heads(
         RowError: as ``collect``, or a row without an answer.
     """
     bootstrap = bootstrap or Bootstrap()
-    collected = collect(loaded, rows, reading, "masses")
+    collected = collect(loaded, rows, reading, "masses", PURPOSE)
     visual = collected.by_head[..., QUANTITIES.index("visual")].numpy()
     mass = mean_over_queries(visual, collected.counts.numpy(), bootstrap)
     log_probs, drops = _drops(loaded, rows, reading, masks)
@@ -112,7 +113,7 @@ def _drops(
     num_batches = math.ceil(len(rows) / reading.batch_size)
     total = num_batches * len(masks) * len(heads)
     bar = tqdm(desc="masked heads", total=total, dynamic_ncols=True, unit="forward")
-    for batch in image_batches(loaded, rows, reading, True, None):
+    for batch in image_batches(loaded, rows, reading, True, PURPOSE, None):
         unmasked = _answer_log_probs(model, batch)
         plain.append(unmasked)
         for mask in masks:
@@ -155,10 +156,8 @@ def _answer_log_probs(model: nn.Module, batch: Batch) -> Tensor:
     family = family_of(model)
     hidden = family.body(model)(**batch.inputs, use_cache=False).last_hidden_state
     found = []
-    for where, states, labels in zip(batch.rows, hidden, batch.labels, strict=True):
+    for states, labels in zip(hidden, batch.labels, strict=True):
         target = labels[1:] != IGNORE
-        if not target.any():
-            raise lacks_answer(where, "the effect of masking heads")
         # Row by row: logits of a vocabulary of 150k for a whole batch are gigabytes.
         logits = family.lm_head(model)(states[:-1][target]).float()
         chosen = logits.log_softmax(dim=-1).gather(1, labels[1:][target][:, None])

@@ -181,7 +181,10 @@ def test_what_is_no_model_is_refused(world, tmp_path, capsys):
     says(capsys, ["must hold a model of type", "'llama'"], "score", empty, *data)
 
 
-def test_checkpoints_of_other_shapes_are_refused_before_anything_is_read(world, tmp_path, capsys):
+def test_checkpoints_of_other_shapes_are_refused_before_anything_is_read(
+    world, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("avar_fast.vas.__main__.collect", lambda *_: pytest.fail("rows were read"))
     data = ("--data", world / "rows" / "test.jsonl", "--out", tmp_path, *FAST)
     models = (f"a={world / 'model-0'}", f"b={world / 'shallow'}")
     says(capsys, ["a has 4 layers of 4 heads and b 2 of 4"], "compare", *models, *data)
@@ -205,6 +208,10 @@ def test_bad_options_are_named(world, tmp_path, capsys):
     data = ("--data", world / "rows" / "test.jsonl", "--out", tmp_path)
     says(capsys, ["--confidence", "between 0 and 1"], "score", "m", *data, "--confidence", "95")
     says(capsys, ["--limit", "at least 1"], "score", "m", *data, "--limit", "0")
+    says(capsys, ["--eps", "not be negative"], "score", "m", *data, "--eps=-1e-6")
+    says(capsys, ["--seed", "at least 0"], "score", "m", *data, "--seed=-1")
+    nan = ("--threshold", "nan")
+    says(capsys, ["--threshold", "finite"], "compare", "m", "n", *data, *nan)
     (tmp_path / "file").write_text("")
     says(capsys, ["--out must be a folder"], "score", "m", *data[:2], "--out", tmp_path / "file")
     one = (*data, "--limit", "1", *FAST)

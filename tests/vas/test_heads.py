@@ -1,6 +1,7 @@
 """Masked heads against an eager model that masks by other means."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers.masking_utils import eager_mask
 from avar_fast.attention import intervene, record_attention
 from avar_fast.data import Encoder, collate, load_rows
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
+from avar_fast.vas import heads
 from avar_fast.vas.collect import QUANTITIES, Reading, collect
 from avar_fast.vas.heads import VISUAL_OFF, descending, rank_heads, zeroed_head
 from avar_fast.vas.intervals import Bootstrap
@@ -157,8 +159,12 @@ def test_heads_that_do_not_exist_are_refused(heads):
         pass
 
 
-def test_rows_without_an_answer_are_refused(tmp_path):
+def test_rows_without_an_answer_are_refused_before_any_head_is_masked(tmp_path, monkeypatch):
     ragged_rows(tmp_path)
     edited(tmp_path / "test.jsonl", lambda i, row: i == 2 and row.pop("answer"))
+    loaded, rows = loaded_pair()[0], load_rows(str(tmp_path / "test.jsonl"))
+    masked = []
+    monkeypatch.setattr(heads, "_masked", lambda *which: masked.append(which) or nullcontext())
     with pytest.raises(ValueError, match="row 3: answer must be given for the effect of masking"):
-        rank_heads(loaded_pair()[0], load_rows(str(tmp_path / "test.jsonl")), Reading())
+        rank_heads(loaded, rows, Reading(batch_size=1))
+    assert masked == [], "rows were masked for hours before the one without an answer was met"
