@@ -1,9 +1,13 @@
 """Loading a folder or hub name into model, tokenizer and image processor."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils.import_utils import is_flash_attn_2_available
 
@@ -22,19 +26,20 @@ def load(path: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> L
     """A model with "avar" attention in its text tower, and what prepares its inputs.
 
     Raises:
-        ValueError: a model type that is not supported.
-        OSError: transformers' own, for a path that cannot be loaded.
+        ValueError: a path that cannot be loaded, or a model type that is not supported; one line
+            that names it.
     """
-    family, _ = family_at(path)
     device = torch.device(device)
     flash = flash_attn_serves(dtype, device)
     attention = {
         "text_config": ATTN_NAME,
         "vision_config": "flash_attention_2" if flash else "sdpa",
     }
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        path, dtype=dtype, attn_implementation=attention
-    )
+    with naming_model(path):
+        family, _ = family_at(path)
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=dtype, attn_implementation=attention
+        )
     if not flash:  # not while loading, where transformers looks for a package behind this name
         family.vision_tower(model).config._attn_implementation = VISION_ATTN_NAME
     return Loaded(model.to(device), *load_processors(path))
@@ -44,11 +49,30 @@ def load_processors(path: str) -> tuple[Any, Any]:
     """Tokenizer and image processor.
 
     Raises:
-        ValueError: a model type that is not supported.
-        OSError: transformers' own, for a path that cannot be loaded.
+        ValueError: as ``load``.
     """
-    family, _ = family_at(path)
-    return AutoTokenizer.from_pretrained(path), family.load_image_processor(path)
+    with naming_model(path):
+        family, _ = family_at(path)
+        return AutoTokenizer.from_pretrained(path), family.load_image_processor(path)
+
+
+@contextmanager
+def naming_model(path: str) -> Iterator[None]:
+    """Turns what goes wrong while a model is read into a ValueError of one line that names it."""
+    folder = Path(path)
+    names = ("config.json", "adapter_config.json")
+    if folder.is_dir() and not any((folder / name).is_file() for name in names):
+        raise ValueError(
+            f"a model must be a folder that from_pretrained loads; {path} has no config.json. Name"
+            " the checkpoint inside, such as RUN/latest."
+        )
+    if not folder.is_dir() and (folder.is_file() or path.startswith(("/", ".", "~"))):
+        raise ValueError(f"a model must be a folder or a hub name; {path} is neither.")
+    try:
+        yield
+    except (ValueError, OSError, TypeError, SafetensorError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"the model {path} cannot be loaded; {said}") from None
 
 
 def flash_attn_serves(dtype: torch.dtype, device: torch.device) -> bool:

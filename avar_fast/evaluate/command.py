@@ -110,6 +110,21 @@ def evaluate_to(
     return 0
 
 
+def evaluate_once(
+    out: Path, model: Model, settings: Settings, tasks: list[Task], ranks: Ranks,
+    batch_size: int, judge: JudgeConfig | None,
+) -> int:  # fmt: skip
+    """``evaluate_to`` without tables, unless the result of this very run is there already.
+
+    Raises:
+        ValueError: as ``evaluate_to``, or the file is the result of another run.
+    """
+    what = identity(model.name, settings, tasks, judge)
+    if ranks.agree(lambda: is_finished(out, what)):
+        return 0
+    return evaluate_to(out, model, settings, tasks, ranks, batch_size, judge, shown=False)
+
+
 def _tell_open(out: Path, journal: Journal, what: str) -> None:
     print(
         f"{what} in {out}; once they can be, remove it and the same command asks for them alone"

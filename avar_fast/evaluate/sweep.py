@@ -12,10 +12,9 @@ from tqdm import tqdm
 from ..tables import markdown
 from ..vas import FORMS
 from .arguments import judge_of, rollout_of, settings_of, tasks_of
-from .command import Model, evaluate_to, is_finished
+from .command import Model, evaluate_once
 from .ranks import Ranks
 from .result import Result, read_result
-from .run import identity
 from .table import columns_of
 
 Point = dict[str, float]
@@ -37,14 +36,9 @@ def sweep(options: argparse.Namespace, grid: Mapping[str, Sequence[float]], rank
         judge = judge_of(options, tasks)
         for number, (point, one) in enumerate(zip(points, settings, strict=True), start=1):
             out = options.out / f"{_name(point)}.json"
-            what = identity(model.name, one, tasks, judge)
-            finished = ranks.agree(lambda out=out, what=what: is_finished(out, what))
             if ranks.rank == 0:
                 tqdm.write(f"[{number}/{len(points)}] {_name(point)}", file=sys.stderr)
-            if not finished:
-                code |= evaluate_to(
-                    out, model, one, tasks, ranks, options.batch_size, judge, shown=False
-                )
+            code |= evaluate_once(out, model, one, tasks, ranks, options.batch_size, judge)
             if ranks.rank == 0:
                 results.append((point, read_result(out)))
     if ranks.rank == 0:

@@ -3,21 +3,24 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
 from ..data import Rows, load_rows
-from ..evaluate import Settings, evaluate_rows, write_json
-from ..loading import Loaded, load
+from ..evaluate import RowsTask, Settings
+from ..evaluate.benchmarks.rows import OwnRows
+from ..evaluate.command import Model, evaluate_once
+from ..evaluate.ranks import Ranks, local_device
+from ..evaluate.tasks import Task
+from ..loading import Loaded, load, naming_model
 from ..models import family_at
+from ..rewards import AnswerChecker
 from . import plots, texts
 from .arguments import bootstrap_of, build_parser, reading_of
 from .collect import collect, lacks_answer
@@ -131,22 +134,34 @@ def _points(options: argparse.Namespace) -> list[Point]:
     for row in rows:
         if row.answer is None:
             raise lacks_answer(row.where, "accuracy")
-    return [_evaluate(name, path, rows, options) for name, path in options.points]
+    for _, path in options.points:
+        _shape(path)  # what is no model is found before any is evaluated
+    with AnswerChecker(options.checker) as checker, Ranks() as ranks:
+        return [
+            _evaluate(name, path, rows, checker, ranks, options) for name, path in options.points
+        ]
 
 
-def _evaluate(name: str, path: str, rows: Rows, options: argparse.Namespace) -> Point:
-    """Evaluates a model; the result stays in a file that ``correlate`` takes."""
-    loaded = _open(path, options)
+def _evaluate(
+    name: str,
+    path: str,
+    rows: Rows,
+    checker: AnswerChecker,
+    ranks: Ranks,
+    options: argparse.Namespace,
+) -> Point:
+    """Evaluates a model; the result stays in a file that ``correlate`` takes, and that the same
+    command takes when it is given again."""
     settings = Settings(
         system_prompt=options.system_prompt or None,
         max_new_tokens=options.max_new_tokens,
         checker=options.checker,
     )
-    summary, predictions = evaluate_rows(loaded, rows, settings, options.batch_size, name)
     result = options.out / "results" / f"{name.replace('/', '_')}.json"
     result.parent.mkdir(exist_ok=True)
-    head = {"model": {"path": path}, "settings": settings.as_dict()}
-    write_json(result, head, {"rows": summary}, predictions)
+    tasks: list[Task] = [RowsTask(OwnRows(checker), rows, options.data, settings)]
+    model = Model(path, _dtype(options), ranks.device)
+    evaluate_once(result, model, settings, tasks, ranks, options.batch_size, None)
     return read_point(name, result)
 
 
@@ -156,38 +171,20 @@ def _rows(options: argparse.Namespace) -> Rows:
 
 def _shape(path: str) -> tuple[int, int]:
     """Layers and heads of a model, from its configuration alone."""
-    with _loading(path):
+    with naming_model(path):
         text = family_at(path)[1].text_config
     return text.num_hidden_layers, text.num_attention_heads
 
 
 def _open(path: str, options: argparse.Namespace) -> Loaded:
     """An attached model on its device."""
-    on_gpu = torch.cuda.is_available()
-    dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
-    with _loading(path):
-        loaded = load(path, getattr(torch, dtype), "cuda" if on_gpu else "cpu")
-        attach(loaded.model, loaded.tokenizer)
+    loaded = load(path, getattr(torch, _dtype(options)), local_device())
+    attach(loaded.model, loaded.tokenizer)
     return loaded
 
 
-@contextmanager
-def _loading(path: str) -> Iterator[None]:
-    """Turns what goes wrong while loading a model into one line that names it."""
-    folder = Path(path)
-    names = ("config.json", "adapter_config.json")
-    if folder.is_dir() and not any((folder / name).is_file() for name in names):
-        raise ValueError(
-            f"a model must be a folder that from_pretrained loads; {path} has no config.json. Name"
-            " the checkpoint inside, such as RUN/latest."
-        )
-    if not folder.is_dir() and (folder.is_file() or path.startswith(("/", ".", "~"))):
-        raise ValueError(f"a model must be a folder or a hub name; {path} is neither.")
-    try:
-        yield
-    except (ValueError, OSError, TypeError, SafetensorError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"the model {path} cannot be loaded; {said}") from None
+def _dtype(options: argparse.Namespace) -> str:
+    return options.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
 
 
 def _conditions(options: argparse.Namespace) -> dict[str, Any]:

@@ -111,6 +111,11 @@ def test_correlate_evaluates_models(world, tmp_path, monkeypatch):
     result = json.loads((tmp_path / "correlate.json").read_text())
     assert [point["accuracy"] for point in result["points"]] == [1.0, 0.0, 0.5]
     assert len({point["vas"]["share"] for point in result["points"]}) == 3
+    (tmp_path / "correlate.json").unlink()
+    run("correlate", *models, *data, "--out", tmp_path)  # asking again would exhaust ``rights``
+    assert json.loads((tmp_path / "correlate.json").read_text()) == result
+    with pytest.raises(SystemExit, match="is a result with max_new_tokens = 1"):
+        run("correlate", *models, *data[:2], "--max-new-tokens", "2", "--out", tmp_path)
     written = sorted((tmp_path / "results").iterdir())
     run("correlate", *written, "--out", tmp_path / "again")
     again = json.loads((tmp_path / "again" / "correlate.json").read_text())
