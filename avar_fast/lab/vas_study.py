@@ -39,7 +39,7 @@ HEAD_ROWS = 100
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="avar_fast.lab.vas_study", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/vas-study"))
-    parser.add_argument("--seeds", type=int, default=3, help="of the cold starts, from 0 on")
+    parser.add_argument("--seeds", type=int, default=5, help="of the cold starts, from 0 on")
     parser.add_argument("--ranks", type=int, default=NUM_RANKS, help="of training, a thread each")
     options = parser.parse_args(arguments)
     if options.seeds < 2:
@@ -62,7 +62,7 @@ def _studies(out: Path, num_seeds: int) -> dict[str, str]:
     shared = ("--data", str(test), "--batch-size", "100", "--dtype", "float32")
     base, seeds = f"base={checkpoint(out, 'base')}", range(num_seeds)
     starts = {
-        f"{stage.key}.{seed}-{step}": folder
+        f"{stage.key}#{seed}-{step}": folder
         for stage in STARTS
         for seed in seeds
         for step, folder in _checkpoints(out / f"seed-{seed}" / stage.key)
@@ -121,7 +121,7 @@ def _over_seeds(out: Path, num_seeds: int) -> str:
             for quantity in ("log_ratio", "share")
         ]
         last = [
-            accuracy[f"{stage.key}.{seed}-{_checkpoints(out / f'seed-{seed}' / stage.key)[-1][0]}"]
+            accuracy[f"{stage.key}#{seed}-{_checkpoints(out / f'seed-{seed}' / stage.key)[-1][0]}"]
             for seed in range(num_seeds)
         ]
         verdicts = ", ".join(shift["verdict"] for shift in shifts)

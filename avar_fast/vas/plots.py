@@ -1,5 +1,6 @@
 """Pictures of the studies, as PNG files; the same numbers give the same bytes."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,10 +24,8 @@ from .summary import Summary
 
 SHARE = QUANTITIES.index("share")
 MASSES = ("text", "visual", "system")
-COLORS = (
-    *("#1b6ca8", "#d1495b", "#2e8b57", "#edae49", "#7b5ea7"),
-    *("#5c5c5c", "#17a2b8", "#e07a3f", "#9c6b4e", "#c774b2"),
-)
+COLORS = ("#1b6ca8", "#d1495b", "#2e8b57", "#edae49", "#7b5ea7", "#5c5c5c")
+MOST_STEPS = 24  # points beyond which their steps would cover one another
 LABELS = {"ratio": "VAS (ratio)", "log_ratio": "log ratio", "share": "share"}
 
 
@@ -84,20 +83,18 @@ def plot_comparison(path: Path, comparison: Comparison) -> None:
 def plot_correlation(
     path: Path, points: Sequence[Point], correlations: Sequence[Correlation]
 ) -> None:
-    """Accuracy over each form of the score; points named RUN-STEP share their run's colour."""
-    runs: dict[str, list[tuple[Point, str]]] = {}
+    """Accuracy over each form of the score; points named KIND-STEP or KIND#SEED-STEP share their
+    kind's colour."""
+    kinds: dict[str, list[tuple[Point, str]]] = {}
     for point in points:
-        run, _, step = point.name.rpartition("-")
-        numbered = bool(run) and step.isdecimal()
-        runs.setdefault(run if numbered else point.name, []).append(
-            (point, step if numbered else "")
-        )
+        kind, step = kind_of(point.name)
+        kinds.setdefault(kind, []).append((point, step if len(points) <= MOST_STEPS else ""))
     figure, axes = plt.subplots(1, len(correlations), figsize=(15, 4.2), layout="constrained")
     for axis, found in zip(axes, correlations, strict=True):
-        for number, (run, some) in enumerate(runs.items()):
+        for number, (kind, some) in enumerate(kinds.items()):
             x = [point.vas[found.form] for point, _ in some]
             y = [point.accuracy for point, _ in some]
-            axis.scatter(x, y, s=16, color=COLORS[number % len(COLORS)], label=run)
+            axis.scatter(x, y, s=16, color=COLORS[number % len(COLORS)], label=kind)
             for at, (_, step) in zip(zip(x, y, strict=True), some, strict=True):
                 axis.annotate(step, at, (3, 3), textcoords="offset points", fontsize=6)
         if found.form == "ratio" and _spans_decades([p.vas[found.form] for p in points]):
@@ -110,6 +107,12 @@ def plot_correlation(
         )
     axes[-1].legend(fontsize=7)
     _save(figure, path)
+
+
+def kind_of(name: str) -> tuple[str, str]:
+    """(kind, step) of a point's name, KIND-STEP or KIND#SEED-STEP; (name, "") of any other."""
+    found = re.fullmatch(r"(.+?)(?:#\d+)?-(\d+)", name)
+    return (found[1], found[2]) if found else (name, "")
 
 
 def _spans_decades(values: list[float]) -> bool:

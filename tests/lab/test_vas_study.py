@@ -55,7 +55,7 @@ def quick(monkeypatch):
             }
             for name in STARTS
         ]
-        points = [{"name": name, "accuracy": 0.5 + 0.25 * (".1-" in name)} for name in names]
+        points = [{"name": name, "accuracy": 0.5 + 0.25 * ("#1-" in name)} for name in names]
         (folder / f"{command[0]}.json").write_text(json.dumps({"shifts": shifts, "points": points}))
         return "found"
 
@@ -83,10 +83,10 @@ def test_a_study_that_was_stopped_goes_on_with_the_run_that_broke_off(tmp_path, 
         assert [part.partition("=")[0] for part in compare if "=" in part] == ["base", *STARTS]
     assert first[3] == f"text-only={out / 'seed-0' / 'text-only' / 'latest'}"
     points = [part.partition("=")[0] for part in correlate if "=" in part]
-    first_run = ["base-145", "base-290", "multimodal.0-50", "multimodal.0-100"]
-    assert points[:5] == [*first_run, "multimodal.1-50"]
+    first_run = ["base-145", "base-290", "multimodal#0-50", "multimodal#0-100"]
+    assert points[:5] == [*first_run, "multimodal#1-50"]
     results = out / "correlate" / "results"
-    assert starts[1] == f"multimodal.0-50={results / 'multimodal.0-50.json'}"
+    assert starts[1] == f"multimodal#0-50={results / 'multimodal#0-50.json'}"
     assert len(points) == 2 + 12
     assert len(starts) == 1 + 12
     assert heads[0] == "heads"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from avar_fast.vas.correlate import PAPER, correlate
+from avar_fast.vas.plots import kind_of
 from avar_fast.vas.points import Point, point_of, read_point
 
 VAS = {"ratio": 2.0, "log_ratio": 0.5, "share": 0.6}
@@ -120,3 +121,17 @@ def test_what_is_no_json_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ValueError, match=r"x.json must be the JSON of an evaluation"):
         read_point("mine", tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "step"),
+    [
+        ("agto-50", "agto", "50"),
+        ("text-only#2-200", "text-only", "200"),
+        ("Qwen2.5-VL-7B", "Qwen2.5-VL-7B", ""),
+        ("runs/a#b", "runs/a#b", ""),
+        ("-5", "-5", ""),
+    ],
+)
+def test_points_of_one_kind_are_told_by_their_names(name, kind, step):
+    assert kind_of(name) == (kind, step)
