@@ -11,12 +11,13 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ..config import read_recipe
 from .card import write_card
+from .checking import AnswerCheck
 from .estimate import estimate
 from .folder import check_folder, claim
 from .journal import Journal, read_entries
@@ -43,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.dry_run:
             check_folder(recipe, prompts)
             entries = read_entries(Path(recipe.output_dir))
-            print(estimate(recipe, read_tasks(recipe.data), prompts, entries))
+            with AnswerCheck(recipe.gates.checker) as check:
+                print(estimate(recipe, read_tasks(recipe.data), prompts, entries, check))
             return 0
         return synthesize(recipe, prompts)
     except (ValueError, OSError) as error:
@@ -67,24 +69,23 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
         read_key(name, recipe.stage(name))
     check_folder(recipe, prompts)
     read = read_tasks(recipe.data)
-    folder = claim(recipe, prompts)
-    journal = Journal(folder)
+    folder = Path(recipe.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
 
     async def run(served: SynthesisRecipe) -> Outcome:
-        return await Pipeline(served, read, prompts, journal).run()
+        return await Pipeline(served, read, prompts, journal, check).run()
 
-    try:
+    with closing(Journal(folder)) as journal, AnswerCheck(recipe.gates.checker) as check:
+        claim(recipe, prompts)
         with _served(recipe) as served:
             outcome = asyncio.run(run(served))
-        report = write_results(recipe, read, journal, folder)
-    finally:
-        journal.close()
-    write_card(recipe, prompts, report, folder)
+        report = write_results(recipe, read, journal, folder, check)
+        write_card(recipe, prompts, report, folder)
     print(json.dumps(report, indent=1))
     if outcome.stopped:
         print(
-            f"stopped: {outcome.stopped}. What is finished is in {folder}; the same command goes"
-            " on.",
+            f"stopped: {outcome.stopped.rstrip('.')}. What is finished is in {folder}; the same"
+            " command goes on.",
             file=sys.stderr,
         )
         return OVER_BUDGET if outcome.over_budget else INCOMPLETE

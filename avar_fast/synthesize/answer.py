@@ -1,8 +1,13 @@
 """An answer of a chat endpoint, put together from pieces."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from .ledger import Usage, text_tokens
+
+BROKEN_OFF = ("abort", "error")
+"""Finish reasons of servers and gateways that gave up in the middle of an answer."""
+MOST_TOKENS = 10**9
+"""Of one request; a count beyond is no count."""
 
 
 class BadAnswerError(Exception):
@@ -28,12 +33,12 @@ class Answer:
         if (error := getattr(piece, "error", None)) is not None:
             raise BadAnswerError(f"an error in place of the answer: {error}")
         usage = getattr(piece, "usage", None)
-        counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-        if isinstance(counts[0], int):
-            self._usage = Usage(counts[0], counts[1] if isinstance(counts[1], int) else 0)
+        sent, received = (getattr(usage, f"{x}_tokens", None) for x in ("prompt", "completion"))
+        if _is_count(sent) and _is_count(received):
+            self._usage = Usage(sent, received)
         choices = getattr(piece, "choices", None)
-        if not isinstance(choices, list) or not choices:
-            return
+        if not isinstance(choices, list) or not choices or getattr(choices[0], "index", 0):
+            return  # only one choice is asked for; what another holds is not part of it
         said = getattr(choices[0], part, None)
         for name, pieces in self._pieces.items():
             text = getattr(said, name, None)
@@ -47,10 +52,10 @@ class Answer:
         Raises:
             BadAnswerError: it ends in the middle, or is empty.
         """
-        whole = {name: "".join(pieces).strip() for name, pieces in self._pieces.items()}
+        whole = {name: _text("".join(pieces)) for name, pieces in self._pieces.items()}
         text, refusal = whole["content"], whole["refusal"]
         reasoning = whole["reasoning_content"] or whole["reasoning"]
-        if self._finish is None:
+        if self._finish is None or self._finish in BROKEN_OFF:
             raise BadAnswerError("the answer is malformed or ends in the middle")
         if refusal or self._finish == "content_filter":
             return refusal or text, "refused"
@@ -69,3 +74,13 @@ class Answer:
         if not received:
             return Usage()
         return Usage(input_tokens, text_tokens(received), estimated=True)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value <= MOST_TOKENS
+
+
+def _text(said: str) -> str:
+    """Without outer space, and without halves of surrogate pairs, which JSON can hold and UTF-8
+    cannot."""
+    return said.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()

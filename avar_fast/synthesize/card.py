@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from .folder import write_whole
 from .prompts import Prompt
 from .recipe import STAGES, SynthesisRecipe
 from .results import ROWS
@@ -25,7 +26,8 @@ def write_card(
         "",
         "## Source",
         "",
-        f"- rows: `{data.path}`, split {data.split}, first {data.limit or rows['read']} rows",
+        f"- rows: `{data.path}`, split {data.split}, {rows['read']} rows"
+        + (" (the first)" if data.limit else ""),
         f"- licence of rows and images: {data.licence}",
         "",
         "## Writers",
@@ -35,7 +37,10 @@ def write_card(
     ]
     for name in STAGES:
         stage, counts = recipe.stage(name), report["stages"][name]
-        sampling = f"temperature {stage.temperature}, top_p {stage.top_p}, seed {stage.seed}"
+        settings = ("temperature", "top_p", "max_tokens", "seed")
+        sampling = ", ".join(
+            f"{key} {value}" for key in settings if (value := getattr(stage, key)) is not None
+        )
         lines.append(
             f"| {name} | {stage.model} | {prompts[name].version}"
             f" (`{prompts[name].digest[:12]}`) | {sampling} | {stage.licence} |"
@@ -55,5 +60,12 @@ def write_card(
         "|---|---:|",
         *(f"| {name} | {count} |" for name, count in report["rejected_by"].items()),
         "",
+        f"Answers are checked by the rule `{recipe.gates.checker}`; settings of all gates are in"
+        " `recipe.yaml`. A candidate may fail several:",
+        "",
+        "| gate | candidates turned away |",
+        "|---|---:|",
+        *(f"| {name} | {count} |" for name, count in report["gates"].items()),
+        "",
     ]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    write_whole(folder / "README.md", ["\n".join(lines)])

@@ -16,18 +16,21 @@ from .ledger import BudgetExceededError, Ledger, Usage
 from .recipe import StageConfig
 
 RETRIED = (408, 409, 429)
-HOPELESS = (401, 402, 403, 404)
+HOPELESS = {
+    401: "Check key_env and the key.",
+    402: "Check the account's credit.",
+    403: "Check key_env, the key and what it may use.",
+    404: "Check model, and that base_url goes as far as /v1.",
+}
 # A wait that an endpoint asks for beyond this is a quota, not a rate.
 LONGEST_RETRY_AFTER_S = 600.0
 LONGEST_PROBLEM_CHARS = 300
+# A shorter key may be an ordinary word, which answers may hold.
+LEAST_KEY_CHARS = 16
 
 
 class MissingKeyError(ValueError):
     """The environment lacks a key."""
-
-
-class EndpointError(Exception):
-    """No request to this endpoint can succeed: unreachable, key refused, no such model."""
 
 
 class RequestFailedError(Exception):
@@ -36,6 +39,10 @@ class RequestFailedError(Exception):
     def __init__(self, problems: list[str], usage: Usage, seconds: float) -> None:
         super().__init__(problems[-1])
         self.problems, self.usage, self.seconds = tuple(problems), usage, seconds
+
+
+class EndpointError(RequestFailedError):
+    """No request to this endpoint can succeed: unreachable, key refused, no such model."""
 
 
 @dataclass
@@ -130,9 +137,9 @@ class Endpoint:
             try:
                 async with self._slots:
                     await self._turn()
-                    if self.halt.reason:
-                        raise HaltedError(self.halt.reason)
                     async with self.ledger.hold(worst, stage):
+                        if self.halt.reason:
+                            raise HaltedError(self.halt.reason)
                         try:
                             async with asyncio.timeout(stage.timeout_s):
                                 await self._receive(messages, sample, answer)
@@ -141,6 +148,8 @@ class Endpoint:
                             self.ledger.spend(usage, usage.cost(stage))
                             paid += usage
                 text, finish = answer.read(stage.take_reasoning)
+                if self._key and len(self._key) >= LEAST_KEY_CHARS:
+                    text = text.replace(self._key, "***")
                 return Reply(text, finish, paid, tuple(problems), time.monotonic() - started)
             except (BudgetExceededError, HaltedError) as error:
                 if not problems:
@@ -149,13 +158,16 @@ class Endpoint:
                 trouble = _Trouble(str(error), retry=False)
             except (openai.OpenAIError, BadAnswerError, TimeoutError, ValueError) as error:
                 trouble = self._trouble(error)
+            except RecursionError:
+                trouble = _Trouble("the answer is malformed: JSON nested without end")
             problems.append(self._told(trouble.problem))
             last = attempt == stage.retries or not trouble.retry
             if trouble.hopeless or (trouble.unreachable and last):
-                raise EndpointError(
+                problems[-1] = (
                     f"{self.name}: {stage.model} at {stage.base_url} cannot be used, tried"
                     f" {attempt + 1} time{'s' * (attempt > 0)}; {problems[-1]}"
                 )
+                raise EndpointError(problems, paid, time.monotonic() - started)
             if last:
                 break
             await self._back_off(attempt, trouble.wait_s)
@@ -164,10 +176,13 @@ class Endpoint:
     async def _turn(self) -> None:
         """Waits for the rate limit, and for the end of a pause that the endpoint asked for."""
         clock = asyncio.get_running_loop().time
-        at = max(clock(), self._next, self._paused_until)
-        self._next = at + self._interval_s
-        while (wait := max(at, self._paused_until) - clock()) > 0:
-            await asyncio.sleep(wait)
+        while True:
+            at = max(clock(), self._next, self._paused_until)
+            self._next = at + self._interval_s
+            await asyncio.sleep(at - clock())
+            if clock() >= self._paused_until:
+                return
+            # The pause came meanwhile: after it, requests are as far apart as ever.
 
     async def _back_off(self, attempt: int, asked_s: float | None) -> None:
         clock = asyncio.get_running_loop().time
@@ -201,8 +216,11 @@ class Endpoint:
     def _trouble(self, error: Exception) -> _Trouble:
         if isinstance(error, openai.APIStatusError):
             code = error.status_code
+            # The client's message has the code once more, and nothing of a body it does not know.
+            said = error.message.removeprefix(f"Error code: {code}").removeprefix(" - ")
+            said = said or error.response.text or error.response.reason_phrase
             return _Trouble(
-                f"HTTP {code}: {error.message}",
+                f"HTTP {code}: {said.rstrip('. ')}. {HOPELESS.get(code, '')}",
                 retry=code in RETRIED or code >= 500,
                 hopeless=code in HOPELESS or error.code == "insufficient_quota",
                 wait_s=_retry_after(error),

@@ -1,12 +1,14 @@
 """What a run will ask and cost, before anything is asked."""
 
+from collections import Counter
 from collections.abc import Mapping
 from statistics import mean
 
+from .gates import Check, open_stages
 from .journal import Entry
 from .ledger import Usage, image_tokens, text_tokens
 from .prompts import Prompt
-from .recipe import STAGES, SynthesisRecipe
+from .recipe import STAGES, SynthesisRecipe, sample_of
 from .tasks import ReadRows, Task
 
 # Of an answer, where the folder holds none yet to take the mean of.
@@ -14,15 +16,20 @@ TYPICAL_OUTPUT_TOKENS = {"describe": 800, "reason": 2000, "rewrite": 2000}
 
 
 def estimate(
-    recipe: SynthesisRecipe, read: ReadRows, prompts: Mapping[str, Prompt], entries: list[Entry]
+    recipe: SynthesisRecipe,
+    read: ReadRows,
+    prompts: Mapping[str, Prompt],
+    entries: list[Entry],
+    check: Check,
 ) -> str:
     """A table of calls, tokens and cost per stage, of what is not on disk yet.
 
     The expected figures take an answer to be as long as those on disk on average, or as a typical
-    one; the upper ones have every answer at max_tokens. Every row is taken to reach every stage;
-    retries are not counted.
+    one; the upper ones have every answer at max_tokens. A row whose stages on disk pass is taken
+    to reach every stage; retries are not counted.
     """
-    finished = {(e.key, e.stage, e.sample) for e in entries if e.text is not None}
+    finished = {(e.key, e.stage, e.sample): e for e in entries if e.text is not None}
+    open_calls = {task.key: _calls(recipe, task, finished, check) for task in read.tasks}
     expected_lengths = {name: _length(recipe, name, entries) for name in STAGES}
     longest = {name: recipe.stage(name).max_tokens for name in STAGES}
     spent = sum(entry.cost for entry in entries)
@@ -36,11 +43,7 @@ def estimate(
     ]
     sums = [0, 0, 0, 0.0, 0.0]
     for name in STAGES:
-        samples = range(1 if name == "describe" else recipe.samples)
-        calls = {
-            task.key: sum((task.key, name, sample) not in finished for sample in samples)
-            for task in read.tasks
-        }
+        calls = {key: counts[name] for key, counts in open_calls.items()}
         expected = _usage(name, read.tasks, calls, prompts[name], expected_lengths)
         most = _usage(name, read.tasks, calls, prompts[name], longest)
         row = [sum(calls.values()), expected.input, expected.output]
@@ -49,6 +52,21 @@ def estimate(
         lines.append(_line(name, row))
     lines.append(_line("sum", sums))
     return "\n".join(lines)
+
+
+def _calls(
+    recipe: SynthesisRecipe,
+    task: Task,
+    finished: Mapping[tuple[str, str, int], Entry],
+    check: Check,
+) -> Counter[str]:
+    """How often each stage is still asked for a row."""
+    calls: Counter[str] = Counter()
+    for sample in range(recipe.samples):
+        entries = {name: finished.get((task.key, name, sample_of(name, sample))) for name in STAGES}
+        calls.update(open_stages(entries, task.answer, recipe.gates, check))
+    calls["describe"] = min(calls["describe"], 1)
+    return calls
 
 
 def _line(name: str, row: list[float]) -> str:

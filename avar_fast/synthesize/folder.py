@@ -1,10 +1,13 @@
 """The output folder: which recipe it belongs to, and what may change between runs."""
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..config import dump_recipe
+from .journal import NAME as JOURNAL
 from .prompts import Prompt
 from .recipe import STAGES, SynthesisRecipe
 
@@ -16,32 +19,44 @@ _STAGE_KEYS = (
 )  # fmt: skip
 
 
-def claim(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> Path:
-    """Makes the output folder, or checks that it belongs to this recipe; writes the resolved
-    recipe into it.
+def claim(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
+    """Makes a folder whose journal is held open that of a recipe; writes the resolved recipe into
+    it.
+
+    Raises:
+        ValueError: as ``check_folder``.
+    """
+    check_folder(recipe, prompts)  # once more: another run may just have claimed it
+    folder = Path(recipe.output_dir)
+    write_whole(folder / IDENTITY, [json.dumps(_identity(recipe, prompts), indent=1), "\n"])
+    write_whole(folder / RECIPE, [dump_recipe(recipe)])
+
+
+def write_whole(path: Path, pieces: Iterable[str]) -> None:
+    """Writes a file so that whoever reads it, even after a kill, sees the old or the new one
+    whole."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def check_folder(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
+    """Checks that the output folder is free or belongs to this recipe; writes nothing.
 
     Raises:
         ValueError: it belongs to another recipe (the settings that differ are named), or it holds
             other things.
     """
     folder = Path(recipe.output_dir)
-    check_folder(recipe, prompts)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_identity(recipe, prompts), indent=1)
-    (folder / IDENTITY).write_text(text + "\n", encoding="utf-8")
-    (folder / RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
-    return folder
-
-
-def check_folder(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
-    """The checks of ``claim``; writes nothing."""
-    folder = Path(recipe.output_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir must be a folder; {folder} is a file.")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
     marker = folder / IDENTITY
     if not marker.is_file():
+        if not folder.is_dir() or all(_is_start(path) for path in folder.iterdir()):
+            return
         raise ValueError(
             f"output_dir must be new, empty or of an earlier run of this recipe; {folder} holds"
             " other files. Name another folder."
@@ -57,6 +72,12 @@ def check_folder(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
             f"output_dir must be of this recipe; {folder} was made with other settings ({changes})."
             " Name another output_dir, or put the settings back."
         )
+
+
+def _is_start(path: Path) -> bool:
+    """Whether a run leaves such a file where it is killed before it has claimed its folder."""
+    empty_journal = path.name == JOURNAL and path.stat().st_size == 0
+    return empty_journal or path.name == f"{IDENTITY}.partial"
 
 
 def _identity(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..rewards import extract_answer, is_correct
+from ..rewards import extract_answer
 from .journal import Entry
 from .recipe import STAGES, GatesConfig
 
-_ANSWER = re.compile(r"<answer>.*?</answer>", re.DOTALL)
+Check = Callable[[str, str], bool]
+"""(what a model wrote, the row's answer) -> whether its answer is right."""
 _OWN_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 # Marks that a trainer would take for an image, a turn or a part of the target.
 _MARKS = re.compile(r"</?(?:think|answer|image|video)>|<\|[^|>]*\|>")
@@ -37,13 +38,14 @@ def body(text: str, stage: str) -> str:
 
 def split_answer(text: str) -> str:
     """The reasoning in front of the last <answer>, without <think> tags around it."""
-    found = list(_ANSWER.finditer(text))
-    reasoning = text[: found[-1].start()] if found else text
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(end, 0))
+    reasoning = text if start < 0 else text[:start]
     return re.sub(r"</?think>", "", reasoning).strip()
 
 
-def stage_failure(entry: Entry, answer: str, gates: GatesConfig) -> str | None:
-    """Why the text of a finished stage is not worth the next one; None where it is."""
+def stage_failure(entry: Entry, answer: str, gates: GatesConfig, check: Check) -> str | None:
+    """Which of ``STAGE_GATES`` makes a finished stage not worth the next one; None where it is."""
     text = entry.text or ""
     if entry.finish == "refused" or _any(gates.refusals, body(text, entry.stage)):
         return "refused"
@@ -51,20 +53,37 @@ def stage_failure(entry: Entry, answer: str, gates: GatesConfig) -> str | None:
         return "cut"
     if entry.stage == "describe":
         return None
-    if extract_answer(text) is None:
-        return "no_answer"
-    return None if is_correct(text, answer) else "wrong_answer"
+    if check(text, answer):
+        return None
+    return "wrong_answer" if extract_answer(text) is not None or "\\boxed" in text else "no_answer"
+
+
+def open_stages(
+    entries: Mapping[str, Entry | None], answer: str, gates: GatesConfig, check: Check
+) -> tuple[str, ...]:
+    """What a candidate still takes, if all goes well from here."""
+    for place, stage in enumerate(STAGES):
+        entry = entries[stage]
+        if entry is None:
+            return STAGES[place:]
+        if stage_failure(entry, answer, gates, check):
+            break
+    return ()
 
 
 def judge(
-    entries: Mapping[str, Entry | None], sample: int, answer: str, gates: GatesConfig
+    entries: Mapping[str, Entry | None],
+    sample: int,
+    answer: str,
+    gates: GatesConfig,
+    check: Check,
 ) -> Candidate | None:
     """The candidate that finished stages make; None where a stage is still to be asked."""
     for stage in STAGES:
         entry = entries[stage]
         if entry is None:
             return None
-        failure = stage_failure(entry, answer, gates)
+        failure = stage_failure(entry, answer, gates, check)
         if failure:
             return Candidate(sample, None, (f"{stage}: {failure}",))
     last = entries["rewrite"]
@@ -90,6 +109,8 @@ def best(candidates: list[Candidate]) -> Candidate:
 
 def count_anchors(text: str, gates: GatesConfig) -> int:
     """Visual anchors in a text; what several patterns match counts once."""
+    if not gates.anchors:
+        return 0
     return len(re.findall("|".join(f"(?:{p})" for p in gates.anchors), text, re.IGNORECASE))
 
 
@@ -110,6 +131,12 @@ def _any(patterns: tuple[str, ...], text: str) -> bool:
     return any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
 
 
+STAGE_GATES = tuple(
+    f"{stage}: {gate}"
+    for stage in STAGES
+    for gate in ("refused", "cut", "no_answer", "wrong_answer")
+    if stage != "describe" or not gate.endswith("_answer")
+)
 TEXT_GATES: dict[str, Callable[[str, GatesConfig], bool]] = {
     "too_short": lambda text, gates: len(text) >= gates.min_chars,
     "too_long": lambda text, gates: len(text) <= gates.max_chars,

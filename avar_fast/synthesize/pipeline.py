@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .endpoint import Endpoint, EndpointError, Halt, HaltedError, RequestFailedError
-from .gates import body, split_answer, stage_failure
+from .gates import Check, body, split_answer, stage_failure
 from .journal import Entry, Journal
 from .ledger import BudgetExceededError, Ledger, Usage, image_tokens, text_tokens
 from .prompts import Prompt
@@ -32,13 +32,19 @@ class Pipeline:
     """One run over the rows of a folder."""
 
     def __init__(
-        self, recipe: SynthesisRecipe, read: ReadRows, prompts: dict[str, Prompt], journal: Journal
+        self,
+        recipe: SynthesisRecipe,
+        read: ReadRows,
+        prompts: dict[str, Prompt],
+        journal: Journal,
+        check: Check,
     ) -> None:
         """
         Raises:
             MissingKeyError: the environment lacks a key.
         """
-        self.recipe, self.read, self.prompts, self.journal = recipe, read, prompts, journal
+        self.recipe, self.read, self.prompts = recipe, read, prompts
+        self.journal, self.check = journal, check
         self.ledger = Ledger(recipe.budget)
         for entry in journal.entries:  # the budget is that of the folder
             self.ledger.spend(entry.usage, entry.cost)
@@ -75,7 +81,7 @@ class Pipeline:
 
     async def _row(self, task: Task) -> None:
         described = await self._stage(task, "describe", 0)
-        if described is None or stage_failure(described, task.answer, self.recipe.gates):
+        if described is None or not await self._passes(described, task):
             return
         description = body(described.text or "", "describe")
         samples = range(self.recipe.samples)
@@ -83,12 +89,17 @@ class Pipeline:
 
     async def _sample(self, task: Task, description: str, sample: int) -> None:
         reasoned = await self._stage(task, "reason", sample, description=description)
-        if reasoned is None or stage_failure(reasoned, task.answer, self.recipe.gates):
+        if reasoned is None or not await self._passes(reasoned, task):
             return  # a chain that ends in a wrong answer is not worth rewriting
         text = reasoned.text or ""
         final = f"<answer>{task.answer}</answer>"
         reasoning = f"{split_answer(text)}\n{final}"
         await self._stage(task, "rewrite", sample, reasoning=reasoning)
+
+    async def _passes(self, entry: Entry, task: Task) -> bool:
+        """Whether a finished stage is worth the next one; an answer may take seconds to check."""
+        rules = (task.answer, self.recipe.gates, self.check)
+        return await asyncio.to_thread(stage_failure, entry, *rules) is None
 
     async def _stage(self, task: Task, name: str, sample: int, **texts: str) -> Entry | None:
         """A stage's outcome from disk, or else from its endpoint; None where there is none."""
@@ -123,15 +134,17 @@ class Pipeline:
 
         try:
             reply = await self.endpoints[name].ask(messages, input_tokens, sample)
+        except EndpointError as error:
+            if error.usage.total:
+                keep(None, str(error), error.usage, error.problems, error.seconds)
+            self.halt.set(str(error))
+            return None
         except RequestFailedError as error:
             keep(None, str(error), error.usage, error.problems, error.seconds)
             self._count_failure(name, str(error))
             return None
         except BudgetExceededError as error:
             self.halt.set(str(error), over_budget=True)
-            return None
-        except EndpointError as error:
-            self.halt.set(str(error))
             return None
         except HaltedError:
             return None

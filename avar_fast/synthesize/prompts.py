@@ -41,8 +41,12 @@ def load_prompts(recipe: SynthesisRecipe) -> dict[str, Prompt]:
         FileNotFoundError: no such file.
         ValueError: a key that is missing or unknown, or marks that are not those of the stage.
     """
-    files = {name: recipe.stage(name).prompt or SHIPPED / f"{name}.yaml" for name in STAGES}
-    return {name: _load(name, Path(file)) for name, file in files.items()}
+    own = {name: recipe.stage(name).prompt for name in STAGES}
+    shipped = {name: SHIPPED / f"{name}.yaml" for name in STAGES}
+    return {
+        name: _load(name, shipped[name] if file is None else Path(file))
+        for name, file in own.items()
+    }
 
 
 def _load(stage: str, file: Path) -> Prompt:
@@ -56,7 +60,12 @@ def _load(stage: str, file: Path) -> Prompt:
     if not isinstance(tree, dict) or set(tree) != set(keys):
         found = ", ".join(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
         raise ValueError(f"{file} must have the keys {', '.join(keys)}; got {found}.")
+    empty = [key for key in keys if tree[key] is None or not str(tree[key]).strip()]
+    if empty:
+        raise ValueError(f"{file}: {empty[0]} must hold text; it is empty.")
     version, system, user = (str(tree[key]).strip() for key in keys)
+    if _FIELD.search(system):
+        raise ValueError(f"{file}: system must hold no marks, only user is filled; got one.")
     marks = set(_FIELD.findall(user))
     if marks != FIELDS[stage]:
         wanted, got = (

@@ -1,13 +1,23 @@
 """The recipe of a synthesis: three stages, budget, gates, as frozen dataclasses with checks."""
 
-import math
 import re
+import sys
+import unicodedata
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
+from ..config.ranges import require_not_negative, require_positive
+
 STAGES = ("describe", "reason", "rewrite")
 LAB = "lab"
+# Of a request's JSON, what other settings say, what budget and accounting rest on, and keys.
+OWN_FIELDS = (
+    "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
+    "stream", "stream_options", "n",
+)  # fmt: skip
+_KEY_FIELD = re.compile(r"(?i)api[-_ ]?key|authorization|password|secret|access[-_ ]?token")
 
 ANCHORS = (
     r"\blook(?:ing|s)?\b[^.?!]{0,40}?\b(?:again|back|closely|closer|carefully|at)\b",
@@ -17,13 +27,16 @@ ANCHORS = (
     r"\bin the (?:image|picture|figure|diagram|graph|chart|photo)\b",
 )
 DESCRIPTION_WORDS = (
-    r"\b(?:the|this|that|your|given|provided|structured|image|visual|scene)\s+description\b",
-    r"\bdescription (?:says|states|mentions|shows|gives|lists|indicates|notes)\b",
-    r"\bas described\b",
+    r"\b(?:the|this|that|your|given|provided|structured|image|visual|scene|written|textual)"
+    r"\s+(?:\w+\s+)?descriptions?\b",
+    r"\bdescriptions? (?:says?|states?|mentions?|shows?|gives?|lists?|indicates?|notes?)\b",
+    r"\bas (?:\w+ )?described\b",
 )
+# \u2019 is the apostrophe of most models.
 REFUSALS = (
-    r"^\W*(?:i'm|i am) (?:sorry|unable|afraid)\b",
-    r"^\W*i (?:can(?:no|')t|will not|won't) (?:help|assist|provide|comply|answer|do that)\b",
+    r"^\W*(?:i(?:['\u2019]m| am) (?:very |so )?)?(?:sorry|unable|not able|afraid)\b",
+    r"^\W*i (?:can(?:no|['\u2019])t|can not|will not|won['\u2019]t)"
+    r" (?:help|assist|provide|comply|answer|describe|do that)\b",
     r"^\W*as an ai\b",
 )
 
@@ -48,6 +61,7 @@ class StageConfig:
     """Of an endpoint that speaks OpenAI's HTTP protocol, as far as /v1; ``lab`` starts the lab's
     rule-based writer for the time of the run."""
     model: str
+    """As the endpoint calls it."""
     key_env: str | None = None
     """Environment variable that holds the key; null for an endpoint that needs none. Keys are read
     from there and written nowhere."""
@@ -66,7 +80,7 @@ class StageConfig:
     """Put what the endpoint returns apart as ``reasoning_content`` or ``reasoning`` in
     front of the answer."""
     extra_body: dict = field(default_factory=dict)
-    """Further fields of the request's JSON."""
+    """Further fields of the request's JSON, in no place of those that have a setting here."""
     stream: bool = True
     """Receive the answer in pieces, so that no proxy closes a connection that seems idle."""
     concurrency: int = 8
@@ -92,13 +106,18 @@ class StageConfig:
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
     usd: float | None = None
-    """No request is sent that could take the cost over all runs of the folder above this."""
+    """No request is sent that could take the cost over all runs of the folder above this, at the
+    stage's prices: its prompt by a rule of thumb (4 characters or 28 x 28 pixels a token), its
+    answer at max_tokens. What was under way when a run was killed is not known and not counted."""
     tokens: int | None = None
     """The same in tokens, sent and received."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatesConfig:
+    checker: Literal["accuracy", "exact", "multiple_choice", "numeric"] = "accuracy"
+    """The rule of the rewards by which an answer is the row's: mathematically equal (math-verify),
+    equal as text or as a number, its letter, or its number within 1 %."""
     min_chars: int = 200
     """Characters of the reasoning."""
     max_chars: int = 24000
@@ -112,8 +131,8 @@ class GatesConfig:
     refusals: tuple[str, ...] = REFUSALS
     """Regular expressions of how a refusal starts."""
     script: str | None = "LATIN"
-    """Unicode script that the letters of the reasoning are in (LATIN, CJK, CYRILLIC, ...); null for
-    any."""
+    """Unicode script that the letters of the reasoning are in (LATIN, CJK, CYRILLIC, ...), which is
+    all that is checked of their language; null for any."""
     min_script_share: float = 0.9
     """Share of letters in that script."""
     max_similarity: float | None = 0.9
@@ -140,7 +159,7 @@ class SynthesisRecipe:
         return getattr(self, name)
 
     def __post_init__(self) -> None:
-        positive = {
+        positive: dict[str, float | None] = {
             "samples": self.samples,
             "max_failures": self.max_failures,
             "data.limit": self.data.limit,
@@ -154,7 +173,7 @@ class SynthesisRecipe:
         }
         for name in STAGES:
             stage = self.stage(name)
-            _check_url(f"{name}.base_url", stage.base_url)
+            _check_stage(name, stage)
             positive |= {
                 f"{name}.max_tokens": stage.max_tokens,
                 f"{name}.concurrency": stage.concurrency,
@@ -169,12 +188,8 @@ class SynthesisRecipe:
                 f"{name}.output_price": stage.output_price,
                 f"{name}.temperature": stage.temperature,
             }
-        for key, value in positive.items():
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{key} must be positive and finite; got {value}.")
-        for key, value in not_negative.items():
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{key} must be 0 or more and finite; got {value}.")
+        require_positive({key: x for key, x in positive.items() if x is not None})
+        require_not_negative({key: x for key, x in not_negative.items() if x is not None})
         self._check_gates()
 
     def _check_gates(self) -> None:
@@ -184,25 +199,75 @@ class SynthesisRecipe:
                 f"gates.max_chars must be at least gates.min_chars = {gates.min_chars}; got"
                 f" {gates.max_chars}."
             )
-        for name, share in (
-            ("min_script_share", gates.min_script_share),
-            ("max_similarity", gates.max_similarity),
-        ):
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"gates.{name} must be in (0, 1]; got {share}.")
+        _check_share("gates.min_script_share", gates.min_script_share)
+        _check_share("gates.max_similarity", gates.max_similarity)
+        if gates.script is not None and gates.script not in _scripts():
+            raise ValueError(
+                "gates.script must be the first word of letters' names in Unicode, as LATIN, CJK,"
+                f" CYRILLIC or HANGUL are; got {gates.script!r}."
+            )
         for name in ("anchors", "description_words", "refusals"):
             for pattern in getattr(gates, name):
                 try:
-                    re.compile(pattern)
+                    matches_nothing = re.search(pattern, "") is not None
                 except re.error as error:
                     raise ValueError(
                         f"gates.{name} must hold regular expressions; {pattern!r} is none: {error}."
                     ) from None
+                if matches_nothing:
+                    raise ValueError(
+                        f"gates.{name} must hold patterns of some text; {pattern!r} matches none."
+                    )
+
+
+def sample_of(stage: str, sample: int) -> int:
+    """The number a stage's text is kept by: all samples of a row share its description."""
+    return 0 if stage == "describe" else sample
+
+
+def _check_stage(name: str, stage: StageConfig) -> None:
+    _check_url(f"{name}.base_url", stage.base_url)
+    if not stage.model:
+        raise ValueError(f"{name}.model must name a model of the endpoint; got an empty text.")
+    if stage.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", stage.key_env, re.ASCII):
+        # Not repeated: it may well be the key.
+        raise ValueError(
+            f"{name}.key_env must be the name of an environment variable, never the key; got what"
+            " is none. Use: export MY_KEY=..., and name MY_KEY."
+        )
+    _check_share(f"{name}.top_p", stage.top_p)
+    for key in stage.extra_body:
+        if key in OWN_FIELDS:
+            raise ValueError(
+                f"{name}.extra_body must leave {key} to the setting of its own, or out; got it."
+            )
+        if _KEY_FIELD.search(key):
+            raise ValueError(
+                f"{name}.extra_body must hold no key, it is written into the output; got {key}. Put"
+                " the key into an environment variable and name it in key_env."
+            )
+
+
+def _check_share(name: str, share: float | None) -> None:
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"{name} must be in (0, 1]; got {share}.")
+
+
+@lru_cache(maxsize=1)
+def _scripts() -> set[str]:
+    """First words of the names of all letters."""
+    letters = filter(str.isalpha, map(chr, range(sys.maxunicode + 1)))
+    names = {unicodedata.name(letter, "") for letter in letters} - {""}
+    return {re.split("[ -]", name)[0] for name in names}
 
 
 def _check_url(name: str, url: str) -> None:
-    parts = urlsplit(url)
-    if url != LAB and (parts.scheme not in ("http", "https") or not parts.hostname):
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        raise ValueError(f"{name} must be an http(s) address or {LAB!r}; got {url!r}.") from None
+    if url != LAB and not good:
         raise ValueError(f"{name} must be an http(s) address or {LAB!r}; got {url!r}.")
     if parts.username or parts.password or parts.query:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,11 +10,13 @@ from typing import Any
 
 from ..data import Row, load_rows
 from ..data.schemas import IMAGE_MARK
+from .checking import AnswerCheck
 from .duplicates import near_duplicates
-from .gates import Candidate, best, judge
+from .folder import write_whole
+from .gates import STAGE_GATES, TEXT_GATES, Candidate, best, judge
 from .journal import Journal
 from .ledger import Usage
-from .recipe import STAGES, SynthesisRecipe
+from .recipe import STAGES, SynthesisRecipe, sample_of
 from .tasks import ReadRows, Task, read_images
 
 ROWS, REJECTED, REPORT, IMAGES = "rows.jsonl", "rejected.jsonl", "report.json", "images"
@@ -34,12 +35,12 @@ class _Verdict:
 
 
 def write_results(
-    recipe: SynthesisRecipe, read: ReadRows, journal: Journal, folder: Path
+    recipe: SynthesisRecipe, read: ReadRows, journal: Journal, folder: Path, check: AnswerCheck
 ) -> dict[str, Any]:
     """Judges every row by the gates of the recipe, and writes rows.jsonl, rejected.jsonl, images
     and report.json; returns the report. Nothing is asked: gates can be changed and judged anew.
     """
-    verdicts = [_verdict(recipe, task, journal) for task in read.tasks]
+    verdicts = [_verdict(recipe, task, journal, check) for task in read.tasks]
     decided = [v for v in verdicts if v.decided]
     good = [v for v in decided if not v.best.failures]
     twins = _twins(recipe, good)
@@ -64,23 +65,23 @@ def write_results(
         },
         "rejected_by": dict(Counter(row["reasons"][0] for row in rejected).most_common()),
         "gates": _gate_counts(decided, len(twins)),
+        "answers_not_judged": len(check.problems),
         "stages": {name: _stage_counts(name, journal) for name in STAGES},
         "usd": round(sum(entry.cost for entry in journal.entries), 6),
     }
-    _replace(folder / REPORT, [json.dumps(report, indent=1), "\n"])
+    write_whole(folder / REPORT, [json.dumps(report, indent=1), "\n"])
     if accepted:
         _check(folder / ROWS)
     return report
 
 
-def _verdict(recipe: SynthesisRecipe, task: Task, journal: Journal) -> _Verdict:
+def _verdict(recipe: SynthesisRecipe, task: Task, journal: Journal, check: AnswerCheck) -> _Verdict:
     candidates = []
     for sample in range(recipe.samples):
         entries = {
-            name: journal.finished(task.key, name, 0 if name == "describe" else sample)
-            for name in STAGES
+            name: journal.finished(task.key, name, sample_of(name, sample)) for name in STAGES
         }
-        candidate = judge(entries, sample, task.answer, recipe.gates)
+        candidate = judge(entries, sample, task.answer, recipe.gates, check)
         if candidate is not None:
             candidates.append(candidate)
     good = any(not candidate.failures for candidate in candidates)
@@ -154,9 +155,10 @@ def _rejected(verdict: _Verdict, reasons: tuple[str, ...], twin: int | None) -> 
 
 def _gate_counts(decided: list[_Verdict], num_twins: int) -> dict[str, int]:
     """Candidates that each gate turned away (one candidate may fail several)."""
-    failures = [name for v in decided for c in v.candidates for name in c.failures]
-    counts = Counter(failures) + Counter({"near_duplicate": num_twins})
-    return {"candidates": sum(len(v.candidates) for v in decided)} | dict(counts.most_common())
+    counts = Counter(name for v in decided for c in v.candidates for name in c.failures)
+    gates = {name: counts[name] for name in (*STAGE_GATES, *TEXT_GATES)}
+    num_candidates = sum(len(v.candidates) for v in decided)
+    return {"candidates": num_candidates} | gates | {"near_duplicate": num_twins}
 
 
 def _stage_counts(name: str, journal: Journal) -> dict[str, Any]:
@@ -174,17 +176,7 @@ def _stage_counts(name: str, journal: Journal) -> dict[str, Any]:
 
 
 def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    _replace(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-
-
-def _replace(path: Path, pieces: Iterable[str]) -> None:
-    """Writes a file so that whoever reads it sees the old or the new one whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_whole(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _check(path: Path) -> None:

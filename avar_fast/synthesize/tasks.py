@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .recipe import RowsConfig
 
 # What vision endpoints take; everything else is sent, and kept, as PNG.
 MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,15 @@ def _task(row: Row, index: int) -> Task:
         raise bad_row(row.where, "messages", "hold one question and no earlier answer", got)
     if not row.images:
         raise bad_row(row.where, "images", "hold an image to look at", "it holds none")
+    question = _question(users[0]["content"], len(row.images))
     answer = row.answer if row.answer is not None else extract_answer(row.target or "")
     if not answer or not answer.strip():
         remedy = "Give the row an answer, or set data.bad_rows: skip."
         expected = "be there to check the reasoning against"
         raise bad_row(row.where, "answer", expected, "it is missing", remedy)
+    if any(_SURROGATE.search(text) for text in (question, answer)):
+        expected = "be text that UTF-8 can hold"
+        raise bad_row(row.where, "messages and answer", expected, "they hold half of a pair")
     digest = hashlib.sha256(json.dumps([row.messages, answer], sort_keys=True).encode())
     sizes = []
     for data, size in ((blob.data, blob.size) for blob in read_images(row)):
@@ -100,7 +106,7 @@ def _task(row: Row, index: int) -> Task:
         index,
         row.where,
         digest.hexdigest()[:24],
-        _question(users[0]["content"], len(row.images)),
+        question,
         answer.strip(),
         row.messages,
         tuple(sizes),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from avar_fast.rewards import is_correct
 from avar_fast.synthesize.duplicates import NUM_HASHES, band_width, near_duplicates
 from avar_fast.synthesize.gates import best, count_anchors, judge, script_share, split_answer
 from avar_fast.synthesize.journal import Entry
@@ -21,7 +22,7 @@ def candidate(reason=f"{REASONING}<answer>2</answer>", rewrite=ANCHORED, answer=
         "reason": entry("reason", reason),
         "rewrite": entry("rewrite", f"{rewrite}\n<answer>2</answer>"),
     }
-    return judge(entries, 0, answer, GatesConfig(**gates))
+    return judge(entries, 0, answer, GatesConfig(**gates), is_correct)
 
 
 def test_a_good_candidate_passes_and_keeps_its_reasoning_alone():
@@ -62,7 +63,7 @@ def test_a_stage_that_fails_ends_the_candidate(reason, failure):
 
 def test_a_candidate_with_a_stage_to_come_is_none():
     entries = {"describe": entry("describe", DESCRIPTION), "reason": None, "rewrite": None}
-    assert judge(entries, 0, "2", GatesConfig()) is None
+    assert judge(entries, 0, "2", GatesConfig(), is_correct) is None
 
 
 def test_thoughts_that_a_model_had_before_it_wrote_are_not_taken_for_its_text():

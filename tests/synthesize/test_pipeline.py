@@ -105,7 +105,11 @@ def test_the_best_of_several_samples_is_kept(world, script):
     assert world.run("samples=3") == 0
     assert world.lines("rows.jsonl")[0]["meta"]["sample"] == 2
     gates = world.report["gates"]
-    assert gates == {"candidates": 3, "reason: wrong_answer": 1, "mentions_description": 1}
+    assert {name: count for name, count in gates.items() if count} == {
+        "candidates": 3,
+        "reason: wrong_answer": 1,
+        "mentions_description": 1,
+    }
     assert len(script.asked("rewrite")) == 2  # a wrong answer is not worth rewriting
 
 
