@@ -115,11 +115,21 @@ def reply(handler, body, fault, text):
         content = 'data: {"choices": [{"del\n\n' if body.get("stream") else '{"choices": [{"mess'
         send(handler, 200, content, ("Content-Type", kind))
         return
+    if fault == "nested":
+        content = "[" * 100_000
+        kind = "text/event-stream" if body.get("stream") else "application/json"
+        content = f"data: {content}\n\n" if body.get("stream") else content
+        send(handler, 200, content, ("Content-Type", kind))
+        return
     if fault == "page":
         send(handler, 200, "<html>Welcome</html>", ("Content-Type", "text/html"))
         return
     if fault == "empty":
         text = ""
+    if fault == "abort":
+        text, finish = text[:20], "abort"
+    if fault == "echo":
+        text = f"{text} {handler.headers['Authorization']}"
     if fault == "length":
         text, finish = text[:20], "length"
     if fault == "refusal":
@@ -141,6 +151,8 @@ def reply(handler, body, fault, text):
 def usage(fault):
     if fault == "no usage":
         return {}
+    if fault == "bad usage":
+        return {"usage": {"prompt_tokens": -(10**6), "completion_tokens": 10**400}}
     return {"usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}}
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 from avar_fast.config import dump_recipe, read_recipe
 from avar_fast.synthesize.recipe import SynthesisRecipe
 
+from .server import ANCHORED
+
 GOOD = {
     "messages": [{"role": "user", "content": "<image>How many circles?"}],
     "images": ["0.png"],
@@ -56,6 +58,36 @@ def test_a_bad_row_stops_the_run_or_is_rejected_with_its_reason(world, script, c
     assert world.report["rows"] == {"read": 3, "accepted": 2, "rejected": 1, "open": 0}
     rejected = world.lines("rejected.jsonl")
     assert (rejected[0]["index"], rejected[0]["reasons"]) == (1, ["bad_row"])
+
+
+def test_text_that_utf_8_cannot_hold_is_a_bad_row(world, script, capsys):
+    turn = {"role": "user", "content": "<image>How many \ud83d?"}
+    world.put([GOOD | {"messages": [turn]}])
+    assert world.run() == 1
+    assert "row 1: messages and answer must be text that UTF-8 can hold" in capsys.readouterr().err
+    assert not script.asked()
+
+
+@pytest.mark.parametrize(
+    ("answer", "given"), [(r"\frac{1}{2}", "0.5"), ("7", "7 cm"), ("B", "(B)"), (2.0, "2")]
+)
+def test_answers_are_checked_as_the_rewards_check_them(world, script, answer, given):
+    script.answer = lambda stage, request: f"{ANCHORED}\n<answer>{given}</answer>"
+    world.put([GOOD | {"answer": answer}])
+    assert world.run() == 0
+    assert world.report["rows"]["accepted"] == 1
+    assert world.report["answers_not_judged"] == 0
+    row = world.lines("rows.jsonl")[0]
+    assert row["messages"][1]["content"].endswith(f"<answer>{answer}</answer>")  # the source's
+
+
+def test_another_rule_judges_answers_anew(world, script):
+    script.answer = lambda stage, request: f"{ANCHORED}\n<answer>7 cm</answer>"
+    world.put([GOOD | {"answer": "7"}])
+    assert world.run("gates.checker=exact") == 0
+    assert world.report["rejected_by"] == {"reason: wrong_answer": 1}
+    assert world.run() == 0
+    assert world.report["rows"]["accepted"] == 1
 
 
 def test_an_answer_may_stand_in_the_last_turn(world):
@@ -145,6 +177,8 @@ def test_a_prompt_of_ones_own_is_used_and_recorded(world, script):
         ("version: 1\nuser: b", "must have the keys version, system, user; got version, user"),
         ("version: 1\nsystem: a\nuser: '{{question}}{{answer}}'", "got {{answer}}, {{question}}"),
         ("[", "must be valid YAML"),
+        ("version: 1\nsystem:\nuser: '{{question}}'", "system must hold text; it is empty"),
+        ("version: 1\nsystem: '{{question}}'\nuser: '{{question}}'", "system must hold no marks"),
     ],
 )
 def test_a_prompt_that_cannot_be_filled_is_refused(world, capsys, text, words):
@@ -162,6 +196,16 @@ def test_a_prompt_that_cannot_be_filled_is_refused(world, capsys, text, words):
         ("reason.base_url=localhost:8000", "reason.base_url must be an http(s) address or 'lab'"),
         ("reason.base_url=http://u:p@host/v1", "must hold no user, password or query"),
         ("reason.base_url=http://host/v1?key=s", "must hold no user, password or query"),
+        ("reason.base_url=http://host:abc/v1", "reason.base_url must be an http(s) address"),
+        ("reason.base_url=http://[::1/v1", "reason.base_url must be an http(s) address"),
+        ("reason.model=''", "reason.model must name a model"),
+        ("reason.prompt=''", "reason.prompt must be an existing YAML file"),
+        ("reason.top_p=2", "reason.top_p must be in (0, 1]; got 2.0"),
+        ("reason.extra_body={max_tokens: 9}", "reason.extra_body must leave max_tokens to"),
+        ("reason.extra_body={api_key: sk-1}", "reason.extra_body must hold no key"),
+        ("gates.script=Latin", "gates.script must be the first word of letters' names"),
+        ("gates.checker=close", "gates.checker must be one of accuracy, exact"),
+        ("gates.anchors=['look|']", "gates.anchors must hold patterns of some text"),
         ("gates.anchors=['(']", "gates.anchors must hold regular expressions"),
         ("gates.min_chars=100000", "gates.max_chars must be at least gates.min_chars"),
         ("gates.max_similarity=2", "gates.max_similarity must be in (0, 1]; got 2.0"),
@@ -174,6 +218,13 @@ def test_bad_recipes(world, script, capsys, override, words):
     assert words in capsys.readouterr().err
     assert not script.asked()
     assert not world.out.exists()
+
+
+def test_a_key_in_place_of_its_name_is_not_repeated(world, capsys):
+    assert world.run("reason.key_env=sk-proj-0123456789") == 1
+    said = capsys.readouterr()
+    assert "reason.key_env must be the name of an environment variable" in said.err
+    assert "0123456789" not in said.out + said.err
 
 
 def test_the_resolved_recipe_is_stored_and_reads_back(world):

@@ -1,6 +1,7 @@
 """What endpoints do wrong, over real HTTP, and what a run makes of it."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -8,7 +9,9 @@ from .server import ANCHORED
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("fault", [429, 500, 503, 408, "cut", "garbage", "empty", "page"])
+@pytest.mark.parametrize(
+    "fault", [429, 500, 503, 408, "cut", "garbage", "nested", "empty", "page", "abort"]
+)
 def test_a_fault_that_passes_is_tried_again(world, script, fault, stream):
     world.write_rows(1)
     world.recipe["reason"]["stream"] = stream
@@ -44,6 +47,18 @@ def test_retry_after_is_kept_to_by_all_requests(world, script):
     assert world.run() == 0
     times = [request[3] for request in script.asked("describe")]
     assert times[1] - times[0] >= 1.0
+
+
+def test_requests_that_waited_for_a_pause_keep_to_the_rate(world, script):
+    """They once all went out at the pause's end."""
+    world.write_rows(5)
+    world.recipe["describe"].update(requests_per_minute=600, concurrency=5)  # one in 0.1 s
+    script.faults["describe"].append("wait")
+    assert world.run() == 0
+    times = [request[3] for request in script.asked("describe")]
+    after = [at for at in times if at - times[0] >= 0.9]
+    assert len(after) >= 2
+    assert all(b - a >= 0.08 for a, b in pairwise(after))
 
 
 def test_a_request_that_fails_for_good_leaves_its_row_open_and_is_asked_again(world, script):
@@ -94,7 +109,18 @@ def test_an_endpoint_that_will_never_answer_stops_the_run_at_once(world, script,
     script.faults["describe"].extend([code] * 1000)
     assert world.run() == 4
     assert len(script.asked()) <= 4
-    assert f"cannot be used, tried 1 time; HTTP {code}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"cannot be used, tried 1 time; HTTP {code}: fault {code}. Check " in said
+
+
+def test_what_an_endpoint_took_before_it_failed_is_counted(world, script):
+    world.write_rows(1)
+    script.faults["reason"].extend(["ends early", 404])
+    assert world.run() == 4
+    counts = world.report["stages"]["reason"]
+    assert (counts["failed"], counts["attempts"]) == (1, 2)
+    assert counts["output_tokens"] > 30  # by rule of thumb
+    assert counts["tokens_partly_estimated"]
 
 
 def test_an_unreachable_endpoint_is_named_after_bounded_retries(world, capsys):
@@ -138,6 +164,25 @@ def test_missing_usage_is_estimated_and_said_to_be(world, script):
     assert counts["output_tokens"] == pytest.approx(len(ANCHORED) / 4, rel=0.2)
 
 
+def test_a_count_that_cannot_be_is_estimated(world, script):
+    """A negative one once gave budget back, an endless one ended the run."""
+    world.write_rows(1)
+    script.faults["rewrite"].append("bad usage")
+    assert world.run() == 0
+    counts = world.report["stages"]["rewrite"]
+    assert counts["tokens_partly_estimated"]
+    assert 0 < counts["input_tokens"] < 1000
+    assert 0 < counts["output_tokens"] < 1000
+
+
+def test_half_of_a_surrogate_pair_is_replaced(world, script):
+    """JSON can hold it, the UTF-8 of the next request and of rows.jsonl cannot."""
+    script.answer = lambda stage, request: f"{ANCHORED} \ud83d\n<answer>2</answer>"
+    assert world.run() == 0
+    assert world.report["rows"]["accepted"] == 3
+    assert "\ufffd" in world.lines("rows.jsonl")[0]["messages"][1]["content"]
+
+
 def test_the_budget_is_never_exceeded_and_partial_results_are_kept(world, script, capsys):
     world.write_rows(10)
     # A request costs 0.0006 USD and at most about 0.0054; 0.02 pays for some of the thirty.
@@ -175,6 +220,7 @@ def test_keys_come_from_the_environment_and_are_written_nowhere(world, script, m
     monkeypatch.setenv("AVAR_TEST_KEY", key)
     script.answer = lambda stage, request: f"{ANCHORED}\n<answer>2</answer>"
     script.faults["reason"].append("leak")  # an error that repeats the key it was sent
+    script.faults["describe"].append("echo")  # as an answer does
     assert world.run() == 0
     assert script.asked()[0][2]["Authorization"] == f"Bearer {key}"
     said = capsys.readouterr()

@@ -1,5 +1,7 @@
 """Gates: what passes, what does not, and by which name."""
 
+import time
+
 import pytest
 
 from avar_fast.rewards import is_correct
@@ -41,6 +43,8 @@ def test_a_good_candidate_passes_and_keeps_its_reasoning_alone():
         (ANCHORED + " x" * 3000, "few_anchors"),  # two anchors in six thousand characters
         (ANCHORED + " This fits the description.", "mentions_description"),
         (ANCHORED + " As described, two.", "mentions_description"),
+        (ANCHORED + " The written description agrees.", "mentions_description"),
+        (ANCHORED + " The descriptions agree.", "mentions_description"),
         (ANCHORED + "\u4f60\u597d\u4e16\u754c" * 20, "language"),
     ],
 )
@@ -54,6 +58,9 @@ def test_each_gate_turns_away_what_it_is_for(rewrite, failure):
         ("I think it is 2.", "reason: no_answer"),
         ("<answer>3</answer>", "reason: wrong_answer"),
         ("I'm sorry, I cannot help with that.", "reason: refused"),
+        ("I\u2019m sorry, but I can\u2019t help with that.", "reason: refused"),
+        ("Sorry, I cannot assist with this image.", "reason: refused"),
+        ("I can\u2019t describe people.", "reason: refused"),
     ],
 )
 def test_a_stage_that_fails_ends_the_candidate(reason, failure):
@@ -88,6 +95,18 @@ def test_the_reasoning_model_may_put_its_chain_into_think_tags():
 )
 def test_anchors(text, count):
     assert count_anchors(text, GatesConfig()) == count
+
+
+def test_without_patterns_there_are_no_anchors():
+    assert count_anchors("look again", GatesConfig(anchors=())) == 0
+
+
+def test_many_open_tags_take_no_time():
+    """Looking ahead from each to the end of the text took minutes."""
+    started = time.monotonic()
+    assert split_answer("<answer>" * 50_000 + "2").startswith("<answer>")
+    assert split_answer("so <answer>2</answer>" + "</answer>" * 50_000).startswith("so")
+    assert time.monotonic() - started < 2
 
 
 def test_script_share_counts_letters_alone():

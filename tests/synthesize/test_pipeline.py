@@ -73,6 +73,18 @@ def test_report_and_card_count_calls_tokens_and_cost(world):
         assert words in card
 
 
+def test_every_gate_has_a_count_in_report_and_card(world):
+    world.run("gates.min_chars=100000", "gates.max_chars=200000")
+    gates = world.report["gates"]
+    assert gates.pop("candidates") == gates.pop("too_short") == 3
+    assert set(gates.values()) == {0}
+    assert {"describe: refused", "reason: wrong_answer", "few_anchors", "mentions_description",
+            "language", "too_long", "near_duplicate"} <= set(gates)  # fmt: skip
+    card = (world.out / "README.md").read_text()
+    assert "| too_short | 3 |" in card
+    assert "| language | 0 |" in card
+
+
 def test_a_second_run_asks_nothing_and_new_gates_judge_anew(world, script):
     assert world.run() == 0
     assert world.run("gates.min_chars=100000", "gates.max_chars=200000") == 0
@@ -139,6 +151,25 @@ def test_a_run_that_was_killed_asks_nothing_twice(world, script):
     assert world.report["rows"]["accepted"] == 12
 
 
+def test_a_second_process_leaves_the_folder_as_it_is(world, capsys):
+    """It once wrote its recipe over that of the run it met."""
+    world.run()
+    before = {path: path.read_bytes() for path in world.out.rglob("*") if path.is_file()}
+    held = Journal(world.out)
+    assert world.run("gates.min_chars=100") == 1
+    held.close()
+    assert "one run at a time" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in world.out.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_was_killed_at_its_start_left_a_folder_to_go_on_in(world):
+    world.out.mkdir()
+    (world.out / "stages.jsonl").touch()
+    (world.out / "identity.json.partial").write_text('{"data.pa')
+    assert world.run() == 0
+    assert not list(world.out.glob("*.partial"))
+
+
 def test_the_journal_refuses_a_broken_line_in_the_middle_and_a_second_process(world):
     world.run()
     held = Journal(world.out)
@@ -182,6 +213,17 @@ def test_dry_run_asks_nothing_and_shrinks_with_what_is_on_disk(world, script, ca
     world.run("--dry-run")
     said = capsys.readouterr().out
     assert "9 finished stages" in said
+    assert next(x for x in said.splitlines() if x.startswith("sum")).split()[1] == "0"
+
+
+def test_a_dry_run_counts_no_stage_after_one_that_failed(world, script, capsys):
+    """It once counted the rewriting of wrong answers, which no run asks for."""
+    script.answer = lambda stage, request: "<answer>3</answer>"
+    assert world.run() == 0
+    assert world.report["rejected_by"] == {"reason: wrong_answer": 3}
+    capsys.readouterr()
+    world.run("--dry-run")
+    said = capsys.readouterr().out
     assert next(x for x in said.splitlines() if x.startswith("sum")).split()[1] == "0"
 
 
