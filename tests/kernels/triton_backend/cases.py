@@ -102,12 +102,26 @@ CASES = {
         dtype="float16",
     ),
 }
+# As a GPU's tiles cut them: two blocks of 128 rows or more, every level of a tile table, and the
+# widths of its rows.
+_MODEL = {"head_dim": 128, "value_dim": 128, "causal": True}
+_UNSCALED = {"bias": 0, "scale": 0}
+DEVICE_CASES = {
+    "plain": Case(rows=150, keys=200, types=None, num_types=1, **_MODEL, **_UNSCALED),
+    "typed": Case(rows=200, keys=200, heads=3, types="both", **_MODEL, **_UNSCALED),
+    "rich": Case(rows=200, keys=200, types="shuffled", **_MODEL),
+    "packed": Case(rows=(5, 133, 0, 40), keys=(5, 133, 0, 90), **_MODEL, **_UNSCALED),
+    "narrow": Case(rows=200, keys=300, head_dim=64, value_dim=64, types="left", window=(50, 3)),
+    "odd": Case(
+        rows=129, keys=200, head_dim=80, value_dim=40, types="shuffled", causal=True, **_UNSCALED
+    ),
+    "wide": Case(rows=140, keys=150, heads=1, head_dim=256, value_dim=256, causal=True),
+}
 PACKED_TAIL = 3  # tokens after the last sequence
 
 
-def make_inputs(name: str) -> tuple[dict[str, Tensor | None], dict]:
+def make_inputs(name: str, case: Case) -> tuple[dict[str, Tensor | None], dict]:
     """Tensors and options of a case; the seed is the name. Keys that do not exist hold NaN."""
-    case = CASES[name]
     generator = torch.Generator().manual_seed(
         sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31
     )

@@ -5,7 +5,7 @@
     dP_ij = dout_i . v_j + dmass_i[t_j],  delta_i = dout_i . out_i + dmass_i . mass_i
     dZ_ij = P_ij (dP_ij - delta_i + dlse_i)
 
-In float64 it is the oracle. In float32 with ``storage`` float16 it is the plain reference of that
+In float64 it is the oracle. In float32 with a shorter ``storage`` it is the plain reference of that
 dtype: P, out and dZ are rounded where any fused kernel must round them, everything else is float32.
 Its distance from the oracle is the error that the dtype allows.
 

@@ -1,8 +1,9 @@
 """Runs in a child process: the cases' numbers in Triton's interpreter, or resources of compiled
 kernels.
 
-    python worker.py interpret CASE...        (TRITON_INTERPRET=1 in the environment)
-    python worker.py compile JSON...          (see ``compile_all``)
+    python worker.py interpret CASE...              (TRITON_INTERPRET=1 in the environment)
+    python worker.py imitate ARCH:DTYPE:CASE...     (likewise; see ``imitation``)
+    python worker.py compile JSON...                (see ``compile_all``)
 
 One JSON object per line on stdout. A child is needed because triton reads TRITON_INTERPRET when it
 is imported and jit functions stay what they were decorated as, while other tests of the same pytest
@@ -14,33 +15,56 @@ import json
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
 
 # Rows whose errors are judged together, so that one wrong row cannot hide in a large tensor.
 ROW_BLOCK = 16
-UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11}
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 def interpret(names: list[str]) -> None:
-    """Errors and budgets of every tensor of every named case."""
+    """What is wrong with any tensor of every named case."""
+    from cases import CASES
+
+    _prepare()
+    for name in names:
+        _report(name, name, CASES[name])
+
+
+def imitate(requests: list[str]) -> None:
+    """The same for device cases, with the tiles and element types of a chip."""
+    import imitation
+    from cases import DEVICE_CASES
+
+    _prepare()
+    for request in requests:
+        arch, dtype, name = request.split(":")
+        imitation.imitate(arch)
+        _report(request, name, dataclasses.replace(DEVICE_CASES[name], dtype=dtype))
+
+
+def _prepare() -> None:
     torch.set_num_threads(1)
     _poison_allocations()
-    for name in names:
-        try:
-            findings = _run_case(name)
-        except Exception:
-            findings = [traceback.format_exc()]
-        print(json.dumps({"case": name, "findings": findings}), flush=True)
 
 
-def _run_case(name: str) -> list[str]:
+def _report(key: str, name: str, case: Any) -> None:
+    try:
+        findings = _run_case(name, case)
+    except Exception:
+        findings = [traceback.format_exc()]
+    print(json.dumps({"case": key, "findings": findings}), flush=True)
+
+
+def _run_case(name: str, case: Any) -> list[str]:
     from avar_kernels import triton_backend
     from avar_kernels.types import AttnOutput, AttnParams, PackedLengths
-    from cases import CASES, make_inputs
+    from cases import make_inputs
     from oracle import attention_and_gradients
 
-    x, options = make_inputs(name)
+    x, options = make_inputs(name, case)
     inputs = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
     cotangents = [x[key] for key in ("dout", "dmass", "dlse")]
     params = AttnParams(
@@ -58,7 +82,7 @@ def _run_case(name: str) -> list[str]:
 
     got = run()
     findings = []
-    if CASES[name].twice:
+    if case.twice:
         again = run()
         findings += [
             f"{key} differs between two runs"
@@ -75,7 +99,7 @@ def _run_case(name: str) -> list[str]:
         expected = torch.float32 if key in ("mass", "lse", "dtype_bias", "dtype_scale") else storage
         assert value.dtype == expected, (key, value.dtype)
         assert value.shape == want[key].shape, (key, value.shape)
-        findings += _judge(key, value, want, plain, CASES[name].dtype)
+        findings += _judge(key, value, want, plain, case.dtype)
     return findings
 
 
@@ -162,4 +186,5 @@ def compile_all(requests: list[str]) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    {"interpret": interpret, "compile": compile_all}[sys.argv[1]](sys.argv[2:])
+    commands = {"interpret": interpret, "imitate": imitate, "compile": compile_all}
+    commands[sys.argv[1]](sys.argv[2:])
