@@ -3,6 +3,7 @@
 python -m avar_fast.evaluate MODEL --benchmarks mathvista,mmstar --out RESULT.json
 python -m avar_fast.evaluate MODEL --data rows.jsonl --out RESULT.json
 torchrun --nproc_per_node N -m avar_fast.evaluate MODEL ...
+python -m avar_fast.evaluate table A.json [B.json ...]
 python -m avar_fast.evaluate compare A.json B.json
 python -m avar_fast.evaluate sweep MODEL --visual-scale 1,1.15 --system-scale 1,0.6 ... --out DIR
 python -m avar_fast.evaluate page RESULT.json --out PAGE.html
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..rollout import RolloutError
+from ..tables import markdown
 from ..vas.intervals import Bootstrap
 from .arguments import add_common, judge_of, numbers, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_to
@@ -23,6 +25,7 @@ from .ranks import Ranks
 from .result import read_result
 from .settings import INTERVENTIONS
 from .sweep import sweep
+from .table import score_table
 
 INTERRUPTED = 130
 
@@ -95,6 +98,15 @@ def _compare(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _table(arguments: Sequence[str]) -> int:
+    parser = _parser("table", "Results side by side, with the paper's lines.")
+    parser.add_argument("results", type=Path, nargs="+")
+    options = parser.parse_args(arguments)
+    results = [read_result(path) for path in options.results]
+    print(markdown(score_table([(result.path, result.scores) for result in results])))
+    return 0
+
+
 def _page(arguments: Sequence[str]) -> int:
     from .page import write_predictions  # pictures need the report extra
 
@@ -119,7 +131,7 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-COMMANDS = {"compare": _compare, "sweep": _sweep, "page": _page}
+COMMANDS = {"table": _table, "compare": _compare, "sweep": _sweep, "page": _page}
 
 if __name__ == "__main__":
     sys.exit(main())

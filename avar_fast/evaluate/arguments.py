@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from .question import Judged
 from .settings import ENGINES, Settings
 from .tasks import BenchmarkTask, RowsTask, Task
 
-ROWS = "rows"
+ROWS, ALL = "rows", "all"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmarks",
         default="",
-        help=f"by comma: {', '.join(PARTS)}, {ROWS} (needs --data), or all for the seven",
+        help=f"by comma: {', '.join(PARTS)}, or {ALL} for these seven; {ROWS} (needs --data)",
     )
     parser.add_argument(
         "--data",
@@ -164,20 +165,20 @@ def tasks_of(options: argparse.Namespace, settings: Settings) -> Iterator[list[T
         OSError: a file that is not there.
     """
     local, rows = _data(options.data)
-    names = [name.strip() for name in options.benchmarks.split(",") if name.strip()]
-    if names == ["all"]:
-        names = list(PARTS)
+    given = [name.strip() for name in options.benchmarks.split(",") if name.strip()]
+    names = [name for one in given for name in (PARTS if one == ALL else (one,))]
     if rows and ROWS not in names:
         names.append(ROWS)
     if not names:
         raise ValueError(
             "nothing to evaluate on. Name --benchmarks, or rows of your own with --data."
         )
-    unknown = [name for name in names if name not in PARTS and name != ROWS]
-    if unknown:
-        raise ValueError(
-            f"--benchmarks must be among {', '.join(PARTS)}, {ROWS}; got {', '.join(unknown)}."
-        )
+    known = [*PARTS, ROWS, ALL]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"--benchmarks must be among {', '.join(known)}; got {name}.{meant}")
     unused = [name for name in local if not any(name in (n, *PARTS.get(n, ())) for n in names)]
     if unused:
         raise ValueError(

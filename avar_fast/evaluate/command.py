@@ -79,7 +79,12 @@ def evaluate_to(
     what = identity(model.name, settings, tasks, judge)
     journal = Journal(out)
     ranks.agree(lambda: _claim(out, journal, what))
-    outcome = run(lambda: model.answering(settings, batch_size), tasks, journal, ranks, judge)
+    try:
+        outcome = run(lambda: model.answering(settings, batch_size), tasks, journal, ranks, judge)
+    except BaseException:
+        if ranks.size == 1 and journal.is_empty:  # such as a model that is not there
+            journal.remove()
+        raise
     if outcome is None:
         return 0
     head = {

@@ -73,7 +73,7 @@ class Journal:
             ValueError: it belongs to another; the first setting that differs is named.
         """
         held = self.folder / "settings.json"
-        if held.is_file() and any(f.stat().st_size for f in self.folder.glob("rank-*.jsonl")):
+        if held.is_file() and not self.is_empty:
             before = json.loads(held.read_text())
             require_same(before, identity, f"{self.folder} holds predictions")
             return
@@ -132,6 +132,11 @@ class Journal:
         lines = JsonLines(self.folder / f"judge-{rank}.jsonl")
         with closing(lines):
             yield lambda judgement: lines.add(asdict(judgement))
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing has been answered yet."""
+        return not any(file.stat().st_size for file in self.folder.glob("rank-*.jsonl"))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

@@ -16,16 +16,22 @@ class Source:
 
     hub: str
     """Name on the Hub."""
-    split: str
+    splits: tuple[str, ...]
+    """All of which together are the benchmark."""
     columns: dict[str, str]
     """{column: kind}; kinds are text, int, number, scalar (text or int), list, dict, image; with a
     question mark null is allowed."""
     configs: tuple[str | None, ...] = (None,)
-    """All of which together are the benchmark."""
+    """Likewise; each has all the splits."""
     keep: Callable[[Record], bool] | None = None
     """Which records count; all unless given."""
     files: tuple[str, ...] = ()
     """Names of parquet files on the Hub that the usual patterns do not cover."""
+
+    @property
+    def parts(self) -> list[tuple[str | None, str]]:
+        """(config, split) of each table."""
+        return [(config, split) for config in self.configs for split in self.splits]
 
 
 class SourceError(ValueError):
@@ -47,7 +53,7 @@ class Records:
     def __init__(self, name: str, source: Source, local: str | None) -> None:
         self.name, self.source = name, source
         self.path = local or source.hub
-        self.tables = [self._open(config, local) for config in source.configs]
+        self.tables = [self._open(config, split, local) for config, split in source.parts]
         for table in self.tables:
             self._check_columns(table.column_names)
         images = {c for c, kind in source.columns.items() if kind.startswith("image")}
@@ -66,8 +72,9 @@ class Records:
 
     def where(self, index: int) -> str:
         table, row = self._index[index]
-        config = self.source.configs[table]
-        return f"{self.path}{f' ({config})' if config else ''} row {row + 1}"
+        config, split = self.source.parts[table]
+        part = config or (split if len(self.source.splits) > 1 else None)
+        return f"{self.path}{f' ({part})' if part else ''} row {row + 1}"
 
     def texts(self, index: int) -> Record:
         """The record without its images, its fields checked.
@@ -90,19 +97,18 @@ class Records:
         record = self._whole[table][row].to_pylist()[0]
         return [record.get(column) for column in columns]
 
-    def _open(self, config: str | None, local: str | None) -> Any:
+    def _open(self, config: str | None, split: str, local: str | None) -> Any:
         import datasets
 
-        split = self.source.split
         try:
             if local is None:
                 return datasets.load_dataset(self.source.hub, config, split=split)
-            folder = Path(local)
+            folder = self._folder(Path(local), config)
             if (folder / "dataset_dict.json").is_file():
-                return datasets.load_from_disk(local)[split]
+                return self._split_of(datasets.load_from_disk(str(folder)), split, folder)
             if (folder / "state.json").is_file():
-                return datasets.load_from_disk(local)
-            files = self._files(folder, config)
+                return datasets.load_from_disk(str(self._only_part(folder)))
+            files = self._files(folder, config, split)
             return datasets.load_dataset("parquet", data_files=files, split="train")
         except SourceError:
             raise
@@ -111,7 +117,7 @@ class Records:
             remedy = (
                 f"Give a local copy with --data {self.name}=FOLDER."
                 if local is None
-                else "Copy the benchmark's parquet files there again."
+                else "Copy the benchmark's files there again."
             )
             raise SourceError(
                 f"benchmark {self.name} needs split {split}"
@@ -119,17 +125,39 @@ class Records:
                 f" {remedy}"
             ) from error
 
-    def _files(self, folder: Path, config: str | None) -> list[str]:
-        """The parquet files of a split in a copy of the Hub's repository."""
+    def _folder(self, folder: Path, config: str | None) -> Path:
+        """Where a config is in a local copy: in a folder of its name, which an only one need not
+        have."""
         if not folder.is_dir():
             raise SourceError(
                 f"--data {self.name}=... must name a folder with a copy of {self.source.hub}; there"
                 f" is no folder {folder}."
             )
-        split = self.source.split
-        places = [folder / config] if config else []
-        if len(self.source.configs) == 1:
-            places += [folder / "data", folder]
+        if config and ((folder / config).is_dir() or len(self.source.configs) > 1):
+            return folder / config
+        return folder
+
+    def _split_of(self, splits: Any, split: str, folder: Path) -> Any:
+        if split not in splits:
+            raise SourceError(
+                f"benchmark {self.name} needs split {split}, a copy of {self.source.hub}; {folder}"
+                f" holds {', '.join(splits)}."
+            )
+        return splits[split]
+
+    def _only_part(self, folder: Path) -> Path:
+        """A folder of ``save_to_disk`` with one split, which must be all there is."""
+        if len(self.source.parts) > 1:
+            raise SourceError(
+                f"benchmark {self.name} needs {len(self.source.parts)} tables of {self.source.hub};"
+                f" {folder} is one. Save a DatasetDict with the splits"
+                f" {', '.join(self.source.splits)}, for each config in a folder of its name."
+            )
+        return folder
+
+    def _files(self, folder: Path, config: str | None, split: str) -> list[str]:
+        """The parquet files of a split in a copy of the Hub's repository."""
+        places = [folder] if folder.name == config else [folder / "data", folder]
         for place in places:
             found = sorted(place.glob(f"{split}-*.parquet")) or sorted(
                 file for name in (f"{split}.parquet", *self.source.files)
@@ -139,7 +167,7 @@ class Records:
                 return [str(file) for file in found]
         inside = sorted(str(f.relative_to(folder)) for f in folder.rglob("*.parquet"))[:8]
         raise SourceError(
-            f"benchmark {self.name} needs split {split} as"
+            f"benchmark {self.name} needs split {split}{f' of {config}' if config else ''} as"
             f" {' or '.join(str(place / f'{split}-*.parquet') for place in places)}, a copy of"
             f" {self.source.hub}; {folder} holds {', '.join(inside) or 'no parquet file'}."
         )

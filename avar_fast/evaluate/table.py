@@ -91,6 +91,11 @@ def notes(result_name: str, summaries: Mapping[str, Summary]) -> list[str]:
         f"{name}: {s.rule}. {f'Official: {s.official}.' if s.num_published else ''}".rstrip()
         for name, s in summaries.items()
     ]
+    said += [
+        f"{name}: {', '.join(f'{part} {_percent(100 * value)}' for part, value in more.items())}."
+        for name, s in summaries.items()
+        if (more := {part: value for part, value in s.scores.items() if "=" not in part})
+    ]
     part = [name for name, s in summaries.items() if s.num_published not in (None, s.num)]
     if part:
         said.append(f"{result_name} has only a part of {', '.join(part)}.")

@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from datasets import Dataset, Features, Value
+from datasets import Dataset, DatasetDict, Features, Value
 
 from avar_fast.evaluate import BenchmarkTask, Settings, answering, read_result
 from avar_fast.evaluate.__main__ import main
@@ -48,6 +48,40 @@ def test_a_copy_without_all_subjects_is_named(tmp_path):
     world.mmmu(tmp_path, subjects=("Accounting", "Agriculture"))
     with pytest.raises(ValueError, match="Architecture_and_Engineering"):
         opened("mmmu", tmp_path)
+
+
+def test_a_copy_without_all_splits_is_named(tmp_path):
+    world.hallusion(tmp_path)
+    (tmp_path / "data" / "non_image-00000-of-00001.parquet").unlink()
+    with pytest.raises(ValueError, match=r"needs split non_image .* holds data/image-00000"):
+        opened("hallusion", tmp_path)
+
+
+def test_data_sets_saved_to_disk(tmp_path):
+    """A DatasetDict serves; a Dataset serves where the benchmark is one table."""
+    world.mmstar(tmp_path)
+    whole = Dataset.from_parquet(str(tmp_path / "mmstar.parquet"))
+    whole.save_to_disk(tmp_path / "one")
+    DatasetDict({"val": whole}).save_to_disk(tmp_path / "dict")
+    for name in ("one", "dict"):
+        assert len(opened("mmstar", tmp_path / name).questions) == 5
+    with pytest.raises(ValueError, match="hallusion needs 2 tables of .* Save a DatasetDict"):
+        opened("hallusion", tmp_path / "one")
+    with pytest.raises(ValueError, match="needs split image, .* holds val"):
+        opened("hallusion", tmp_path / "dict")
+
+
+def test_a_split_that_is_another(tmp_path):
+    """The split without images replaced by a copy of the other, and by one that asks for images."""
+    world.hallusion(tmp_path)
+    files = [tmp_path / "data" / f"{s}-00000-of-00001.parquet" for s in ("image", "non_image")]
+    records = Dataset.from_parquet(str(files[1]))
+    shutil.copy(*files)
+    with pytest.raises(ValueError, match=r"\(non_image\) row 1: the id must be there once"):
+        opened("hallusion", tmp_path)
+    records.map(lambda _: {"visual_input": "2"}).to_parquet(str(files[1]))
+    with pytest.raises(ValueError, match="visual_input must be 0 of VS figures 0"):
+        opened("hallusion", tmp_path)
 
 
 def test_a_folder_that_is_not_there_and_one_that_is_empty(tmp_path):
@@ -172,6 +206,7 @@ def test_endless_and_hostile_answers_are_kept_whole(tmp_path, model, monkeypatch
     ("more", "words"),
     [
         (["--benchmarks=mmvet"], "--benchmarks must be among mathvista"),
+        (["--benchmarks=all,mathvisa"], "got mathvisa. Did you mean mathvista?"),
         ([], "nothing to evaluate on"),
         (["--benchmarks=rows"], "needs --data"),
         (["--data=a=b"], "must be rows or NAME=FOLDER"),

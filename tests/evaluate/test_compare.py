@@ -149,6 +149,10 @@ def test_command_compares_files(tmp_path, capsys):
     assert "seed 4" in capsys.readouterr().out
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["benchmarks"]["mmstar"]["score"]["difference"] == 50
+    assert main(["table", *files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == files
+    assert any("paper: AVAR-Thinker" in line for line in lines)
     (tmp_path / "x.json").write_text('{"format": 1}')
     assert main(["compare", files[0], str(tmp_path / "x.json")]) == 1
     assert "must be a result" in capsys.readouterr().err

@@ -280,6 +280,7 @@ def test_mathverse_extracts_then_compares(tmp_path, number, replies, parsed, rig
         (1, "<answer>Correct</answer>", "no", True),
         (0, "incorrect", "no", False),
         (0, "unclear.", None, False),
+        (4, "unclear", "unclear", True),  # without an image not to know is right, officially
     ],
 )
 def test_hallusion_is_judged_as_a_whole(tmp_path, number, reply, parsed, right):

@@ -33,7 +33,7 @@ def tasks_of(folder, style="tags"):
 
 COUNTS = {
     "mathvista": 4, "mathvision": 3, "mathverse": 2, "mmmu": 60, "mmmu_pro_standard": 1,
-    "mmmu_pro_vision": 1, "mmstar": 5, "hallusion": 4,
+    "mmmu_pro_vision": 1, "mmstar": 5, "hallusion": 6,
 }  # fmt: skip
 
 
@@ -44,7 +44,10 @@ def test_every_question_becomes_a_row_with_its_images(folder, style):
         for question in task.questions:
             row = task.row(question)
             parts = [p for turn in row.messages for p in turn["content"]]
-            assert sum(p["type"] == "image" for p in parts) == len(row.images) >= 1
+            without = question.id.startswith("VS/chart/0/0/")  # HallusionBench's figure 0 is none
+            num = sum(p["type"] == "image" for p in parts)
+            assert num == len(row.images)
+            assert (num == 0) is without
             assert all(isinstance(image, bytes) for image in row.images)
             if style == "tags":
                 assert "<answer>" in parts[-1]["text"]
@@ -102,7 +105,8 @@ def test_all_seven_through_the_command(folder, tmp_path, capsys):
 
 
 def test_hallusion_counts_figures_and_questions():
-    """Figure 1: both right; figure 2: question 0 right, question 1 wrong."""
+    """Figure 1: both right; figure 2: question 0 right, 1 wrong; without a figure: question 0 wrong,
+    1 right. Officially the last count as questions, not as a figure."""
 
     def prediction(figure, question, right):
         id = f"VS/chart/0/{figure}/{question}"
@@ -110,8 +114,15 @@ def test_hallusion_counts_figures_and_questions():
 
     given = [prediction(1, 0, True), prediction(1, 1, True)]
     given += [prediction(2, 0, True), prediction(2, 1, False)]
-    scores = TASKS["hallusion"].scores(given)
-    assert scores["aAcc"] == 0.75
-    assert scores["fAcc"] == 0.5
-    assert scores["qAcc"] == 0.5
-    assert scores["score"] == pytest.approx((0.75 + 0.5 + 0.5) / 3)
+    benchmark = TASKS["hallusion"]
+    alone = benchmark.scores(given)
+    given += [prediction(0, 0, False), prediction(0, 1, True)]
+    for scores in (alone, benchmark.scores(given)):
+        assert scores["aAcc"] == 0.75
+        assert scores["fAcc"] == 0.5
+        assert scores["qAcc"] == 0.5
+        assert scores["score"] == pytest.approx((0.75 + 0.5 + 0.5) / 3)
+    assert alone["official aAcc"] == 0.75
+    assert scores["official aAcc"] == pytest.approx(4 / 6)
+    assert scores["official qAcc"] == 0, "question 0 is wrong without a figure, 1 on figure 2"
+    assert benchmark.tally(given) == [(3, 4), (1, 2), (1, 2)]

@@ -131,8 +131,15 @@ def test_command_writes_one_json_and_prints_a_table(tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there_is_an_error_message(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["none", "runs/none", "a/b/c"])
+def test_a_model_that_is_not_there_is_named_at_once_and_leaves_nothing(
+    tmp_path, capsys, monkeypatch, name
+):
+    """A path below a folder that exists could be a hub name by its form; the Hub is not asked."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
     write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
-    given = [str(tmp_path / "none"), "--data", str(tmp_path / "test.jsonl")]
-    assert main([*given, "--out", str(tmp_path / "r.json")]) == 1
-    assert "error" in capsys.readouterr().err
+    path = str(tmp_path / name) if name == "none" else name
+    assert main([path, "--data=test.jsonl", "--out=r.json"]) == 1
+    assert f"there is no folder {path}." in capsys.readouterr().err
+    assert not (tmp_path / "r.json.parts").exists()

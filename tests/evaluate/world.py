@@ -174,19 +174,23 @@ def mmstar_record(index, answer="A", image=None):
 
 
 def hallusion(folder):
+    """Figures 1 and 2, and figure 0, which is none, in a split of its own."""
     names = (
         "category", "subcategory", "visual_input", "set_id", "figure_id", "sample_note",
         "question_id", "question", "gt_answer_details", "gt_answer", "filename",
     )  # fmt: skip
     columns = {**dict.fromkeys(names, TEXT), "image": Image()}
-    records = [
-        dict(zip(names, ("VS", "chart", "1", "0", figure, "import", question, "Is it so?", "It is.",
-                         gold, f"./hallusion_bench/VS/chart/0_{figure}.png"), strict=True))
-        | {"image": picture(int(figure))}
-        for figure in ("1", "2")
-        for question, gold in (("0", "1"), ("1", "0"))
-    ]  # fmt: skip
-    return write(folder, records, columns, "data/image-00000-of-00001.parquet")
+    for split, figures in (("image", ("1", "2")), ("non_image", ("0",))):
+        records = [
+            dict(zip(names, ("VS", "chart", figure, "0", figure, "import", question, "Is it so?",
+                             "It is.", gold, None if figure == "0" else f"./0_{figure}.png"),
+                     strict=True))
+            | {"image": None if figure == "0" else picture(int(figure))}
+            for figure in figures
+            for question, gold in (("0", "1"), ("1", "0"))
+        ]  # fmt: skip
+        write(folder, records, columns, f"data/{split}-00000-of-00001.parquet")
+    return folder
 
 
 ALL = {

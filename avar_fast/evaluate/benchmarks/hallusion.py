@@ -1,4 +1,9 @@
-"""HallusionBench (Guan et al., CVPR 2024), the questions with an image."""
+"""HallusionBench (Guan et al., CVPR 2024): 951 questions with an image, 178 of the same without.
+
+The official aAcc and qAcc count both; the official fAcc counts figures, of which the others have
+none. VLMEvalKit's mean of the three, which model reports and most likely the paper give, counts the
+questions with an image alone.
+"""
 
 from collections.abc import Sequence
 
@@ -17,12 +22,15 @@ FIGURE, QUESTION = ID.index("figure_id"), ID.index("question_id")
 
 class HallusionBench:
     name, title = "hallusion", "HallusionBench"
-    rule = "yes or no in tags, in a box, first or alone; mean of aAcc, fAcc and qAcc"
-    official = "GPT-4 judges each answer"
-    num_published = 951
+    rule = (
+        "yes or no in tags, in a box, first or alone; mean of aAcc, fAcc and qAcc over the 951"
+        " questions with an image; the official aAcc and qAcc over all 1129 stand beside it"
+    )
+    official = "GPT-4 judges each answer; without an image an unclear one is right"
+    num_published = 1129
     source = Source(
-        hub="lmms-lab/HallusionBench",
-        split="image",
+        hub="lmms-lab-encoder/HallusionBench",
+        splits=("image", "non_image"),
         columns={
             "category": "text",
             "subcategory": "text",
@@ -35,21 +43,26 @@ class HallusionBench:
             "gt_answer_details": "text",
             "gt_answer": "text",
             "filename": "text?",
-            "image": "image",
+            "image": "image?",
         },
     )
 
     def question(self, record: Record, where: str, style: str) -> Question:
         if record["gt_answer"] not in ANSWERS:
             raise bad_row(where, "gt_answer", "be 0 or 1", f"got {shown(record['gt_answer'])}")
+        id = "/".join(record[field] for field in ID)
+        if (record["visual_input"] != "0") != has_image(id):
+            got = f"got {shown(record['visual_input'])} of {id}"
+            raise bad_row(where, "visual_input", "be 0 of VS figures 0 and of them alone", got)
+        text = joined(record["question"], instruction("yes_no", style, ""))
         return Question(
-            id="/".join(record[field] for field in ID),
+            id=id,
             where=where,
-            messages=user_turn(None, joined(record["question"], instruction("yes_no", style, ""))),
-            images=("image",),
+            messages=user_turn(None, text) if has_image(id) else user_turn(text),
+            images=("image",) if has_image(id) else (),
             answer=ANSWERS[record["gt_answer"]],
             kind="yes_no",
-            groups={"category": record["category"], "subcategory": record["subcategory"]},
+            groups={name: record[name] for name in ("category", "subcategory", "visual_input")},
             asked=record["question"],
             details=record["gt_answer_details"],
         )
@@ -65,33 +78,49 @@ class HallusionBench:
         return verdicts
 
     def dialogue(self, question: Question, completion: str) -> Dialogue:
-        """A judge says whether the response is correct; unclear ones are wrong, as officially."""
+        """A judge says whether the response is correct; unclear ones are wrong where there is an
+        image and right where there is none, as officially."""
         reference = f"{question.answer}. {question.details}"
         reply = yield correctness(question.asked, reference, completion)
         said = read_word(reply, ("correct", "incorrect", "unclear"))
         if said == "unclear":
-            return Verdict(None, False)
+            right = not has_image(question.id)
+            return Verdict("unclear" if right else None, right)
         other = "no" if question.answer == "yes" else "yes"
         return Verdict(question.answer if said == "correct" else other, said == "correct")
 
     def tally(self, predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
-        return [
-            (sum(p.right for p in predictions), len(predictions)),
-            _all_right(predictions, but_for=QUESTION),
-            _all_right(predictions, but_for=FIGURE),
-        ]
+        return list(_counts([p for p in predictions if has_image(p.id)]).values())
 
     def cluster(self, prediction: Prediction) -> str:
         """The set: no figure and no question is in two of them."""
         return "/".join(prediction.id.split("/")[:FIGURE])
 
     def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """aAcc of questions; fAcc of figures, all of whose questions must be right; qAcc of
-        questions, which must be right on all their figures."""
-        by_group = scores_by_group(predictions)
-        shares = [right / num for right, num in self.tally(predictions)]
-        parts = dict(zip(("aAcc", "fAcc", "qAcc"), shares, strict=True))
-        return by_group | {"score": sum(shares) / 3} | parts
+        """``score`` is the mean of the three numbers of questions with an image."""
+        with_image = [p for p in predictions if has_image(p.id)]
+        parts = {name: right / num for name, (right, num) in _counts(with_image).items() if num}
+        of_all = _counts(predictions)
+        official = {f"official {name}": of_all[name][0] / of_all[name][1] for name in of_all
+                    if name != "fAcc"}  # fmt: skip
+        score = sum(parts.values()) / max(len(parts), 1)
+        return scores_by_group(predictions) | {"score": score} | parts | official
+
+
+def has_image(id: str) -> bool:
+    """Only what is called figure 0 of category VS (visual supplement) is none."""
+    parts = id.split("/")
+    return not (parts[0] == "VS" and parts[FIGURE] == "0")
+
+
+def _counts(predictions: Sequence[Prediction]) -> dict[str, tuple[int, int]]:
+    """(right, all) of aAcc: questions; fAcc: figures, all of whose questions must be right; qAcc:
+    questions, which must be right on all their figures."""
+    return {
+        "aAcc": (sum(p.right for p in predictions), len(predictions)),
+        "fAcc": _all_right(predictions, but_for=QUESTION),
+        "qAcc": _all_right(predictions, but_for=FIGURE),
+    }
 
 
 def _all_right(predictions: Sequence[Prediction], but_for: int) -> tuple[int, int]:

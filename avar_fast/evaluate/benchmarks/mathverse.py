@@ -26,7 +26,7 @@ class MathVerse(ByQuestion):
     num_published = 788
     source = Source(
         hub="AI4Math/MathVerse",
-        split="testmini",
+        splits=("testmini",),
         configs=("testmini",),
         columns={
             "sample_index": "scalar",

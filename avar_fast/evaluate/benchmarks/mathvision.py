@@ -25,7 +25,7 @@ class MathVision(ByQuestion):
     num_published = 3040
     source = Source(
         hub="MathLLMs/MathVision",
-        split="test",
+        splits=("test",),
         columns={
             "id": "text",
             "question": "text",

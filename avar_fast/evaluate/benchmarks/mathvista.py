@@ -31,7 +31,7 @@ class MathVista(ByQuestion):
     num_published = 1000
     source = Source(
         hub="AI4Math/MathVista",
-        split="testmini",
+        splits=("testmini",),
         columns={
             "pid": "text",
             "question": "text",

@@ -43,7 +43,7 @@ class MMMU(ByQuestion):
     num_published = 900
     source = Source(
         hub="MMMU/MMMU",
-        split="validation",
+        splits=("validation",),
         configs=SUBJECTS,
         columns={
             "id": "text",
@@ -105,7 +105,7 @@ class MMMUPro(ByQuestion):
         )
         self.source = Source(
             hub="MMMU/MMMU_Pro",
-            split="test",
+            splits=("test",),
             configs=("vision",) if vision else ("standard (10 options)",),
             columns=columns,
         )

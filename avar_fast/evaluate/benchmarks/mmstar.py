@@ -17,7 +17,7 @@ class MMStar(ByQuestion):
     num_published = 1500
     source = Source(
         hub="Lin-Chen/MMStar",
-        split="val",
+        splits=("val",),
         files=("mmstar.parquet",),
         columns={
             "index": "int",
