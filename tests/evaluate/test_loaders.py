@@ -105,8 +105,8 @@ def test_all_seven_through_the_command(folder, tmp_path, capsys):
 
 
 def test_hallusion_counts_figures_and_questions():
-    """Figure 1: both right; figure 2: question 0 right, 1 wrong; without a figure: question 0 wrong,
-    1 right. Officially the last count as questions, not as a figure."""
+    """Figure 1: both right; figure 2: question 0 right, 1 wrong; without a figure: question 0
+    wrong, 1 right. Officially the last count as questions, not as a figure."""
 
     def prediction(figure, question, right):
         id = f"VS/chart/0/{figure}/{question}"

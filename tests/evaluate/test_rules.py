@@ -6,12 +6,10 @@ import time
 import pytest
 
 from avar_fast.evaluate.benchmarks import TASKS
-from avar_fast.evaluate.benchmarks.mmmu import open_answers
 from avar_fast.evaluate.question import Question
-from avar_fast.evaluate.rules.choice import edit_distance, mmmu_letter, nearest_option
+from avar_fast.evaluate.rules.choice import edit_distance, nearest_option
 from avar_fast.evaluate.rules.final import Final, final_part, last_boxed, short_answer
 from avar_fast.evaluate.rules.number import listed, lone_number
-from avar_fast.evaluate.rules.open_answer import open_candidates, open_matches
 from avar_fast.rewards import AnswerChecker
 
 CITIES = ("Tokyo", "Osaka", "Kyoto", "Nagoya Castle")
@@ -26,6 +24,14 @@ def question(answer, kind, options=(), precision=None):
 def checker():
     with AnswerChecker("accuracy", 2) as checker:
         yield checker
+
+
+class NEVER:
+    """In place of a checker: nothing is equal that is not the same text."""
+
+    @staticmethod
+    def right(texts, wanted, rows):
+        return [False] * len(texts)
 
 
 def verdicts(name, questions, completions, checker=None):
@@ -94,6 +100,18 @@ def test_letters_in_tags_and_boxes(name):
         assert not wrong, wrong[:5]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "answer"),
+    [("mathvista", "integer", "12"), ("mathvision", "free", "12"), ("mathverse", "free", "12"),
+     ("mmmu", "free", "12"), ("hallusion", "yes_no", "no")],
+)  # fmt: skip
+def test_other_answers_in_tags_and_boxes(name, kind, answer):
+    texts = [where.format(answer) for where in EXPLICIT]
+    for gold in (answer, "yes" if answer == "no" else "13"):
+        found = verdicts(name, [question(gold, kind)] * len(texts), texts, NEVER)
+        assert [verdict.right for verdict in found] == [gold == answer] * len(texts)
+
+
 @pytest.mark.parametrize("name", [*CHOICE_TASKS, "hallusion"])
 def test_no_answer_is_unparsable_and_wrong(name):
     texts = [nothing.format(*("B",) * 2) for nothing in NOTHING]
@@ -101,88 +119,6 @@ def test_no_answer_is_unparsable_and_wrong(name):
     for verdict in verdicts(name, [question(gold, "choice", CITIES)] * len(texts), texts):
         assert verdict.parsed is None
         assert verdict.right is False
-
-
-# (completion, letter that MMMU's own code finds in it, None where it draws at random)
-MMMU_TEXTS = [
-    ("B", "B"), ("(B)", "B"), ("B.", "B"), ("The answer is (C).", "C"), ("I choose D", "D"),
-    ("It is A or B, so A", "A"), ("(A) is wrong, (B) is right", "B"), ("A B", "B"),
-    ("(D) because (A) fails", "A"), ("b", None), ("It is B!", "B"), ("Answer B, not C", "C"),
-    ("B) Osaka", None), ("I think that the right city must be Kyoto here", "C"),
-    ("It must be kyoto, not osaka, I am quite sure", "B"), ("Kyoto", None), ("", None),
-    ("A dog sits there", "A"), ("The letter is 'D'", None), (": A :", "A"), ("E", None),
-    ("None of them is right as far as I see", None), ("A, B and C", "C"), ("...C...", "C"),
-    ("Answer: D", "D"), ("?!B;:", None), ("** B **", "B"), ("**B**", None), ("(b)", None),
-    ("A (B) C", "B"), ("Nagoya castle is what one sees in it", "D"),
-]  # fmt: skip
-
-
-def test_mmmu_letters_are_those_of_the_official_rule():
-    """Verdicts of the benchmark's parse_multi_choice_response, with None for its random choice."""
-    for text, want in MMMU_TEXTS:
-        assert mmmu_letter(Final(text, False), CITIES) == want, text
-
-
-def test_mmmu_pro_letters_are_those_of_the_official_rule():
-    for text, want in MMMU_PRO_TEXTS:
-        assert mmmu_letter(Final(text, False), CITIES, pro=True) == want, text
-
-
-MMMU_PRO_TEXTS = [
-    ("Thus.\n\nAnswer: C", "C"), ("Answer: (B)", "B"), ("Answer: A\nAnswer: D", "D"),
-    ("Answer: B. Blue", "B"), ("Answer: $C$", "C"), ("Answer: A and C", "C"), ("DNA is it", "A"),
-    ("C.", "C"), ("It is B. Sure", "B"), ("Answer:", None), ("nothing", None),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [("B", "B"), ("(B)", "B"), ("b. yes", "B"), ("Option C", "C"), ("option d", "D"),
-     ("The answer is A.", "A"), ("The answer is (A)", "A"), ("Because it is so", None),
-     ("Cannot tell", None), ("C, since ...", "C"), ("D\nA", "D"), ("E", None), ("1", None),
-     ("The final answer is: B", "B"), ("After a look, I take the answer: C", "C"),
-     ("A: 1", "A"), ("Look at B", None), ("b2", None), ("(B", "B"), ("<b>B</b>", None)],
-)  # fmt: skip
-def test_mmstar_letters(text, letter):
-    for gold in "ABCD":
-        (verdict,) = verdicts("mmstar", [question(gold, "choice", "ABCD")], [text])
-        assert verdict.parsed == letter
-        assert verdict.right is (letter == gold)
-
-
-# Integers: (answer, what it is as a whole number; None where no one number stands there)
-WHOLE = [
-    ("12", 12), ("12.", 12), ("12.0", 12), ("+12", 12), ("-12", -12), ("1,200", 1200),
-    ("12 cm", 12),
-    ("$12", 12), ("$12$", 12), ("12%", 12), ("12 %", 12), ("12\\%", 12), ("x = 12", 12),
-    ("3 + 9 = 12", 12), ("12.9", 12), ("about 12", 12), ("12 or 13", None), ("twelve", None),
-    ("a", None), ("1e3", 1000), ("12 apples", 12), ("- 12", 12), ("#12", 12), ("12!", 12),
-    ("12/4", 3), ("1/0", None), ("1e400", None), ("NaN", None), ("inf", None), ("12;", 12),
-    ("(12)", 12), ("[12]", 12), ("{12}", 12), ("12\u00b0", 12), ("\u221e", None), ("012", 12),
-    ("1.2.3", None), ("12-13", None),
-]  # fmt: skip
-# Floats at one decimal.
-TENTHS = [
-    ("1.2", "1.2"), ("1.24", "1.2"), ("1.16", "1.2"), ("1.25001", "1.3"), ("-1.2", "-1.2"),
-    ("1.2 m", "1.2"), ("6/5", "1.2"), ("x = 1.2", "1.2"), ("1", "1.0"), ("0", "0.0"), (".2", "0.2"),
-    ("1.", "1.0"), ("1,234.56", "1234.6"), ("1.2e1", "12.0"), ("1.2%", "1.2"), ("one", None),
-    ("1.2 and 1.3", None), ("", None), ("$1.2$", "1.2"), ("\\frac{6}{5}", None),
-]  # fmt: skip
-
-
-def test_mathvista_numbers():
-    """Each in every place an answer can stand: 10 x 38 integers and 10 x 20 floats."""
-    integers = [(where.format(text), value) for where in EXPLICIT for text, value in WHOLE]
-    floats = [(where.format(text), value) for where in EXPLICIT for text, value in TENTHS]
-    assert min(len(integers), len(floats)) >= 200
-    for text, value in integers:
-        (verdict,) = verdicts("mathvista", [question("12", "integer")], [text])
-        assert verdict.parsed == (None if value is None else str(value)), text
-        assert verdict.right is (value == 12)
-    for text, value in floats:
-        (verdict,) = verdicts("mathvista", [question("1.2", "float", precision=1)], [text])
-        assert verdict.parsed == value, text
-        assert verdict.right is (value == "1.2")
 
 
 @pytest.mark.parametrize(
@@ -244,40 +180,6 @@ def test_boxes_are_taken_whole():
     assert lone_number("1 = 2 = 3") == 3
 
 
-# MathVision, free answers: (given, reference, equal)
-LATEX = [
-    ("60", "60", True), ("60.0", "60", True), ("60^\\circ", "60", True), ("60\u00b0", "60", True),
-    ("61", "60", False), ("\\frac{1}{2}", "0.5", True), ("\\dfrac{1}{2}", "\\frac{1}{2}", True),
-    ("1/2", "\\frac{1}{2}", True), ("0.50", "1/2", True), ("\\frac{2}{4}", "\\frac{1}{2}", True),
-    ("\\frac{1}{3}", "0.5", False), ("\\sqrt{2}", "1.41", True), ("1.414", "\\sqrt{2}", True),
-    ("2\\sqrt{2}", "\\sqrt{8}", True), ("\\sqrt{3}", "\\sqrt{2}", False), ("\\pi", "3.14", True),
-    ("(1, 2)", "(1,2)", True), ("(2, 1)", "(1,2)", False), ("1,000", "1000", True),
-    ("-5", "5", False),
-    ("5 \\text{ cm}", "5", True), ("5\\mathrm{~cm}", "5", True), ("$5$", "5", True),
-    ("x=5", "5", True),
-    ("five", "5", False), ("", "5", False), ("5%", "5", True), ("5\\%", "5", True),
-    ("5.004", "5", True),
-    ("5.02", "5", False), ("1 1/2", "7", False), ("5!", "120", True), ("2^{3}", "8", True),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["mathvision", "mathverse"])
-def test_latex_answers(name, checker):
-    """33 pairs in 7 places each; all that are equal as mathematics to two decimals are right."""
-    places = [place for place in EXPLICIT if "\\boxed{{Q}}" not in place][:7]
-    cases = [(place.format(a), b, ok) for place in places for a, b, ok in LATEX]
-    assert len(cases) >= 200
-    asked = [question(gold, "free") for _, gold, _ in cases]
-    found = verdicts(name, asked, [text for text, _, _ in cases], checker)
-    skipped = ("x=5",) if name == "mathverse" else ()
-    wrong = [
-        (text, gold, verdict)
-        for (text, gold, ok), verdict in zip(cases, found, strict=True)
-        if verdict.right is not ok and not any(s in text for s in skipped)
-    ]
-    assert not wrong, wrong[:8]
-
-
 # MathVision's letters and option texts in plain text: (completion, parsed, right for "C" = "3")
 OPTIONS = ("1", "2", "3", "4", "5")
 MATHVISION_TEXTS = [
@@ -307,57 +209,6 @@ def test_an_answer_that_would_never_be_computed_is_wrong_and_named(checker):
     assert not verdict.right
     assert time.monotonic() - started < 20
     assert "killed" in checker.problems[-1]
-
-
-# MMMU's open questions: (response, answers, right by the benchmark's own code)
-OPEN = [
-    ("24", ["24"], True), ("The result is 24.", ["24"], True), ("24.0", ["24"], True),
-    ("24.001", ["24"], True), ("24.01", ["24"], False), ("= 24", ["24"], True),
-    ("x = 24 m", ["24"], True),
-    ("1,200", ["1200"], True), ("So it is 1200", ["1200"], True), ("It is 7 or 24", ["24"], True),
-    ("blue whale", ["whale"], True), ("It is a Blue Whale", ["blue whale"], True),
-    ("shark", ["whale"], False),
-    ("-3", ["3"], False), ("$24", ["24"], True), ("24%", ["24"], True), ("2.4e1", ["24"], True),
-    ("twenty-four", ["24"], False), ("", ["24"], False), ("5", ["4", "5"], True),
-    ("a", ["a"], True),
-    ("the answer is a", ["a"], True), ("0.334", ["0.33"], True), ("it is x", ["x y"], False),
-    ("final answer sphere", ["sphere"], True), ("24\nso 25", ["25"], True),
-    ("24 so 25", ["24"], False),
-]  # fmt: skip
-
-
-def test_mmmu_open_answers():
-    cases = [(place.format(text), golds, ok) for place in EXPLICIT for text, golds, ok in OPEN]
-    assert len(cases) >= 200
-    for text, golds, ok in cases:
-        gold = str(golds) if len(golds) > 1 else golds[0]
-        (verdict,) = verdicts("mmmu", [question(gold, "free")], [text])
-        assert verdict.right is ok, (text, golds)
-    assert open_answers("['4', '5']") == ["4", "5"]
-    assert open_answers("[unclosed") == ["[unclosed"]
-    assert not open_matches(open_candidates("nothing"), ["24"])
-
-
-YES_NO = [
-    ("Yes", "yes"), ("no", "no"), ("Yes.", "yes"), ("NO!", "no"), ("Yes, there is no doubt", "yes"),
-    ("No, yes is wrong", "no"), ("The answer is yes", "yes"), ("I would say no", "no"),
-    ("Maybe", None),
-    ("yes and no", "yes"), ("It is neither yes nor no", None), ("Not sure", None), ("nope", None),
-    ("yesterday", None), ("1", None), ("**Yes**", "yes"), ("It does not.", None),
-    ("Yes\nNo", "yes"),
-    ("know", None), ("'no'", "no"),
-]  # fmt: skip
-
-
-def test_yes_and_no():
-    cases = [(place.format(text), said) for place in EXPLICIT for text, said in YES_NO]
-    cases += [(text, said) for text, said in YES_NO]
-    assert len(cases) >= 200
-    for text, said in cases:
-        for gold in ("yes", "no"):
-            (verdict,) = verdicts("hallusion", [question(gold, "yes_no")], [text])
-            assert verdict.parsed == said, text
-            assert verdict.right is (said == gold)
 
 
 ENDLESS = (

@@ -6,7 +6,8 @@ from ...data.problems import bad_row
 from ..judge_prompts import comparison, extraction, read_extracted, read_word
 from ..prompts import instruction, joined, user_turn
 from ..question import ByQuestion, Dialogue, Equal, Question, Verdict
-from ..rules.final import final_part, short_answer
+from ..rules.choice import stated_letter
+from ..rules.final import Final, final_part, short_answer
 from ..rules.latex import letter_of, same, settled
 from ..source import Record, Source
 
@@ -71,8 +72,7 @@ class MathVerse(ByQuestion):
     ) -> list[Verdict]:
         compared = []
         for question, completion in zip(questions, completions, strict=True):
-            final = final_part(completion)
-            compared.append(_compare(question, None if final is None else short_answer(final)))
+            compared.append(_compare(question, final_part(completion)))
         return settled(compared, equal)
 
     def dialogue(self, question: Question, completion: str) -> Dialogue:
@@ -90,11 +90,12 @@ class MathVerse(ByQuestion):
         return Verdict(given, read_word(reply, ("same", "different")) == "same")
 
 
-def _compare(question: Question, given: str | None) -> tuple[Verdict, tuple[str, str] | None]:
+def _compare(question: Question, final: Final | None) -> tuple[Verdict, tuple[str, str] | None]:
     """A verdict, and what is left to compare as mathematics before it stands."""
-    if given is None:
+    given = None if final is None else short_answer(final)
+    if final is None or given is None:
         return Verdict(None, False), None
-    letter = letter_of(given, question.letters)
+    letter = letter_of(given, question.letters) or stated_letter(final, question.letters)
     if letter is not None:
         return Verdict(letter, letter == question.answer), None
     right = same(given, question.answer)

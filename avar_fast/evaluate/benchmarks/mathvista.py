@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
-from ...rewards.answers import choice_of
 from ..judge_prompts import extraction, read_extracted
 from ..prompts import instruction, joined, lettered, user_turn
 from ..question import ByQuestion, Dialogue, Equal, Question, Verdict
-from ..rules.choice import nearest_option
+from ..rules.choice import bare, bracketed, nearest_option, stated_letter
 from ..rules.final import Final, final_part, short_answer
 from ..rules.number import listed, rounded, whole
 from ..source import Record, Source
@@ -95,10 +94,10 @@ class MathVista(ByQuestion):
 
     def verdict(self, question: Question, final: Final | None) -> Verdict:
         given = None if final is None else short_answer(final)
-        if given is None:
+        if final is None or given is None:
             return Verdict(None, False)
         if question.kind == "choice":
-            parsed = chosen_text(given, question)
+            parsed = chosen_text(given, final, question)
         elif question.kind == "integer":
             parsed = whole(given)
         elif question.kind == "float":
@@ -114,14 +113,14 @@ class MathVista(ByQuestion):
         return self.verdict(question, None if given is None else Final(given, explicit=True))
 
 
-def chosen_text(given: str, question: Question) -> str | None:
+def chosen_text(given: str, final: Final, question: Question) -> str | None:
     """The text of the option that an answer means."""
     if given in question.options:
         return given
-    letter = choice_of(given)
-    if letter is None:
-        behind = given.partition("(")[2]
-        letter = behind[0].upper() if behind[1:2] == ")" else None
+    in_brackets = bracketed(given)
+    letter = stated_letter(final, question.letters)
+    if letter is None and len(in_brackets) == 1:
+        letter = in_brackets.pop()
     if letter is not None and letter in question.letters:
         return question.options[question.letters.index(letter)]
-    return nearest_option(given, question.options)
+    return None if len(in_brackets) > 1 else nearest_option(bare(given), question.options)

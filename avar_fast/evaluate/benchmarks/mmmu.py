@@ -36,8 +36,8 @@ NO_RANDOM = "where it finds no letter it draws one at random; as official otherw
 class MMMU(ByQuestion):
     name, title = "mmmu", "MMMU val"
     rule = (
-        "the letter in tags, in a box, in brackets, by itself or as the option's text; open"
-        " questions by what the response ends on"
+        "the letter in tags, in a box, in brackets, by itself or as the option's text, else"
+        " announced; open questions by what the response ends on"
     )
     official = NO_RANDOM
     num_published = 900
@@ -88,7 +88,7 @@ class MMMUPro(ByQuestion):
     num_published = 1730
     rule = (
         "the letter in tags, in a box, behind Answer:, in brackets, by itself or as the option's"
-        " text"
+        " text, else announced"
     )
     official = NO_RANDOM
 

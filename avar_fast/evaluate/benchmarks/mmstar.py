@@ -6,14 +6,17 @@ from ...data.problems import bad_row, shown
 from ..prompts import instruction, joined, user_turn
 from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.choice import mmstar_letter
-from ..rules.final import Final, final_part, short_answer
+from ..rules.final import final_part
 from ..source import Record, Source
 
 
 class MMStar(ByQuestion):
     name, title = "mmstar", "MMStar"
-    rule = "the letter in tags, in a box or at the beginning; exact equality, over all questions"
-    official = "as official, but for words that begin with the letter, which count there"
+    rule = (
+        "the letter in tags, in a box, at the beginning or announced; exact equality, over all"
+        " questions"
+    )
+    official = "only a letter at the beginning counts, that of a word too"
     num_published = 1500
     source = Source(
         hub="Lin-Chen/MMStar",
@@ -52,9 +55,4 @@ class MMStar(ByQuestion):
     def verdict(self, question: Question, completion: str) -> Verdict:
         final = final_part(completion)
         letter = None if final is None else mmstar_letter(final)
-        if final is not None and letter is None:
-            stated = short_answer(final)
-            letter = None if stated is None else mmstar_letter(Final(stated, True))
-        if letter not in tuple("ABCD"):
-            letter = None
         return Verdict(letter, letter == question.answer)

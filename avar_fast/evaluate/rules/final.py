@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 from ...rewards import extract_answer
 
-_STATED = re.compile(r"\banswer(?:\s{0,3}(?:is|should\s{1,3}be|:|=))+\s{0,3}", re.IGNORECASE)
+_STATED = re.compile(
+    r"\banswer(?:\s{0,3}(?:is|should\s{1,3}be|must\s{1,3}be|:|=))+\s{0,3}"
+    r"|\u7b54\u6848(?:\s?(?:\u662f|\u4e3a|\u5e94\u4e3a|:|\uff1a))+\s?",  # Chinese, as in MathVista
+    re.IGNORECASE,
+)
 SHORT = 100  # characters of a line that can be an answer by itself
 
 
@@ -54,11 +58,22 @@ def short_answer(final: Final) -> str | None:
     nothing else, or what the last "answer is" or "answer:" announces."""
     if final.explicit:
         return final.text
-    text = final.text.replace("*", "")
+    text = _plain(final.text)
     if len(text) <= SHORT and "\n" not in text and not _STATED.search(text):
-        return text.strip()
-    announced = [found.end() for found in _STATED.finditer(text)]
-    if not announced:
+        return text
+    return announced(final.text)
+
+
+def announced(text: str) -> str | None:
+    """The line behind the last "answer is", "answer:" and the like."""
+    text = _plain(text)
+    ends = [found.end() for found in _STATED.finditer(text)]
+    if not ends:
         return None
-    line = text[announced[-1] :].lstrip().partition("\n")[0].strip()
-    return line.rstrip(".").strip() or None
+    line = text[ends[-1] :].lstrip("* \n").partition("\n")[0]
+    return line.strip("* ").rstrip(".\u3002").strip("* ") or None
+
+
+def _plain(text: str) -> str:
+    """Without Markdown's emphasis; a lone asterisk between two numbers multiplies them."""
+    return text.replace("**", "").strip("* \n")

@@ -3,15 +3,16 @@
 import re
 from collections.abc import Sequence
 
-from ...rewards.answers import choice_of
 from ..question import Equal, Verdict
+from .choice import bracketed, lone_letter
 from .final import Final, short_answer
 
+LONGEST = 1000  # characters of an answer that is read as mathematics
 _DROPPED = re.compile(
-    r"\\(?:left|right|textbf|text|mathbf|mbox|mathrm|,|!|;|\$|%)|\^\{?\\circ\}?|°|[\s$%{}]|units"
+    r"\\(?:left|right|textbf|text|mathbf|mbox|mathrm|,|!|;|\$|%|[()\[\]])|\*\*|`|\^\{?\\circ\}?|°"
+    r"|[\s$%{}]|units"
 )
 _LAST_LETTER = re.compile(r"(?: ([A-E])| \(([A-E])\))\.$")
-_BRACKETED = re.compile(r"\(([A-Z])\)")
 _FIRST_LETTER = re.compile(r"\(?([A-E])\)?\n")
 
 
@@ -36,10 +37,9 @@ def mathvision_answer(final: Final) -> str | None:
 def letter_of(given: str, letters: str) -> str | None:
     """The letter an answer is, of those there are; None where it names several."""
     text = plain(given).upper()
-    if len(set(_BRACKETED.findall(text))) > 1:
+    if len(bracketed(text)) > 1:
         return None
-    letter = choice_of(given) or choice_of(text)
-    return letter if letter is not None and letter in letters else None
+    return lone_letter(given, letters) or lone_letter(text, letters)
 
 
 def plain(text: str) -> str:
@@ -69,8 +69,12 @@ def settled(
 
     Args:
         compared: each verdict with the (answer, reference) that is left to compare as mathematics,
-            None where it stands.
+            None where it stands. One longer than any reference by far is not compared: wrong.
         equal: of a benchmark's run.
     """
-    equals = iter(equal([pair for _, pair in compared if pair is not None]))
-    return [v if pair is None else Verdict(v.parsed, next(equals)) for v, pair in compared]
+    waiting = [pair if pair and len(pair[0]) <= LONGEST else None for _, pair in compared]
+    equals = iter(equal([pair for pair in waiting if pair is not None]))
+    return [
+        v if pair is None else Verdict(v.parsed, next(equals))
+        for (v, _), pair in zip(compared, waiting, strict=True)
+    ]
