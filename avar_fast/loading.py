@@ -1,5 +1,6 @@
 """Loading a folder or hub name into model, tokenizer and image processor."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from .attention import ATTN_NAME, VISION_ATTN_NAME
 from .models import family_at
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ def naming_model(path: str) -> Iterator[None]:
             f"a model must be a folder that from_pretrained loads; {path} has no config.json. Name"
             " the checkpoint inside, such as RUN/latest."
         )
-    if not folder.is_dir() and (folder.is_file() or path.startswith(("/", ".", "~"))):
+    # Below a folder that is here it is a path too; transformers would ask the Hub, again and again.
+    beside_others = folder.parent != Path() and folder.parent.is_dir()
+    if not folder.is_dir() and (beside_others or _HUB_NAME.fullmatch(path) is None):
         raise ValueError(f"a model must be a folder or a hub name; {path} is neither.")
     try:
         yield

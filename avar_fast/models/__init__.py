@@ -1,14 +1,11 @@
 """One file per model family; nothing else in the package touches a model's internals."""
 
 import json
-import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
-
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def families() -> tuple[ModuleType, ...]:
@@ -51,27 +48,14 @@ def family_at(path: str) -> tuple[ModuleType, Any]:
 
     Raises:
         ValueError: a model type that is not supported.
-        FileNotFoundError: no folder, and no hub name either.
         OSError: transformers' own, for a path that cannot be loaded.
     """
     from transformers import AutoConfig
 
-    whole = path if (Path(path) / "config.json").is_file() else whole_model_at(path)
-    _require_there(whole)
-    config = AutoConfig.from_pretrained(whole)
+    config = AutoConfig.from_pretrained(
+        path if (Path(path) / "config.json").is_file() else whole_model_at(path)
+    )
     return family_named(config.model_type, f"model.path {path}"), config
-
-
-def _require_there(path: str) -> None:
-    """Where a folder was meant transformers would ask the Hub, again and again, or call it a bad
-    name."""
-    folder = Path(path)
-    beside_others = folder.parent != Path() and folder.parent.is_dir()
-    if not folder.exists() and (beside_others or _HUB_NAME.fullmatch(path) is None):
-        raise FileNotFoundError(
-            "the model must be a folder or a hub name such as owner/name; there is no folder"
-            f" {path}."
-        )
 
 
 def holds_adapters(path: str) -> bool:

@@ -141,5 +141,5 @@ def test_a_model_that_is_not_there_is_named_at_once_and_leaves_nothing(
     write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
     path = str(tmp_path / name) if name == "none" else name
     assert main([path, "--data=test.jsonl", "--out=r.json"]) == 1
-    assert f"there is no folder {path}." in capsys.readouterr().err
+    assert f"a folder or a hub name; {path} is neither" in capsys.readouterr().err
     assert not (tmp_path / "r.json.parts").exists()
