@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
@@ -137,9 +138,11 @@ def _points(options: argparse.Namespace) -> list[Point]:
     for _, path in options.points:
         _shape(path)  # what is no model is found before any is evaluated
     with AnswerChecker(options.checker) as checker, Ranks() as ranks:
-        return [
-            _evaluate(name, path, rows, checker, ranks, options) for name, path in options.points
-        ]
+        points = []
+        for number, (name, path) in enumerate(options.points, start=1):
+            tqdm.write(f"[{number}/{len(options.points)}] {name}", file=sys.stderr)
+            points.append(_evaluate(name, path, rows, checker, ranks, options))
+        return points
 
 
 def _evaluate(
