@@ -133,7 +133,8 @@ def test_a_fault_leaves_the_rules_verdict_with_its_reason(run, script, fault, re
     assert len(script.asked()) <= 6, "retries have a bound"
 
 
-def test_an_unreachable_judge_costs_no_answer(run, capsys):
+def test_an_unreachable_judge_costs_no_answer(run, capsys, monkeypatch):
+    monkeypatch.setattr(judge_client, "RETRIES", 1)
     nobody = Script(url="http://127.0.0.1:9/v1")  # discard: nobody listens
     result = run(nobody, "--judge-seconds=2", expect=1)
     assert result.benchmarks["mathvista"].judge["failed"] == 3

@@ -1,11 +1,9 @@
 """Runs that are killed, resumed, shared among ranks; sweeps."""
 
 import json
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
-import time
+import socket
 
 import pytest
 
@@ -14,7 +12,7 @@ from avar_fast.evaluate.__main__ import main
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 
-NUM_ROWS = 30
+NUM_ROWS = 11
 
 
 @pytest.fixture(scope="module")
@@ -34,34 +32,69 @@ def arguments(folder, out, *more):
     ]  # fmt: skip
 
 
-def environment():
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+RANK = """
+import os, signal, sys
+os.environ |= {environment!r}
+sys.stderr = open({log!r}, "w", buffering=1)
+import torch
+torch.set_num_threads(1)
+from avar_fast.evaluate import journal
+from avar_fast.evaluate.__main__ import main
+
+lines, add = [], journal.JsonLines.add
+def add_and_be_killed(self, value):
+    add(self, value)
+    lines.append(value)
+    if len(lines) == {killed_after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+journal.JsonLines.add = add_and_be_killed
+sys.exit(main({given!r}))
+"""
 
 
-def test_killed_on_one_rank_and_resumed_on_two_it_is_the_same_run(world, tmp_path):
+@pytest.fixture(scope="module")
+def start():
+    """Starts ranks as torchrun does, from a server that has imported everything once; returns their
+    exit codes and what rank 0 wrote to stderr."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["avar_fast.evaluate.__main__", "avar_fast.models.qwen2_5_vl"])
+
+    def started(folder, given, ranks=1, killed_after=None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+        processes = []
+        for rank in range(ranks):
+            environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            log = str(folder / f"rank{rank}.log")
+            code = RANK.format(
+                environment=environment, log=log, given=given, killed_after=killed_after
+            )
+            processes.append(context.Process(target=exec, args=(code, {})))
+            processes[-1].start()
+        for process in processes:
+            process.join(120)
+        return [process.exitcode for process in processes], (folder / "rank0.log").read_text()
+
+    return started
+
+
+def test_killed_on_one_rank_and_resumed_on_two_it_is_the_same_run(world, tmp_path, start):
     out, parts = tmp_path / "result.json", tmp_path / "result.json.parts"
-    command = [sys.executable, "-m", "avar_fast.evaluate", *arguments(world, out)]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
-    file = parts / "rank-0.jsonl"
-    deadline = time.monotonic() + 120
-    while not (file.is_file() and file.read_bytes().count(b"\n") >= 2):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    given = arguments(world, out)
+    codes, _ = start(tmp_path, given, killed_after=2)
+    assert codes == [-signal.SIGKILL]
     assert not out.exists()
+    file = parts / "rank-0.jsonl"
     done = file.read_bytes()
     held = sum(len(json.loads(line)["predictions"]) for line in done.split(b"\n")[:-1])
-    assert 0 < held < NUM_ROWS
+    assert held == 8, "two chunks of four"
     file.write_bytes(done + b'{"benchmark": "rows", "predic')  # as a kill within a write leaves it
 
-    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    resumed = subprocess.run(
-        [*launched, *command[1:]], env=environment(), capture_output=True, text=True, check=False
-    )
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert f"0/{(NUM_ROWS - held + 1) // 2} " in resumed.stderr, "rank 0 takes half of what is left"
+    codes, said = start(tmp_path, given, ranks=2)
+    assert codes == [0, 0], said
+    assert f"0/{(NUM_ROWS - held + 1) // 2} " in said, "rank 0 takes half of what is left"
     want, got = read_result(world / "whole.json"), read_result(out)
     assert got.head["ranks"] == 2
     assert not parts.exists()
@@ -72,6 +105,13 @@ def test_killed_on_one_rank_and_resumed_on_two_it_is_the_same_run(world, tmp_pat
     table, wanted = (r.benchmarks["rows"].vas_table["share"] for r in (got, want))
     for row, other in zip(table, wanted, strict=True):
         assert row == pytest.approx(other, rel=1e-4)
+
+
+def test_a_rank_may_have_no_question(world, tmp_path, start):
+    codes, said = start(tmp_path, arguments(world, tmp_path / "r.json", "--limit=1"), ranks=2)
+    assert codes == [0, 0], said
+    (prediction,) = read_result(tmp_path / "r.json").predictions
+    assert prediction.completion == read_result(world / "whole.json").predictions[0].completion
 
 
 def test_other_settings_are_not_mixed_into_a_run(world, tmp_path, capsys):
@@ -116,9 +156,12 @@ def test_an_intervention_changes_what_is_said_and_its_layers_count(world, tmp_pa
     outs = [tmp_path / f"{i}.json" for i in range(3)]
     flags = ([], ["--visual-bias=8"], ["--visual-bias=8", "--layers=0-1,3"])
     for out, more in zip(outs, flags, strict=True):
-        assert main([*arguments(world, out, "--limit=4"), *more]) == 0
+        given = arguments(world, out, "--limit=3", "--max-new-tokens=8", "--batch-size=3")
+        assert main([*given, *more]) == 0
     plain, all_layers, some = (read_result(out) for out in outs)
     assert some.head["settings"]["layers"] == [0, 1, 3]
+    said = [[p.completion for p in r.predictions] for r in (plain, all_layers)]
+    assert said[0] != said[1]
     shares = [r.benchmarks["rows"].vas["share"] for r in (plain, some, all_layers)]
     assert shares[0] < shares[1] < shares[2]
     tables = [r.benchmarks["rows"].vas_table["share"] for r in (plain, some, all_layers)]
