@@ -83,12 +83,14 @@ def evaluate_to(
         outcome = run(lambda: model.answering(settings, batch_size), tasks, journal, ranks, judge)
     except BaseException:
         if ranks.size == 1 and journal.is_empty:  # such as a model that is not there
-            journal.remove()
+            journal.discard()
         raise
     if outcome is None:
         return 0
+    *earlier, last = journal.projects()
     head = {
-        "project": project(),
+        "project": last,
+        "earlier_projects": earlier,
         "model": model.name,
         "settings": settings.as_dict(),
         "judge": None if judge is None else judge.name,
@@ -153,4 +155,4 @@ def is_finished(out: Path, what: dict[str, Any]) -> bool:
 def _claim(out: Path, journal: Journal, what: dict[str, Any]) -> None:
     if out.exists():
         raise ValueError(f"--out {out} is there already. Name another, or remove it.")
-    journal.claim(what)
+    journal.claim(what, project())

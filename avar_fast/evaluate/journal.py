@@ -1,6 +1,7 @@
 """Predictions on disk as they come: one JSON line per chunk, files of their own for every rank.
 
 NAME.parts/settings.json   what the run is, so that another is not mixed into it
+NAME.parts/projects.jsonl  version and commit of this project, of each start
 NAME.parts/rank-R.jsonl    {"benchmark", "predictions", "vas"} of each chunk, synced
 NAME.parts/judge-R.jsonl   what a judge said of predictions, where one is asked
 """
@@ -17,6 +18,8 @@ from typing import Any
 from .answering import Chunk
 from .looking import TableSums
 from .question import Prediction
+
+SETTINGS, PROJECTS, PREDICTIONS = "settings.json", "projects.jsonl", "rank-*.jsonl"
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,38 @@ class Journal:
     def __init__(self, out: Path) -> None:
         self.folder = out.with_name(out.name + ".parts")
 
-    def claim(self, identity: dict[str, Any]) -> None:
+    def claim(self, identity: dict[str, Any], project: dict[str, Any]) -> None:
         """Takes the folder for a run of this identity, or goes on with one; a run that ended before
         its first prediction is none.
+
+        Args:
+            identity: what must be the same for predictions to be of one run.
+            project: whose version and commit answer from here on.
 
         Raises:
             ValueError: it belongs to another; the first setting that differs is named.
         """
-        held = self.folder / "settings.json"
+        held = self.folder / SETTINGS
         if held.is_file() and not self.is_empty:
             before = json.loads(held.read_text())
             require_same(before, identity, f"{self.folder} holds predictions")
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = held.with_suffix(".new")
-        partial.write_text(json.dumps(identity, indent=1))
-        partial.replace(held)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / PROJECTS).unlink(missing_ok=True)
+            partial = held.with_suffix(".new")
+            partial.write_text(json.dumps(identity, indent=1))
+            partial.replace(held)
+        with closing(JsonLines(self.folder / PROJECTS)) as projects:
+            projects.add(project)
+
+    def projects(self) -> list[dict[str, Any]]:
+        """What answered: version and commit of each start, in order, one after the other that is
+        the same left out."""
+        found: list[dict[str, Any]] = []
+        for project in self._lines(PROJECTS):
+            if not found or found[-1] != project:
+                found.append(project)
+        return found
 
     def read(self) -> tuple[dict[tuple[str, str], Prediction], dict[str, TableSums]]:
         """{(benchmark, id): prediction} and the VAS table of each benchmark, from the files of all
@@ -90,7 +109,7 @@ class Journal:
         """
         predictions: dict[tuple[str, str], Prediction] = {}
         tables: dict[str, TableSums] = {}
-        for chunk in self._lines("rank"):
+        for chunk in self._lines(PREDICTIONS):
             for values in chunk["predictions"]:
                 prediction = Prediction(**values)
                 key = (prediction.benchmark, prediction.id)
@@ -102,15 +121,15 @@ class Journal:
     def judgements(self) -> dict[tuple[str, str], Judgement]:
         """{(benchmark, id): judgement}; the later one where the judge first came to no verdict."""
         found: dict[tuple[str, str], Judgement] = {}
-        for values in self._lines("judge"):
+        for values in self._lines("judge-*.jsonl"):
             judgement = Judgement(**values)
             key = (judgement.benchmark, judgement.id)
             if key not in found or found[key].error is not None:
                 found[key] = judgement
         return found
 
-    def _lines(self, kind: str) -> Iterator[dict[str, Any]]:
-        for file in sorted(self.folder.glob(f"{kind}-*.jsonl")):
+    def _lines(self, files: str) -> Iterator[dict[str, Any]]:
+        for file in sorted(self.folder.glob(files)):
             for line in file.read_bytes().split(b"\n")[:-1]:  # a torn last line has no end
                 yield json.loads(line)
 
@@ -136,7 +155,18 @@ class Journal:
     @property
     def is_empty(self) -> bool:
         """Nothing has been answered yet."""
-        return not any(file.stat().st_size for file in self.folder.glob("rank-*.jsonl"))
+        return not any(file.stat().st_size for file in self.folder.glob(PREDICTIONS))
+
+    def discard(self) -> None:
+        """Takes away what a run without a prediction has left."""
+        for file in [
+            *self.folder.glob(PREDICTIONS),
+            self.folder / PROJECTS,
+            self.folder / SETTINGS,
+        ]:
+            file.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

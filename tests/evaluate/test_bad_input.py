@@ -7,7 +7,7 @@ import shutil
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value
 
-from avar_fast.evaluate import BenchmarkTask, Settings, answering, read_result
+from avar_fast.evaluate import BenchmarkTask, Settings, answering, command, read_result
 from avar_fast.evaluate.__main__ import main
 from avar_fast.evaluate.benchmarks import TASKS
 from avar_fast.lab.model import save_base
@@ -130,7 +130,9 @@ def test_an_id_twice(tmp_path):
         opened("mmstar", tmp_path)
 
 
-def test_a_damaged_image_costs_its_question_alone_until_it_is_mended(tmp_path, model, capsys):
+def test_a_damaged_image_costs_its_question_alone_until_it_is_mended(
+    tmp_path, model, capsys, monkeypatch
+):
     broken = {"bytes": b"\x89PNG not an image", "path": None}
     records = [world.mmstar_record(i) for i in range(4)]
     world.mmstar(
@@ -147,11 +149,17 @@ def test_a_damaged_image_costs_its_question_alone_until_it_is_mended(tmp_path, m
     assert [p.error is None for p in result.predictions] == [True, True, False, True]
     assert result.benchmarks["mmstar"].num_unread == 1
 
+    assert result.head["earlier_projects"] == []
+
     out.unlink()
     world.mmstar(tmp_path / "data", records)
+    monkeypatch.setattr(command, "project", lambda: {"version": "2", "commit": "later"})
     assert main(given) == 0
     assert "0/1 " in capsys.readouterr().err, "the others are not asked again"
-    assert read_result(out).benchmarks["mmstar"].num_unread == 0
+    mended = read_result(out)
+    assert mended.benchmarks["mmstar"].num_unread == 0
+    assert mended.head["project"]["commit"] == "later"
+    assert mended.head["earlier_projects"] == [result.head["project"]], "three answers are its"
     assert sorted(f.name for f in tmp_path.iterdir()) == ["data", "r.json"]
 
 
