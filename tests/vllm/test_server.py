@@ -1,59 +1,15 @@
 """A vLLM server on the loopback, for real, against its CPU build."""
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import contextmanager
-from os import environ
 
 import pytest
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from .world import ENVIRONMENT, ROOT, needs_vllm, read_log, torchrun, write_recipe
+from .server import serving
+from .world import needs_vllm, read_log, torchrun, write_recipe
 
 pytestmark = needs_vllm
 FLOAT32_GAP = 1e-4
-
-
-@contextmanager
-def serving(folder, *options, dev_mode=True):
-    """The address of a server for a model folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder.parent / f"server-{port}.log"
-    settings = {"VLLM_SERVER_DEV_MODE": str(int(dev_mode)), "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-                *("--model", str(folder), "--host", "127.0.0.1", "--port", str(port)),
-                *("--dtype", "float32", "--enforce-eager", "--max-model-len", "256"),
-                *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
-                *options,
-            ],
-            env=environ | ENVIRONMENT | settings,
-            cwd=ROOT,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + 240
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()[-4000:]
-                assert time.monotonic() < deadline, log.read_text()[-4000:]
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
