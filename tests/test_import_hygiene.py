@@ -15,6 +15,7 @@ PACKAGE = ROOT / "avar_fast"
 # A part may import parts of a lower number, and itself.
 LAYERS = {
     "tables": 1,
+    "api_key": 1,
     "loopback": 1,
     "models": 1,
     "rewards": 1,

@@ -1,10 +1,11 @@
 """Where a judge is: a language model for benchmarks whose official rule asks one."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+from ..api_key import read_key
 
 
 class JudgeError(Exception):
@@ -55,14 +56,6 @@ class JudgeConfig:
     def read_key(self) -> str | None:
         """
         Raises:
-            ValueError: the variable is not set.
+            ValueError: the variable is not set, or holds what can be no key.
         """
-        if self.key_env is None:
-            return None
-        key = os.environ.get(self.key_env, "").strip()
-        if not key:
-            raise ValueError(
-                "--judge-key-env must name a variable that holds the key;"
-                f" {self.key_env} is not set. Use: export {self.key_env}=..."
-            )
-        return key
+        return read_key("--judge-key-env", self.key_env)

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ..api_key import read_key
 from ..config import read_recipe
 from .card import write_card
 from .checking import AnswerCheck
@@ -62,11 +63,10 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
     Raises:
         ValueError, OSError: bad input, before anything is asked.
     """
-    from .endpoint import read_key
     from .pipeline import Outcome, Pipeline
 
     for name in STAGES:
-        read_key(name, recipe.stage(name))
+        read_key(f"{name}.key_env", recipe.stage(name).key_env)
     check_folder(recipe, prompts)
     read = read_tasks(recipe.data)
     folder = Path(recipe.output_dir)

@@ -1,7 +1,6 @@
 """One endpoint that speaks OpenAI's HTTP protocol: requests, limits, retries."""
 
 import asyncio
-import os
 import random
 import time
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import httpx2  # the HTTP library of openai
 import openai
 
+from ..api_key import read_key
 from ..loopback import is_loopback
 from .answer import Answer, BadAnswerError
 from .ledger import BudgetExceededError, Ledger, Usage
@@ -27,10 +27,6 @@ LONGEST_RETRY_AFTER_S = 600.0
 LONGEST_PROBLEM_CHARS = 300
 # A shorter key may be an ordinary word, which answers may hold.
 LEAST_KEY_CHARS = 16
-
-
-class MissingKeyError(ValueError):
-    """The environment lacks a key."""
 
 
 class RequestFailedError(Exception):
@@ -93,10 +89,10 @@ class Endpoint:
     def __init__(self, name: str, stage: StageConfig, ledger: Ledger, halt: Halt) -> None:
         """
         Raises:
-            MissingKeyError: ``key_env`` names a variable that is not set.
+            MissingKeyError: as ``read_key``.
         """
         self.name, self.stage, self.ledger, self.halt = name, stage, ledger, halt
-        self._key = read_key(name, stage)
+        self._key = read_key(f"{name}.key_env", stage.key_env)
         direct = is_loopback(stage.base_url)
         self._client = openai.AsyncOpenAI(
             base_url=stage.base_url,
@@ -241,23 +237,6 @@ class Endpoint:
             text = text.replace(self._key, "***")
         short = text[:LONGEST_PROBLEM_CHARS]
         return text if text == short else f"{short}..."
-
-
-def read_key(name: str, stage: StageConfig) -> str | None:
-    """The key from the environment; None where the stage needs none.
-
-    Raises:
-        MissingKeyError: it is not there.
-    """
-    if stage.key_env is None:
-        return None
-    key = os.environ.get(stage.key_env, "").strip()
-    if not key:
-        raise MissingKeyError(
-            f"{name}.key_env must name a variable that holds the key; {stage.key_env} is not set."
-            f" Use: export {stage.key_env}=..."
-        )
-    return key
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

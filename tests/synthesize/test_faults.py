@@ -227,3 +227,15 @@ def test_keys_come_from_the_environment_and_are_written_nowhere(world, script, m
     texts = [said.out, said.err]
     texts += [p.read_text(errors="replace") for p in world.out.rglob("*") if p.is_file()]
     assert not any(key in text for text in texts)
+
+
+def test_what_can_be_no_key_is_refused_and_not_repeated(world, script, monkeypatch, capsys):
+    """The error of a header that cannot be sent once put two lines of a key into the journal."""
+    world.recipe["reason"]["key_env"] = "AVAR_TEST_KEY"
+    monkeypatch.setenv("AVAR_TEST_KEY", "sk-first-line-0123\nsk-second-line-0123")
+    assert world.run() == 1
+    said = capsys.readouterr().err
+    assert "AVAR_TEST_KEY holds blanks, line breaks or letters outside ASCII" in said
+    assert "0123" not in said
+    assert not script.asked()
+    assert not world.out.exists()

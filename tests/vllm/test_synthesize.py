@@ -132,8 +132,8 @@ def test_the_image_is_read_and_a_length_is_a_cut(world, long_model):
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]},
         ]
         ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
-        width, height = Image.open(row.images[0]).size
-        tiles = width * height // TILE_PX**2  # a tile is a token; one pad stands for them all
+        with Image.open(row.images[0]) as image:  # a tile is a token; one pad stands for them all
+            tiles = image.width * image.height // TILE_PX**2
         wanted.append(len(ids) - 1 + tiles)
     assert sorted(entry["usage"]["input"] for entry in described) == sorted(wanted)
 
