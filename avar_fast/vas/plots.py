@@ -158,6 +158,7 @@ def _curve(axis: Axes, estimate: Estimate, label: str, number: int) -> None:
     color, x = COLORS[number % len(COLORS)], np.arange(len(estimate.value))
     axis.plot(x, estimate.value, color=color, marker="o", markersize=3, label=label)
     axis.fill_between(x, estimate.low, estimate.high, color=color, alpha=0.2)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
 
 
