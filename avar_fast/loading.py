@@ -59,6 +59,16 @@ def load_processors(path: str) -> tuple[Any, Any]:
         return AutoTokenizer.from_pretrained(path), family.load_image_processor(path)
 
 
+def require_model(path: str) -> None:
+    """Reads the configuration alone.
+
+    Raises:
+        ValueError: as ``load``.
+    """
+    with naming_model(path):
+        family_at(path)
+
+
 @contextmanager
 def naming_model(path: str) -> Iterator[None]:
     """Turns what goes wrong while a model is read into a ValueError of one line that names it."""

@@ -18,10 +18,10 @@ from pathlib import Path
 from ..rollout import RolloutError
 from ..tables import markdown
 from ..vas.intervals import Bootstrap
-from .arguments import add_common, judge_of, numbers, rollout_of, settings_of, tasks_of
+from .arguments import add_common, chosen_of, judge_of, numbers, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_to
 from .compare import compare, text_of
-from .ranks import Ranks
+from .ranks import Ranks, local_device
 from .result import read_result
 from .settings import INTERVENTIONS
 from .sweep import sweep
@@ -52,9 +52,10 @@ def _evaluate(arguments: Sequence[str]) -> int:
         parser.add_argument(_flag(name), type=float, default=neutral, help=what)
     options = parser.parse_args(arguments)
     settings = settings_of(options, **{name: getattr(options, name) for name in INTERVENTIONS})
-    with Ranks() as ranks, tasks_of(options, settings) as tasks:
+    chosen = chosen_of(options)
+    model = Model(options.model, options.dtype, local_device(), rollout_of(options))
+    with Ranks() as ranks, tasks_of(chosen, settings) as tasks:
         judge = judge_of(options, tasks)
-        model = Model(options.model, options.dtype, ranks.device, rollout_of(options))
         return evaluate_to(options.out, model, settings, tasks, ranks, options.batch_size, judge)
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -156,13 +157,22 @@ def numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"must be numbers by comma; got {text!r}.") from None
 
 
-@contextmanager
-def tasks_of(options: argparse.Namespace, settings: Settings) -> Iterator[list[Task]]:
-    """The benchmarks with their data, read and checked, while the context lasts.
+@dataclass(frozen=True)
+class Chosen:
+    """What to evaluate on, its data not read yet."""
 
+    names: list[str]
+    local: dict[str, str]
+    """{benchmark or part of one: folder}"""
+    rows: str | None
+    split: str
+    """Of the rows."""
+
+
+def chosen_of(options: argparse.Namespace) -> Chosen:
+    """
     Raises:
-        ValueError: an unknown benchmark, or data that cannot be used.
-        OSError: a file that is not there.
+        ValueError: an unknown benchmark, or data for none.
     """
     local, rows = _data(options.data)
     given = [name.strip() for name in options.benchmarks.split(",") if name.strip()]
@@ -185,24 +195,32 @@ def tasks_of(options: argparse.Namespace, settings: Settings) -> Iterator[list[T
             f"--data {unused[0]}=... is for a benchmark that --benchmarks does not name"
             f" ({', '.join(names)})."
         )
+    if ROWS in names and rows is None:
+        raise ValueError(f"--benchmarks {ROWS} needs --data with the rows.")
+    return Chosen(list(dict.fromkeys(names)), local, rows, options.split)
+
+
+@contextmanager
+def tasks_of(chosen: Chosen, settings: Settings) -> Iterator[list[Task]]:
+    """The benchmarks with their data, read and checked, while the context lasts.
+
+    Raises:
+        ValueError: data that cannot be used.
+        OSError: a file that is not there.
+    """
     with AnswerChecker(settings.checker) as checker:
-        yield _opened(names, local, rows, options.split, settings, checker)
+        yield _opened(chosen, settings, checker)
 
 
-def _opened(
-    names: Sequence[str], local: dict[str, str], rows: Sequence[str], split: str,
-    settings: Settings, checker: AnswerChecker,
-) -> list[Task]:  # fmt: skip
+def _opened(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> list[Task]:
     tasks: list[Task] = []
-    for name in dict.fromkeys(names):
-        if name == ROWS:
-            if not rows:
-                raise ValueError(f"--benchmarks {ROWS} needs --data with the rows.")
-            loaded = load_rows(rows[0], split)
-            tasks.append(RowsTask(OwnRows(checker), loaded, rows[0], settings))
+    for name in chosen.names:
+        if name == ROWS and chosen.rows is not None:
+            loaded = load_rows(chosen.rows, chosen.split)
+            tasks.append(RowsTask(OwnRows(checker), loaded, chosen.rows, settings))
             continue
         for part in PARTS[name]:
-            where = local.get(part, local.get(name))
+            where = chosen.local.get(part, chosen.local.get(name))
             tasks.append(BenchmarkTask(TASKS[part], where, settings))
     return tasks
 
@@ -218,15 +236,15 @@ def _layers(text: str) -> tuple[int, ...]:
     return tuple(sorted(set(chosen)))
 
 
-def _data(given: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """({benchmark: folder}, paths of rows)"""
+def _data(given: Sequence[str]) -> tuple[dict[str, str], str | None]:
+    """({benchmark: folder}, path of rows)"""
     known = {*PARTS, *TASKS}
     local: dict[str, str] = {}
     rows: list[str] = []
     for value in given:
         name, sign, path = value.partition("=")
         if sign and name in known:
-            local[name] = path
+            local[name] = str(Path(path).expanduser())
         elif sign and not Path(value).exists():
             raise ValueError(
                 f"--data must be rows or NAME=FOLDER with a name among {', '.join(sorted(known))};"
@@ -236,4 +254,4 @@ def _data(given: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             rows.append(value)
     if len(rows) > 1:
         raise ValueError(f"--data takes one set of rows; got {', '.join(rows)}.")
-    return local, rows
+    return local, rows[0] if rows else None

@@ -10,7 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..attention import attach
 from ..config.rollout import RolloutConfig
-from ..loading import Loaded, load, load_processors
+from ..loading import Loaded, load, load_processors, require_model
 from .answering import Answering
 from .engines import start_engine
 from .journal import Journal, require_same
@@ -24,7 +24,8 @@ from .tasks import Task
 
 
 class Model:
-    """A model by its path, loaded when it is first asked.
+    """A model by its path, loaded when it is first asked; whether it is there is checked at once,
+    before data are read.
 
     Args:
         path: folder or hub name.
@@ -36,6 +37,7 @@ class Model:
     def __init__(
         self, path: str, dtype: str, device: torch.device, rollout: RolloutConfig | None = None
     ) -> None:
+        require_model(path)
         self.dtype, self.device, self.rollout = dtype, device, rollout or RolloutConfig()
         self.name = {"path": path, "weights": weights_digest(path), "dtype": dtype}
 

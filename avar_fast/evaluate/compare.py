@@ -81,6 +81,7 @@ def compare(a: Result, b: Result, bootstrap: Bootstrap, shared: bool = False) ->
     found: dict[str, Any] = {
         "a": a.path,
         "b": b.path,
+        "differing": _differing(a, b),
         "bootstrap": asdict(bootstrap),
         "benchmarks": {name: asdict(one) for name, one in comparisons.items()},
     }
@@ -109,12 +110,22 @@ def text_of(found: dict[str, Any]) -> str:
     if OVERALL in found:
         lines.append(["mean", *_cells(found[OVERALL], ".1f"), "", "", ""])
     bootstrap = found["bootstrap"]
+    differing = "".join(
+        f"\n{name}: A {pair[0]}, B {pair[1]}" for name, pair in found["differing"].items()
+    )
     said = (
-        f"A: {found['a']}\nB: {found['b']}\n{100 * bootstrap['confidence']:g} % percentile"
-        f" intervals of paired differences, {bootstrap['resamples']} resamples of the questions,"
-        f" seed {bootstrap['seed']}."
+        f"A: {found['a']}\nB: {found['b']}{differing}\n"
+        f"{100 * bootstrap['confidence']:g} % percentile intervals of paired differences,"
+        f" {bootstrap['resamples']} resamples of the questions, seed {bootstrap['seed']}."
     )
     return "\n\n".join([markdown(lines), *([markdown(vas)] if len(vas) > 1 else []), said])
+
+
+def _differing(a: Result, b: Result) -> dict[str, list[Any]]:
+    """{setting: [of A, of B]} where the runs' settings differ."""
+    sides = [result.head.get("settings", {}) for result in (a, b)]
+    pairs = {name: [side.get(name) for side in sides] for name in {**sides[0], **sides[1]}}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _cells(one: dict[str, float], form: str) -> list[str]:

@@ -167,7 +167,15 @@ def project() -> dict[str, Any]:
         found = version("avar-fast")
     except PackageNotFoundError:
         found = "not installed"
-    git = ["git", "-C", str(Path(__file__).parent)]
+    return {"version": found} | commit_of(Path(__file__).parents[2])
+
+
+def commit_of(root: Path) -> dict[str, Any]:
+    """The commit of a checkout; none of a copy installed inside another project's checkout, as in
+    its virtual environment."""
+    if not (root / ".git").exists():
+        return {"commit": None}
+    git = ["git", "-C", str(root)]
     try:
         commit = subprocess.run(
             [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
@@ -176,8 +184,8 @@ def project() -> dict[str, Any]:
             [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return {"version": found, "commit": None}
-    return {"version": found, "commit": commit, "uncommitted_changes": bool(changed)}
+        return {"commit": None}
+    return {"commit": commit, "uncommitted_changes": bool(changed)}
 
 
 def weights_digest(path: str) -> str | None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..tables import markdown
 from ..vas import FORMS
-from .arguments import judge_of, rollout_of, settings_of, tasks_of
+from .arguments import chosen_of, judge_of, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_once
 from .ranks import Ranks
 from .result import Result, read_result
@@ -29,10 +29,11 @@ def sweep(options: argparse.Namespace, grid: Mapping[str, Sequence[float]], rank
     """
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     settings = [settings_of(options, **point) for point in points]
+    chosen = chosen_of(options)
     model = Model(options.model, options.dtype, ranks.device, rollout_of(options))
     code = 0
     results: list[tuple[Point, Result]] = []
-    with tasks_of(options, settings[0]) as tasks:
+    with tasks_of(chosen, settings[0]) as tasks:
         judge = judge_of(options, tasks)
         for number, (point, one) in enumerate(zip(points, settings, strict=True), start=1):
             out = options.out / f"{_name(point)}.json"

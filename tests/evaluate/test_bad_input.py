@@ -228,8 +228,8 @@ def test_endless_and_hostile_answers_are_kept_whole(tmp_path, model, monkeypatch
         (["--data=x.jsonl", "--engine=vllm", "--no-vas", "--max-pixels=9"], "max_pixels is for"),
     ],
 )
-def test_bad_arguments(tmp_path, capsys, more, words):
-    assert main(["model", f"--out={tmp_path / 'r.json'}", *more]) == 1
+def test_bad_arguments(tmp_path, model, capsys, more, words):
+    assert main([model, f"--out={tmp_path / 'r.json'}", *more]) == 1
     assert words in capsys.readouterr().err
 
 
@@ -268,11 +268,11 @@ def test_vllm_takes_whole_weights_only(tmp_path, model, capsys):
     assert "needs whole weights" in capsys.readouterr().err
 
 
-def test_rows_without_an_answer_are_named(tmp_path, capsys):
+def test_rows_without_an_answer_are_named(tmp_path, model, capsys):
     (tmp_path / "rows.jsonl").write_text(
         json.dumps({"messages": [{"role": "user", "content": "?"}]})
     )
-    given = ["model", f"--data={tmp_path / 'rows.jsonl'}", f"--out={tmp_path / 'r.json'}"]
+    given = [model, f"--data={tmp_path / 'rows.jsonl'}", f"--out={tmp_path / 'r.json'}"]
     assert main(given) == 1
     assert "rows.jsonl row 1: the answer must be there" in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """Paired differences of two results against loops over resampled questions, and the page."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from avar_fast.evaluate.__main__ import main
 from avar_fast.evaluate.benchmarks import TASKS
 from avar_fast.evaluate.compare import compare
 from avar_fast.evaluate.question import Prediction
-from avar_fast.evaluate.result import write_json
+from avar_fast.evaluate.result import commit_of, write_json
 from avar_fast.evaluate.table import columns_of, paper
 from avar_fast.vas.intervals import Bootstrap
 
@@ -143,10 +144,14 @@ HEAD = {"model": {"path": "m"}, "settings": {"style": "tags"}}
 def test_command_compares_files(tmp_path, capsys):
     for name, rights in (("a", [True, False] * 4), ("b", [True] * 8)):
         group = predictions("mmstar", rights)
-        write_json(tmp_path / f"{name}.json", HEAD, {"mmstar": summary()}, group)
+        head = HEAD | {"settings": {"style": "tags", "visual_scale": 1 if name == "a" else 1.15}}
+        write_json(tmp_path / f"{name}.json", head, {"mmstar": summary()}, group)
     files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     assert main(["compare", *files, f"--out={tmp_path / 'c.json'}", "--seed=4"]) == 0
-    assert "seed 4" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "seed 4" in said
+    assert "visual_scale: A 1, B 1.15" in said
+    assert "style" not in said
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["benchmarks"]["mmstar"]["score"]["difference"] == 50
     assert main(["table", *files]) == 0
@@ -158,6 +163,17 @@ def test_command_compares_files(tmp_path, capsys):
     assert "must be a result" in capsys.readouterr().err
     assert main(["compare", files[0], str(tmp_path / "none.json")]) == 1
     assert main(["compare", *files, "--confidence=2"]) == 1
+
+
+def test_the_commit_is_the_projects_own(tmp_path):
+    """Installed into the virtual environment of another checkout it has none."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for more in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *more], check=True)
+    inside = tmp_path / ".venv" / "lib"
+    inside.mkdir(parents=True)
+    assert len(commit_of(tmp_path)["commit"]) == 40
+    assert commit_of(inside) == {"commit": None}
 
 
 def test_the_page_shows_answers_as_text_whatever_they_hold(tmp_path):
