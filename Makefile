@@ -22,6 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 demo: install
 	$(BIN)/python -m avar_fast.lab.demo --out runs/demo
 
+# About an hour on one core; what is trained is kept.
 vas-study: install
 	$(BIN)/python -m avar_fast.lab.vas_study --out runs/vas-study
 
