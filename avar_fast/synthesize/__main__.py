@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..api_key import read_key
@@ -34,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and runs; returns the exit code."""
     parser = argparse.ArgumentParser(prog="avar_fast.synthesize", description=__doc__)
     parser.add_argument("recipe", help="YAML recipe")
-    parser.add_argument("overrides", nargs="*", help="section.key=value, values in YAML")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="section.key=value, values in YAML"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="estimate calls, tokens and cost; ask nothing"
     )
@@ -63,6 +66,7 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
     Raises:
         ValueError, OSError: bad input, before anything is asked.
     """
+    _check_packages(recipe)
     from .pipeline import Outcome, Pipeline
 
     for name in STAGES:
@@ -97,6 +101,19 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
         )
         return INCOMPLETE
     return 0
+
+
+def _check_packages(recipe: SynthesisRecipe) -> None:
+    """Before anything is asked, what the run needs beyond the trainer's packages."""
+    extras = {"openai": "synth"}
+    if any(recipe.stage(name).base_url == LAB for name in STAGES):
+        extras["sklearn"] = "lab"  # whose digits the lab's writer knows
+    for package, extra in extras.items():
+        if find_spec(package) is None:
+            raise ValueError(
+                f"this recipe needs the package {package}, which is not installed. Use: pip install"
+                f' "avar-fast[{extra}]".'
+            )
 
 
 @contextmanager

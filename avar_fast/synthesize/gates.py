@@ -46,8 +46,8 @@ def split_answer(text: str) -> str:
 
 def stage_failure(entry: Entry, answer: str, gates: GatesConfig, check: Check) -> str | None:
     """Which of ``STAGE_GATES`` makes a finished stage not worth the next one; None where it is."""
-    text = entry.text or ""
-    if entry.finish == "refused" or _any(gates.refusals, body(text, entry.stage)):
+    text = body(entry.text or "", entry.stage)
+    if entry.finish == "refused" or _any(gates.refusals, text):
         return "refused"
     if entry.finish == "length":
         return "cut"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 from PIL import Image
@@ -216,6 +217,18 @@ def test_a_prompt_that_cannot_be_filled_is_refused(world, capsys, text, words):
 def test_bad_recipes(world, script, capsys, override, words):
     assert world.run(override) == 1
     assert words in capsys.readouterr().err
+    assert not script.asked()
+    assert not world.out.exists()
+
+
+@pytest.mark.parametrize(("package", "extra"), [("openai", "synth"), ("sklearn", "lab")])
+def test_a_package_that_is_missing(world, script, monkeypatch, capsys, package, extra):
+    """Without scikit-learn every request to the lab's writer once failed, each after retries."""
+    monkeypatch.setitem(sys.modules, package, None)
+    assert world.run("describe.base_url=lab", "describe.model=lab-describe") == 1
+    assert f'{package}, which is not installed. Use: pip install "avar-fast[{extra}]"' in (
+        capsys.readouterr().err
+    )
     assert not script.asked()
     assert not world.out.exists()
 

@@ -6,7 +6,14 @@ import pytest
 
 from avar_fast.rewards import is_correct
 from avar_fast.synthesize.duplicates import NUM_HASHES, band_width, near_duplicates
-from avar_fast.synthesize.gates import best, count_anchors, judge, script_share, split_answer
+from avar_fast.synthesize.gates import (
+    best,
+    count_anchors,
+    judge,
+    script_share,
+    split_answer,
+    stage_failure,
+)
 from avar_fast.synthesize.journal import Entry
 from avar_fast.synthesize.ledger import Usage
 from avar_fast.synthesize.recipe import GatesConfig
@@ -76,6 +83,12 @@ def test_a_candidate_with_a_stage_to_come_is_none():
 def test_thoughts_that_a_model_had_before_it_wrote_are_not_taken_for_its_text():
     thought = "<think>\nThe user wants the description out of it. <answer>5</answer>\n</think>\n"
     assert candidate(rewrite=thought + ANCHORED).reasoning == ANCHORED
+
+
+def test_an_answer_among_those_thoughts_is_none():
+    text = f"<think>It says <answer>2</answer>.</think>\n{ANCHORED}"
+    failure = stage_failure(entry("rewrite", text), "2", GatesConfig(), is_correct)
+    assert failure == "no_answer"
 
 
 def test_the_reasoning_model_may_put_its_chain_into_think_tags():
