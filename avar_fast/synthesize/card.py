@@ -13,7 +13,7 @@ def write_card(
     recipe: SynthesisRecipe, prompts: dict[str, Prompt], report: dict[str, Any], folder: Path
 ) -> None:
     """Writes README.md beside the rows."""
-    rows, data = report["rows"], recipe.data
+    rows, gates, data = report["rows"], dict(report["gates"]), recipe.data
     lines = [
         "# Visually anchored reasoning",
         "",
@@ -60,12 +60,13 @@ def write_card(
         "|---|---:|",
         *(f"| {name} | {count} |" for name, count in report["rejected_by"].items()),
         "",
-        f"Answers are checked by the rule `{recipe.gates.checker}`; settings of all gates are in"
-        " `recipe.yaml`. A candidate may fail several:",
+        f"{gates.pop('candidates')} candidates were judged, answers by the rule"
+        f" `{recipe.gates.checker}`; settings of all gates are in `recipe.yaml`. A candidate may"
+        " fail several:",
         "",
         "| gate | candidates turned away |",
         "|---|---:|",
-        *(f"| {name} | {count} |" for name, count in report["gates"].items()),
+        *(f"| {name} | {count} |" for name, count in gates.items()),
         "",
     ]
     write_whole(folder / "README.md", ["\n".join(lines)])
