@@ -152,6 +152,22 @@ def test_mathvista_options():
             assert verdict.right is (want == "Osaka")
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "want"),
+    [("3.0", ("1mm", "2mm", "3mm"), "3mm"), ("60", ("15*\\degree", "60*\\degree"), "60*\\degree"),
+     ("4/5", ("\\frac{4}{5}", "\\frac{6}{5}"), "\\frac{4}{5}"),
+     ("0.41667", ("\\frac { 5 } { 12 }", "\\frac { 12 } { 5 }"), "\\frac { 5 } { 12 }"),
+     ("140", ("40\u00b0", "50\u00b0"), None), ("7", ("6", "8"), None), ("5", ("5 cm", "5 m"), None),
+     ("20\u221a{2}", ("20 sea miles", "20\u221a{2} mi"), "20\u221a{2} mi"),
+     ("-2", ("2", "4"), None), ("92", ("97", "102"), None), ("12", ("12 or 13", "14"), None),
+     ("$3$", ("2", "3"), "3"), ("**Yes**", ("Yes", "No"), "Yes"), ("N/A", ("Yes", "No"), None)],
+)  # fmt: skip
+def test_mathvista_options_by_their_value(text, options, want):
+    asked = question(options[0], "choice", options)
+    (verdict,) = verdicts("mathvista", [asked], [f"<answer>{text}</answer>"])
+    assert verdict.parsed == want
+
+
 def test_nearest_option_is_by_edits_and_never_a_guess():
     assert edit_distance("kitten", "sitting") == 3
     assert edit_distance("", "abc") == 3

@@ -6,7 +6,7 @@ from ...data.problems import bad_row, shown
 from ..judge_prompts import extraction, read_extracted
 from ..prompts import instruction, joined, lettered, user_turn
 from ..question import ByQuestion, Dialogue, Equal, Question, Verdict
-from ..rules.choice import bare, bracketed, nearest_option, stated_letter
+from ..rules.choice import bracketed, meant_option, stated_letter
 from ..rules.final import Final, final_part, short_answer
 from ..rules.number import listed, rounded, whole
 from ..source import Record, Source
@@ -123,4 +123,4 @@ def chosen_text(given: str, final: Final, question: Question) -> str | None:
         letter = in_brackets.pop()
     if letter is not None and letter in question.letters:
         return question.options[question.letters.index(letter)]
-    return None if len(in_brackets) > 1 else nearest_option(bare(given), question.options)
+    return None if len(in_brackets) > 1 else meant_option(given, question.options)

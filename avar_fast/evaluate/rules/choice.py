@@ -1,9 +1,11 @@
 """Letters of multiple choice."""
 
+import math
 import re
 
 from ...rewards.answers import choice_of
 from .final import Final, announced, short_answer
+from .number import lone_number
 
 _PUNCTUATION = ",.!?;:'"
 _LATEX = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|mathbf|mathrm|mbox)(?![a-z])|\\[()\[\]]")
@@ -12,6 +14,7 @@ _BULLETS = " -#>="
 _SEVERAL = re.compile(r"\(?[A-Z]\W{0,3}(?:or|and|&|/)\W{0,3}[A-Z]\b", re.IGNORECASE)
 _LEADING = re.compile(r"\(?([A-Z])(?![\w'])(?!\W{0,3}(?:or|and|&|/|,)\W{0,3}[A-Z]\b)")
 _BRACKETED = re.compile(r"\(([A-Z])\)")
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _FEW = 5  # words up to which MMMU's rule looks for no option's text
 
 
@@ -133,10 +136,27 @@ def mmstar_letter(final: Final, letters: str = "ABCD") -> str | None:
     return first if first and first in letters else stated
 
 
+def meant_option(given: str, options: tuple[str, ...]) -> str | None:
+    """The option that an answer means by its text.
+
+    Of a number the only one with the same ("3.0" for "3mm", "4/5" for "\\frac{4}{5}") and never one
+    with another; else the nearest.
+    """
+    value = lone_number(given)
+    if value is not None:
+        numbers = [lone_number(_FRACTION.sub(r"\1/\2", option)) for option in options]
+        pairs = list(zip(options, numbers, strict=True))
+        same = [o for o, x in pairs if x is not None and math.isclose(x, value, rel_tol=1e-3)]
+        if len(same) == 1:
+            return same[0]
+        options = tuple(option for option, number in pairs if number is None)
+    return nearest_option(given, options) or nearest_option(bare(given), options)
+
+
 def nearest_option(given: str, options: tuple[str, ...]) -> str | None:
     """The option with the least edit distance, by MathVista's rule; None where that is more than
     half of the longer text or two are as near."""
-    if len(given) > 200:
+    if len(given) > 200 or not options:
         return None
     distances = sorted((edit_distance(given, option), option) for option in set(options))
     distance, option = distances[0]
