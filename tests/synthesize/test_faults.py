@@ -1,7 +1,6 @@
 """What endpoints do wrong, over real HTTP, and what a run makes of it."""
 
 import re
-from itertools import pairwise
 
 import pytest
 
@@ -52,13 +51,13 @@ def test_retry_after_is_kept_to_by_all_requests(world, script):
 def test_requests_that_waited_for_a_pause_keep_to_the_rate(world, script):
     """They once all went out at the pause's end."""
     world.write_rows(5)
-    world.recipe["describe"].update(requests_per_minute=600, concurrency=5)  # one in 0.1 s
+    world.recipe["describe"].update(requests_per_minute=240, concurrency=5)  # one in 0.25 s
     script.faults["describe"].append("wait")
     assert world.run() == 0
     times = [request[3] for request in script.asked("describe")]
     after = [at for at in times if at - times[0] >= 0.9]
     assert len(after) >= 2
-    assert all(b - a >= 0.08 for a, b in pairwise(after))
+    assert after[-1] - after[0] >= 0.15 * (len(after) - 1)  # as they arrive, which varies
 
 
 def test_a_request_that_fails_for_good_leaves_its_row_open_and_is_asked_again(world, script):
