@@ -101,7 +101,7 @@ class Benchmark(Protocol):
 
     @property
     def official(self) -> str:
-        """How the official rule differs, "as official" where it does not."""
+        """How the official rule differs."""
         ...
 
     @property

@@ -29,6 +29,11 @@ def model(tmp_path_factory):
     return str(save_base(tmp_path_factory.mktemp("model"), seed=0))
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return world.mathvista(tmp_path_factory.mktemp("mathvista"))
+
+
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.setattr(judge_client, "RETRIES", 1)
@@ -46,11 +51,10 @@ def by_prompt(_, request):
 class Run:
     """MathVista with given completions, judged by the scripted server."""
 
-    def __init__(self, folder, model, monkeypatch, said=SAID):
-        world.mathvista(folder / "data")
+    def __init__(self, folder, model, data, monkeypatch, said=SAID):
         self.out, self.parts = folder / "r.json", folder / "r.json.parts"
         self.asked_model = 0
-        self.given = [model, "--benchmarks=mathvista", f"--data=mathvista={folder / 'data'}"]
+        self.given = [model, "--benchmarks=mathvista", f"--data=mathvista={data}"]
         self.given += [f"--out={self.out}", "--dtype=float32", "--no-vas"]
 
         def complete(answering_, samples, looks):
@@ -68,8 +72,8 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path, model, monkeypatch):
-    return Run(tmp_path, model, monkeypatch)
+def run(tmp_path, model, data, monkeypatch):
+    return Run(tmp_path, model, data, monkeypatch)
 
 
 def rights(result):

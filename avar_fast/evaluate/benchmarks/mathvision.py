@@ -21,7 +21,7 @@ class MathVision(ByQuestion):
         "the answer in tags, in a box or announced; its letter, the text of the option, or equal by"
         " math-verify to two decimals"
     )
-    official = "as official, but equality by another LaTeX parser"
+    official = "the same without tags, by another LaTeX parser"
     num_published = 3040
     source = Source(
         hub="MathLLMs/MathVision",

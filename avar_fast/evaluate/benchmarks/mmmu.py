@@ -30,7 +30,7 @@ OFFICIAL_PRO = (
 )
 ASKED = "Answer the multiple-choice question in the image."
 _MARK = re.compile(r"<image (\d)>")
-NO_RANDOM = "where it finds no letter it draws one at random; as official otherwise"
+NO_RANDOM = "the same, and a letter drawn at random where it finds none"
 
 
 class MMMU(ByQuestion):

@@ -16,7 +16,7 @@ class OwnRows(ByQuestion):
         checker: whose rule it is.
     """
 
-    name, title, official, num_published = "rows", "rows", "as official", None
+    name, title, official, num_published = "rows", "rows", "the same", None
 
     def __init__(self, checker: AnswerChecker) -> None:
         self._checker = checker
