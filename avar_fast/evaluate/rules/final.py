@@ -25,14 +25,19 @@ class Final:
 
 
 def final_part(completion: str) -> Final | None:
-    """The last <answer>; else, behind the reasoning, the last ``\\boxed{}``; else all that stands
-    there. None where that is empty, or where the reasoning has no end."""
-    answer = extract_answer(completion)
+    """Behind the reasoning the last <answer>, else the last ``\\boxed{}``, else all of it.
+
+    Tags inside the reasoning count where nothing stands behind it, and inside one without an end
+    where the completion ends on them. None where nothing counts.
+    """
+    thoughts, _, rest = completion.rpartition("</think>")
+    answer = extract_answer(rest)
+    if "<think>" in rest:
+        return Final(answer, True) if answer and rest.rstrip().endswith("</answer>") else None
+    if not rest.strip():
+        answer = extract_answer(thoughts)
     if answer is not None:
         return Final(answer, True) if answer else None
-    rest = completion.rpartition("</think>")[2]
-    if "<think>" in rest:
-        return None
     boxed = last_boxed(rest)
     if boxed is not None:
         return Final(boxed, True, rest.strip()) if boxed else None
