@@ -1,14 +1,12 @@
 """The recipe of a synthesis: three stages, budget, gates, as frozen dataclasses with checks."""
 
 import re
-import sys
-import unicodedata
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
 from ..config.ranges import require_not_negative, require_positive
+from .patterns import ANCHORS, DESCRIPTION_WORDS, REFUSALS, check_patterns, scripts
 
 STAGES = ("describe", "reason", "rewrite")
 LAB = "lab"
@@ -18,27 +16,6 @@ OWN_FIELDS = (
     "stream", "stream_options", "n",
 )  # fmt: skip
 _KEY_FIELD = re.compile(r"(?i)api[-_ ]?key|authorization|password|secret|access[-_ ]?token")
-
-ANCHORS = (
-    r"\blook(?:ing|s)?\b[^.?!]{0,40}?\b(?:again|back|closely|closer|carefully|at)\b",
-    r"\b(?:check|re-?check|examin|inspect|revisit|return|zoom)\w*\b[^.?!]{0,60}?"
-    r"\b(?:image|picture|figure|diagram|graph|chart|photo)\b",
-    r"\b(?:i|we|you) (?:can )?see\b",
-    r"\bin the (?:image|picture|figure|diagram|graph|chart|photo)\b",
-)
-DESCRIPTION_WORDS = (
-    r"\b(?:the|this|that|your|given|provided|structured|image|visual|scene|written|textual)"
-    r"\s+(?:\w+\s+)?descriptions?\b",
-    r"\bdescriptions? (?:says?|states?|mentions?|shows?|gives?|lists?|indicates?|notes?)\b",
-    r"\bas (?:\w+ )?described\b",
-)
-# \u2019 is the apostrophe of most models.
-REFUSALS = (
-    r"^\W*(?:i(?:['\u2019]m| am) (?:very |so )?)?(?:sorry|unable|not able|afraid)\b",
-    r"^\W*i (?:can(?:no|['\u2019])t|can not|will not|won['\u2019]t)"
-    r" (?:help|assist|provide|comply|answer|describe|do that)\b",
-    r"^\W*as an ai\b",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,23 +178,13 @@ class SynthesisRecipe:
             )
         _check_share("gates.min_script_share", gates.min_script_share)
         _check_share("gates.max_similarity", gates.max_similarity)
-        if gates.script is not None and gates.script not in _scripts():
+        if gates.script is not None and gates.script not in scripts():
             raise ValueError(
                 "gates.script must be the first word of letters' names in Unicode, as LATIN, CJK,"
                 f" CYRILLIC or HANGUL are; got {gates.script!r}."
             )
         for name in ("anchors", "description_words", "refusals"):
-            for pattern in getattr(gates, name):
-                try:
-                    matches_nothing = re.search(pattern, "") is not None
-                except re.error as error:
-                    raise ValueError(
-                        f"gates.{name} must hold regular expressions; {pattern!r} is none: {error}."
-                    ) from None
-                if matches_nothing:
-                    raise ValueError(
-                        f"gates.{name} must hold patterns of some text; {pattern!r} matches none."
-                    )
+            check_patterns(f"gates.{name}", getattr(gates, name))
 
 
 def sample_of(stage: str, sample: int) -> int:
@@ -251,14 +218,6 @@ def _check_stage(name: str, stage: StageConfig) -> None:
 def _check_share(name: str, share: float | None) -> None:
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"{name} must be in (0, 1]; got {share}.")
-
-
-@lru_cache(maxsize=1)
-def _scripts() -> set[str]:
-    """First words of the names of all letters."""
-    letters = filter(str.isalpha, map(chr, range(sys.maxunicode + 1)))
-    names = {unicodedata.name(letter, "") for letter in letters} - {""}
-    return {re.split("[ -]", name)[0] for name in names}
 
 
 def _check_url(name: str, url: str) -> None:
