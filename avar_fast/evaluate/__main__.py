@@ -18,9 +18,10 @@ from pathlib import Path
 from ..rollout import RolloutError
 from ..tables import markdown
 from ..vas.intervals import Bootstrap
-from .arguments import add_common, chosen_of, judge_of, numbers, rollout_of, settings_of, tasks_of
+from .arguments import add_common, chosen_of, numbers, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_to
 from .compare import compare, text_of
+from .judge_arguments import judge_of
 from .ranks import Ranks, local_device
 from .result import read_result
 from .settings import INTERVENTIONS

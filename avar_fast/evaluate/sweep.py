@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from ..tables import markdown
 from ..vas import FORMS
-from .arguments import chosen_of, judge_of, rollout_of, settings_of, tasks_of
+from .arguments import chosen_of, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_once
+from .judge_arguments import judge_of
 from .ranks import Ranks
 from .result import Result, read_result
 from .table import columns_of
