@@ -51,8 +51,7 @@ class Model:
     def answering(self, settings: Settings, batch_size: int) -> Answering:
         """
         Raises:
-            ValueError: a model of another type.
-            OSError: a path that cannot be loaded.
+            ValueError: a path that cannot be loaded, or a model of another type.
             RolloutError: vLLM cannot be used.
         """
         if self.rollout.engine == "model":

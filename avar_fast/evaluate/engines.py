@@ -1,8 +1,7 @@
 """vLLM in place of the model's own generation."""
 
-from pathlib import Path
-
 from ..config.rollout import RolloutConfig
+from ..models import holds_adapters
 from ..rollout import RolloutEngine
 from .settings import Settings
 
@@ -26,7 +25,7 @@ def start_engine(
         RolloutError: vLLM or openai is not installed; the server does not answer, or takes fewer
             tokens than a completion may have.
     """
-    if (Path(path) / "adapter_config.json").is_file():
+    if holds_adapters(path):
         raise ValueError(
             f"--engine {config.engine} needs whole weights; {path} holds adapters. Use --engine"
             " model, or merge them."

@@ -2,10 +2,9 @@
 
 import os
 import statistics
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
+from ..evaluate.result import project
 from ..tables import markdown
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -101,14 +100,8 @@ def _ends(curves: dict[str, list[list[float]]]) -> str:
 
 def _commit() -> str:
     """Of the checkout this runs from; else the installed version."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return found.stdout.strip() or version("avar-fast")
+    found = project()
+    return found["commit"][:7] if found["commit"] else found["version"]
 
 
 def _plot(path: Path, titles: dict[str, str], results: list[Scores]) -> None:

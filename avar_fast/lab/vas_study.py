@@ -68,6 +68,7 @@ def _studies(out: Path, num_seeds: int) -> dict[str, str]:
         for step, folder in _checkpoints(out / f"seed-{seed}" / stage.key)
     }
     points = {f"base-{step}": folder for step, folder in _checkpoints(out / "base")} | starts
+    named = [f"{name}={folder}" for name, folder in points.items()]
     answers = ("--max-new-tokens", str(MAX_NEW_TOKENS), "--checker", "exact")
     results = [f"{name}={out / 'correlate' / 'results' / name}.json" for name in starts]
     compared = {}
@@ -78,7 +79,7 @@ def _studies(out: Path, num_seeds: int) -> dict[str, str]:
         compared[f"Seed {seed} against its base model"] = _study(command, folder / "compare")
     correlated = {
         f"Score against accuracy, {len(points)} checkpoints along all runs": _study(
-            ["correlate", *_named(points), *shared, *answers], out / "correlate"
+            ["correlate", *named, *shared, *answers], out / "correlate"
         ),
         f"The same, the {len(starts)} cold starts alone": _study(
             ["correlate", *results], out / "correlate-starts"
@@ -91,10 +92,6 @@ def _studies(out: Path, num_seeds: int) -> dict[str, str]:
         **correlated,
         "Heads of the base model": _study(heads, out / "heads"),
     }
-
-
-def _named(points: dict[str, Path]) -> list[str]:
-    return [f"{name}={folder}" for name, folder in points.items()]
 
 
 def _checkpoints(run: Path) -> list[tuple[int, Path]]:

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.dry_run:
             check_folder(recipe, prompts)
             entries = read_entries(Path(recipe.output_dir))
-            with AnswerCheck(recipe.gates.checker) as check:
+            with closing(AnswerCheck(recipe.gates.checker)) as check:
                 print(estimate(recipe, read_tasks(recipe.data), prompts, entries, check))
             return 0
         return synthesize(recipe, prompts)
@@ -79,7 +79,8 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
     async def run(served: SynthesisRecipe) -> Outcome:
         return await Pipeline(served, read, prompts, journal, check).run()
 
-    with closing(Journal(folder)) as journal, AnswerCheck(recipe.gates.checker) as check:
+    check = AnswerCheck(recipe.gates.checker)
+    with closing(Journal(folder)) as journal, closing(check):
         claim(recipe, prompts)
         with _served(recipe) as served:
             outcome = asyncio.run(run(served))

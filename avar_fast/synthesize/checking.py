@@ -2,7 +2,6 @@
 
 import hashlib
 from threading import Lock
-from types import TracebackType
 
 from ..rewards import AnswerChecker
 
@@ -29,13 +28,5 @@ class AnswerCheck:
                 self._known[key] = self._checker.right([text], [answer], [f"{answer!r:.80}"])[0]
             return self._known[key]
 
-    def __enter__(self) -> "AnswerCheck":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._checker.close()

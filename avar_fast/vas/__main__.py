@@ -19,7 +19,7 @@ from ..evaluate.benchmarks.rows import OwnRows
 from ..evaluate.command import Model, evaluate_once
 from ..evaluate.ranks import Ranks, local_device
 from ..evaluate.tasks import Task
-from ..loading import Loaded, load, naming_model
+from ..loading import Loaded, load, naming_model, require_model
 from ..models import family_at
 from ..rewards import AnswerChecker
 from . import plots, texts
@@ -136,7 +136,7 @@ def _points(options: argparse.Namespace) -> list[Point]:
         if row.answer is None:
             raise lacks_answer(row.where, "accuracy")
     for _, path in options.points:
-        _shape(path)  # what is no model is found before any is evaluated
+        require_model(path)  # what is no model is found before any is evaluated
     with AnswerChecker(options.checker) as checker, Ranks() as ranks:
         points = []
         for number, (name, path) in enumerate(options.points, start=1):
