@@ -1,7 +1,7 @@
 """Rows -> samples -> padded or packed batches."""
 
-from .batch import IGNORE, NO_SAMPLE, Batch, Collator, collate
-from .encode import Encoder, OverlongError, Sample
+from .batch import NO_SAMPLE, Batch, Collator, collate
+from .encode import IGNORE, Encoder, OverlongError, Sample
 from .measure import Measured, Selection, measure_rows, select
 from .order import PackOrder, RowOrder
 from .problems import Problem, RowError

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ..models import family_named
-from .encode import Sample
+from .encode import IGNORE, Sample
 
-IGNORE = -100  # the label cross-entropy leaves out
 NO_SAMPLE = -1  # in sample_ids: padding, and the blank image of a batch of text
 
 
@@ -69,7 +68,7 @@ def collate(
         input_ids[i, start : start + len(row)] = row
         attention_mask[i, start : start + len(row)] = 1
         if with_target:
-            labels[i, len(sample.prompt_ids) : len(row)] = sample.target_ids
+            labels[i, : len(row)] = sample.labels
     inputs = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
@@ -122,8 +121,7 @@ class Collator:
         for i, sample in enumerate(samples):
             row = torch.cat([sample.prompt_ids, sample.target_ids])
             ids.append(row)
-            prompt_labels = torch.full_like(sample.prompt_ids, IGNORE)
-            labels.append(torch.cat([prompt_labels, sample.target_ids]))
+            labels.append(sample.labels)
             positions.append(self._positions(row, sample.image_grid_thw))
             sample_ids.append(torch.full_like(row, i))
         pixels = _pixels(samples)

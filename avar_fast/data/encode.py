@@ -1,21 +1,23 @@
 """Rows to token ids and pixels, with the tokenizer's own chat template and the image processor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from avar_kernels import KeyType
-from jinja2 import TemplateError
 from torch import Tensor
 
-from ..attention import SpecialTokens, key_types, turn_content
+from ..attention import SpecialTokens, key_types, query_mask, turn_content
 from .cut import cut
 from .images import image_size, open_image
 from .problems import Problem, RowError, bad_row
 from .rows import Row
+from .texts import TextTokenizer, continue_reply
 
+IGNORE = -100  # the label cross-entropy leaves out
 Overlong = Literal["error", "drop", "cut"]
 Stage = Literal["sft", "grpo"]
+TrainTurns = Literal["last", "all"]
 
 
 class OverlongError(RowError):
@@ -35,11 +37,38 @@ class Sample:
     """(patches, channels) as the image processor makes them."""
     image_grid_thw: Tensor | None
     """(images, 3)"""
+    trained: Tensor | None = None
+    """(P,) bool: tokens of earlier assistant turns that are trained too; None for none."""
+    opened: str = ""
+    """What the chat template has already written of the reply, such as "<think>\\n"."""
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) of each image as the model sees it."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(P + T,) int64: the ids that are trained where they stand, ``IGNORE`` elsewhere."""
+        prompt = torch.full_like(self.prompt_ids, IGNORE)
+        if self.trained is not None:
+            prompt = torch.where(self.trained, self.prompt_ids, prompt)
+        return torch.cat([prompt, self.target_ids])
 
     @property
     def num_bytes(self) -> int:
         tensors = (self.prompt_ids, self.target_ids, self.pixel_values, self.image_grid_thw)
+        tensors += (self.trained,)
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A row's tokens, with one pad per image or with all of them."""
+
+    prompt: Tensor
+    target: Tensor
+    trained: Tensor
+    """(P,) bool, as ``Sample.trained``."""
+    opened: str
+    num_cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +79,10 @@ class Size:
     target: int
     num_cut: int
     """Tokens that were cut off."""
+    earlier: int = 0
+    """Tokens of earlier assistant turns that are trained, part of the prompt's."""
+    turns: int = 0
+    """Assistant turns, the target included."""
 
     @property
     def tokens(self) -> int:
@@ -68,6 +101,7 @@ class Encoder:
             that drops rows catches it), "cut" shortens its text.
         stage: "sft" needs a target in each row, "grpo" an answer; None needs neither.
         with_target: off, samples are prompts alone, whatever answers their rows have.
+        train_turns: "all" labels earlier assistant turns too, as the template writes them.
     """
 
     def __init__(
@@ -79,10 +113,13 @@ class Encoder:
         overlong: Overlong = "error",
         stage: Stage | None = None,
         with_target: bool = True,
+        train_turns: TrainTurns = "last",
     ) -> None:
         self.tokenizer, self.image_processor = tokenizer, image_processor
         self.system_prompt, self.max_length = system_prompt, max_length
         self.overlong, self.stage, self.with_target = overlong, stage, with_target
+        self.train_turns = train_turns
+        self.texts = TextTokenizer(tokenizer)
         self.tokens = SpecialTokens.from_processor(tokenizer)
         self.image_pad = self.tokens.visual[0]
         self._special = torch.tensor(tokenizer.all_special_ids)
@@ -91,24 +128,30 @@ class Encoder:
         """Encodes one row.
 
         Raises:
-            RowError: the row lacks what the stage needs, its text holds image or video pads of its
-                own, the chat template drops its system turn, or an image cannot be read; the
-                message names the row.
+            RowError: the row lacks what the stage needs, the chat template drops its system turn,
+                an image cannot be read, or template, tokenizer or image processor do not take it;
+                the message names the row.
             OverlongError: more than max_length tokens (or, with "cut", images that leave no room).
         """
-        prompt, target = self._text(row)
+        text = self._text(row)
         pixels = grid = None
         features = torch.empty(0, dtype=torch.int64)
+        sizes: list[tuple[int, int]] = []
         if row.images:
             images = [open_image(x, row.where, f"image {i}") for i, x in enumerate(row.images)]
             try:
                 processed = self.image_processor(images=images, return_tensors="pt")
-            except ValueError as error:  # such as an aspect ratio it does not take
+            except Exception as error:  # such as an aspect ratio it does not take
                 raise _not_taken(row, error) from None
             pixels, grid = processed["pixel_values"], processed["image_grid_thw"]
             features = grid.prod(dim=1) // self.image_processor.merge_size**2
-        prompt, target, _ = self._fit(self._expand_pads(prompt, features, row), target, row)
-        return Sample(row, prompt, target, pixels, grid)
+            patch = self.image_processor.patch_size
+            sizes = [(w * patch, h * patch) for _, h, w in grid.tolist()]
+        text = self._fit(self._expand_pads(text, features, row), row)
+        trained = text.trained if text.trained.any() else None
+        return Sample(
+            row, text.prompt, text.target, pixels, grid, trained, text.opened, tuple(sizes)
+        )
 
     def measure(self, row: Row, decode: bool = False) -> Size:
         """The tokens ``__call__`` gives, from the headers of the images.
@@ -120,35 +163,36 @@ class Encoder:
         Raises:
             As ``__call__``, but a damaged image only with ``decode``.
         """
-        prompt, target = self._text(row)
+        text = self._text(row)
         features = []
         for i, image in enumerate(row.images):
             opened = open_image(image, row.where, f"image {i}") if decode else None
             width, height = opened.size if opened else image_size(image, row.where, f"image {i}")
             try:
                 patches = self.image_processor.get_number_of_image_patches(height, width)
-            except ValueError as error:
+            except Exception as error:
                 raise _not_taken(row, error) from None
             features.append(patches // self.image_processor.merge_size**2)
-        expanded = self._expand_pads(prompt, torch.tensor(features, dtype=torch.int64), row)
-        prompt, target, num_cut = self._fit(expanded, target, row)
-        return Size(len(prompt), len(target), num_cut)
+        expanded = self._expand_pads(text, torch.tensor(features, dtype=torch.int64), row)
+        text = self._fit(expanded, row)
+        earlier = sum(turn["role"] == "assistant" for turn in row.messages)
+        return Size(
+            len(text.prompt),
+            len(text.target),
+            text.num_cut,
+            int(text.trained.sum()),
+            earlier + (len(text.target) > 0),
+        )
 
-    def _text(self, row: Row) -> tuple[Tensor, Tensor]:
+    def _text(self, row: Row) -> _Text:
         """Prompt with one pad per image, and target."""
         self.require_fields(row)
         messages = row.messages
         if self.system_prompt is not None and messages[0]["role"] != "system":
             system = {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}
             messages = [system, *messages]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
-            expected = "take the turns of the row"
-            raise bad_row(row.where, "the chat template", expected, f"it says: {error}") from None
-        ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
+        listed, opened = self.texts.prompt(messages, row.where)
+        ids = torch.tensor(listed, dtype=torch.int64)
         if messages[0]["role"] == "system":
             types = key_types(ids[None], tokens=self.tokens)
             if not (types == KeyType.SYSTEM).any():
@@ -159,15 +203,20 @@ class Encoder:
                 expected = "write the system turn as <|im_start|>system ... <|im_end|>"
                 got = "the prompt has none"
                 raise bad_row(row.where, "the chat template", expected, got, remedy)
-        target = torch.empty(0, dtype=torch.int64)
+        target, trained = torch.empty(0, dtype=torch.int64), torch.zeros_like(ids, dtype=torch.bool)
         if self.with_target and row.target is not None:
-            target_ids = self.tokenizer.encode(row.target, add_special_tokens=False)
-            target = torch.tensor([*target_ids, self.tokens.turn_end])
-            if torch.isin(target, torch.tensor(self.tokens.visual)).any():
-                remedy = "Take <|image_pad|> and <|video_pad|> out of it."
-                got = "it holds an image or video pad"
-                raise bad_row(row.where, "the answer", "be text", got, remedy)
-        return ids, target
+            said = continue_reply(opened, row.target, row.where)
+            target = torch.tensor([*self.texts.text(said, row.where), self.tokens.turn_end])
+            if self.train_turns == "all":
+                trained = self._earlier_turns(ids)
+        return _Text(ids, target, trained, opened)
+
+    def _earlier_turns(self, ids: Tensor) -> Tensor:
+        """(P,) bool: what the assistant says in the prompt, ends of turns included; not what the
+        template writes behind the last header, which the target goes on with."""
+        said = query_mask(ids[None], role="response", tokens=self.tokens)[0]
+        last = (ids == self.tokens.turn_start).nonzero()[-1:]
+        return said & (torch.arange(len(ids)) < last)
 
     def require_fields(self, row: Row) -> None:
         """Raises RowError where the row lacks what the stage needs."""
@@ -183,32 +232,35 @@ class Encoder:
         expected = f"stage {self.stage} needs {lacks}"
         raise RowError(Problem(row.where, "answer", expected, "got none", remedy, form))
 
-    def _expand_pads(self, ids: Tensor, features: Tensor, row: Row) -> Tensor:
+    def _expand_pads(self, text: _Text, features: Tensor, row: Row) -> _Text:
         """One pad per image as the template writes it -> one pad per visual feature."""
-        is_pad = ids == self.image_pad
-        if torch.isin(ids, torch.tensor(self.tokens.visual[1:])).any():
-            remedy = "Take <|video_pad|> out of the text."
-            raise bad_row(row.where, "the prompt", "hold no video", "it holds a video pad", remedy)
+        is_pad = text.prompt == self.image_pad
         if int(is_pad.sum()) != len(features):
             got = f"got {int(is_pad.sum())} for {len(features)} images"
-            remedy = "Take <|image_pad|> out of the text and check the chat template."
-            raise bad_row(row.where, "the prompt", "hold one image pad per image", got, remedy)
-        repeats = torch.ones_like(ids)
+            remedy = "Use the chat template saved with a Qwen-VL model."
+            expected = "write one image pad per image"
+            raise bad_row(row.where, "the chat template", expected, got, remedy)
+        repeats = torch.ones_like(text.prompt)
         repeats[is_pad] = features
-        return ids.repeat_interleave(repeats)
+        prompt, trained = (x.repeat_interleave(repeats) for x in (text.prompt, text.trained))
+        return replace(text, prompt=prompt, trained=trained)
 
-    def _fit(self, prompt: Tensor, target: Tensor, row: Row) -> tuple[Tensor, Tensor, int]:
-        """Prompt and target within max_length, and how many tokens were cut off."""
+    def _fit(self, text: _Text, row: Row) -> _Text:
+        """Prompt and target within max_length."""
+        prompt, target = text.prompt, text.target
         excess = len(prompt) + len(target) - self.max_length
         if excess <= 0:
-            return prompt, target, 0
+            return text
         if self.overlong == "cut":
-            text = turn_content(prompt[None], tokens=self.tokens)[0]
-            shorter = cut(
-                prompt, text & ~torch.isin(prompt, self._special), target, self.max_length
-            )
-            if shorter is not None:
-                return *shorter, excess
+            may_go = turn_content(prompt[None], tokens=self.tokens)[0]
+            may_go &= ~torch.isin(prompt, self._special)
+            kept = cut(may_go, len(target), self.max_length)
+            if kept is not None:
+                keeps, num_target = kept
+                trained = self._without_cut_ends(prompt, text.trained, keeps)
+                return _Text(
+                    prompt[keeps], target[:num_target], trained[keeps], text.opened, excess
+                )
         raise OverlongError(
             Problem(
                 row.where,
@@ -222,5 +274,12 @@ class Encoder:
         )
 
 
-def _not_taken(row: Row, error: ValueError) -> RowError:
+    def _without_cut_ends(self, prompt: Tensor, trained: Tensor, keeps: Tensor) -> Tensor:
+        """A turn that was cut does not teach where to stop, as a cut target does not."""
+        turn = (prompt == self.tokens.turn_start).cumsum(0)
+        of_cut = torch.isin(turn, turn[trained & ~keeps])
+        return trained & ~(of_cut & (prompt == self.tokens.turn_end))
+
+
+def _not_taken(row: Row, error: Exception) -> RowError:
     return bad_row(row.where, "images", "be such that the image processor takes them", f"{error}")

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from .problems import MissingImageError, Problem, RowError, bad_row, shown
+from .viewing import as_shown, shown_size
 
 KINDS = 'a path, bytes, a data URI, {"bytes": ..., "path": ...} or a PIL image'
 
@@ -57,30 +58,30 @@ def _from_data_uri(image: str, where: str, field: str) -> bytes:
 
 
 def open_image(image: Any, where: str, field: str = "image") -> Image.Image:
-    """The decoded RGB image; a RowError names the row if it cannot be read."""
-    opened = _opened(image, where, field)
+    """The decoded RGB image as a viewer shows it (``as_shown``); a RowError names the row if it
+    cannot be read."""
     try:
-        return opened.convert("RGB")
+        return as_shown(_opened(image))
     except Exception as error:  # a broken file makes PIL's decoders stumble in many ways
         raise _unreadable(image, where, field, error) from None
 
 
 def image_size(image: Any, where: str, field: str = "image") -> tuple[int, int]:
-    """(width, height) from the header alone."""
-    return _opened(image, where, field).size
-
-
-def _opened(image: Any, where: str, field: str) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
+    """(width, height) as ``open_image`` gives it, from the header alone where that tells."""
     try:
-        if isinstance(image, bytes):
-            return Image.open(io.BytesIO(image))
-        with open(image, "rb") as file:
-            # Small next to what decoding takes, and no file stays open behind a lazy image.
-            return Image.open(io.BytesIO(file.read()))
+        if isinstance(image, Path):
+            image = image.read_bytes()
+        encoded = image if isinstance(image, bytes) else None
+        return shown_size(_opened(image), encoded)
     except Exception as error:  # as above; SyntaxError and DecompressionBombError are among them
         raise _unreadable(image, where, field, error) from None
+
+
+def _opened(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    # All of it: small next to what decoding takes, and no file stays open behind a lazy image.
+    return Image.open(io.BytesIO(image.read_bytes() if isinstance(image, Path) else image))
 
 
 def _unreadable(image: Any, where: str, field: str, error: Exception) -> RowError:

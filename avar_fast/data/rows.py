@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .answers import read_answers, read_reasoning, require_unicode
 from .images import image_reference
 from .problems import bad_row
 from .schemas import IMAGE_MARK, schema_of
@@ -26,11 +27,24 @@ class Row:
     """Paths, bytes or PIL images, in the order of the image parts; not decoded."""
     target: str | None
     """What the assistant should say."""
-    answer: str | None
+    answers: tuple[str, ...] = ()
+    """References, any of which is right; the first is the one that is trained."""
     schema: str = "messages"
     """Name of the schema the record was in."""
     columns: dict[str, Any] = field(default_factory=dict)
     """The record but for turns and images, as reward functions get it."""
+    notes: tuple[str, ...] = ()
+    """What was changed on the way, for the check."""
+
+    @property
+    def answer(self) -> str | None:
+        """The first reference."""
+        return self.answers[0] if self.answers else None
+
+    @property
+    def reference(self) -> str | list[str] | None:
+        """What rules compare with: the answer, or the list of those accepted."""
+        return list(self.answers) if len(self.answers) > 1 else self.answer
 
 
 class Rows(Sequence[Row]):
@@ -63,7 +77,12 @@ class Rows(Sequence[Row]):
 
 
 def load_rows(
-    path: str, split: str = "train", limit: int | None = None, *, keep_bad_lines: bool = False
+    path: str,
+    split: str = "train",
+    limit: int | None = None,
+    *,
+    keep_bad_lines: bool = False,
+    setting: str = "data",
 ) -> Rows:
     """Opens a .jsonl, .json or .parquet file, a folder of parquet files, a folder written by
     ``datasets`` (save_to_disk), or a hub data set.
@@ -74,14 +93,15 @@ def load_rows(
         limit: take only the first rows.
         keep_bad_lines: a line of a .jsonl file that is not JSON is an error when its row is read,
             not now.
+        setting: whose path this is, for messages.
 
     Raises:
         FileNotFoundError: a path that looks like a file and does not exist.
         ValueError: no rows, or text that is not JSON (file and line named).
     """
-    rows = Rows(open_source(path, split, keep_bad_lines), limit)
+    rows = Rows(open_source(path, split, keep_bad_lines, setting), limit)
     if len(rows) == 0:
-        raise ValueError(f"data.path must hold at least one row; {path} holds none.")
+        raise ValueError(f"{setting}.path must hold at least one row; {path} holds none.")
     return rows
 
 
@@ -93,25 +113,23 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
     composed as ``<think>reasoning</think><answer>answer</answer>``.
 
     Raises:
-        RowError: a missing or malformed field, a number of image marks that is not that of the
+        RowError: a missing or malformed field, an answer that is no text, a number of image marks that is not that of the
             images, or video; MissingImageError, which is a FileNotFoundError too, for an image
             file that does not exist.
     """
     schema = schema_of(record, where)
     turns = schema.turns(record, where)
-    answer, reasoning = record.get("answer"), record.get("reasoning")
-    answer = None if answer is None else str(answer)
+    for turn in turns:
+        for part in turn["content"]:
+            require_unicode(part.get("text", ""), where, f"the {turn['role']} turn")
+    answers, answer_notes = read_answers(record, where)
+    reasoning, reasoning_notes = read_reasoning(record, where)
+    target = None
     if turns[-1]["role"] == "assistant":
-        said = turns.pop()["content"]
-        if any(part["type"] == "image" for part in said):
-            remedy = f"Take {IMAGE_MARK} out of the last assistant turn."
-            raise bad_row(where, "the answer", "be text", "it holds an image", remedy)
-        target = "".join(part["text"] for part in said)
-    elif answer is not None:
+        target = _said(turns.pop()["content"], where)
+    elif answers:
         thought = f"<think>{reasoning}</think>" if reasoning else ""
-        target = f"{thought}<answer>{answer}</answer>"
-    else:
-        target = None
+        target = f"{thought}<answer>{answers[0]}</answer>"
     if not turns or turns[-1]["role"] != "user":
         roles = ", ".join(turn["role"] for turn in turns) or "no turn before the answer"
         raise bad_row(
@@ -123,7 +141,19 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
         for turn in turns
     ]
     columns = {name: value for name, value in record.items() if name not in NOT_COLUMNS}
-    return Row(where, plain, images, target, answer, schema.name, columns)
+    notes = answer_notes + reasoning_notes
+    return Row(where, plain, images, target, answers, schema.name, columns, notes)
+
+
+def _said(content: list[dict[str, Any]], where: str) -> str:
+    """The text of the last assistant turn."""
+    if any(part["type"] == "image" for part in content):
+        remedy = f"Take {IMAGE_MARK} out of the last assistant turn, or write \\{IMAGE_MARK}."
+        raise bad_row(where, "the answer", "be text", "it holds an image", remedy)
+    text = "".join(part["text"] for part in content)
+    if not text.strip():
+        raise bad_row(where, "the last assistant turn", "say something", "it is empty")
+    return text
 
 
 def _images(
@@ -140,7 +170,8 @@ def _images(
         listed, column = held, "image part"
     if len(parts) != len(listed):
         got = f"got {len(parts)} for {len(listed)} images"
-        raise bad_row(where, "messages", f"hold one {IMAGE_MARK} per image", got)
+        remedy = f"Where the text speaks of the mark itself, write \\{IMAGE_MARK}."
+        raise bad_row(where, "messages", f"hold one {IMAGE_MARK} per image", got, remedy)
     return [
         image_reference(image, where, f"{column}[{i}]", folder) for i, image in enumerate(listed)
     ]

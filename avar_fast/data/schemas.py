@@ -4,9 +4,11 @@
     sharegpt    conversations (from, value), images | image, system, answer, reasoning
     problem     problem | question, images | image, answer, reasoning (geometry3k)
 
-Content is text with ``<image>`` marks, or a list of text and image parts.
+Content is text with ``<image>`` marks, or a list of text and image parts. In text a backslash before
+a mark makes it plain text; text parts have no marks.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,10 @@ from typing import Any
 from .problems import bad_row, shown
 
 IMAGE_MARK = "<image>"
+_MARK = re.compile(r"(?<!\\)<image>")
+_VIDEO_MARK = re.compile(r"(?<!\\)<video>")
+_ESCAPED = re.compile(r"\\(<(?:image|video)>)")
+PIXEL_FIELDS = ("min_pixels", "max_pixels", "resized_height", "resized_width")
 ROLES = ("system", "user", "assistant")
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 SHAREGPT_ROLES["system"] = "system"
@@ -54,7 +60,10 @@ def schema_of(record: Any, where: str) -> Schema:
 
 
 def _refuse_video(where: str, field: str) -> None:
-    remedy = "Video is not supported; give its frames as images, or leave the row out."
+    remedy = (
+        "Video is not supported; give its frames as images, or leave the row out. Where the text"
+        " speaks of the mark itself, write \\<video>."
+    )
     raise bad_row(where, field, "hold no video", "it does", remedy)
 
 
@@ -97,14 +106,14 @@ def _problem(record: Mapping[str, Any], where: str) -> list[Turn]:
 def _parts(content: Any, where: str, field: str = "content") -> list[dict[str, Any]]:
     """Text split at its ``<image>`` marks, or a list of parts, as a list of checked parts."""
     if isinstance(content, str):
-        if "<video>" in content:
+        if _VIDEO_MARK.search(content) and "</video>" not in content:  # closed, it is HTML
             _refuse_video(where, field)
         parts: list[dict[str, Any]] = []
-        for i, text in enumerate(content.split(IMAGE_MARK)):
+        for i, text in enumerate(_MARK.split(content)):
             if i:
                 parts.append({"type": "image"})
             if text:
-                parts.append({"type": "text", "text": text})
+                parts.append({"type": "text", "text": _ESCAPED.sub(r"\1", text)})
         return parts
     if isinstance(content, list):
         return [_part(part, where, field, content) for part in content]
@@ -117,6 +126,10 @@ def _part(part: Any, where: str, field: str, content: Any) -> dict[str, Any]:
         _refuse_video(where, field)
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
+    sized = [name for name in PIXEL_FIELDS if part.get(name) is not None] if kind else []
+    if sized:
+        remedy = "Take it out and set data.max_pixels or data.min_pixels, which hold for all rows."
+        raise bad_row(where, field, "not size single images", f"got {', '.join(sized)}", remedy)
     if kind == "image":  # the image itself in the part, as Qwen's own examples have it
         held = [part[key] for key in ("image", "path", "url", "bytes") if part.get(key) is not None]
         return {"type": "image"} | ({"image": held[0]} if held else {})

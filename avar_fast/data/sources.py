@@ -23,14 +23,15 @@ class Source(Protocol):
     def where(self, index: int, /) -> str: ...
 
 
-def open_source(path: str, split: str, keep_bad_lines: bool) -> Source:
-    """The source behind ``data.path``."""
+def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "data") -> Source:
+    """The source behind ``data.path``, or the path of another setting, for messages."""
     file = Path(path)
-    if file.suffix in (".jsonl", ".json"):
+    suffix = file.suffix.lower()
+    if suffix in (".jsonl", ".json"):
         if not file.is_file():
-            raise FileNotFoundError(f"data.path must be an existing file; {file} is not.")
-        return JsonLines(file, keep_bad_lines) if file.suffix == ".jsonl" else JsonList(file)
-    return ArrowRecords(path, split)
+            raise FileNotFoundError(f"{setting}.path must be an existing file; {file} is not.")
+        return JsonLines(file, keep_bad_lines) if suffix == ".jsonl" else JsonList(file)
+    return ArrowRecords(path, split, setting)
 
 
 class JsonLines:
@@ -78,7 +79,7 @@ class JsonList:
     def __init__(self, file: Path) -> None:
         self.file, self.folder = file, file.parent
         try:
-            self._records = json.loads(file.read_text(encoding="utf-8"))
+            self._records = json.loads(file.read_bytes())  # of bytes, a BOM is no error
         except ValueError as error:
             raise ValueError(f"{file} must be valid JSON; {error}.") from None
         if not isinstance(self._records, list):
@@ -104,10 +105,10 @@ class ArrowRecords:
     without decoding and without the copy of the data that casting a list of images would make.
     """
 
-    def __init__(self, path: str, split: str) -> None:
+    def __init__(self, path: str, split: str, setting: str = "data") -> None:
         self.path = path
         self.folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        self._table = _load_dataset(path, split).with_format("arrow")
+        self._table = _load_dataset(path, split, setting).with_format("arrow")
 
     def __len__(self) -> int:
         return len(self._table)
@@ -119,7 +120,7 @@ class ArrowRecords:
         return f"{self.path} row {index + 1}"
 
 
-def _load_dataset(path: str, split: str) -> Any:
+def _load_dataset(path: str, split: str, setting: str) -> Any:
     import datasets
 
     folder = Path(path)
@@ -128,7 +129,7 @@ def _load_dataset(path: str, split: str) -> Any:
         if isinstance(loaded, datasets.DatasetDict):
             if split not in loaded:
                 raise ValueError(
-                    f"data.split must be one of {', '.join(map(str, loaded))} of {path}; got"
+                    f"{setting}.split must be one of {', '.join(map(str, loaded))} of {path}; got"
                     f" {split!r}."
                 )
             return loaded[split]
@@ -136,14 +137,16 @@ def _load_dataset(path: str, split: str) -> Any:
     if folder.is_dir():
         if not any(folder.glob("*.parquet")):
             raise ValueError(
-                f"data.path must be a folder of .parquet files or one that datasets wrote with"
+                f"{setting}.path must be a folder of .parquet files or one that datasets wrote with"
                 f" save_to_disk; {path} is neither. Name the .jsonl or .json file itself."
             )
         return datasets.load_dataset("parquet", data_files=str(folder / "*.parquet"), split="train")
     if folder.is_file():
-        if folder.suffix != ".parquet":
-            raise ValueError(f"data.path must be a .jsonl, .json or .parquet file; got {path}.")
+        if folder.suffix.lower() != ".parquet":
+            raise ValueError(
+                f"{setting}.path must be a .jsonl, .json or .parquet file; got {path}."
+            )
         return datasets.load_dataset("parquet", data_files=str(folder), split="train")
-    if folder.suffix == ".parquet":
-        raise FileNotFoundError(f"data.path must be an existing file; {path} is not.")
+    if folder.suffix.lower() == ".parquet":
+        raise FileNotFoundError(f"{setting}.path must be an existing file; {path} is not.")
     return datasets.load_dataset(path, split=split)

@@ -1,0 +1,151 @@
+"""Turns and targets to token ids, so that what a row says never becomes a control token."""
+
+import re
+from typing import Any
+
+from .problems import RowError, bad_row
+
+# What a grounded answer is written with. They frame no turn and no image, so they stay tokens.
+_CONTENT = re.compile(r"<\|(?:object_ref|box|quad)_(?:start|end)\|>")
+_FIRST_PRIVATE, _LAST_PRIVATE = 0xE000, 0xF8FF  # code points that stand for no character
+HEADER = "<|im_start|>assistant\n"
+THINK = "<think>"
+
+
+class TextTokenizer:
+    """Applies a tokenizer and its chat template to rows.
+
+    A control token that a user typed or that stands in an answer is tokenised as the characters it
+    is written with; all else as the tokenizer does it.
+
+    Args:
+        tokenizer: with Qwen-VL's special tokens and a chat template.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        names = {str(token) for token in added if token.special} | {*tokenizer.all_special_tokens}
+        control = sorted((n for n in names if not _CONTENT.fullmatch(n)), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, control)))
+        self._control_ids = set(tokenizer.convert_tokens_to_ids(control))
+
+    def prompt(self, messages: list[dict[str, Any]], where: str) -> tuple[list[int], str]:
+        """The turns up to where the assistant begins, with one pad per image.
+
+        Args:
+            messages: turns whose content is a list of parts.
+            where: of the row, for messages.
+
+        Returns:
+            (ids, opened): what the template has already written of the reply, mostly nothing.
+
+        Raises:
+            RowError: the template or the tokenizer does not take the turns.
+        """
+        typed: list[str] = []
+        turns = [turn | {"content": _joined(turn["content"])} for turn in messages]
+        texts = [p for turn in turns for p in turn["content"] if p["type"] == "text"]
+        mark = ""
+        if any(self._control.search(part["text"]) for part in texts):
+            mark = _unused("".join(part["text"] for part in texts), where)
+
+        def hide(part: dict[str, Any]) -> dict[str, Any]:
+            if part["type"] != "text" or not mark:
+                return part
+            pieces = self._control.split(part["text"])
+            found = self._control.findall(part["text"])
+            text = pieces[0]
+            for token, piece in zip(found, pieces[1:], strict=True):
+                text += f"{mark}{len(typed)}{mark}{piece}"
+                typed.append(token)
+            return part | {"text": text}
+
+        turns = [turn | {"content": [hide(part) for part in turn["content"]]} for turn in turns]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is a program of its own
+            expected = "take the turns of the row"
+            raise bad_row(where, "the chat template", expected, f"it says: {error}") from None
+        pieces = re.split(f"{mark}(\\d+){mark}", text) if mark else [text]
+        ids: list[int] = []
+        for i, piece in enumerate(pieces):
+            ids += self._as_typed(typed[int(piece)], where) if i % 2 else self._ids(piece, where)
+        _, header, opened = text.rpartition(HEADER)
+        return ids, opened if header else ""
+
+    def text(self, text: str, where: str) -> list[int]:
+        """A text that is no template's, such as a target.
+
+        Raises:
+            RowError: the tokenizer does not take it.
+        """
+        ids: list[int] = []
+        start = 0
+        for found in self._control.finditer(text):
+            ids += self._ids(text[start : found.start()], where)
+            ids += self._as_typed(found[0], where)
+            start = found.end()
+        return ids + self._ids(text[start:], where)
+
+    def _ids(self, text: str, where: str) -> list[int]:
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # tokenizers raise in many ways
+            raise _not_taken(where, f"it says: {error}") from None
+
+    def _as_typed(self, token: str, where: str) -> list[int]:
+        ids = self.tokenizer.encode(token, add_special_tokens=False, split_special_tokens=True)
+        if self._control_ids.intersection(ids):
+            got = f"it makes a control token of the text {token}"
+            raise _not_taken(where, got)
+        return ids
+
+
+def continue_reply(opened: str, target: str, where: str) -> str:
+    """A target as it goes on behind what the template has already written of the reply.
+
+    A template that opens <think> is not followed by a second <think>; a target without reasoning
+    closes it at once.
+
+    Raises:
+        RowError: the template has closed the reasoning that the target brings.
+    """
+    if not opened.strip() or not target.lstrip().startswith(THINK):
+        return f"</think>\n\n{target}" if opened.strip() == THINK else target
+    if opened.strip() != THINK:
+        got = f"it ends with {opened!r}"
+        remedy = "Take the template of a model that reasons, or the reasoning out of the row."
+        expected = "leave the reasoning of the row to the target"
+        raise bad_row(where, "the chat template", expected, got, remedy)
+    target = target.lstrip()[len(THINK) :]
+    return target.removeprefix("\n") if opened.endswith("\n") else target
+
+
+def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbouring texts as one: a template sets them side by side, and two halves of a control
+    token would make one."""
+    joined: list[dict[str, Any]] = []
+    for part in parts:
+        if joined and part["type"] == joined[-1]["type"] == "text":
+            joined[-1] = joined[-1] | {"text": joined[-1]["text"] + part["text"]}
+        else:
+            joined.append(part)
+    return joined
+
+
+def _unused(text: str, where: str) -> str:
+    """A character that the text does not hold and no template writes."""
+    used = set(text)
+    for code in range(_FIRST_PRIVATE, _LAST_PRIVATE + 1):
+        if chr(code) not in used:
+            return chr(code)
+    expected, got = "leave a private code point unused", "it holds all of them"
+    raise bad_row(where, "the text", expected, got)
+
+
+def _not_taken(where: str, got: str) -> RowError:
+    remedy = "Take what it stumbles over out of the row."
+    return bad_row(where, "the text", "be such that the tokenizer takes it as text", got, remedy)

@@ -1,0 +1,83 @@
+"""Images as a viewer shows them: orientation applied, transparency laid on white, eight bits."""
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+SWAPPED = (5, 6, 7, 8)  # EXIF orientations that turn width into height
+PNG_MARKS = (b"eXIf", b"Raw profile type", b"xmp")  # of chunks that can tell an orientation
+DEEP_WHITE = 65535.0  # of 16 bits
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """The RGB image that a viewer shows.
+
+    EXIF orientation is applied and transparency laid on white. 16-bit grey is scaled to 8 bits.
+    32-bit integers and floats do not say what is white: 1 (floats alone), 255 or 65535, the least
+    of these that is not below the largest value.
+
+    Args:
+        image: loaded, of any mode.
+
+    Raises:
+        ValueError: negative values, larger ones, or NaN.
+    """
+    upright = _upright(image)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        is_deep = upright.mode.startswith("I;16") or image.format == "PNG"
+        return _grey(upright, is_deep).convert("RGB")
+    if upright.has_transparency_data:
+        if upright.mode == "La":  # the only mode that Pillow takes in two steps
+            upright = upright.convert("LA")
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return upright.convert("RGB")
+
+
+def shown_size(image: Image.Image, encoded: bytes | None = None) -> tuple[int, int]:
+    """(width, height) of ``as_shown``; reads the pixels only where the header does not tell.
+
+    Args:
+        image: opened.
+        encoded: the bytes it was opened from, if it was.
+    """
+    if image.format == "PNG" and encoded and not any(mark in encoded for mark in PNG_MARKS):
+        return image.size  # Pillow would decode it all, for what may stand behind the pixels
+    if image.format == "TIFF":  # some releases of Pillow turn it as they open it, some as they load
+        return _upright(image).size
+    width, height = image.size
+    return (height, width) if _orientation(image) in SWAPPED else (width, height)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 where there is none, or none that can be read: viewers show such an image as it is."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of garbage in place of EXIF data Pillow's parser stumbles in many ways
+        return 1
+
+
+def _grey(image: Image.Image, is_deep: bool) -> Image.Image:
+    """8-bit grey of 16-bit or 32-bit integers or floats; a transparent value (PNG's tRNS) becomes
+    white."""
+    values = np.asarray(image)
+    white = DEEP_WHITE if is_deep else _white_of(image.mode, values)
+    shown = (values * (255.0 / white)).round().astype(np.uint8)
+    shown[values == image.info.get("transparency")] = 255
+    return Image.fromarray(shown)
+
+
+def _white_of(mode: str, values: np.ndarray) -> float:
+    """The value that is shown as white, where the mode does not tell."""
+    least, largest = float(values.min()), float(values.max())
+    for white in (*((1.0,) if mode == "F" else ()), 255.0, DEEP_WHITE):
+        if 0 <= least and largest <= white:
+            return white
+    raise ValueError(
+        f"its {mode} pixels run from {least:g} to {largest:g}, and what is white among them"
+        " is not known: save it with 8 or 16 bits"
+    )
