@@ -29,6 +29,9 @@ def check_recipe(recipe: "Recipe") -> None:
         )
     _check_parts(recipe)
     _check_packing(recipe)
+    least, most = recipe.data.min_pixels, recipe.data.max_pixels
+    if least is not None and most is not None and least > most:
+        raise ValueError(f"data.min_pixels must be at most data.max_pixels = {most}; got {least}.")
     _check_agto_schedule(recipe)
     sees_system = recipe.data.system_prompt is not None
     needs_system = recipe.agto.enabled or (recipe.stage == "grpo" and recipe.grpo.visual_weight)
@@ -109,6 +112,8 @@ def _check_ranges(recipe: "Recipe") -> None:
     optional = {
         "data.limit": recipe.data.limit,
         "data.pack_length": recipe.data.pack_length,
+        "data.min_pixels": recipe.data.min_pixels,
+        "data.max_pixels": recipe.data.max_pixels,
         "eval.limit": recipe.eval.limit,
         "train.save_every": recipe.train.save_every,
         "model.head_memory_gib": recipe.model.head_memory_gib,

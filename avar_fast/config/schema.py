@@ -63,6 +63,15 @@ class DataConfig:
     overlong: Literal["error", "drop", "cut"] = "error"
     """A row longer than max_length: stop and name it, leave it out, or cut its text (never an
     image; the longest stretches of text lose their ends). Those left out and cut are counted."""
+    min_pixels: int | None = None
+    """Smaller images are enlarged to so many pixels; null for what the image processor has. Saved
+    with every checkpoint, as max_pixels."""
+    max_pixels: int | None = None
+    """Larger images are shrunk to so many pixels (28 * 28, or 32 * 32 with Qwen3-VL, make a token);
+    null for what the image processor has. AVAR's released recipe has 262144."""
+    train_turns: Literal["last", "all"] = "all"
+    """Which assistant turns of a conversation are trained in stage sft: all, or the last. AGTO's
+    queries of user turns are those of all of them, as each precedes a trained turn."""
     bad_rows: Literal["error", "skip"] = "error"
     """A row that cannot be used: stop and name it, or leave it out. Skipping reads every row and
     image before the first step and counts what is left out."""

@@ -1,11 +1,12 @@
 """Rows -> samples -> padded or packed batches."""
 
 from .batch import NO_SAMPLE, Batch, Collator, collate
-from .encode import IGNORE, Encoder, OverlongError, Sample
+from .encode import Encoder, OverlongError
 from .measure import Measured, Selection, measure_rows, select
 from .order import PackOrder, RowOrder
 from .problems import Problem, RowError
 from .rows import Row, Rows, load_rows, parse_row
+from .sample import IGNORE, Sample
 from .stream import Feed, SampleStream
 
 __all__ = [

@@ -7,6 +7,7 @@ import sys
 from transformers.utils import logging as transformers_logging
 
 from ..config import load_recipe
+from ..loading import load_processors
 from .check import check
 
 
@@ -24,7 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()
     try:
         recipe = load_recipe(options.recipe, options.overrides)
-        report = check(recipe, options.list, options.tokens_per_s)
+        data = recipe.data
+        loaded = load_processors(recipe.model.path, data.min_pixels, data.max_pixels)
+        report = check(
+            recipe, loaded.tokenizer, loaded.image_processor, options.list, options.tokens_per_s
+        )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

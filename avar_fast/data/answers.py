@@ -9,9 +9,7 @@ from typing import Any
 from .problems import bad_row, shown
 
 _TAG = re.compile(r"</?(?:answer|think)>")
-_WHOLE = {
-    tag: re.compile(rf"\s*<{tag}>(.*)</{tag}>\s*", re.DOTALL) for tag in ("answer", "think")
-}
+_WHOLE = {tag: re.compile(rf"\s*<{tag}>(.*)</{tag}>\s*", re.DOTALL) for tag in ("answer", "think")}
 _KINDS = "be text, a number, or a list of accepted answers of these"
 
 

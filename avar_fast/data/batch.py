@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models import family_named
-from .encode import IGNORE, Sample
+from .sample import IGNORE, Sample
 
 NO_SAMPLE = -1  # in sample_ids: padding, and the blank image of a batch of text
 

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import AutoTokenizer
 
 from ..config import Recipe
-from ..models import family_at
 from .encode import Encoder
 from .measure import Measured, measure_rows
 from .order import PackOrder
@@ -32,30 +30,37 @@ class Report:
     """Rows that would stop the run, or be left out as unusable."""
 
 
-def check(recipe: Recipe, listed: int = 20, tokens_per_s: float | None = None) -> Report:
+def check(
+    recipe: Recipe,
+    tokenizer: Any,
+    image_processor: Any,
+    listed: int = 20,
+    tokens_per_s: float | None = None,
+) -> Report:
     """Reads every row and image of the recipe's data set; a bad row never stops it.
 
     Args:
         recipe: of the run the data is for.
+        tokenizer: of its model.
+        image_processor: of its model, with the recipe's limits.
         listed: rows to list of those that cannot be used, and of the overlong ones.
         tokens_per_s: measured throughput over all ranks; without it, that of the log in
             ``train.output_dir`` is taken if there is one.
 
     Raises:
-        ValueError: a data set that cannot be opened, or a model that is not supported.
+        ValueError: a data set that cannot be opened.
     """
     data = recipe.data
     rows = load_rows(data.path, data.split, data.limit, keep_bad_lines=True)
-    family, _ = family_at(recipe.model.path)
-    tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
     encoder = Encoder(
         tokenizer,
-        family.load_image_processor(recipe.model.path),
+        image_processor,
         data.system_prompt,
         data.max_length,
         data.overlong,
         recipe.fields_needed,
         with_target=recipe.stage == "sft",
+        train_turns=data.train_turns,
     )
     started = time.perf_counter()
     reading = measure_rows(rows, encoder, range(len(rows)), data.workers, decode=True)
@@ -92,6 +97,15 @@ def _counts(recipe: Recipe, rows: Rows, measured: Sequence[Measured], seconds: f
         f"read         {len(measured) / max(seconds, 1e-9):.0f} rows/s with"
         f" {recipe.data.workers or 1} process(es), images decoded",
     ]
+    earlier = [m.size.turns - 1 for m in measured if m.size is not None and m.size.turns > 1]
+    if earlier and recipe.stage == "sft":
+        fate = "trained" if recipe.data.train_turns == "all" else "not trained"
+        lines.append(
+            f"turns        {sum(earlier)} earlier assistant turns in {len(earlier)} rows, {fate}"
+            f" (data.train_turns={recipe.data.train_turns})"
+        )
+    notes = Counter(note for m in measured for note in m.notes)
+    lines += [f"note         {note}: {count} rows" for note, count in notes.items()]
     if cut:
         lines.append(f"cut          {cut} rows to data.max_length = {recipe.data.max_length}")
     return "\n".join(lines)
@@ -103,7 +117,7 @@ def _lengths(recipe: Recipe, measured: Sequence[Measured]) -> str:
     if not sizes:
         return ""
     tokens = [size.tokens for size in sizes]
-    targets = sum(size.target for size in sizes)
+    targets = sum(size.target + size.earlier for size in sizes)
     lines = [
         f"tokens       {sum(tokens)}: mean {statistics.mean(tokens):.0f}, median"
         f" {statistics.median(tokens):.0f}, longest {max(tokens)} of data.max_length ="

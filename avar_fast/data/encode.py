@@ -12,9 +12,9 @@ from .cut import cut
 from .images import image_size, open_image
 from .problems import Problem, RowError, bad_row
 from .rows import Row
+from .sample import Sample, Size
 from .texts import TextTokenizer, continue_reply
 
-IGNORE = -100  # the label cross-entropy leaves out
 Overlong = Literal["error", "drop", "cut"]
 Stage = Literal["sft", "grpo"]
 TrainTurns = Literal["last", "all"]
@@ -22,41 +22,6 @@ TrainTurns = Literal["last", "all"]
 
 class OverlongError(RowError):
     """A row with more tokens than ``data.max_length``."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One encoded row, unpadded."""
-
-    row: Row
-    prompt_ids: Tensor
-    """(P,) int64: system and user turns up to where the assistant begins, image pads expanded."""
-    target_ids: Tensor
-    """(T,) int64: the answer and its ``<|im_end|>``; empty without a target."""
-    pixel_values: Tensor | None
-    """(patches, channels) as the image processor makes them."""
-    image_grid_thw: Tensor | None
-    """(images, 3)"""
-    trained: Tensor | None = None
-    """(P,) bool: tokens of earlier assistant turns that are trained too; None for none."""
-    opened: str = ""
-    """What the chat template has already written of the reply, such as "<think>\\n"."""
-    image_sizes: tuple[tuple[int, int], ...] = ()
-    """(width, height) of each image as the model sees it."""
-
-    @property
-    def labels(self) -> Tensor:
-        """(P + T,) int64: the ids that are trained where they stand, ``IGNORE`` elsewhere."""
-        prompt = torch.full_like(self.prompt_ids, IGNORE)
-        if self.trained is not None:
-            prompt = torch.where(self.trained, self.prompt_ids, prompt)
-        return torch.cat([prompt, self.target_ids])
-
-    @property
-    def num_bytes(self) -> int:
-        tensors = (self.prompt_ids, self.target_ids, self.pixel_values, self.image_grid_thw)
-        tensors += (self.trained,)
-        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
 @dataclass(frozen=True)
@@ -69,24 +34,6 @@ class _Text:
     """(P,) bool, as ``Sample.trained``."""
     opened: str
     num_cut: int = 0
-
-
-@dataclass(frozen=True)
-class Size:
-    """Tokens of a row, known without its pixels."""
-
-    prompt: int
-    target: int
-    num_cut: int
-    """Tokens that were cut off."""
-    earlier: int = 0
-    """Tokens of earlier assistant turns that are trained, part of the prompt's."""
-    turns: int = 0
-    """Assistant turns, the target included."""
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt + self.target
 
 
 class Encoder:
@@ -215,8 +162,12 @@ class Encoder:
         """(P,) bool: what the assistant says in the prompt, ends of turns included; not what the
         template writes behind the last header, which the target goes on with."""
         said = query_mask(ids[None], role="response", tokens=self.tokens)[0]
-        last = (ids == self.tokens.turn_start).nonzero()[-1:]
-        return said & (torch.arange(len(ids)) < last)
+        return said & self._before_reply(ids)
+
+    def _before_reply(self, ids: Tensor) -> Tensor:
+        """(P,) bool: in front of the last header, behind which a template may write too."""
+        turn = (ids == self.tokens.turn_start).cumsum(0)
+        return turn < turn[-1]
 
     def require_fields(self, row: Row) -> None:
         """Raises RowError where the row lacks what the stage needs."""
@@ -253,7 +204,7 @@ class Encoder:
             return text
         if self.overlong == "cut":
             may_go = turn_content(prompt[None], tokens=self.tokens)[0]
-            may_go &= ~torch.isin(prompt, self._special)
+            may_go &= ~torch.isin(prompt, self._special) & self._before_reply(prompt)
             kept = cut(may_go, len(target), self.max_length)
             if kept is not None:
                 keeps, num_target = kept
@@ -272,7 +223,6 @@ class Encoder:
                 else "Raise it, shrink the images, or set data.overlong to drop or cut.",
             )
         )
-
 
     def _without_cut_ends(self, prompt: Tensor, trained: Tensor, keeps: Tensor) -> Tensor:
         """A turn that was cut does not teach where to stop, as a cut target does not."""

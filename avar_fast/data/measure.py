@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from torch.utils.data import DataLoader, Dataset
 
-from .encode import Encoder, OverlongError, Size
+from .encode import Encoder, OverlongError
 from .problems import Problem, RowError
 from .rows import Rows
+from .sample import Size
 from .stream import own_generator
 
 
@@ -23,6 +24,8 @@ class Measured:
     problem: Problem | None = None
     overlong: bool = False
     """The problem is the row's length."""
+    notes: tuple[str, ...] = ()
+    """As ``Row.notes``."""
 
 
 def measure_rows(
@@ -55,7 +58,8 @@ def measure_row(rows: Rows, encoder: Encoder, index: int, decode: bool) -> Measu
     try:
         row = rows[index]
         schema, num_images = row.schema, len(row.images)
-        return Measured(index, schema, num_images, encoder.measure(row, decode))
+        size = encoder.measure(row, decode)
+        return Measured(index, schema, num_images, size, notes=row.notes)
     except RowError as error:
         overlong = isinstance(error, OverlongError)
         return Measured(index, schema, num_images, None, error.problem, overlong)

@@ -113,9 +113,9 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
     composed as ``<think>reasoning</think><answer>answer</answer>``.
 
     Raises:
-        RowError: a missing or malformed field, an answer that is no text, a number of image marks that is not that of the
-            images, or video; MissingImageError, which is a FileNotFoundError too, for an image
-            file that does not exist.
+        RowError: a missing or malformed field, an answer that is no text, a number of image marks
+            that is not that of the images, or video; MissingImageError, which is a
+            FileNotFoundError too, for an image file that does not exist.
     """
     schema = schema_of(record, where)
     turns = schema.turns(record, where)

@@ -4,8 +4,8 @@
     sharegpt    conversations (from, value), images | image, system, answer, reasoning
     problem     problem | question, images | image, answer, reasoning (geometry3k)
 
-Content is text with ``<image>`` marks, or a list of text and image parts. In text a backslash before
-a mark makes it plain text; text parts have no marks.
+Content is text with ``<image>`` marks, or a list of text and image parts. In text a backslash
+before a mark makes it plain text; text parts have no marks.
 """
 
 import re
@@ -57,6 +57,11 @@ def schema_of(record: Any, where: str) -> Schema:
     found = ", ".join(map(str, record)) or "none"
     remedy = f"Known: {known}. Rename the columns to one of these."
     raise bad_row(where, "the columns", "be those of a known schema", f"got {found}", remedy)
+
+
+def with_marks_escaped(text: str) -> str:
+    """A text as a string content has it, in which the marks it speaks of stay text."""
+    return re.sub(r"<(?:image|video)>", r"\\\g<0>", text)
 
 
 def _refuse_video(where: str, field: str) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .encode import Encoder, Sample
+from .encode import Encoder
 from .order import Order
 from .problems import RowError
 from .rows import Rows
+from .sample import Sample
 
 
 class SampleStream:

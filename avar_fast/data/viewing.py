@@ -2,6 +2,7 @@
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 SWAPPED = (5, 6, 7, 8)  # EXIF orientations that turn width into height
 PNG_MARKS = (b"eXIf", b"Raw profile type", b"xmp")  # of chunks that can tell an orientation
@@ -33,6 +34,12 @@ def as_shown(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
+def is_as_shown(image: Image.Image) -> bool:
+    """Whether any program that decodes the image and looks at nothing else shows the same."""
+    plain = image.mode in ("1", "L", "P", "RGB") and not image.has_transparency_data
+    return plain and _orientation(image) == 1 and getattr(image, "n_frames", 1) == 1
+
+
 def shown_size(image: Image.Image, encoded: bytes | None = None) -> tuple[int, int]:
     """(width, height) of ``as_shown``; reads the pixels only where the header does not tell.
 
@@ -46,6 +53,16 @@ def shown_size(image: Image.Image, encoded: bytes | None = None) -> tuple[int, i
         return _upright(image).size
     width, height = image.size
     return (height, width) if _orientation(image) in SWAPPED else (width, height)
+
+
+def within_pixels(
+    image: Image.Image, min_pixels: int | None, max_pixels: int | None
+) -> Image.Image:
+    """The image in its own shape, enlarged or shrunk to have so many pixels."""
+    width, height = image.size
+    least, most = min_pixels or 1, max_pixels or max(width * height, min_pixels or 1)
+    size = smart_resize(height, width, factor=1, min_pixels=least, max_pixels=most)[::-1]
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -75,7 +92,7 @@ def _white_of(mode: str, values: np.ndarray) -> float:
     """The value that is shown as white, where the mode does not tell."""
     least, largest = float(values.min()), float(values.max())
     for white in (*((1.0,) if mode == "F" else ()), 255.0, DEEP_WHITE):
-        if 0 <= least and largest <= white:
+        if least >= 0 and largest <= white:
             return white
     raise ValueError(
         f"its {mode} pixels run from {least:g} to {largest:g}, and what is white among them"

@@ -1,19 +1,18 @@
 """Asking a model the questions of a benchmark and judging what it says."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.image_utils import SizeDict
 
 from ..attention import intervene
 from ..data import Encoder, RowError, Sample, collate
 from ..loading import Loaded
+from ..models.pixels import limit_pixels
 from ..rewards import AnswerChecker
-from ..rollout import RolloutEngine, Rollouts, Sampling, generate
+from ..rollout import RolloutEngine, Rollouts, Sampling, generate, without_end
 from .looking import Look, Looks, TableSums
 from .question import Prediction, Question, Verdict
 from .settings import Settings
@@ -35,6 +34,7 @@ class Chunk:
 @dataclass(frozen=True)
 class Completion:
     text: str
+    """What the chat template has already written of the reply included."""
     num_tokens: int
     truncated: bool
 
@@ -59,10 +59,8 @@ class Answering:
     ) -> None:
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.settings, self.batch_size, self.engine = settings, batch_size, engine
-        processor = copy.copy(loaded.image_processor)
-        if settings.max_pixels is not None:
-            least = min(processor.size.shortest_edge, settings.max_pixels)
-            processor.size = SizeDict(shortest_edge=least, longest_edge=settings.max_pixels)
+        self.eos_ids = loaded.eos_ids
+        processor = limit_pixels(loaded.image_processor, settings.min_pixels, settings.max_pixels)
         self.encoder = Encoder(
             self.tokenizer, processor, settings.system_prompt, max_length=UNLIMITED
         )
@@ -115,18 +113,25 @@ class Answering:
     def complete(self, samples: list[Sample], looks: Looks) -> list[Completion]:
         """Greedy completions, and in ``looks`` the VAS of the prompts."""
         tokens, pad_id = self.encoder.tokens, self.tokenizer.pad_token_id
-        longest = self.settings.max_new_tokens
-        sampling = Sampling(1, longest, 0.0, tokens.turn_end, pad_id, tokens.visual)
+        sampling = Sampling(
+            num_samples=1,
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=0.0,
+            eos_ids=self.eos_ids,
+            pad_id=pad_id,
+            banned_ids=tokens.visual,
+        )
         if self.engine is None:
             rollouts = self._generate(samples, sampling, looks)
         else:
             rollouts = self.engine.generate(samples, sampling)
         completions = []
-        for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True):
-            said = ids[mask].tolist()
-            ended = bool(said) and said[-1] == tokens.turn_end
-            kept = said[:-1] if ended else said
-            completions.append(Completion(self.tokenizer.decode(kept), len(kept), not ended))
+        masked = zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
+        for sample, (ids, mask) in zip(samples, masked, strict=True):
+            said = ids[mask]
+            kept = without_end(said, self.eos_ids)
+            text = sample.opened + self.tokenizer.decode(kept)
+            completions.append(Completion(text, len(kept), len(kept) == len(said)))
         return completions
 
     def _generate(self, samples: list[Sample], sampling: Sampling, looks: Looks) -> Rollouts:

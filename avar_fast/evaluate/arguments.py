@@ -43,6 +43,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--style", choices=STYLES, default=default.style, help="of the prompts")
     parser.add_argument("--system-prompt", default=default.system_prompt, help='"" for none')
     parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens)
+    parser.add_argument("--min-pixels", type=int, help="smallest image after resizing")
     parser.add_argument("--max-pixels", type=int, help="largest image after resizing")
     parser.add_argument(
         "--checker", choices=CHECKERS, default=default.checker, help="how --data ROWS are judged"
@@ -71,6 +72,7 @@ def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
         style=options.style,
         system_prompt=options.system_prompt or None,
         max_new_tokens=options.max_new_tokens,
+        min_pixels=options.min_pixels,
         max_pixels=options.max_pixels,
         limit=options.limit,
         checker=options.checker,

@@ -58,7 +58,7 @@ class Model:
             return Answering(self.loaded, settings, batch_size)
         path = str(self.name["path"])
         engine = start_engine(path, self.dtype, self.rollout, settings, batch_size)
-        return Answering(Loaded(None, *load_processors(path)), settings, batch_size, engine)
+        return Answering(load_processors(path), settings, batch_size, engine)
 
 
 def evaluate_to(

@@ -38,7 +38,7 @@ class Avar(lmms):
         dtype: float32 or bfloat16.
         system_prompt: for requests without a system turn; empty for none.
         max_new_tokens: instead of what the tasks say, which is often too short for reasoning.
-        max_pixels: largest image after resizing.
+        min_pixels, max_pixels: smallest and largest image after resizing.
         record: JSON lines file that gets the VAS of every request; none is measured without it.
         visual_scale, system_scale, visual_bias, system_bias: as ``avar_fast.attention.intervene``.
         layers: text layers they act on, such as "0;1;5"; all by default.
@@ -54,6 +54,7 @@ class Avar(lmms):
         dtype: str = "bfloat16",
         system_prompt: str | None = Settings.system_prompt,
         max_new_tokens: int | None = None,
+        min_pixels: int | None = None,
         max_pixels: int | None = None,
         record: str | None = None,
         visual_scale: float = 1.0,
@@ -69,6 +70,7 @@ class Avar(lmms):
         self._settings = Settings(
             system_prompt=system_prompt or None,
             max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
+            min_pixels=min_pixels,
             max_pixels=max_pixels,
             vas=record is not None,
             visual_scale=float(visual_scale),
@@ -147,7 +149,7 @@ class Avar(lmms):
                 kept = part if part["type"] == "text" else {"type": "image"}
                 content.append(kept)
             messages.append({"role": message["role"], "content": content})
-        return Row(where, messages, images, None, None, "lmms-eval")
+        return Row(where, messages, images, None, (), "lmms-eval")
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("model avar generates; tasks of log-likelihoods are not served.")

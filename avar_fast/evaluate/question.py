@@ -25,6 +25,8 @@ class Question:
     """What is asked for: choice, integer, float, list, free, yes_no."""
     options: tuple[str, ...] = ()
     """Of a choice, in the order of their letters."""
+    accepted: tuple[str, ...] = ()
+    """Further answers that are right, of rows of one's own."""
     precision: int | None = None
     """Decimals of a float."""
     groups: dict[str, str] = field(default_factory=dict)

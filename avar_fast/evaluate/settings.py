@@ -17,8 +17,11 @@ class Settings:
     system_prompt: str | None = "You are a helpful assistant."
     """For questions without a system turn; None adds none, and then there is no VAS."""
     max_new_tokens: int = 2048
+    min_pixels: int | None = None
+    """Smallest image after resizing; None leaves it to the model's image processor, which a
+    checkpoint of the trainer has with the recipe's limits."""
     max_pixels: int | None = None
-    """Largest image after resizing; None leaves it to the model's image processor."""
+    """Largest, likewise."""
     limit: int | None = None
     """Only the first questions of each benchmark."""
     checker: str = "accuracy"
@@ -42,10 +45,14 @@ class Settings:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
-        for name in ("max_new_tokens", "max_pixels", "limit"):
+        for name in ("max_new_tokens", "min_pixels", "max_pixels", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
+        if self.min_pixels is not None and not self.min_pixels <= (self.max_pixels or math.inf):
+            raise ValueError(
+                f"min_pixels must be at most max_pixels = {self.max_pixels}; got {self.min_pixels}."
+            )
         for name in ("visual_scale", "system_scale", "visual_bias", "system_bias"):
             value = getattr(self, name)
             if not math.isfinite(value):
@@ -63,11 +70,6 @@ class Settings:
                 "VAS and interventions need the model's own forward: vLLM shows no attention masses"
                 f" and takes no change of them; got engine {self.engine}. Leave interventions out"
                 " and VAS with --no-vas, or use --engine model."
-            )
-        if self.max_pixels is not None:
-            raise ValueError(
-                f"max_pixels is for engine model; {self.engine} sizes images by the model's own"
-                " preprocessor_config.json. Set it there."
             )
 
     @property

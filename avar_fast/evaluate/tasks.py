@@ -64,9 +64,7 @@ class BenchmarkTask:
             image_reference(image, question.where, column, Path())
             for image, column in zip(held, question.images, strict=True)
         ]
-        return Row(
-            question.where, question.messages, images, None, question.answer, self.benchmark.name
-        )
+        return Row(question.where, question.messages, images, None, (), self.benchmark.name)
 
 
 class RowsTask:
@@ -83,5 +81,5 @@ class RowsTask:
 
 def digest_of(questions: list[Question]) -> str:
     """Of what is asked and what is right, so that two runs can tell whether they had the same."""
-    asked = [[q.id, q.messages, q.answer, q.options] for q in questions]
+    asked = [[q.id, q.messages, [q.answer, *q.accepted], q.options] for q in questions]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

@@ -91,7 +91,6 @@ def main(arguments: list[str] | None = None) -> None:
 def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> Entry:
     loaded = load(str(checkpoint(out, stage.key)), torch.float32)
     attach(loaded.model, loaded.tokenizer)
-    parts = (loaded.model, loaded.tokenizer, loaded.image_processor)
     settings = Settings(
         system_prompt=DEFAULT_SYSTEM, max_new_tokens=MAX_NEW_TOKENS, checker="exact"
     )
@@ -105,7 +104,7 @@ def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> Entry
         predictions,
     )
     maps = [
-        attention_map(*parts, rows[i], DEFAULT_SYSTEM, MAX_NEW_TOKENS) for i in range(NUM_PICTURES)
+        attention_map(loaded, rows[i], DEFAULT_SYSTEM, MAX_NEW_TOKENS) for i in range(NUM_PICTURES)
     ]
     log = [json.loads(line) for line in (out / stage.key / "log.jsonl").read_text().splitlines()]
     return Entry(

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import SpecialTokens
 from ..data import Encoder, Row, Sample, collate
 from ..data.images import open_image
-from ..rollout import Sampling, generate
+from ..loading import Loaded
+from ..rollout import Sampling, generate, without_end
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,11 @@ class AttentionMap:
 
 @torch.no_grad()
 def attention_map(
-    model: nn.Module,
-    tokenizer: Any,
-    image_processor: Any,
-    row: Row,
-    system_prompt: str | None,
-    max_new_tokens: int,
+    loaded: Loaded, row: Row, system_prompt: str | None, max_new_tokens: int
 ) -> AttentionMap:
     """Answers a row with one image greedily, then reads the attention of the response on the
     image."""
+    model, tokenizer, image_processor = loaded.model, loaded.tokenizer, loaded.image_processor
     encoder = Encoder(tokenizer, image_processor, system_prompt, max_length=1 << 20)
     sample = encoder(row)
     tokens: SpecialTokens = encoder.tokens
@@ -53,7 +50,12 @@ def attention_map(
 
     inputs = inputs_of([sample])
     sampling = Sampling(
-        1, max_new_tokens, 0.0, tokens.turn_end, tokenizer.pad_token_id, tokens.visual
+        num_samples=1,
+        max_new_tokens=max_new_tokens,
+        temperature=0.0,
+        eos_ids=loaded.eos_ids,
+        pad_id=tokenizer.pad_token_id,
+        banned_ids=tokens.visual,
     )
     rollouts = generate(model, [sample], inputs_of, sampling)
     said = rollouts.completion_ids[0][rollouts.completion_mask[0]]
@@ -72,7 +74,7 @@ def attention_map(
         image=open_image(row.images[0], row.where),
         heat=on_image.reshape(height, width).cpu(),
         question=question,
-        response=tokenizer.decode(said[said != tokens.turn_end]),
+        response=sample.opened + tokenizer.decode(without_end(said, loaded.eos_ids)),
         answer=str(row.answer),
     )
 

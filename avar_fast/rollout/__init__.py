@@ -1,7 +1,7 @@
 """Generation engines."""
 
 from .engine import ModelEngine, RolloutEngine, RolloutError
-from .generate import Reading, Rollouts, Sampling, generate, greedy_texts
+from .generate import Reading, Rollouts, Sampling, generate, greedy_texts, without_end
 from .vllm_samples import WrongEngineError
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "WrongEngineError",
     "generate",
     "greedy_texts",
+    "without_end",
 ]

@@ -31,7 +31,8 @@ class Sampling:
     """Longest completion."""
     temperature: float
     """0 for greedy."""
-    eos_id: int
+    eos_ids: tuple[int, ...]
+    """Each of them ends a completion."""
     pad_id: int
     banned_ids: tuple[int, ...]
     """Never sampled; image pads must be among them, for one would break the next forward."""
@@ -139,7 +140,7 @@ def _generate(
 
 
 def _is_over(ids: list[int], sampling: Sampling) -> bool:
-    return len(ids) >= sampling.max_new_tokens or (bool(ids) and ids[-1] == sampling.eos_id)
+    return len(ids) >= sampling.max_new_tokens or (bool(ids) and ids[-1] in sampling.eos_ids)
 
 
 def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> Rows:
@@ -204,17 +205,23 @@ def greedy_texts(
     tokenizer: Any,
     prompts: Sequence[Prompt],
     collate: Callable[[list[Prompt]], dict[str, Tensor]],
-    tokens: SpecialTokens,
+    eos_ids: tuple[int, ...],
     max_new_tokens: int,
 ) -> list[str]:
     """Greedy completions of prompts, without the end token."""
     sampling = Sampling(
-        1, max_new_tokens, 0.0, tokens.turn_end, tokenizer.pad_token_id, tokens.visual
+        num_samples=1,
+        max_new_tokens=max_new_tokens,
+        temperature=0.0,
+        eos_ids=eos_ids,
+        pad_id=tokenizer.pad_token_id,
+        banned_ids=SpecialTokens.from_processor(tokenizer).visual,
     )
     rollouts = generate(model, prompts, collate, sampling)
-    return tokenizer.batch_decode(
-        [
-            ids[mask & (ids != tokens.turn_end)]
-            for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
-        ]
-    )
+    said = zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
+    return tokenizer.batch_decode([without_end(ids[mask], eos_ids) for ids, mask in said])
+
+
+def without_end(ids: Tensor, eos_ids: tuple[int, ...]) -> Tensor:
+    """(T,) ids of a completion without the token that ended it, if one did."""
+    return ids[:-1] if len(ids) and ids[-1].item() in eos_ids else ids

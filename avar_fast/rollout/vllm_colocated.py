@@ -10,10 +10,16 @@ from transformers import AutoConfig
 
 from ..config.rollout import RolloutConfig
 from ..data import Sample
-from ..data.images import open_image
 from .engine import RolloutError
 from .generate import Rollouts, Sampling
-from .vllm_samples import BANNED, as_rollouts, draw_seeds, require_same_prompt, unexpanded
+from .vllm_samples import (
+    BANNED,
+    as_rollouts,
+    draw_seeds,
+    images_of,
+    require_same_prompt,
+    unexpanded,
+)
 from .weights import merged_weights
 
 # vLLM's engine stays in this process, where tensors can be handed to it.
@@ -76,15 +82,11 @@ class VllmEngine:
         """
         asked, settings = [], []
         for sample, seed in zip(prompts, draw_seeds(len(prompts)), strict=True):
-            where = sample.row.where
             prompt: dict[str, Any] = {
                 "prompt_token_ids": unexpanded(sample.prompt_ids, sampling.banned_ids)
             }
             if sample.row.images:
-                images = [
-                    open_image(x, where, f"image {i}") for i, x in enumerate(sample.row.images)
-                ]
-                prompt["multi_modal_data"] = {"image": images}
+                prompt["multi_modal_data"] = {"image": images_of(sample)}
             asked.append(prompt)
             settings.append(
                 self._vllm.SamplingParams(
@@ -92,8 +94,8 @@ class VllmEngine:
                     temperature=sampling.temperature,
                     max_tokens=sampling.max_new_tokens,
                     seed=seed,
-                    stop_token_ids=[sampling.eos_id],
-                    ignore_eos=True,  # the model's own list of them may be longer
+                    stop_token_ids=list(sampling.eos_ids),
+                    ignore_eos=True,  # those above are all there are
                     logit_bias=dict.fromkeys(sampling.banned_ids, BANNED),
                     logprobs=0,
                     detokenize=False,

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..data import Sample
+from ..data.images import open_image
 from .engine import RolloutError
 from .generate import Rollouts, Sampling
 
@@ -26,6 +28,19 @@ def unexpanded(prompt_ids: Tensor, visual_ids: Sequence[int]) -> list[int]:
     repeated = torch.zeros_like(is_pad)
     repeated[1:] = is_pad[1:] & is_pad[:-1]
     return prompt_ids[~repeated].tolist()
+
+
+def images_of(sample: Sample) -> list[Image.Image]:
+    """The images in the sizes that the trainer gives the model: vLLM's image processor, which has
+    limits of its own, then leaves them as they are."""
+    opened = [
+        open_image(image, sample.row.where, f"image {i}")
+        for i, image in enumerate(sample.row.images)
+    ]
+    return [
+        image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+        for image, size in zip(opened, sample.image_sizes, strict=True)
+    ]
 
 
 def draw_seeds(count: int) -> list[int]:

@@ -14,7 +14,6 @@ from torch import nn
 
 from ..config.rollout import RolloutConfig
 from ..data import Sample
-from ..data.images import open_image
 from ..data.problems import shown
 from ..loopback import is_loopback
 from .engine import RolloutError
@@ -24,6 +23,7 @@ from .vllm_samples import (
     WrongEngineError,
     as_rollouts,
     draw_seeds,
+    images_of,
     require_same_prompt,
 )
 from .weights import merged_weights
@@ -143,7 +143,7 @@ class VllmServer:
                     "top_k": 0,
                     "min_p": 0.0,
                     "repetition_penalty": 1.0,
-                    "stop_token_ids": [sampling.eos_id],
+                    "stop_token_ids": list(sampling.eos_ids),
                     "ignore_eos": True,
                     "return_token_ids": True,
                 },
@@ -158,7 +158,7 @@ class VllmServer:
         return sorted(answer.choices, key=lambda choice: choice.index)
 
     def _messages(self, sample: Sample) -> list[dict[str, Any]]:
-        row, images = sample.row, iter(enumerate(sample.row.images))
+        row, images = sample.row, iter(images_of(sample))
         turns = []
         if self._system_prompt is not None and row.messages[0]["role"] != "system":
             turns.append({"role": "system", "content": self._system_prompt})
@@ -166,8 +166,7 @@ class VllmServer:
             parts = []
             for part in turn["content"]:
                 if part["type"] == "image":
-                    i, image = next(images)
-                    address = _data_uri(open_image(image, row.where, f"image {i}"))
+                    address = _data_uri(next(images))
                     parts.append({"type": "image_url", "image_url": {"url": address}})
                 else:
                     parts.append({"type": "text", "text": part["text"]})

@@ -53,6 +53,7 @@ def make_feed(
         data.overlong,
         recipe.fields_needed,
         with_target=recipe.stage == "sft",
+        train_turns=data.train_turns,
     )
     if not skips:  # a data set that lacks them altogether should not get as far as a step
         encoder.require_fields(rows[0])

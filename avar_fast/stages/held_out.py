@@ -30,11 +30,15 @@ class HeldOut:
         assert held_out.path is not None
         rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.checker = AnswerChecker(held_out.checker)
-        self.rows: Rows = load_rows(held_out.path, held_out.split, held_out.limit)
+        self.rows: Rows = load_rows(held_out.path, held_out.split, held_out.limit, setting="eval")
         self.mine = range(rank, len(self.rows), world_size)
         self.batch_size, self.max_new_tokens = held_out.batch_size, held_out.max_new_tokens
         self.encoder = Encoder(
-            tokenizer, image_processor, recipe.data.system_prompt, recipe.data.max_length
+            tokenizer,
+            image_processor,
+            recipe.data.system_prompt,
+            recipe.data.max_length,
+            train_turns=recipe.data.train_turns,
         )
         for index in self.mine:
             row = self.rows[index]
@@ -87,8 +91,9 @@ class HeldOut:
         if not asked:
             return torch.zeros(2, dtype=torch.float64)
         texts = greedy_texts(
-            model, run.tokenizer, asked, run.collate_prompts, run.tokens, self.max_new_tokens
+            model, run.tokenizer, asked, run.collate_prompts, run.eos_ids, self.max_new_tokens
         )
-        answers, rows = [str(s.row.answer) for s in asked], [s.row.where for s in asked]
+        answers = [s.row.reference for s in asked if s.row.reference is not None]
+        rows = [s.row.where for s in asked]
         right = self.checker.right(texts, answers, rows)
         return torch.tensor([sum(right), len(right)], dtype=torch.float64)

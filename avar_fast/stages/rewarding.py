@@ -13,6 +13,7 @@ from ..config.grpo import VISUAL, reward_label
 from ..data import IGNORE, Batch, Rows, Sample
 from ..objectives import visual_reward
 from ..rewards import Completions, RewardError, RewardProblem, Rewards
+from ..rollout import without_end
 from .run import Run
 
 PROBLEMS_SHOWN = 3
@@ -65,11 +66,11 @@ def judge(run: Run, responses: list[Sample], step: int) -> Judged:
     """
     assert run.rewards is not None
     grpo = run.recipe.grpo
-    ids = [r.target_ids[r.target_ids != run.tokens.turn_end] for r in responses]
+    ids = [without_end(r.target_ids, run.eos_ids) for r in responses]
     texts: list[str] = run.tokenizer.batch_decode(ids)
     names = dict.fromkeys(name for r in responses for name in r.row.columns)
     columns: dict[str, list[Any]] = {n: [r.row.columns.get(n) for r in responses] for n in names}
-    columns["answer"] = [r.row.answer for r in responses]
+    columns["answer"] = [r.row.reference for r in responses]
     scored = run.rewards.score(
         Completions(
             [r.row.messages for r in responses],

@@ -59,6 +59,8 @@ class Run:
     tokenizer: Any
     image_processor: Any
     tokens: SpecialTokens
+    eos_ids: tuple[int, ...]
+    """Tokens that end a completion."""
     head: HeadLimits
     throughput: Throughput
     first_step: int

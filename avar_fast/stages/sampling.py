@@ -58,12 +58,12 @@ def sample(run: Run, rollout: RolloutEngine, prompts: list[Sample]) -> list[Comp
     """
     grpo = run.recipe.grpo
     sampling = Sampling(
-        grpo.group_size,
-        grpo.max_new_tokens,
-        grpo.temperature,
-        run.tokens.turn_end,
-        run.tokenizer.pad_token_id,
-        run.tokens.visual,
+        num_samples=grpo.group_size,
+        max_new_tokens=grpo.max_new_tokens,
+        temperature=grpo.temperature,
+        eos_ids=run.eos_ids,
+        pad_id=run.tokenizer.pad_token_id,
+        banned_ids=run.tokens.visual,
     )
     rollouts = rollout.generate(prompts, sampling)
     all_ids, masks = rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu()
@@ -73,7 +73,7 @@ def sample(run: Run, rollout: RolloutEngine, prompts: list[Sample]) -> list[Comp
         prompt = prompts[i // grpo.group_size]
         completion = Completion(
             dataclasses.replace(prompt, target_ids=ids),
-            truncated=len(ids) > 0 and ids[-1].item() != run.tokens.turn_end,
+            truncated=len(ids) > 0 and ids[-1].item() not in run.eos_ids,
             sampling_log_probs=None if rollouts.log_probs is None else rollouts.log_probs[i][mask],
         )
         require_text(completion.sample, run.tokens.visual)

@@ -82,6 +82,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         loaded.tokenizer,
         loaded.image_processor,
         tokens,
+        loaded.eos_ids,
         HeadLimits.of(recipe, device),
         throughput,
         start[0],
@@ -119,7 +120,13 @@ def _load_model(recipe: Recipe, device: torch.device) -> Any:
     liger = recipe.model.liger and device.type == "cuda"
     if liger:
         family_at(recipe.model.path)[0].apply_liger()
-    loaded = load(recipe.model.path, getattr(torch, recipe.model.dtype), device)
+    loaded = load(
+        recipe.model.path,
+        getattr(torch, recipe.model.dtype),
+        device,
+        recipe.data.min_pixels,
+        recipe.data.max_pixels,
+    )
     family = family_of(loaded.model)
     if liger:
         family.check_liger(loaded.model)

@@ -81,7 +81,9 @@ def _is_start(path: Path) -> bool:
 
 
 def _identity(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> dict[str, Any]:
-    identity: dict[str, Any] = {"data.path": recipe.data.path, "data.split": recipe.data.split}
+    data = recipe.data
+    names = ("path", "split", "min_pixels", "max_pixels")
+    identity: dict[str, Any] = {f"data.{name}": getattr(data, name) for name in names}
     for name in STAGES:
         stage = recipe.stage(name)
         identity |= {f"{name}.{key}": getattr(stage, key) for key in _STAGE_KEYS}

@@ -111,7 +111,7 @@ class Pipeline:
         content: Any = filled
         input_tokens = text_tokens(prompt.system + filled)
         if name == "describe":
-            blobs = list(read_images(self.read.rows[task.index]))
+            blobs = list(read_images(self.read.rows[task.index], self.recipe.data))
             images = [{"type": "image_url", "image_url": {"url": blob.uri}} for blob in blobs]
             content = [*images, {"type": "text", "text": filled}]
             input_tokens += sum(image_tokens(size) for size in task.image_sizes)

@@ -25,6 +25,11 @@ class RowsConfig:
     split: str = "train"
     limit: int | None = None
     """Take only the first rows."""
+    min_pixels: int | None = None
+    """Smaller images are enlarged to so many pixels before they are sent and kept; as the trainer's
+    ``data.min_pixels``, so that the describing model sees what the trained one will see."""
+    max_pixels: int | None = None
+    """Larger ones are shrunk to so many pixels."""
     bad_rows: Literal["error", "skip"] = "error"
     """A row without an answer or with an image that cannot be read: stop before the first request
     and name it, or reject it with the reason."""
@@ -140,6 +145,8 @@ class SynthesisRecipe:
             "samples": self.samples,
             "max_failures": self.max_failures,
             "data.limit": self.data.limit,
+            "data.min_pixels": self.data.min_pixels,
+            "data.max_pixels": self.data.max_pixels,
             "budget.usd": self.budget.usd,
             "budget.tokens": self.budget.tokens,
         }
@@ -168,6 +175,11 @@ class SynthesisRecipe:
         require_positive({key: x for key, x in positive.items() if x is not None})
         require_not_negative({key: x for key, x in not_negative.items() if x is not None})
         self._check_gates()
+        least, most = self.data.min_pixels, self.data.max_pixels
+        if least is not None and most is not None and least > most:
+            raise ValueError(
+                f"data.min_pixels must be at most data.max_pixels = {most}; got {least}."
+            )
 
     def _check_gates(self) -> None:
         gates = self.gates

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Row, load_rows
-from ..data.schemas import IMAGE_MARK
+from ..data.schemas import IMAGE_MARK, with_marks_escaped
 from .checking import AnswerCheck
 from .duplicates import near_duplicates
 from .folder import write_whole
 from .gates import STAGE_GATES, TEXT_GATES, Candidate, best, judge
 from .journal import Journal
 from .ledger import Usage
-from .recipe import STAGES, SynthesisRecipe, sample_of
+from .recipe import STAGES, RowsConfig, SynthesisRecipe, sample_of
 from .tasks import ReadRows, Task, read_images
 
 ROWS, REJECTED, REPORT, IMAGES = "rows.jsonl", "rejected.jsonl", "report.json", "images"
@@ -54,7 +54,7 @@ def write_results(
     ]
     rejected.sort(key=lambda row: row["index"])
     (folder / IMAGES).mkdir(exist_ok=True)
-    _write_lines(folder / ROWS, (_row(v, read, folder) for v in accepted))
+    _write_lines(folder / ROWS, (_row(v, read, recipe.data, folder) for v in accepted))
     _write_lines(folder / REJECTED, rejected)
     report = {
         "rows": {
@@ -97,28 +97,31 @@ def _twins(recipe: SynthesisRecipe, good: list[_Verdict]) -> dict[int, int]:
     return {good[later].task.index: good[first].task.index for later, first in found.items()}
 
 
-def _row(verdict: _Verdict, read: ReadRows, folder: Path) -> dict[str, Any]:
+def _row(verdict: _Verdict, read: ReadRows, limits: RowsConfig, folder: Path) -> dict[str, Any]:
     """A row that the trainer takes: the source's turns, and the reasoning as the last one."""
     task, chosen = verdict.task, verdict.best
     target = f"<think>\n{chosen.reasoning}\n</think>\n<answer>{task.answer}</answer>"
     turns = [{"role": turn["role"], "content": _marked(turn["content"])} for turn in task.messages]
     return {
         "id": task.key,
-        "messages": [*turns, {"role": "assistant", "content": target}],
-        "images": _save_images(read.rows[task.index], folder),
+        "messages": [*turns, {"role": "assistant", "content": with_marks_escaped(target)}],
+        "images": _save_images(read.rows[task.index], limits, folder),
         "answer": task.answer,
         "meta": {"source_row": task.index + 1, "sample": chosen.sample},
     }
 
 
 def _marked(parts: list[dict[str, Any]]) -> str:
-    return "".join(IMAGE_MARK if part["type"] == "image" else part["text"] for part in parts)
+    return "".join(
+        IMAGE_MARK if part["type"] == "image" else with_marks_escaped(part["text"])
+        for part in parts
+    )
 
 
-def _save_images(row: Row, folder: Path) -> list[str]:
+def _save_images(row: Row, limits: RowsConfig, folder: Path) -> list[str]:
     """Puts a row's images beside the rows, named by content; returns their relative paths."""
     paths = []
-    for blob in read_images(row):
+    for blob in read_images(row, limits):
         name = f"{IMAGES}/{hashlib.sha256(blob.data).hexdigest()[:24]}.{blob.format.lower()}"
         if not (folder / name).exists():
             partial = folder / f"{name}.partial"

@@ -16,6 +16,7 @@ from PIL import Image
 from ..data import Row, RowError, Rows, load_rows
 from ..data.images import open_image
 from ..data.problems import Problem, bad_row
+from ..data.viewing import is_as_shown, within_pixels
 from ..rewards import extract_answer
 from .recipe import RowsConfig
 
@@ -67,7 +68,7 @@ def read_tasks(data: RowsConfig) -> ReadRows:
     seen: dict[str, int] = {}
     for index in range(len(rows)):
         try:
-            task = _task(rows[index], index)
+            task = _task(rows[index], index, data)
         except RowError as error:
             if data.bad_rows == "error":
                 raise
@@ -81,7 +82,7 @@ def read_tasks(data: RowsConfig) -> ReadRows:
     return ReadRows(rows, tasks, problems, duplicates)
 
 
-def _task(row: Row, index: int) -> Task:
+def _task(row: Row, index: int, data: RowsConfig) -> Task:
     users = [turn for turn in row.messages if turn["role"] == "user"]
     if len(users) != 1 or any(turn["role"] == "assistant" for turn in row.messages):
         got = f"got {len(users)} user turns"
@@ -99,9 +100,9 @@ def _task(row: Row, index: int) -> Task:
         raise bad_row(row.where, "messages and answer", expected, "they hold half of a pair")
     digest = hashlib.sha256(json.dumps([row.messages, answer], sort_keys=True).encode())
     sizes = []
-    for data, size in ((blob.data, blob.size) for blob in read_images(row)):
-        digest.update(hashlib.sha256(data).digest())
-        sizes.append(size)
+    for blob in read_images(row, data):
+        digest.update(hashlib.sha256(blob.data).digest())
+        sizes.append(blob.size)
     return Task(
         index,
         row.where,
@@ -138,23 +139,27 @@ class Blob:
         return f"data:{MIME[self.format]};base64,{base64.b64encode(self.data).decode()}"
 
 
-def read_images(row: Row) -> Iterator[Blob]:
-    """The images of a row: their own bytes where the format allows it, else as PNG.
+def read_images(row: Row, limits: RowsConfig) -> Iterator[Blob]:
+    """The images of a row as the trainer sees them: their own bytes where any program that decodes
+    them sees the same, else as PNG.
 
     Raises:
         RowError: an image that does not decode.
     """
     for number, image in enumerate(row.images):
-        decoded = open_image(image, row.where, f"images[{number}]")
+        shown = open_image(image, row.where, f"images[{number}]")
+        shown = within_pixels(shown, limits.min_pixels, limits.max_pixels)
         data = image.read_bytes() if isinstance(image, Path) else image
-        kind = _format(data) if isinstance(data, bytes) else None
-        if not isinstance(data, bytes) or kind not in MIME:
+        kind = _plain_format(data, shown.size) if isinstance(data, bytes) else None
+        if not isinstance(data, bytes) or kind is None:
             buffer = io.BytesIO()
-            decoded.save(buffer, "PNG")
+            shown.save(buffer, "PNG")
             data, kind = buffer.getvalue(), "PNG"
-        yield Blob(data, kind, decoded.size)
+        yield Blob(data, kind, shown.size)
 
 
-def _format(data: bytes) -> str | None:
+def _plain_format(data: bytes, size: tuple[int, int]) -> str | None:
+    """The format, where endpoints take it and see the image in this size."""
     with Image.open(io.BytesIO(data)) as image:
-        return image.format
+        plain = image.format in MIME and image.size == size and is_as_shown(image)
+        return image.format if plain else None

@@ -157,6 +157,8 @@ def _evaluate(
     command takes when it is given again."""
     settings = Settings(
         system_prompt=options.system_prompt or None,
+        min_pixels=options.min_pixels,
+        max_pixels=options.max_pixels,
         max_new_tokens=options.max_new_tokens,
         checker=options.checker,
     )
@@ -181,7 +183,8 @@ def _shape(path: str) -> tuple[int, int]:
 
 def _open(path: str, options: argparse.Namespace) -> Loaded:
     """An attached model on its device."""
-    loaded = load(path, getattr(torch, _dtype(options)), local_device())
+    dtype = getattr(torch, _dtype(options))
+    loaded = load(path, dtype, local_device(), options.min_pixels, options.max_pixels)
     attach(loaded.model, loaded.tokenizer)
     return loaded
 
@@ -194,6 +197,7 @@ def _conditions(options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers depend on."""
     return {
         "data": {"path": options.data, "split": options.split, "limit": options.limit},
+        "pixels": {"min": options.min_pixels, "max": options.max_pixels},
         "reading": asdict(reading_of(options)),
         "bootstrap": {"over": "rows", "method": "percentile", **asdict(bootstrap_of(options))},
     }

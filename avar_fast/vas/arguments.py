@@ -165,6 +165,8 @@ def _add_reading(parser: argparse.ArgumentParser, data_needed: bool) -> None:
         default=default.system_prompt,
         help="system turn of rows without one; empty for none",
     )
+    parser.add_argument("--min-pixels", type=count, help="smallest image after resizing")
+    parser.add_argument("--max-pixels", type=count, help="largest image after resizing")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
