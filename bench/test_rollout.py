@@ -33,7 +33,14 @@ def prompt(length):
 
 
 def ours(length):
-    sampling = Sampling(GROUP, NEW_TOKENS, 1.0, EOS, PAD, BANNED)
+    sampling = Sampling(
+        num_samples=GROUP,
+        max_new_tokens=NEW_TOKENS,
+        temperature=1.0,
+        eos_ids=(EOS,),
+        pad_id=PAD,
+        banned_ids=BANNED,
+    )
     return generate(model("avar"), [length], lambda lengths: prompt(*lengths), sampling)
 
 

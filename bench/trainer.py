@@ -78,6 +78,7 @@ def the_run() -> Run:
         tokenizer=TOKENIZER,
         image_processor=None,
         tokens=TOKENS,
+        eos_ids=(TOKENS.turn_end,),
         head=HeadLimits.of(recipe, device),
         throughput=throughput,
         first_step=0,
@@ -92,7 +93,7 @@ def batch(length: int) -> Batch:
     assistant = TOKENIZER.encode("<|im_start|>assistant\n")
     starts = ids.unfold(0, len(assistant), 1)
     begin = int((starts == torch.tensor(assistant)).all(1).nonzero()[-1]) + len(assistant)
-    row = Row("sample", [], [], None, None)
+    row = Row("sample", [], [], None)
     grid = made["image_grid_thw"]
     whole = Sample(row, ids[:begin], ids[begin:], made["pixel_values"], grid)
     return the_run().collator.pad([whole])

@@ -61,7 +61,8 @@ def within_pixels(
     """The image in its own shape, enlarged or shrunk to have so many pixels."""
     width, height = image.size
     least, most = min_pixels or 1, max_pixels or max(width * height, min_pixels or 1)
-    size = smart_resize(height, width, factor=1, min_pixels=least, max_pixels=most)[::-1]
+    height, width = smart_resize(height, width, factor=1, min_pixels=least, max_pixels=most)
+    size = width, height
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 

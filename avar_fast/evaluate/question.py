@@ -25,8 +25,6 @@ class Question:
     """What is asked for: choice, integer, float, list, free, yes_no."""
     options: tuple[str, ...] = ()
     """Of a choice, in the order of their letters."""
-    accepted: tuple[str, ...] = ()
-    """Further answers that are right, of rows of one's own."""
     precision: int | None = None
     """Decimals of a float."""
     groups: dict[str, str] = field(default_factory=dict)
@@ -35,6 +33,8 @@ class Question:
     """The question in words, for a judge."""
     details: str = ""
     """The reference in words, for a judge; empty where ``answer`` is all there is."""
+    accepted: tuple[str, ...] = ()
+    """Further answers that are right, of rows of one's own."""
 
     @property
     def letters(self) -> str:

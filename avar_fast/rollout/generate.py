@@ -21,7 +21,7 @@ in; record_attention, for one."""
 ENDED_SHARE = 0.25  # of the rows: above it they are taken out, which copies the caches of the rest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How completions are drawn."""
 

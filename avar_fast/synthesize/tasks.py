@@ -5,7 +5,6 @@ import base64
 import hashlib
 import io
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from .recipe import RowsConfig
 
 # What vision endpoints take; everything else is sent, and kept, as PNG.
 MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,6 @@ def _task(row: Row, index: int, data: RowsConfig) -> Task:
         remedy = "Give the row an answer, or set data.bad_rows: skip."
         expected = "be there to check the reasoning against"
         raise bad_row(row.where, "answer", expected, "it is missing", remedy)
-    if any(_SURROGATE.search(text) for text in (question, answer)):
-        expected = "be text that UTF-8 can hold"
-        raise bad_row(row.where, "messages and answer", expected, "they hold half of a pair")
     digest = hashlib.sha256(json.dumps([row.messages, answer], sort_keys=True).encode())
     sizes = []
     for blob in read_images(row, data):

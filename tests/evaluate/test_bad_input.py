@@ -225,7 +225,10 @@ def test_endless_and_hostile_answers_are_kept_whole(tmp_path, model, monkeypatch
         (["--data=x.jsonl", "--visual-scale=nan"], "visual_scale must be finite"),
         (["--data=x.jsonl", "--engine=vllm"], "need the model's own forward"),
         (["--data=x.jsonl", "--engine=vllm", "--no-vas", "--visual-bias=1"], "own forward"),
-        (["--data=x.jsonl", "--engine=vllm", "--no-vas", "--max-pixels=9"], "max_pixels is for"),
+        (
+            ["--data=x.jsonl", "--min-pixels=9", "--max-pixels=8"],
+            "min_pixels must be at most max",
+        ),
     ],
 )
 def test_bad_arguments(tmp_path, model, capsys, more, words):

@@ -23,7 +23,7 @@ SETTINGS = Settings(system_prompt=DEFAULT_SYSTEM, max_new_tokens=6)
 
 def loaded_lab():
     fast, _ = models()
-    return Loaded(fast, TOKENIZER, build_image_processor())
+    return Loaded(fast, TOKENIZER, build_image_processor(), (TOKENIZER.eos_token_id,))
 
 
 def rows_of(folder, count=6):
@@ -46,7 +46,7 @@ def test_scores_do_not_depend_on_the_batch_size_and_completions_are_greedy(tmp_p
         return collate(some, TOKENIZER.pad_token_id, tokens.visual, with_target=False).inputs
 
     samples = [encode(row) for row in rows]
-    want = greedy_texts(loaded.model, TOKENIZER, samples, inputs_of, tokens, 6)
+    want = greedy_texts(loaded.model, TOKENIZER, samples, inputs_of, (tokens.turn_end,), 6)
     assert [p.completion for p in predictions] == want
     assert {"style=chain", "style=direct"} <= set(summary.scores)
     assert torch.tensor(summary.vas_table["share"]).shape == (4, 4)

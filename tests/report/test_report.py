@@ -8,6 +8,7 @@ import torch
 from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
+from avar_fast.loading import Loaded
 from avar_fast.report import Entry, write_report
 from avar_fast.report.attention_maps import attention_map
 from avar_fast.report.page import text_table
@@ -38,7 +39,8 @@ def picture(tmp_path):
 
     fast, _ = models()
     rows = load_rows(str(write_rows(tmp_path / "rows", WorldConfig(), "test", 1, seed=0)))
-    return attention_map(fast, TOKENIZER, build_image_processor(), rows[0], DEFAULT_SYSTEM, 5)
+    loaded = Loaded(fast, TOKENIZER, build_image_processor(), (TOKENIZER.eos_token_id,))
+    return attention_map(loaded, rows[0], DEFAULT_SYSTEM, 5)
 
 
 def test_attention_map_is_a_share_per_visual_token(picture):

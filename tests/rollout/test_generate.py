@@ -20,9 +20,20 @@ EOS, PAD = TOKENIZER.convert_tokens_to_ids("<|im_end|>"), TOKENIZER.pad_token_id
 BANNED = tuple(TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"]))
 
 
-def sample(model, inputs, num_samples, temperature=1.0, eos_id=EOS, max_new_tokens=10):
+def drawing(num_samples, max_new_tokens, temperature, *eos_ids):
+    return Sampling(
+        num_samples=num_samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        eos_ids=eos_ids,
+        pad_id=PAD,
+        banned_ids=BANNED,
+    )
+
+
+def sample(model, inputs, num_samples, temperature=1.0, eos_ids=(EOS,), max_new_tokens=10):
     torch.manual_seed(11)
-    sampling = Sampling(num_samples, max_new_tokens, temperature, eos_id, PAD, BANNED)
+    sampling = drawing(num_samples, max_new_tokens, temperature, *eos_ids)
     return generate(model, range(len(inputs["input_ids"])), lambda prompts: inputs, sampling)
 
 
@@ -44,8 +55,8 @@ def test_samples_do_not_depend_on_when_ended_rows_are_taken_out():
     """Rows end at different steps; transformers keeps them all to the last."""
     fast, slow = models()
     inputs = batch("left")
-    stop = sample(fast, inputs, 6, eos_id=-1).completion_ids[:, 2:5].flatten().mode().values.item()
-    got = sample(fast, inputs, 6, eos_id=stop, max_new_tokens=24)
+    stop = sample(fast, inputs, 6, eos_ids=()).completion_ids[:, 2:5].flatten().mode().values.item()
+    got = sample(fast, inputs, 6, eos_ids=(stop,), max_new_tokens=24)
     torch.manual_seed(11)
     want = slow.generate(
         **inputs, num_return_sequences=6, max_new_tokens=24, do_sample=True, top_k=0, top_p=1.0,
@@ -76,10 +87,10 @@ def test_prompts_that_take_the_place_of_ended_ones_are_completed_as_alone(tmp_pa
         read.append(len(some))
         return collate(some, PAD, BANNED, with_target=False).inputs
 
-    alone = [generate(fast, [p], inputs_of, Sampling(2, 12, 0.0, -1, PAD, BANNED)) for p in prompts]
+    alone = [generate(fast, [p], inputs_of, drawing(2, 12, 0.0)) for p in prompts]
     common = torch.cat([x.completion_ids[0, 3:9] for x in alone])
     stop = common.mode().values.item()
-    sampling = Sampling(2, 12, 0.0, stop, PAD, BANNED)
+    sampling = drawing(2, 12, 0.0, stop)
     read.clear()
     got = generate(fast, prompts, inputs_of, sampling, at_once)
     assert len(read) > 1
@@ -118,7 +129,7 @@ def test_masses_recorded_while_prompts_are_read_are_those_of_a_plain_forward(at_
         for i in range(len(given["input_ids"])):
             seen[first + i] = {layer: mass[i] for layer, mass in recording.mass.items()}
 
-    sampling = Sampling(2, 8, 0.0, -1, PAD, BANNED)
+    sampling = drawing(2, 8, 0.0)
     got = generate(fast, range(2), inputs_of, sampling, at_once, reading)
     want = generate(fast, range(2), inputs_of, sampling, at_once)
     assert torch.equal(got.completion_ids, want.completion_ids)
@@ -150,7 +161,7 @@ def test_log_probs_of_the_training_forward_are_those_that_sampling_used(temperat
     agrees."""
     fast, _ = models()
     inputs = batch("left")
-    rollouts = sample(fast, inputs, 1, temperature=0.0, eos_id=-1)
+    rollouts = sample(fast, inputs, 1, temperature=0.0, eos_ids=())
     full = dict(inputs, input_ids=torch.cat([inputs["input_ids"], rollouts.completion_ids], 1))
     for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
         extra = torch.full_like(rollouts.completion_ids, value).to(inputs[name].dtype)
@@ -176,9 +187,9 @@ def test_log_probs_of_the_training_forward_are_those_that_sampling_used(temperat
 def test_mask_ends_with_the_end_token():
     fast, _ = models()
     inputs = batch("left")
-    first = sample(fast, inputs, 4, eos_id=-1).completion_ids
+    first = sample(fast, inputs, 4, eos_ids=()).completion_ids
     stop = int(first[0, 3])
-    got = sample(fast, inputs, 4, eos_id=stop)
+    got = sample(fast, inputs, 4, eos_ids=(stop,))
     for ids, mask in zip(got.completion_ids, got.completion_mask, strict=True):
         length = int(mask.sum())
         assert mask[:length].all()

@@ -17,7 +17,14 @@ from tests.data.world import SYSTEM, TOKENIZER, encoder, samples
 from tests.models.world import models
 
 VISUAL = encoder().tokens.visual
-SAMPLING = Sampling(2, 5, 1.0, TOKENIZER.eos_token_id, TOKENIZER.pad_token_id, VISUAL)
+SAMPLING = Sampling(
+    num_samples=2,
+    max_new_tokens=5,
+    temperature=1.0,
+    eos_ids=(TOKENIZER.eos_token_id, TOKENIZER.pad_token_id),
+    pad_id=TOKENIZER.pad_token_id,
+    banned_ids=VISUAL,
+)
 
 
 @dataclass
@@ -132,7 +139,7 @@ def test_requests_ask_for_the_policy_itself(stub, prompts):
     for body in bodies:
         assert (body["n"], body["temperature"], body["top_p"], body["top_k"]) == (2, 1.0, 1.0, 0)
         assert (body["repetition_penalty"], body["ignore_eos"]) == (1.0, True)
-        assert body["stop_token_ids"] == [TOKENIZER.eos_token_id]
+        assert body["stop_token_ids"] == [TOKENIZER.eos_token_id, TOKENIZER.pad_token_id]
         assert body["logit_bias"].keys() == set(map(str, VISUAL))
         assert body["messages"][0] == {"role": "system", "content": SYSTEM}
 

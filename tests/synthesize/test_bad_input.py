@@ -26,7 +26,7 @@ GOOD = {
         (GOOD | {"images": ["cut.png"]}, "image .*cut.png cannot be read"),
         (GOOD | {"images": ["absent.png"]}, "absent.png does not exist"),
         (GOOD | {"answer": None}, "answer must be there to check the reasoning against"),
-        (GOOD | {"answer": " "}, "answer must be there"),
+        (GOOD | {"answer": " "}, "answer must not be empty"),
         (
             {"messages": [{"role": "user", "content": "How many?"}], "answer": "2"},
             "images must hold an image to look at",
@@ -65,7 +65,7 @@ def test_text_that_utf_8_cannot_hold_is_a_bad_row(world, script, capsys):
     turn = {"role": "user", "content": "<image>How many \ud83d?"}
     world.put([GOOD | {"messages": [turn]}])
     assert world.run() == 1
-    assert "row 1: messages and answer must be text that UTF-8 can hold" in capsys.readouterr().err
+    assert "row 1: the user turn must be text that UTF-8 can hold" in capsys.readouterr().err
     assert not script.asked()
 
 

@@ -12,7 +12,7 @@ from ..attention.world import TOKENIZER, models
 
 def loaded_pair():
     fast, slow = models()
-    return Loaded(fast, TOKENIZER, build_image_processor()), slow
+    return Loaded(fast, TOKENIZER, build_image_processor(), (TOKENIZER.eos_token_id,)), slow
 
 
 def ragged_rows(folder, count=6, **config):

@@ -37,7 +37,14 @@ def main() -> None:
     encoder = Encoder(tokenizer, loaded.image_processor, SYSTEM, 256)
     tokens = encoder.tokens
     prompts = [encoder(row) for row in load_rows(rows)]
-    sampling = Sampling(4, 10, 0.9, tokens.turn_end, tokenizer.pad_token_id, tokens.visual)
+    sampling = Sampling(
+        num_samples=4,
+        max_new_tokens=10,
+        temperature=0.9,
+        eos_ids=loaded.eos_ids,
+        pad_id=tokenizer.pad_token_id,
+        banned_ids=tokens.visual,
+    )
     config = RolloutConfig(engine="vllm", kv_cache_gib=0.0625, cuda_graphs=False)
     engine = VllmEngine(path, "float32", config, 256, 16)
 

@@ -23,19 +23,24 @@ class OwnRows(ByQuestion):
         self.rule = f"reward rule {checker.rule}, as in training"
 
     def question(self, row: Row, id: str) -> Question:
-        if row.answer is None:
+        if not row.answers:
             remedy = "Add a column answer."
             raise bad_row(row.where, "the answer", "be there, to evaluate with", "none", remedy)
         # Rows whose reference reasons before it answers ask for a chain, the others for an answer.
         style = "chain" if row.target is not None and "<think>" in row.target else "direct"
+        answer, *others = row.answers
+        groups = {"style": style}
         return Question(
-            id, row.where, row.messages, (), row.answer, "free", groups={"style": style}
+            *(id, row.where, row.messages, (), answer, "free"),
+            groups=groups,
+            accepted=tuple(others),
         )
 
     def verdicts(
         self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
     ) -> list[Verdict]:
-        answers, rows = [q.answer for q in questions], [q.where for q in questions]
+        answers = [[q.answer, *q.accepted] for q in questions]
+        rows = [q.where for q in questions]
         right = self._checker.right(completions, answers, rows)
         return [Verdict(self._parsed(c), ok) for c, ok in zip(completions, right, strict=True)]
 
