@@ -65,7 +65,8 @@ class JsonLines:
     def _parse(self, line: bytes, number: int) -> Any:
         try:
             return json.loads(line)
-        except ValueError as error:  # JSONDecodeError, and UnicodeDecodeError of a cut character
+        # JSONDecodeError, UnicodeDecodeError of a cut character, brackets in brackets without end
+        except (ValueError, RecursionError) as error:
             form = "{where} {field} must {expected}; {got}."
             problem = Problem(
                 str(self.file), f"line {number}", "be one JSON object", str(error), form=form
@@ -80,7 +81,7 @@ class JsonList:
         self.file, self.folder = file, file.parent
         try:
             self._records = json.loads(file.read_bytes())  # of bytes, a BOM is no error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} must be valid JSON; {error}.") from None
         if not isinstance(self._records, list):
             raise ValueError(

@@ -1,5 +1,6 @@
 """What both vLLM engines share: prompts as vLLM takes them, and its answers as rollouts."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,7 @@ from ..data.images import open_image
 from .engine import RolloutError
 from .generate import Rollouts, Sampling
 
+_CONTROL = re.compile(r"<\|\w+\|>")
 BANNED = -100.0  # the lowest logit bias that vLLM takes
 
 
@@ -55,10 +57,18 @@ def require_same_prompt(sample: Sample, echoed: Sequence[int] | None, engine: st
         return
     pairs = zip(own, echoed or (), strict=False)
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(own), len(echoed or ())))
+    said = [part.get("text", "") for turn in sample.row.messages for part in turn["content"]]
+    typed = _CONTROL.search(" ".join(said))
+    cause = (
+        f" The row speaks of {typed[0]}, which a server reads as a control token: leave the row out"
+        " or let another engine sample."
+        if typed
+        else " Serve the model, tokenizer, chat template and image processor of model.path."
+    )
     raise WrongEngineError(
         f"{sample.row.where}: {engine} must read the prompt as the trainer's tokens; of"
         f" {len(own)} and {len(echoed or ())} tokens the first that differs is number {first}."
-        " Serve the model, tokenizer, chat template and image processor of model.path."
+        + cause
     )
 
 

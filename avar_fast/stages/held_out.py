@@ -93,6 +93,7 @@ class HeldOut:
         texts = greedy_texts(
             model, run.tokenizer, asked, run.collate_prompts, run.eos_ids, self.max_new_tokens
         )
+        texts = [sample.opened + text for sample, text in zip(asked, texts, strict=True)]
         answers = [s.row.reference for s in asked if s.row.reference is not None]
         rows = [s.row.where for s in asked]
         right = self.checker.right(texts, answers, rows)
