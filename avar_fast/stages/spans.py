@@ -8,7 +8,7 @@ from avar_kernels import KeyType
 from torch import Tensor
 
 from ..attention import SpecialTokens, key_types, query_mask, sees_image
-from ..data import NO_SAMPLE, Batch
+from ..data import IGNORE, NO_SAMPLE, Batch
 from ..vas import FORMS, visual_attention_score
 
 VAS_EPS = 1e-6  # only in the log: keeps the plain ratio finite where system mass has vanished
@@ -32,11 +32,17 @@ class Spans(NamedTuple):
 
 def spans_of(batch: Batch, role: str, tokens: SpecialTokens) -> Spans:
     """The spans of a batch of any layout, padded or packed; made before the batch goes to the
-    device."""
+    device.
+
+    "user" and "prompt" are all user turns of a sample, each of which precedes a trained turn;
+    "response" is the turns that are trained.
+    """
     ids, sample_ids = batch.inputs["input_ids"], batch.sample_ids
     exists = sample_ids != NO_SAMPLE
     types = key_types(ids, exists, tokens=tokens)
     queries = query_mask(ids, exists, role=role, tokens=tokens)
+    if role == "response":  # of a conversation, the turns that are trained
+        queries &= batch.labels != IGNORE
 
     def having(mask: Tensor) -> Tensor:
         return torch.bincount(sample_ids[mask], minlength=batch.num_samples) > 0

@@ -120,6 +120,43 @@ def test_overlong_rows_count_as_the_recipe_says(checked):
     assert "longest 100 of data.max_length = 100" in out
 
 
+def test_a_large_photograph_is_not_too_long_where_pixels_are_capped(checked):
+    """6 megapixels are 7700 tokens as they are."""
+    photo = base64.b64encode(png((3000, 2000), 0)).decode()
+    records = [GOOD | {"images": [f"data:image/png;base64,{photo}"]}, GOOD]
+    for most, code in ((50_176, 0), (200_704, 1)):
+        # The lab's own image processor has 50176; another limit takes its place.
+        got, out = checked(records, f"data.max_pixels={most}", "data.max_length=150")
+        assert got == code, out
+    assert "a sample must have at most data.max_length = 150 tokens" in out
+    code, out = checked(records, "data.min_pixels=9", "data.max_pixels=8")
+    assert code == 2
+    assert "data.min_pixels must be at most data.max_pixels = 8; got 9" in out
+
+
+def test_earlier_turns_and_what_was_taken_off_are_counted(checked):
+    """A conversation's earlier answers were left untrained without a word."""
+    turns = [{"role": role, "content": "Hm."} for role in ("user", "assistant")] * 3
+    records = [{"messages": turns}, TEXT, TEXT | {"answer": "<answer>3</answer>"}]
+    for choice, fate in (("all", "trained"), ("last", "not trained")):
+        code, out = checked(records, f"data.train_turns={choice}")
+        assert code == 0, out
+        assert f"turns        2 earlier assistant turns in 1 rows, {fate}" in out
+        assert "note         <answer> tags around answer taken off: 1 rows" in out
+
+
+def test_a_tokenizer_that_does_not_fit_the_model_is_named(checked, model, tmp_path):
+    import shutil
+
+    grown = shutil.copytree(model, tmp_path / "grown")
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["<|looks|>"])
+    tokenizer.save_pretrained(grown)
+    code, out = checked([GOOD], model=grown)
+    assert code == 2
+    assert "must fit its model; its token '<|looks|>' has id" in out
+
+
 def test_packs_and_time(checked, tmp_path):
     packing = ["data.packing=true", "train.micro_batch_size=1"]
     code, out = checked([GOOD] * 40, *packing, "--tokens-per-s", "100")

@@ -7,13 +7,14 @@ import torch
 
 from avar_fast.attention import SpecialTokens, record_attention
 from avar_fast.data import IGNORE, NO_SAMPLE
+from avar_fast.data.rows import parse_row
 from avar_fast.objectives import agto_loss
 from avar_fast.stages.forward import HeadLimits, label_log_probs
 from avar_fast.stages.spans import spans_of
 from avar_fast.vas import FORMS, visual_attention_score
 from tests.models.world import FAMILIES, models
 
-from .world import SHAPES, TOKENIZER, collator, samples
+from .world import SHAPES, TOKENIZER, collator, encoder, samples
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 HEAD = HeadLimits(1 << 14)  # several slices of the vocabulary
@@ -94,6 +95,26 @@ def test_packed_equals_separate(model, alone):
         mean = sum(value * count for value, count in own) / sum(count for _, count in own)
         score = visual_attention_score(mass, span.scored, 1e-6, form, span.types, packed.sample_ids)
         assert score.item() == pytest.approx(mean.item(), rel=1e-4), form
+
+
+@pytest.mark.parametrize("train_turns", ["all", "last"])
+def test_turns_are_labelled_packed_as_padded_and_are_the_queries_of_the_response(
+    model, alone, train_turns
+):
+    turns = [{"role": role, "content": role} for role in ("user", "assistant")] * 3
+    row = parse_row({"messages": turns}, "talk", None)
+    talk = encoder(train_turns=train_turns)(row)
+    together = [alone[0], talk, alone[1]]
+    packed, padded = collator(model, TOKENS).pack(together), collator(model, TOKENS).pad(together)
+    trained = 3 if train_turns == "all" else 1
+    for batch in (packed, padded):
+        for i, sample in enumerate(together):
+            assert torch.equal(batch.labels[batch.sample_ids == i], sample.labels)
+        ends = (batch.labels == TOKENS.turn_end) & (batch.sample_ids == 1)
+        assert int(ends.sum()) == trained
+        assert torch.equal(spans_of(batch, "response", TOKENS).queries, batch.labels != IGNORE)
+    behind = packed.labels[0, 1:] != IGNORE
+    assert torch.equal(packed.label_positions, behind.nonzero()[:, 0])
 
 
 def logits_of(model, batch, sample, **change):

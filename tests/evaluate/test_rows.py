@@ -1,5 +1,6 @@
 """Rows of one's own through the runner: accuracy and VAS, against the pieces used by hand."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from avar_fast.data import Encoder, collate, load_rows
 from avar_fast.evaluate import Settings, answering, evaluate_rows, read_result
 from avar_fast.evaluate.__main__ import main
 from avar_fast.lab.model import build_image_processor, save_base
-from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
+from avar_fast.lab.tokenizer import DEFAULT_SYSTEM, build_tokenizer
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.loading import Loaded
 from avar_fast.rollout import greedy_texts
@@ -102,6 +103,39 @@ def test_the_checker_is_that_of_the_setting(tmp_path, monkeypatch, checker, righ
     summary, predictions = evaluate_rows(loaded_lab(), load_rows(str(file)), settings)
     assert predictions[0].right is right
     assert summary.vas == {}
+
+
+def test_completions_end_at_every_token_of_the_model(tmp_path):
+    """11 % right where transformers' generate gets 95 %: the answer behind the end counted."""
+    loaded, rows = loaded_lab(), rows_of(tmp_path, count=3)
+    encode = Encoder(TOKENIZER, build_image_processor(), DEFAULT_SYSTEM, 1000)
+    sample, visual = encode(rows[0]), encode.tokens.visual
+    given = collate([sample], TOKENIZER.pad_token_id, visual, with_target=False)
+    free = loaded.model.generate(
+        **given.inputs,
+        max_new_tokens=6,
+        do_sample=False,
+        suppress_tokens=list(visual),
+    )
+    ids = free[0, len(sample.prompt_ids) :].tolist()
+    stop = ids[2]
+    ended = dataclasses.replace(loaded, eos_ids=(*loaded.eos_ids, stop))
+    got = evaluate_rows(ended, rows, SETTINGS)[1]
+    first = ids[: ids.index(stop)]
+    assert got[0].completion == TOKENIZER.decode(first)
+    assert (got[0].num_tokens, got[0].truncated) == (len(first), False)
+
+
+def test_what_the_template_has_written_is_part_of_the_completion(tmp_path):
+    """A template that opens <think>: an answer inside the open reasoning does not count."""
+    loaded, rows = loaded_lab(), rows_of(tmp_path, count=2)
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "assistant\\n", "assistant\\n<think>\\n"
+    )
+    thinking = dataclasses.replace(loaded, tokenizer=tokenizer)
+    for prediction in evaluate_rows(thinking, rows, SETTINGS)[1]:
+        assert prediction.completion.startswith("<think>\n")
 
 
 def test_images_are_resized_to_max_pixels(tmp_path):

@@ -12,7 +12,7 @@ from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.models.head import replaced_head
 from avar_fast.objectives import linear_log_probs
-from avar_fast.rollout import Sampling, generate
+from avar_fast.rollout import Sampling, generate, without_end
 
 from ..attention.world import TOKENIZER, batch, models
 
@@ -195,6 +195,28 @@ def test_mask_ends_with_the_end_token():
         assert mask[:length].all()
         assert (ids[length:] == PAD).all()
         assert stop not in ids[: length - 1].tolist()
+
+
+def test_any_of_several_end_tokens_ends_a_completion_as_in_transformers():
+    """Only <|im_end|> ended one; Qwen's generation configs name two, and a model that ends with the
+    other ran on: its last <answer> was another one's."""
+    fast, slow = models()
+    inputs = batch("left")
+    free = sample(fast, inputs, 6, eos_ids=()).completion_ids
+    stops = tuple(int(free[:, i].mode().values) for i in (2, 5))
+    got = sample(fast, inputs, 6, eos_ids=stops, max_new_tokens=24)
+    torch.manual_seed(11)
+    want = slow.generate(
+        **inputs, num_return_sequences=6, max_new_tokens=24, do_sample=True, top_k=0, top_p=1.0,
+        suppress_tokens=list(BANNED), eos_token_id=list(stops), pad_token_id=PAD,
+    )[:, inputs["input_ids"].shape[1] :]  # fmt: skip
+    assert torch.equal(got.completion_ids, want)
+    ended = [ids[mask] for ids, mask in zip(got.completion_ids, got.completion_mask, strict=True)]
+    assert {int(ids[-1]) for ids in ended if len(ids) < 24} == set(stops)
+    for ids in ended:
+        rest = without_end(ids, stops)
+        assert len(rest) == len(ids) - (int(ids[-1]) in stops)
+        assert not set(rest.tolist()) & set(stops)
 
 
 def test_training_mode_is_restored():

@@ -1,13 +1,40 @@
 """Stage grpo as a user starts it: which groups it learns from, and its reference."""
 
 import json
+import shutil
 
 import pytest
+from transformers import AutoTokenizer
 
 from tests.stages.test_grpo_rewards import GRPO, HERE, alone, completions_of, world
 from tests.test_train import log_of, run
 
 __all__ = ["world"]
+
+
+def test_ends_of_completions_and_pixels_are_those_of_the_model_and_the_recipe(world, tmp_path):
+    """A completion that ended with another token of the generation config was trained on as if it
+    had been cut off. The pixels of data.max_pixels stay with the checkpoint."""
+    model = shutil.copytree(world / "model", tmp_path / "model")
+    config = json.loads((model / "generation_config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    most = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids][:-20]
+    config["eos_token_id"] = [*most, tokenizer.eos_token_id]
+    (model / "generation_config.json").write_text(json.dumps(config))
+    arguments = [f"grpo.rewards={{'{HERE}:by_letter': 1.0}}", "train.steps=1"]
+    arguments += [f"model.path={model}", "data.max_pixels=1568"]
+    code, printed = alone(world, tmp_path / "out", *arguments)
+    assert code == 0, printed[-2000:]
+    (line,), said = log_of(tmp_path / "out"), completions_of(tmp_path / "out")
+    for record in said:  # almost every token ends one, and none of those is part of the text
+        ends = record["tokens"] - len(tokenizer.encode(record["completion"]))
+        assert ends == (record["tokens"] < 6 or ends)
+    assert line["truncated"] < 0.5
+    assert line["completion_tokens"] < 3
+    held = json.loads((tmp_path / "out" / "latest" / "preprocessor_config.json").read_text())
+    assert held["size"]["longest_edge"] == 1568
+    ids = json.loads((tmp_path / "out" / "latest" / "generation_config.json").read_text())
+    assert ids["eos_token_id"] == config["eos_token_id"]
 
 
 def test_groups_of_equal_rewards_give_no_gradient_and_do_not_hang(world, tmp_path):

@@ -1,6 +1,7 @@
 """The three stages over real HTTP: what is asked, what trains, what a killed run asks again."""
 
 import base64
+import io
 import json
 import os
 import signal
@@ -9,9 +10,12 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from avar_fast.data import load_rows
+from avar_fast.data.images import open_image
 from avar_fast.synthesize.journal import Entry, Journal
 from avar_fast.synthesize.ledger import Usage
 
@@ -101,6 +105,32 @@ def test_more_samples_ask_only_for_the_new_ones(world, script):
     world.run()
     assert world.run("samples=3") == 0
     assert [len(script.asked(stage)) for stage in ("describe", "reason", "rewrite")] == [3, 9, 9]
+
+
+def test_what_is_sent_and_kept_is_what_the_trainer_sees(world, script):
+    """The describing model got the file as it lay on disk, turned and transparent."""
+    rows = world.write_rows(4)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (56, 28), "red").save(world.folder / "0.jpg", exif=exif)
+    Image.new("RGBA", (28, 28), (0, 0, 0, 0)).save(world.folder / "1.png")
+    Image.fromarray(np.full((28, 28), 65535, np.uint16)).save(world.folder / "2.png")
+    Image.new("RGB", (280, 140), "red").save(world.folder / "3.png")
+    rows[0]["images"] = ["0.jpg"]
+    world.put(rows)
+    world.recipe["data"]["max_pixels"] = 5000
+    assert world.run() == 0
+    sent = []
+    for _, request in script.asked("describe"):
+        (image,) = (p for p in request["messages"][1]["content"] if p["type"] == "image_url")
+        data = base64.b64decode(image["image_url"]["url"].partition(",")[2])
+        sent.append(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert sorted(image.size for image in sent) == [(28, 28), (28, 28), (28, 56), (100, 50)]
+    assert all(image.getpixel((0, 0)) == (255, 255, 255) for image in sent if image.width == 28
+               and image.height == 28)  # fmt: skip
+    kept = load_rows(str(world.out / "rows.jsonl"))
+    sizes = [open_image(row.images[0], row.where).size for row in kept]
+    assert sorted(sizes) == sorted(image.size for image in sent)
 
 
 def test_the_best_of_several_samples_is_kept(world, script):
