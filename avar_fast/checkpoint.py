@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from .config import Recipe, dump_recipe, load_recipe
+from .config.changes import changed_settings, require_fixed
 from .engine import Engine
 from .universal import ENGINE, UNIVERSAL, make_universal, require_states_of
 
@@ -29,11 +30,19 @@ MANIFEST = "manifest.json"
 
 
 def save_checkpoint(
-    engine: Engine, step: int, units: int, recipe: Recipe, tokenizer: Any, image_processor: Any
+    engine: Engine,
+    step: int,
+    units: int,
+    recipe: Recipe,
+    tokenizer: Any,
+    image_processor: Any,
+    data: dict[str, Any],
 ) -> Path:
     """Writes the checkpoint of a step, on all ranks; drops those older than ``train.keep_last``.
 
-    ``units`` counts the rows (or packs, or prompts) that all steps so far have dealt.
+    Args:
+        units: rows (or packs, or prompts) of the order of ``data`` that the steps have dealt.
+        data: fingerprint of the rows and their order.
     """
     rank = torch.distributed.get_rank()
     folder = Path(recipe.train.output_dir) / "checkpoints"
@@ -62,7 +71,7 @@ def save_checkpoint(
             str(f.relative_to(partial)): f.stat().st_size for f in partial.rglob("*") if f.is_file()
         }
         ranks = torch.distributed.get_world_size()
-        facts = {"step": step, "units": units, "ranks": ranks, "files": sizes}
+        facts = {"step": step, "units": units, "ranks": ranks, "data": data, "files": sizes}
         (partial / MANIFEST).write_text(json.dumps(facts, indent=1))
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
@@ -109,22 +118,9 @@ def needs_reshaping(checkpoint: Path, recipe: Recipe, num_ranks: int) -> bool:
     Raises:
         ValueError: it was written by a run of another make and cannot be carried over.
     """
-    before = load_recipe(checkpoint / "recipe.yaml")
+    before = recipe_of(checkpoint)
+    require_fixed(changed_settings(before, recipe), checkpoint)
     was, now = before.train.zero_stage, recipe.train.zero_stage
-    sharded_alike = {was, now} <= {1, 2}  # what DeepSpeed's universal checkpoints go between
-    facts = {
-        "train.zero_stage": (was, was if sharded_alike else now),
-        "model.dtype": (before.model.dtype, recipe.model.dtype),
-        "model.freeze": (before.model.freeze, recipe.model.freeze),
-        "lora": (before.lora, recipe.lora),
-    }
-    for name, (old, new) in facts.items():
-        if old != new:
-            among = ", or 1 and 2 of one another" if name == "train.zero_stage" else ""
-            raise ValueError(
-                f"{name} must be {old}, as in {checkpoint}, to resume{among}; got {new}. Use that,"
-                f" or start a new run from the weights with model.path={checkpoint}."
-            )
     if now == 0:  # every rank holds everything
         return False
     return was != now or _manifest(checkpoint)["ranks"] != num_ranks
@@ -170,8 +166,7 @@ def load_checkpoint(engine: Engine, checkpoint: Path) -> tuple[int, int]:
         raise RuntimeError(
             f"{checkpoint} holds no engine state for this ZeRO stage and number of ranks."
         )
-    if engine.universal:
-        engine.finish_universal_load(settings)
+    engine.keep_settings(settings)
     manifest, rank = _manifest(checkpoint), torch.distributed.get_rank()
     if manifest["ranks"] == engine.world_size:
         rng = checkpoint / "rng" / f"rank{rank}.pt"
@@ -193,6 +188,16 @@ def seed_ranks(seed: int, rank: int, step: int) -> None:
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / MANIFEST).read_text())
+
+
+def recipe_of(checkpoint: Path) -> Recipe:
+    """The recipe it was written with."""
+    return load_recipe(checkpoint / "recipe.yaml")
+
+
+def data_of(checkpoint: Path) -> dict[str, Any] | None:
+    """Fingerprint of the rows and order it was written with; None where it holds none."""
+    return _manifest(checkpoint).get("data")
 
 
 def step_of(checkpoint: Path) -> int:

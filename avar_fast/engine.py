@@ -191,6 +191,11 @@ class Engine:
                 offload.setup_zero_stage3_hooks()
 
     @property
+    def num_updates(self) -> int:
+        """Steps of the schedule so far."""
+        return self.schedule.last_epoch
+
+    @property
     def lr(self) -> float:
         return self.deepspeed.get_lr()[0]
 
@@ -199,18 +204,28 @@ class Engine:
         groups = self.optimizer.param_groups
         return [{k: v for k, v in group.items() if k != "params"} for group in groups]
 
-    def finish_universal_load(self, settings: list[dict[str, Any]]) -> None:
-        """Undoes what DeepSpeed's loader of ZeRO 3 does to an optimizer with several groups: all of
-        them have the settings of the first and one shared count of steps, which each then raises.
+    def keep_settings(self, settings: list[dict[str, Any]]) -> None:
+        """Puts back the recipe's settings after a checkpoint was loaded, which brings its own:
+        rates, decay and betas of every group, peaks of the schedule, and the bound of the norm.
+
+        DeepSpeed's loader of ZeRO 3 also gives all groups of a universal checkpoint the settings of
+        the first and one shared count of steps, which each then raises.
 
         Args:
-            settings: of every group, from before the load.
+            settings: ``group_settings`` from before the load.
         """
-        rates = self.schedule.get_last_lr()
+        schedule: Any = self.schedule
+        schedule.base_lrs = [own["initial_lr"] for own in settings]
+        factor = schedule.lr_lambdas[0](schedule.last_epoch)
+        rates = [peak * factor for peak in schedule.base_lrs]
         for group, own, lr in zip(self.optimizer.param_groups, settings, rates, strict=True):
             group.update(own | {"lr": lr})
-        for state in self.optimizer.state.values():
-            state["step"] = torch.as_tensor(state["step"]).clone()
+        schedule._last_lr = rates
+        if hasattr(self.deepspeed.optimizer, "clip_grad"):
+            cast(Any, self.deepspeed.optimizer).clip_grad = self.recipe.optim.max_grad_norm
+        if self.universal:
+            for state in self.optimizer.state.values():
+                state["step"] = torch.as_tensor(state["step"]).clone()
 
     def sum_over_ranks(self, *values: Tensor | float) -> list[float]:
         """Each value summed over all ranks, in one collective."""

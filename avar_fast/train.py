@@ -32,7 +32,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest whole checkpoint"
     )
+    parser.add_argument(
+        "--new-data",
+        action="store_true",
+        help="with --resume: rows that are not those of the checkpoint are meant",
+    )
     options = parser.parse_intermixed_args(arguments)
+    if options.new_data and not options.resume:
+        parser.error("--new-data goes with --resume.")
     try:
         recipe = load_recipe(options.recipe, options.overrides)
     except (ValueError, FileNotFoundError) as error:
@@ -48,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     from .stages.setup import prepare
 
     try:
-        run = prepare(recipe, options.resume)
+        run = prepare(recipe, options.resume, options.new_data)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     try:

@@ -72,6 +72,7 @@ def the_run() -> Run:
         recipe,
         engine,
         feed=cast(Any, OneSample()),
+        data=cast(Any, None),
         data_counts={},
         collator=collator,
         tracker=cast(Any, None),

@@ -220,5 +220,11 @@ class Recipe:
         rounds = self.grpo.sampling_rounds if self.stage == "grpo" else 1
         return self.train.batch_size * rounds
 
+    @property
+    def num_updates(self) -> int:
+        """Optimizer steps of the whole run."""
+        updates = self.grpo.updates_per_rollout if self.stage == "grpo" else 1
+        return self.train.steps * updates
+
     def __post_init__(self) -> None:
         check_recipe(self)

@@ -27,6 +27,10 @@ class RowOrder:
         self.usable, self.seed, self.shuffle = usable, seed, shuffle
         self._epochs: dict[int, list[int]] = {}
 
+    def settled_by(self) -> tuple[object, ...]:
+        """What the order is a function of."""
+        return "rows", len(self.usable), list(self.usable), self.seed, self.shuffle
+
     def __call__(self, position: int) -> list[int]:
         epoch, offset = divmod(position, len(self.usable))
         if epoch not in self._epochs:
@@ -65,6 +69,11 @@ class PackOrder:
         self.seed, self.shuffle = seed, shuffle
         self._starts = [0]  # position of the first pack of each epoch whose number is known
         self._epochs: dict[int, list[list[int]]] = {}
+
+    def settled_by(self) -> tuple[object, ...]:
+        """What the order is a function of."""
+        packed = list(self.usable), list(self.lengths), self.capacity
+        return "packs", *packed, self.seed, self.shuffle
 
     def __call__(self, position: int) -> list[int]:
         while position >= self._starts[-1]:

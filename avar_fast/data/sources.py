@@ -3,11 +3,16 @@
 Every source is a sequence that reads a record when it is asked for, in whatever process asks.
 """
 
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from .problems import Problem, RowError
+
+IMAGE_COLUMNS = ("images", "image")
+BATCH = 1000  # records that are read at once for a digest
 
 
 class Source(Protocol):
@@ -21,6 +26,10 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
     def where(self, index: int, /) -> str: ...
+
+    def contents(self, count: int, /) -> Iterator[bytes]:
+        """What the first records hold, for a digest; image columns are left out."""
+        ...
 
 
 def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "data") -> Source:
@@ -62,6 +71,10 @@ class JsonLines:
     def where(self, index: int, /) -> str:
         return f"{self.file} row {index + 1}"
 
+    def contents(self, count: int, /) -> Iterator[bytes]:
+        with self.file.open("rb") as lines:
+            yield from itertools.islice(filter(None, (line.strip() for line in lines)), count)
+
     def _parse(self, line: bytes, number: int) -> Any:
         try:
             return json.loads(line)
@@ -98,6 +111,9 @@ class JsonList:
     def where(self, index: int, /) -> str:
         return f"{self.file} row {index + 1}"
 
+    def contents(self, count: int, /) -> Iterator[bytes]:
+        return (_as_bytes(record) for record in self._records[:count])
+
 
 class ArrowRecords:
     """Parquet, a folder written by save_to_disk, or a hub data set, through ``datasets``.
@@ -119,6 +135,18 @@ class ArrowRecords:
 
     def where(self, index: int, /) -> str:
         return f"{self.path} row {index + 1}"
+
+    def contents(self, count: int, /) -> Iterator[bytes]:
+        images = [name for name in IMAGE_COLUMNS if name in self._table.column_names]
+        texts = self._table.remove_columns(images)
+        for start in range(0, count, BATCH):
+            for record in texts[start : min(start + BATCH, count)].to_pylist():
+                yield _as_bytes(record)
+
+
+def _as_bytes(record: Any) -> bytes:
+    """The same for records that hold the same, of whatever types."""
+    return json.dumps(record, sort_keys=True, default=repr).encode()
 
 
 def _load_dataset(path: str, split: str, setting: str) -> Any:

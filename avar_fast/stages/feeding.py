@@ -21,7 +21,9 @@ from ..data import (
     measure_rows,
     select,
 )
+from ..data.fingerprint import Fingerprint, fingerprint_of
 from ..loading import Loaded
+from .resuming import Resumed, on_first_rank
 
 
 def make_feed(
@@ -30,16 +32,20 @@ def make_feed(
     collator: Collator,
     start: tuple[int, int],
     ranks_per_row: int = 1,
-) -> tuple[Feed, Selection | None]:
-    """The feed of this rank, and which rows it deals where that had to be found out first.
+    resumed: Resumed | None = None,
+) -> tuple[Feed, Selection | None, Fingerprint, str]:
+    """The feed of this rank, which rows it deals where that had to be found out first, the
+    fingerprint of rows and order, and what to say of them.
 
     Args:
         start: the first step to make, and the units that the steps before it have dealt.
         ranks_per_row: neighbouring ranks that share rows.
+        resumed: the checkpoint that the run goes on from.
 
     Raises:
         RowError: a row that cannot be used and that the recipe does not allow to leave out.
-        ValueError: batch sizes that do not divide, or no row to train on.
+        ValueError: batch sizes that do not divide, no row to train on, or rows that are not those
+            of the checkpoint.
     """
     data, train = recipe.data, recipe.train
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -68,6 +74,11 @@ def make_feed(
     else:
         usable = range(len(rows)) if selection is None else selection.usable
         order = RowOrder(usable, train.seed, data.shuffle)
+    found = on_first_rank(lambda: fingerprint_of(rows, order))
+    said = ""
+    if resumed is not None:
+        units, said = resumed.units_dealt(start[1], rows, found)
+        start = start[0], units
     cache_bytes = int(data.cache_gib * 2**30) // max(data.workers, 1)
     stream = SampleStream(
         rows,
@@ -84,7 +95,8 @@ def make_feed(
     if recipe.stage == "grpo":  # takes prompts, and batches what it samples from them
         finish, units = _as_they_are, 1
     pin = torch.cuda.is_available()
-    return Feed(stream, units, finish, start[0], train.steps, data.workers, pin), selection
+    feed = Feed(stream, units, finish, start[0], train.steps, data.workers, pin)
+    return feed, selection, found, said
 
 
 def _select(recipe: Recipe, rows: Rows, encoder: Encoder, rank: int, world_size: int) -> Selection:

@@ -15,6 +15,7 @@ from .. import checkpoint
 from ..attention import SpecialTokens
 from ..config import Recipe
 from ..data import Batch, Collator, Feed, Sample, collate
+from ..data.fingerprint import Fingerprint
 from ..engine import Engine
 from ..tracking import Tracker
 from .forward import HeadLimits
@@ -52,6 +53,8 @@ class Run:
     recipe: Recipe
     engine: Engine
     feed: Feed
+    data: Fingerprint
+    """Of the rows and their order."""
     data_counts: dict[str, float]
     """Rows left out and cut, for the log."""
     collator: Collator
@@ -126,7 +129,13 @@ class Run:
     def save(self, step: int) -> Path:
         units = self.feed.stream.position(step)
         path = checkpoint.save_checkpoint(
-            self.engine, step, units, self.recipe, self.tokenizer, self.image_processor
+            self.engine,
+            step,
+            units,
+            self.recipe,
+            self.tokenizer,
+            self.image_processor,
+            self.data.as_dict(),
         )
         self.tracker.say(f"saved {path}")
         return path

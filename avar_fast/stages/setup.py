@@ -21,13 +21,19 @@ from ..tracking import Tracker
 from .feeding import make_feed
 from .forward import HeadLimits
 from .held_out import HeldOut
+from .resuming import Resumed
 from .rewarding import require_layers, start_rewards
 from .run import Run
 from .throughput import Throughput, peak_tflops
 
 
-def prepare(recipe: Recipe, resume: bool) -> Run:
+def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
     """Builds everything a stage needs.
+
+    Args:
+        recipe: the run.
+        resume: go on from the newest checkpoint, if there is one.
+        new_data: rows that are not the checkpoint's are meant; their order starts anew.
 
     Raises:
         ValueError: the output folder already holds checkpoints and resume is off, a checkpoint of
@@ -46,12 +52,16 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     split_sequence(loaded.model, sequence)
     if rank == 0:
         _require_room(recipe, loaded.model)
-    steps = _steps(recipe, world_size // ranks_per_row)
+    micro_steps = _micro_steps(recipe, world_size // ranks_per_row)
     if last:
         checkpoint.prepare_state(last, loaded.model, universal)
     throughput = Throughput(model_flops(loaded.model), peak_tflops(recipe, device), world_size)
-    engine = Engine(loaded.model, recipe, *steps, universal, sequence)
-    start = checkpoint.load_checkpoint(engine, last) if last else (0, 0)
+    engine = Engine(loaded.model, recipe, micro_steps, recipe.num_updates, universal, sequence)
+    start, resumed = (0, 0), None
+    if last:
+        start = checkpoint.load_checkpoint(engine, last)
+        before, data = checkpoint.recipe_of(last), checkpoint.data_of(last)
+        resumed = Resumed(last, before, recipe, data, new_data)
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
     collator = Collator(
         loaded.tokenizer.pad_token_id,
@@ -62,8 +72,12 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
     held_out = None
     if recipe.eval.path is not None:
         held_out = HeldOut(recipe, loaded.tokenizer, loaded.image_processor)
-    feed, selection = make_feed(recipe, loaded, collator, start, ranks_per_row)
+    feed, selection, data, said = make_feed(recipe, loaded, collator, start, ranks_per_row, resumed)
     tracker = Tracker(recipe, rank, start[0])
+    for line in resumed.report(engine) if resumed else []:
+        tracker.say(line)
+    if said:
+        tracker.say(said)
     counts = {}
     if selection is not None:
         tracker.say(f"data: {selection}")
@@ -76,6 +90,7 @@ def prepare(recipe: Recipe, resume: bool) -> Run:
         recipe,
         engine,
         feed,
+        data,
         counts,
         collator,
         tracker,
@@ -140,20 +155,16 @@ def _load_model(recipe: Recipe, device: torch.device) -> Any:
     return loaded
 
 
-def _steps(recipe: Recipe, world_size: int) -> tuple[int, int]:
-    """Micro-batches per optimizer step on a rank, and optimizer steps of the run; ranks that share
-    rows count as one."""
+def _micro_steps(recipe: Recipe, world_size: int) -> int:
+    """Micro-batches per optimizer step on a rank; ranks that share rows count as one."""
     train = recipe.train
     per_rank = train.batch_size // world_size
     if recipe.stage == "grpo":
         responses = per_rank * recipe.grpo.group_size
-        return (
-            math.ceil(responses / train.micro_batch_size),
-            train.steps * recipe.grpo.updates_per_rollout,
-        )
+        return math.ceil(responses / train.micro_batch_size)
     if per_rank % train.micro_batch_size:
         raise ValueError(
             f"train.batch_size must be a multiple of train.micro_batch_size times the {world_size}"
             f" ranks; got {train.batch_size} and {train.micro_batch_size}."
         )
-    return per_rank // train.micro_batch_size, train.steps
+    return per_rank // train.micro_batch_size

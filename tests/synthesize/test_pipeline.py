@@ -121,7 +121,7 @@ def test_what_is_sent_and_kept_is_what_the_trainer_sees(world, script):
     world.recipe["data"]["max_pixels"] = 5000
     assert world.run() == 0
     sent = []
-    for _, request in script.asked("describe"):
+    for _, request, *_ in script.asked("describe"):
         (image,) = (p for p in request["messages"][1]["content"] if p["type"] == "image_url")
         data = base64.b64decode(image["image_url"]["url"].partition(",")[2])
         sent.append(Image.open(io.BytesIO(data)).convert("RGB"))
