@@ -5,8 +5,12 @@ from typing import Any
 
 from .problems import RowError, bad_row
 
-# What a grounded answer is written with. They frame no turn and no image, so they stay tokens.
-_CONTENT = re.compile(r"<\|(?:object_ref|box|quad)_(?:start|end)\|>")
+# What frames turns and images. Other special tokens, such as those of boxes or <think> where a
+# model has one, are what an answer may be written with.
+FRAME = (
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+)
 _FIRST_PRIVATE, _LAST_PRIVATE = 0xE000, 0xF8FF  # code points that stand for no character
 HEADER = "<|im_start|>assistant\n"
 THINK = "<think>"
@@ -24,9 +28,9 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder.values()
-        names = {str(token) for token in added if token.special} | {*tokenizer.all_special_tokens}
-        control = sorted((n for n in names if not _CONTENT.fullmatch(n)), key=len, reverse=True)
+        ends = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
+        known = tokenizer.get_added_vocab()
+        control = [name for name in dict.fromkeys((*FRAME, *ends)) if name in known]
         self._control = re.compile("|".join(map(re.escape, control)))
         self._control_ids = set(tokenizer.convert_tokens_to_ids(control))
 

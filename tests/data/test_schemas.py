@@ -119,6 +119,10 @@ def test_every_kind_of_image_opens_to_the_same_pixels(folder):
             },
             "the answer must be text; it holds an image",
         ),
+        (
+            PROBLEM | {"problem": [{"type": "image", "image": PNG, "max_pixels": 9}]},
+            "problem must not size single images; got max_pixels. .* set data.max_pixels",
+        ),
         ({"conversations": []}, "conversations must be a non-empty list"),
         ({"conversations": [{"from": "robot", "value": "?"}]}, "a turn of conversations must have"),
         ({"conversations": [{"from": "human", "value": 3}]}, "value must be text or a list"),
@@ -195,3 +199,37 @@ def test_lines_that_are_no_json_can_be_kept_for_later(tmp_path):
     for index, line in ((1, 3), (2, 4)):
         with pytest.raises(RowError, match=f"line {line} must be one JSON object"):
             rows[index]
+
+
+def test_marks_that_a_text_speaks_of_are_escaped():
+    """<video> inside HTML was refused as a video, and <image> could not be spoken of at all."""
+    for text, said in (
+        ("<video><source src='a.mp4'></video>?", "<video><source src='a.mp4'></video>?"),
+        (r"What is \<video> in HTML?", "What is <video> in HTML?"),
+        (r"What is \<image>?", "What is <image>?"),
+    ):
+        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        row = parse({"messages": turns})
+        assert row.messages[0]["content"] == [{"type": "text", "text": said}]
+        assert row.target == said
+    both = parse({"problem": r"<image>What is \<image>?", "images": [PNG], "answer": "a mark"})
+    assert [part["type"] for part in both.messages[0]["content"]] == ["image", "text"]
+    with pytest.raises(RowError, match=r"Where the text speaks of the mark itself, write"):
+        parse({"problem": "What is <image>?", "answer": "a mark"})
+
+
+@pytest.mark.parametrize("name", ["ROWS.JSONL", "rows.Json", "bom.json", "bom.jsonl"])
+def test_files_by_any_case_and_with_a_byte_order_mark(tmp_path, name):
+    text = json.dumps({"problem": "?", "answer": "1"})
+    text = f"[{text}]" if name.lower().endswith(".json") else text
+    mark = b"\xef\xbb\xbf" if name.startswith("bom") else b""
+    (tmp_path / name).write_bytes(mark + text.encode())
+    assert load_rows(str(tmp_path / name))[0].answer == "1"
+
+
+def test_errors_of_a_path_name_its_setting(tmp_path):
+    """An empty eval.path was reported as data.path."""
+    (tmp_path / "empty.jsonl").write_text("")
+    for path, words in (("empty.jsonl", "must hold at least one row"), ("none.json", "existing")):
+        with pytest.raises((ValueError, FileNotFoundError), match=f"^eval.path must .*{words}"):
+            load_rows(str(tmp_path / path), setting="eval")

@@ -83,14 +83,15 @@ def test_no_control_token_comes_out_of_any_text(token, place):
     )
 
 
-def test_tokens_of_grounding_stay_tokens():
-    """Qwen2-VL writes boxes with them; they frame no turn."""
+@pytest.mark.parametrize("tokens", [["<|box_start|>", "<|box_end|>"], ["<look>", "</look>"]])
+def test_special_tokens_that_frame_nothing_stay_tokens(tokens):
+    """Qwen2-VL writes boxes with such tokens, and users add their own."""
     made = build_tokenizer()
-    made.add_special_tokens({"extra_special_tokens": ["<|box_start|>", "<|box_end|>"]})
+    made.add_special_tokens({"extra_special_tokens": tokens})
     encode = encoder()
     encode.texts = type(encode.texts)(made)
-    ids = encode.texts.text("<|box_start|>(1,2),(3,4)<|box_end|><|im_end|>", "row 1")
-    assert made.convert_ids_to_tokens([ids[0]]) == ["<|box_start|>"]
+    ids = encode.texts.text(f"{tokens[0]}(1,2),(3,4){tokens[1]}<|im_end|>", "row 1")
+    assert made.convert_ids_to_tokens([ids[0]]) == tokens[:1]
     assert made.convert_tokens_to_ids("<|im_end|>") not in ids
 
 
