@@ -2,7 +2,6 @@
 "avar"."""
 
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import flash_attention_mask
 
 from .attach import (
     ATTN_NAME,
@@ -14,13 +13,15 @@ from .attach import (
 )
 from .call import VISION_ATTN_NAME, avar_attention
 from .contexts import intervene, record_attention
+from .padding import padding_mask
 from .sequence import SequenceSplit
 from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 
 AttentionInterface.register(ATTN_NAME, avar_attention)
 AttentionInterface.register(VISION_ATTN_NAME, avar_attention)
-# The 2-D padding mask comes through; without a mask function transformers would drop it silently.
-AttentionMaskInterface.register(ATTN_NAME, flash_attention_mask)
+# Without a mask function transformers would drop the padding mask silently.
+AttentionMaskInterface.register(ATTN_NAME, padding_mask)
+AttentionMaskInterface.register(VISION_ATTN_NAME, padding_mask)
 
 __all__ = [
     "ATTN_NAME",

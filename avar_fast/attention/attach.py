@@ -1,7 +1,11 @@
-"""Attaching a model: from then on each forward derives its key types from input_ids by itself."""
+"""Attaching a model: from then on each forward derives its key types from input_ids by itself.
+
+The hooks of a model are all there is of its attachment, so what copies or stores a model copies or
+stores that too: a deep copy is attached by itself, records and is changed by itself.
+"""
 
 import inspect
-import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,18 +16,14 @@ from transformers import Cache
 
 from ..models import family_of
 from ..models.splitting import split_text_inputs
-from .call import (
-    CALL_ARGUMENT,
-    PACKING_ARGUMENTS,
-    AttnCall,
-    packing_of,
-)
+from .caches import num_slots, set_cached_ids, with_cached_ids
+from .call import CALL_ARGUMENT, AttnCall
+from .packing import PACKING_ARGUMENTS, packing_of, refuse_packing
+from .padding import existing_keys
 from .sequence import SequenceSplit
 from .tokens import SpecialTokens, key_types
 
 ATTN_NAME = "avar"
-_IDS_OF_CACHE = "avar_token_ids"
-_attached: "weakref.WeakKeyDictionary[nn.Module, Attachment]" = weakref.WeakKeyDictionary()
 
 
 @dataclass
@@ -57,13 +57,28 @@ class Attachment:
         self.sequence: SequenceSplit | None = None
         # Not the LM head's forward: who calls the model below it must be heard as well.
         body = family.body(model)
-        self.hooks = (
-            body.register_forward_pre_hook(self._enter, with_kwargs=True),
-            body.register_forward_hook(self._leave, with_kwargs=True),
-            family.text_tower(model).register_forward_pre_hook(self._enter_text, with_kwargs=True),
-        )
+        body.register_forward_pre_hook(self.enter, with_kwargs=True)
+        body.register_forward_hook(self._leave, with_kwargs=True)
+        family.text_tower(model).register_forward_pre_hook(self._enter_text, with_kwargs=True)
 
-    def _enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Attachment":
+        """For a copy of the model. What is recorded or changed right now ends with a with-statement
+        around the model it was said of; ranks are shared by reference."""
+        copied = object.__new__(Attachment)
+        copied.__dict__.update(self.__dict__, **_AT_REST)
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a model stored whole (torch.save)."""
+        if self.sequence is not None:
+            raise ValueError(
+                "a model whose sequence is split among ranks cannot be stored whole, as these ranks"
+                " end with the run. Undo it with split_sequence(model, None), or store the"
+                " state_dict."
+            )
+        return self.__dict__ | _AT_REST
+
+    def enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
         input_ids = kwargs.get("input_ids")
         if input_ids is None:
@@ -72,18 +87,22 @@ class Attachment:
                 " inputs_embeds alone. Pass input_ids, or detach with"
                 " avar_fast.attention.detach(model)."
             )
-        ids = self._with_cached(input_ids, kwargs.get("past_key_values"))
-        mask = _padding_mask(kwargs.get("attention_mask"), ids)
-        _refuse_hidden_packing(kwargs, mask)
+        cache = kwargs.get("past_key_values")
+        ids, slots = with_cached_ids(input_ids, cache), num_slots(cache)
+        mask = _padding_mask(kwargs.get("attention_mask"), ids, slots)
         types = key_types(ids, mask, tokens=self.tokens)
         packing = packing_of(kwargs, len(ids))
+        positions = kwargs.get("position_ids")
+        if packing is None and positions is not None:
+            has_video = kwargs.get("video_grid_thw") is not None
+            refuse_packing(positions, mask, ids.shape[1], may_fall=has_video)
         keys = plan_keys(types) if packing is None else plan_keys(types[0], **packing)
         if self.sequence is not None and ids.shape != input_ids.shape:
             raise ValueError(
                 "a split sequence works without a cache of keys; past_key_values holds some. Call"
                 " the model with use_cache=False, or undo it with split_sequence(model, None)."
             )
-        call = AttnCall(ids, keys, torch.is_grad_enabled(), packing, self.sequence)
+        call = AttnCall(ids, keys, torch.is_grad_enabled(), packing, slots, self.sequence)
         if self.recording is not None:
             call.mass = self.recording.mass = {}
             call.record_layers = self.record_layers
@@ -119,30 +138,8 @@ class Attachment:
             kwargs = split_text_inputs(kwargs, self.sequence.split)
         return args, kwargs
 
-    def _with_cached(self, input_ids: Tensor, cache: Any) -> Tensor:
-        """(B, cached + new) ids. A cache repeated n-fold for sampling repeats its ids the same
-        way."""
-        if cache is None:
-            return input_ids
-        cached = cache.get_seq_length()
-        if cached:
-            ids = getattr(cache, _IDS_OF_CACHE, None)
-            if ids is None or ids.shape[1] < cached or input_ids.shape[0] % ids.shape[0]:
-                held = "none" if ids is None else tuple(ids.shape)
-                raise ValueError(
-                    f"past_key_values holds {cached} keys of a batch of {input_ids.shape[0]} whose"
-                    f" tokens are unknown (known: {held}). Fill the cache through the attached"
-                    " model."
-                )
-            ids = ids[:, :cached].repeat_interleave(input_ids.shape[0] // ids.shape[0], dim=0)
-            input_ids = torch.cat([ids, input_ids], dim=1)
-        return input_ids
 
-
-def set_cached_ids(cache: Cache, token_ids: Tensor) -> None:
-    """Tells an attached model which (B, L) tokens are behind a cache that was put together by
-    hand."""
-    setattr(cache, _IDS_OF_CACHE, token_ids)
+_AT_REST = {"recording": None, "record_layers": frozenset(), "intervention": None}
 
 
 def attach(model: nn.Module, processor: Any) -> None:
@@ -165,15 +162,15 @@ def attach(model: nn.Module, processor: Any) -> None:
         )
     tokens = SpecialTokens.from_processor(processor)
     detach(model)
-    _attached[model] = Attachment(model, tokens)
+    Attachment(model, tokens)
 
 
 def detach(model: nn.Module) -> None:
-    """Undoes ``attach``; a model that is not attached is left alone."""
-    attachment = _attached.pop(model, None)
-    if attachment is not None:
-        for hook in attachment.hooks:
-            hook.remove()
+    """Undoes ``attach`` for a model, a copy of one, or the model inside a wrapper; one that is not
+    attached is left alone."""
+    for hooks, flags, key in [found[:3] for found in _hooks_in(model)]:
+        del hooks[key]
+        flags.pop(key, None)
 
 
 def split_sequence(model: nn.Module, sequence: SequenceSplit | None) -> None:
@@ -200,46 +197,50 @@ def split_sequence(model: nn.Module, sequence: SequenceSplit | None) -> None:
 
 
 def attachment_of(model: nn.Module) -> Attachment:
-    """The attachment of a model or of the model inside a wrapper (DeepSpeed engine, PEFT)."""
-    for module in model.modules():
-        if module in _attached:
-            return _attached[module]
+    """The attachment of a model or of the model inside a wrapper (DeepSpeed engine, PEFT).
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    found = [hook.__self__ for *_, hook in _hooks_in(model) if hook.__func__ is Attachment.enter]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"model must hold one attached model; this {type(model).__name__} holds {len(found)}."
+            " Pass the one that is meant."
+        )
     raise ValueError(
         "model must be attached first; it is not. Call avar_fast.attention.attach(model,"
         " processor)."
     )
 
 
-def _padding_mask(attention_mask: Any, ids: Tensor) -> Tensor | None:
+def _hooks_in(model: nn.Module) -> Iterator[tuple[dict, dict, int, Any]]:
+    """(the dictionary that holds it, that of its flags, key, hook) of every hook of an attachment
+    in a model."""
+    for module in model.modules():
+        for hooks, flags in (
+            (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
+            (module._forward_hooks, module._forward_hooks_with_kwargs),
+        ):
+            for key, hook in hooks.items():
+                if isinstance(getattr(hook, "__self__", None), Attachment):
+                    yield hooks, flags, key, hook
+
+
+def _padding_mask(attention_mask: Any, ids: Tensor, slots: int | None) -> Tensor | None:
     """The (B, L) padding mask over cached and new tokens, from what the model was given."""
     if isinstance(attention_mask, dict):  # generate prepares one mask per layer type
         attention_mask = attention_mask.get("full_attention")
     if attention_mask is None:
         return None
+    if attention_mask.dim() == 4 and slots is not None:
+        _, attention_mask = existing_keys(attention_mask, slots)
+        assert attention_mask is not None
     if attention_mask.dim() != 2 or attention_mask.shape[1] < ids.shape[1]:
         raise ValueError(
             f"attention_mask must be 2-D over all {ids.shape[1]} tokens, the cached ones included;"
             f" got shape {tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
         )
     return attention_mask[:, : ids.shape[1]]
-
-
-def _refuse_hidden_packing(kwargs: dict, mask: Tensor | None) -> None:
-    """Packed samples announced by position ids alone would see one another, with no error
-    anywhere."""
-    positions = kwargs.get("position_ids")
-    if (
-        positions is None
-        or kwargs.get(PACKING_ARGUMENTS[0]) is not None
-        or positions.dim() != 3
-        or positions.shape[0] != 4
-    ):
-        return
-    falls = positions[0, :, 1:] < positions[0, :, :-1]
-    if mask is not None and mask.shape == positions.shape[1:]:
-        falls &= (mask[:, 1:] != 0) & (mask[:, :-1] != 0)
-    if falls.any():
-        raise ValueError(
-            "position_ids restart inside a row, which means packed samples; 'avar' separates them"
-            " by offsets. Pass cu_seq_lens_q, cu_seq_lens_k, max_length_q and max_length_k."
-        )

@@ -12,6 +12,8 @@ import torch
 from avar_kernels import KeyPlan, KeyType, visual_attn_func, visual_attn_varlen_func
 from torch import Tensor, nn
 
+from .packing import packing_by_positions, packing_of
+from .padding import existing_keys
 from .sequence import SequenceSplit
 
 NUM_TYPES = 3
@@ -19,7 +21,6 @@ NUM_TYPES = 3
 # "flash" in its name; to others one by one, reading the offsets back from the device in each layer.
 VISION_ATTN_NAME = "avar_flash"
 CALL_ARGUMENT = "avar_call"
-PACKING_ARGUMENTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
 @dataclass
@@ -34,6 +35,8 @@ class AttnCall:
     """Whether gradients were on when the model was entered."""
     packing: dict[str, Any] | None = None
     """From ``packing_of``: where samples packed into one row begin and end."""
+    num_slots: int | None = None
+    """Keys that a preallocated cache hands over, written or not; None for other caches."""
     sequence: SequenceSplit | None = None
     """Set where the layers see a stretch of the tokens; the types are of all of them."""
     mass: dict[int, Tensor] | None = None
@@ -62,7 +65,10 @@ def avar_attention(
     """transformers' attention interface: (B, H, L, D) queries on (B, Hkv, Lk, D) keys -> (B, L, H,
     D).
 
-    Without an attached model it is plain attention over the keys that ``attention_mask`` leaves.
+    Without an attached model it is plain attention over the keys that ``attention_mask`` leaves,
+    among samples that offsets or text positions tell apart. transformers' Qwen2-VL and Qwen2.5-VL
+    hand text positions on from 4-row position_ids only; packed by others they leak under every
+    attention.
     """
     if dropout:
         raise NotImplementedError(
@@ -73,17 +79,22 @@ def avar_attention(
             "sliding-window layers are not supported with 'avar'; got a window of"
             f" {sliding_window}. Set use_sliding_window=False."
         )
+    for name in ("softcap", "s_aux"):
+        if kwargs.get(name) is not None:
+            raise NotImplementedError(
+                f"{name} is not supported with 'avar', which has a plain softmax. Use another"
+                " attn_implementation."
+            )
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     call: AttnCall | None = (
         kwargs.get(CALL_ARGUMENT) if causal else None
     )  # vision towers are not causal
     if call is None:
-        types, packing = _types_from_mask(attention_mask, k), packing_of(kwargs, len(q))
-        if types is not None and packing is not None:
-            types = types[0]
+        if _reads_pixels_alone(module):
+            kwargs = {}
         options: dict[str, Any] = {"softmax_scale": scaling, "causal": causal}
-        return _attend(q, k, v, types, packing, options)[0], None
+        return _plain(q, k, v, attention_mask, kwargs, options), None
 
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
     if call.grad_enabled and not torch.is_grad_enabled():
@@ -99,36 +110,48 @@ def avar_attention(
     known = call.keys.key_types.shape[-1]
     if call.sequence is not None:
         q, k, v = call.sequence.to_heads(q, k, v, known)
-    elif k.shape[1] > known:  # a preallocated cache is longer than what it holds
+    elif k.shape[1] == call.num_slots:
         k, v = k[:, :known], v[:, :known]
+    elif k.shape[1] != known:
+        raise ValueError(
+            f"past_key_values gave layer {layer} {k.shape[1]} keys of {known} tokens; 'avar' cuts"
+            " the keys of a preallocated cache only (StaticCache). Fill the cache through the"
+            " attached model, with a key for every token."
+        )
     out, mass = _attend(q, k, v, call.keys, call.packing, options)
     if call.mass is not None and layer in call.record_layers and layer not in call.mass:
         call.mass[layer] = mass  # a checkpoint's replay finds its layer filled and leaves it
     return (out if call.sequence is None else call.sequence.to_tokens(out)), None
 
 
-def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None:
-    """The offsets of samples packed into one row under the kernels' names, None if there are none.
+def _plain(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attention_mask: Tensor | None,
+    arguments: dict[str, Any],
+    options: dict[str, Any],
+) -> Tensor:
+    """out of a model that is not attached."""
+    num_keys, mask = existing_keys(attention_mask, k.shape[1])
+    k, v = k[:, :num_keys], v[:, :num_keys]
+    packing = packing_of(arguments, len(q))
+    positions = arguments.get("position_ids")
+    if packing is None and positions is not None:
+        packing = packing_by_positions(positions, mask, len(q), num_keys)
+    types = None
+    if mask is not None:
+        types = torch.where(mask == 0, int(KeyType.PAD), int(KeyType.TEXT)).to(torch.int32)
+        types = types if packing is None else types.flatten()
+    return _attend(q, k, v, types, packing, options)[0]
 
-    Raises:
-        ValueError: only some of the arguments that announce packing, or more than one row.
-    """
-    missing = [name for name in PACKING_ARGUMENTS if kwargs.get(name) is None]
-    if len(missing) == len(PACKING_ARGUMENTS):
-        return None
-    if missing or batch_size != 1:
-        raise ValueError(
-            f"packed samples need a batch of one row and {', '.join(PACKING_ARGUMENTS)}; got"
-            f" {batch_size} rows without {', '.join(missing) or 'none of them'}. Lay the samples"
-            " end to end in one row, or pad them and pass attention_mask."
-        )
-    cu_q, cu_k, longest_q, longest_k = (kwargs[name] for name in PACKING_ARGUMENTS)
-    return {
-        "cu_seqlens_q": cu_q,
-        "cu_seqlens_k": cu_k,
-        "max_seqlen_q": int(longest_q),
-        "max_seqlen_k": int(longest_k),
-    }
+
+def _reads_pixels_alone(module: nn.Module) -> bool:
+    """Whether packing that a layer hears of is the text's, which models pass on to their vision
+    tower unasked; its own comes under the name of a flash attention only."""
+    config: Any = getattr(module, "config", None)
+    name = getattr(config, "_attn_implementation", None) or ""
+    return getattr(config, "base_config_key", "") == "vision_config" and "flash" not in name
 
 
 def _attend(
@@ -143,17 +166,7 @@ def _attend(
     if packing is None:
         dense = visual_attn_func(q, k, v, types, **options)
         return dense.out, dense.mass
-    packed = visual_attn_varlen_func(q[0], k[0], v[0], key_types=types, **packing, **options)
-    return packed.out[None], packed.mass[None]
-
-
-def _types_from_mask(attention_mask: Tensor | None, k: Tensor) -> Tensor | None:
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() != 2 or attention_mask.shape[1] < k.shape[1]:
-        raise ValueError(
-            f"attention_mask must be the 2-D padding mask over {k.shape[1]} keys; got shape "
-            f"{tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
-        )
-    padded = attention_mask[:, : k.shape[1]] == 0
-    return torch.where(padded, int(KeyType.PAD), int(KeyType.TEXT)).to(torch.int32)
+    packed = visual_attn_varlen_func(
+        *(x.flatten(0, 1) for x in (q, k, v)), key_types=types, **packing, **options
+    )
+    return packed.out.unflatten(0, q.shape[:2]), packed.mass.unflatten(0, q.shape[:2])

@@ -1,0 +1,134 @@
+"""Samples packed into one row: announced by offsets, or by positions that start again."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PACKING_ARGUMENTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+_REMEDY = f"Pass {', '.join(PACKING_ARGUMENTS[:3])} and {PACKING_ARGUMENTS[3]}."
+
+
+def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None:
+    """The offsets of samples packed into one row under the kernels' names, None if there are none.
+
+    Raises:
+        ValueError: only some of the arguments that announce packing, or more than one row.
+    """
+    missing = [name for name in PACKING_ARGUMENTS if kwargs.get(name) is None]
+    if len(missing) == len(PACKING_ARGUMENTS):
+        return None
+    if missing or batch_size != 1:
+        raise ValueError(
+            f"packed samples need a batch of one row and {', '.join(PACKING_ARGUMENTS)}; got"
+            f" {batch_size} rows without {', '.join(missing) or 'none of them'}. Lay the samples"
+            " end to end in one row, or pad them and pass attention_mask."
+        )
+    cu_q, cu_k, longest_q, longest_k = (kwargs[name] for name in PACKING_ARGUMENTS)
+    return {
+        "cu_seqlens_q": cu_q,
+        "cu_seqlens_k": cu_k,
+        "max_seqlen_q": int(longest_q),
+        "max_seqlen_k": int(longest_k),
+    }
+
+
+def packing_by_positions(
+    position_ids: Tensor, mask: Tensor | None, batch_size: int, num_keys: int
+) -> dict[str, Any] | None:
+    """The offsets of the samples in rows laid end to end, under the kernels' names; None where
+    every row is one sample.
+
+    A sample begins where the text position does not grow, in any row of a batch. That is where
+    transformers' masks and its flash attention begin one too, as far as these agree; where they do
+    not, one of them would be silently contradicted.
+
+    Args:
+        position_ids: (B or 1, L) text positions of the queries.
+        mask: (B, keys), zero where padded, or None.
+        batch_size: rows of the batch.
+        num_keys: keys of each row.
+
+    Raises:
+        ValueError: samples that padding, cached keys or rotary positions keep from being told
+            apart, or positions that leap.
+    """
+    length = position_ids.shape[-1]
+    separable = mask is None and length == num_keys and position_ids.dim() == 2
+    if length == 1 or not separable:
+        refuse_packing(position_ids, mask, num_keys)
+        return None
+    starts = _restarts(position_ids, None)
+    if not starts.any():
+        refuse_packing(position_ids, mask, num_keys)
+        return None
+    first = torch.cat([torch.ones_like(starts[:, :1]), starts], dim=1).expand(batch_size, -1)
+    begins = first.flatten().nonzero().flatten().int()
+    offsets = torch.cat([begins, begins.new_tensor([batch_size * length])])
+    longest = int(offsets.diff().max())
+    return {
+        "cu_seqlens_q": offsets,
+        "cu_seqlens_k": offsets,
+        "max_seqlen_q": longest,
+        "max_seqlen_k": longest,
+    }
+
+
+def refuse_packing(
+    position_ids: Tensor, mask: Tensor | None, num_keys: int, may_fall: bool = False
+) -> None:
+    """Samples announced by positions alone would see one another where nothing separates them, with
+    no error anywhere.
+
+    Args:
+        position_ids: (B or 1, L) or (4, B, L), whose first row counts tokens; or (1 or 3, B, L)
+            rotary positions.
+        mask: (B, keys), zero where padded, or None.
+        num_keys: keys of each row.
+        may_fall: whether the input holds a video, behind which rotary positions fall.
+
+    Raises:
+        ValueError: positions that restart, or that leap where nothing says what that means.
+    """
+    length = position_ids.shape[-1]
+    if length == 1:  # a decoding step, without a wait for the device
+        return
+    real = None if mask is None else mask[:, -length:]
+    if _restarts(position_ids, real, may_fall).any():
+        raise ValueError(
+            "position_ids restart inside a row, which means packed samples; 'avar' separates them"
+            f" by offsets here. {_REMEDY}"
+        )
+    text = _text_positions(position_ids)
+    if text is None or mask is not None or length != num_keys:
+        return
+    if (text[:, 1:] > text[:, :-1] + 1).any():
+        raise ValueError(
+            "position_ids leap inside a row: to some attentions of transformers that is another"
+            f" sample, to others it is not. {_REMEDY}"
+        )
+
+
+def _restarts(position_ids: Tensor, real: Tensor | None, may_fall: bool = False) -> Tensor:
+    """(B or 1, L - 1) bool: tokens but the first at which the positions of a row start again, both
+    they and the token before not padding."""
+    text = _text_positions(position_ids)
+    if text is not None:
+        found = text[:, 1:] <= text[:, :-1]
+    else:  # tokens of an image share positions, but never the one at which the row began
+        least = position_ids
+        if real is not None:
+            least = least.masked_fill(real == 0, torch.iinfo(least.dtype).max)
+        found = (position_ids == least.amin(dim=-1, keepdim=True)).all(dim=0)[:, 1:]
+        if not may_fall:
+            found = found | (position_ids[0, :, 1:] < position_ids[0, :, :-1])
+    if real is not None:
+        found = found & (real[:, 1:] != 0) & (real[:, :-1] != 0)
+    return found
+
+
+def _text_positions(position_ids: Tensor) -> Tensor | None:
+    """The row that counts tokens; None where there are rotary positions only."""
+    if position_ids.dim() == 2:
+        return position_ids
+    return position_ids[0] if position_ids.shape[0] == 4 else None

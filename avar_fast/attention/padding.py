@@ -1,0 +1,99 @@
+"""Which keys exist: the mask function that transformers calls before the layers, and how the layers
+read what it made."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def padding_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    use_vmap: bool = False,
+    device: torch.device | str = "cpu",
+    **kwargs: Any,
+) -> Tensor | None:
+    """transformers' mask interface for "avar", whose kernels build causal visibility themselves.
+
+    A preallocated cache hands the layers more keys than it holds, and nothing else tells them so:
+    without a word they would attend to slots that were never written. So the shape of the mask says
+    it, with no copy and no wait for the device.
+
+    Args:
+        batch_size, q_length, kv_length, q_offset, kv_offset: of what the layers will get;
+            ``q_offset`` is a tensor where the cache counts in one.
+        attention_mask: the model's (B, L) bool argument; columns behind the last
+            token do not count.
+        local_size: window or chunk beyond which a layer's queries do not see.
+        use_vmap: whether the model changes visibility by a function of its own.
+
+    Returns:
+        None where every key exists; (B, keys), true where one does; or, where the cache hands over
+        ``surplus`` slots behind them, (B, 1, 1 + surplus, keys). transformers leaves a mask of four
+        dimensions as it is.
+
+    Raises:
+        NotImplementedError: a window or chunk that cuts, or visibility that is not causal.
+        ValueError: an attention mask that does not reach over all tokens.
+    """
+    # Asked for by name of the argument: only the functions for bidirectional masks have it.
+    causal = "allow_is_bidirectional_skip" not in kwargs
+    num_keys = int(q_offset) + q_length - kv_offset if causal else kv_length
+    if local_size is not None and num_keys + kv_offset > local_size:
+        raise NotImplementedError(
+            "sliding-window and chunked attention are not supported with 'avar'; got"
+            f" {num_keys + kv_offset} tokens in layers that see {local_size}. Set"
+            " use_sliding_window=False, or use another attn_implementation."
+        )
+    if use_vmap:
+        raise NotImplementedError(
+            "masks of a model's own (or_mask_function, and_mask_function) are not supported with"
+            " 'avar', which is causal or bidirectional. Use another attn_implementation."
+        )
+    surplus = kv_length - num_keys
+    if attention_mask is None:
+        if not surplus:
+            return None
+        mask = torch.ones(batch_size, num_keys, dtype=torch.bool, device=device)
+    else:
+        mask = _over_tokens(attention_mask, kv_offset, num_keys)
+        if not surplus:
+            return None if mask.all() else mask
+    return mask[:, None, None].expand(batch_size, 1, 1 + surplus, num_keys)
+
+
+def existing_keys(attention_mask: Tensor | None, num_slots: int) -> tuple[int, Tensor | None]:
+    """How many of the slots that a layer got hold keys, and which of those (B, keys) exist; None:
+    all.
+
+    Raises:
+        ValueError: a mask that ``padding_mask`` did not make for these slots.
+    """
+    if attention_mask is None:
+        return num_slots, None
+    shape = tuple(attention_mask.shape)
+    mask, covered = attention_mask, shape[-1]
+    if len(shape) == 4 and shape[1] == 1 and mask.dtype == torch.bool:
+        mask, covered = mask[:, 0, 0], shape[-1] + shape[-2] - 1
+    if mask.dim() != 2 or covered != num_slots:
+        raise ValueError(
+            f"attention_mask must be the 2-D padding mask over {num_slots} keys; got shape {shape}."
+            " 'avar' builds causal visibility itself."
+        )
+    return mask.shape[1], mask
+
+
+def _over_tokens(attention_mask: Tensor, kv_offset: int, num_keys: int) -> Tensor:
+    width = kv_offset + num_keys
+    if attention_mask.dim() != 2 or attention_mask.shape[1] < width:
+        raise ValueError(
+            f"attention_mask must be 2-D over all {width} tokens, the cached ones included; got"
+            f" shape {tuple(attention_mask.shape)}."
+        )
+    return attention_mask[:, kv_offset:width]
