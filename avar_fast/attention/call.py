@@ -166,7 +166,8 @@ def _attend(
     if packing is None:
         dense = visual_attn_func(q, k, v, types, **options)
         return dense.out, dense.mass
+    ends = [x.flatten(0, 1) for x in (q, k, v)]
     packed = visual_attn_varlen_func(
-        *(x.flatten(0, 1) for x in (q, k, v)), key_types=types, **packing, **options
+        ends[0], ends[1], ends[2], key_types=types, **packing, **options
     )
     return packed.out.unflatten(0, q.shape[:2]), packed.mass.unflatten(0, q.shape[:2])

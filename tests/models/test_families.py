@@ -11,6 +11,7 @@ from avar_fast.attention import (
     VISION_ATTN_NAME,
     SpecialTokens,
     attach,
+    detach,
     intervene,
     key_types,
     query_mask,
@@ -163,3 +164,32 @@ def test_a_folder_is_loaded_with_its_own_image_processor(pair, tmp_path):
     tower = family_of(loaded.model).vision_tower(loaded.model)
     assert tower.config._attn_implementation == VISION_ATTN_NAME
     assert loaded.image_processor.merge_size == 2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("attached", [False, True])
+def test_static_cache_and_packed_positions_match_eager(name, attached):
+    """A static cache failed in plain use, and samples packed by positions saw one another."""
+    fast, slow = models(name)
+    if not attached:
+        detach(fast)
+    inputs = batch("left")
+    options = dict(max_new_tokens=4, do_sample=False, pad_token_id=TOKENIZER.pad_token_id)
+    options |= dict(cache_implementation="static", eos_token_id=None)
+    got, want = (model.generate(**inputs, **options) for model in (fast, slow))
+    assert torch.equal(got, want)
+
+    ids = inputs["input_ids"][1:, -20:]
+    counted = torch.cat([torch.arange(8), torch.arange(12)])[None]
+    forms = [counted.expand(4, 1, -1)] + ([counted] if name == "qwen3_vl" else [])
+    for positions in forms:
+        if attached:
+            with pytest.raises(ValueError, match="packed samples"):
+                fast(input_ids=ids, position_ids=positions, use_cache=False)
+            continue
+        with torch.no_grad():
+            packed, stock = (
+                m(input_ids=ids, position_ids=positions, use_cache=False).logits
+                for m in (fast, slow)
+            )
+        assert torch.allclose(packed, stock, atol=2e-5)
