@@ -1,18 +1,17 @@
 """A judge behind OpenAI's HTTP protocol."""
 
 import asyncio
-import json
-from typing import Any
 
 import openai
 
+from ..chat import Answer, BadAnswerError, Pace, Trouble, receive, trouble_of
+from ..chat.trouble import ERRORS
 from ..loopback import is_loopback
 from .judge import JudgeConfig, JudgeError
 
-RETRIES = 3  # of a request: time-outs, lost connections, 408, 409, 429, 5xx; the waits are openai's
-LONGEST_WAITS_S = 30.0  # between them
+RETRIES = 3  # of a request that may succeed later: time-outs, lost connections, 408, 409, 429, 5xx
+BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
 MOST_FAILURES = 10  # in a row; the endpoint is then given up
-HOPELESS = (401, 402, 403, 404)
 LONGEST_REASON_CHARS = 200
 
 
@@ -34,10 +33,11 @@ class Judge:
             base_url=self.config.url,
             api_key=self._key or "none",
             timeout=self.config.seconds,
-            max_retries=RETRIES,
+            max_retries=0,  # retries are the same as the synthesis has
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if direct else None,
         )
         self._slots = asyncio.Semaphore(self.config.at_once)
+        self._pace = Pace(0.0, BACKOFF_S, MAX_BACKOFF_S)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -53,58 +53,59 @@ class Judge:
             if self._given_up is not None:
                 raise JudgeError(f"not asked, the endpoint was given up: {self._given_up}")
             try:
-                reply = _text_of(await self._send(prompt))
-            except (openai.OpenAIError, TimeoutError, ValueError) as error:
-                reason = self._reason(error)
-                self._count_failure(error, reason)
-                raise JudgeError(reason) from None
+                reply = _text_of(await self._answer(prompt))
+            except BadAnswerError as error:
+                raise self._failure(trouble_of(error)) from None
             self._in_a_row = 0
             return reply
 
-    async def _send(self, prompt: str) -> Any:
-        longest_s = (1 + RETRIES) * self.config.seconds + LONGEST_WAITS_S
-        async with asyncio.timeout(longest_s):  # an answer that trickles in has no pause to time
-            return await self._client.chat.completions.create(
-                model=self.config.model,
-                messages=[{"role": "user", "content": prompt}],
-                extra_body=dict(self.config.body),
-            )
+    async def _answer(self, prompt: str) -> Answer:
+        """A whole reply of the protocol, whatever it says.
 
-    def _count_failure(self, error: Exception, reason: str) -> None:
-        self._in_a_row += 1
-        hopeless = getattr(error, "status_code", None) in HOPELESS
-        if hopeless or self._in_a_row >= MOST_FAILURES:
-            self._given_up = reason
+        Raises:
+            JudgeError: there is none after the retries.
+        """
+        for attempt in range(1 + RETRIES):
+            await self._pace.turn()
+            answer = Answer()
+            try:
+                async with asyncio.timeout(self.config.seconds):  # one that trickles in too
+                    await self._receive(prompt, answer)
+                return answer
+            except (TimeoutError, openai.APITimeoutError):
+                trouble = Trouble(f"no answer within {self.config.seconds:g} s")
+            except ERRORS as error:
+                trouble = trouble_of(error)
+            if attempt == RETRIES or not trouble.retry:
+                break
+            await self._pace.back_off(attempt, trouble.wait_s)
+        raise self._failure(trouble)
 
-    def _reason(self, error: Exception) -> str:
-        """What went wrong, short, on one line and without the key."""
-        if isinstance(error, openai.APIStatusError):
-            said = f"HTTP {error.status_code}: {error.message}"
-        elif isinstance(error, TimeoutError | openai.APITimeoutError):
-            said = f"no answer within {self.config.seconds:g} s"
-        elif isinstance(error, openai.APIConnectionError):
-            said = f"connection: {error.__cause__ or type(error.__cause__).__name__}"
-        elif isinstance(error, json.JSONDecodeError):
-            said = "the answer is not JSON"
-        else:
-            said = str(error) or type(error).__name__
-        said = " ".join(said.split())
+    async def _receive(self, prompt: str, answer: Answer) -> None:
+        body = {
+            "model": self.config.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "extra_body": dict(self.config.body),
+        }
+        await receive(self._client, body, answer)
+
+    def _failure(self, trouble: Trouble) -> JudgeError:
+        """Counts a failure; the endpoint may be given up for it."""
+        said = " ".join(trouble.problem.split())
         if self._key:
             said = said.replace(self._key, "***")
-        return said[:LONGEST_REASON_CHARS]
+        reason = said[:LONGEST_REASON_CHARS]
+        self._in_a_row += 1
+        if trouble.hopeless or self._in_a_row >= MOST_FAILURES:
+            self._given_up = reason
+        return JudgeError(reason)
 
 
-def _text_of(answer: Any) -> str:
-    """Raises ValueError where an answer holds no whole text."""
-    choices = getattr(answer, "choices", None)
-    if not isinstance(choices, list) or not choices:
-        raise ValueError("the answer is malformed")
-    message, finish = getattr(choices[0], "message", None), choices[0].finish_reason
-    text = getattr(message, "content", None)
-    if finish == "content_filter" or getattr(message, "refusal", None):
-        raise ValueError("the judge refused")
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError("the answer is empty")
+def _text_of(answer: Answer) -> str:
+    """Raises BadAnswerError where an answer holds no whole text."""
+    text, finish = answer.read()
+    if finish == "refused":
+        raise BadAnswerError("the judge refused")
     if finish == "length":
-        raise ValueError("the answer is cut")
+        raise BadAnswerError("the answer is cut")
     return text

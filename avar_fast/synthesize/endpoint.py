@@ -1,29 +1,19 @@
 """One endpoint that speaks OpenAI's HTTP protocol: requests, limits, retries."""
 
 import asyncio
-import random
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import httpx2  # the HTTP library of openai
 import openai
 
 from ..api_key import read_key
+from ..chat import Answer, Pace, Trouble, receive, trouble_of
+from ..chat.trouble import ERRORS
 from ..loopback import is_loopback
-from .answer import Answer, BadAnswerError
-from .ledger import BudgetExceededError, Ledger, Usage
+from .ledger import BudgetExceededError, Ledger, Usage, text_tokens
 from .recipe import StageConfig
 
-RETRIED = (408, 409, 429)
-HOPELESS = {
-    401: "Check key_env and the key.",
-    402: "Check the account's credit.",
-    403: "Check key_env, the key and what it may use.",
-    404: "Check model, and that base_url goes as far as /v1.",
-}
-# A wait that an endpoint asks for beyond this is a quota, not a rate.
-LONGEST_RETRY_AFTER_S = 600.0
 LONGEST_PROBLEM_CHARS = 300
 # A shorter key may be an ordinary word, which answers may hold.
 LEAST_KEY_CHARS = 16
@@ -69,20 +59,6 @@ class Reply:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Trouble:
-    """Why an attempt failed, and what follows from it."""
-
-    problem: str
-    retry: bool = True
-    hopeless: bool = False
-    """No request to the endpoint can succeed."""
-    unreachable: bool = False
-    """As hopeless, if retries do not help."""
-    wait_s: float | None = None
-    """What the endpoint asks to wait."""
-
-
 class Endpoint:
     """Sends the requests of one stage."""
 
@@ -103,9 +79,7 @@ class Endpoint:
         )
         self._slots = asyncio.Semaphore(stage.concurrency)
         rate = stage.requests_per_minute
-        self._interval_s = 60.0 / rate if rate else 0.0
-        self._next = 0.0
-        self._paused_until = 0.0
+        self._pace = Pace(60.0 / rate if rate else 0.0, stage.backoff_s, stage.max_backoff_s)
 
     async def close(self) -> None:
         await self._client.close()
@@ -132,7 +106,7 @@ class Endpoint:
             answer = Answer()
             try:
                 async with self._slots:
-                    await self._turn()
+                    await self._pace.turn()
                     async with self.ledger.hold(worst, stage):
                         if self.halt.reason:
                             raise HaltedError(self.halt.reason)
@@ -140,7 +114,7 @@ class Endpoint:
                             async with asyncio.timeout(stage.timeout_s):
                                 await self._receive(messages, sample, answer)
                         finally:  # an answer that broke off was computed all the same
-                            usage = answer.usage(input_tokens)
+                            usage = _usage(answer, input_tokens)
                             self.ledger.spend(usage, usage.cost(stage))
                             paid += usage
                 text, finish = answer.read(stage.take_reasoning)
@@ -151,11 +125,11 @@ class Endpoint:
                 if not problems:
                     raise
                 # What the attempts so far cost must reach the journal.
-                trouble = _Trouble(str(error), retry=False)
-            except (openai.OpenAIError, BadAnswerError, TimeoutError, ValueError) as error:
-                trouble = self._trouble(error)
-            except RecursionError:
-                trouble = _Trouble("the answer is malformed: JSON nested without end")
+                trouble = Trouble(str(error), retry=False)
+            except (TimeoutError, openai.APITimeoutError):
+                trouble = Trouble(f"no whole answer within {stage.timeout_s:g} s")
+            except ERRORS as error:
+                trouble = trouble_of(error)
             problems.append(self._told(trouble.problem))
             last = attempt == stage.retries or not trouble.retry
             if trouble.hopeless or (trouble.unreachable and last):
@@ -166,27 +140,8 @@ class Endpoint:
                 raise EndpointError(problems, paid, time.monotonic() - started)
             if last:
                 break
-            await self._back_off(attempt, trouble.wait_s)
+            await self._pace.back_off(attempt, trouble.wait_s)
         raise RequestFailedError(problems, paid, time.monotonic() - started)
-
-    async def _turn(self) -> None:
-        """Waits for the rate limit, and for the end of a pause that the endpoint asked for."""
-        clock = asyncio.get_running_loop().time
-        while True:
-            at = max(clock(), self._next, self._paused_until)
-            self._next = at + self._interval_s
-            await asyncio.sleep(at - clock())
-            if clock() >= self._paused_until:
-                return
-            # The pause came meanwhile: after it, requests are as far apart as ever.
-
-    async def _back_off(self, attempt: int, asked_s: float | None) -> None:
-        clock = asyncio.get_running_loop().time
-        if asked_s is not None:  # holds for every request to this endpoint
-            self._paused_until = max(self._paused_until, clock() + asked_s)
-            return
-        wait = min(self.stage.backoff_s * 2**attempt, self.stage.max_backoff_s)
-        await asyncio.sleep(wait * random.uniform(0.5, 1.0))
 
     async def _receive(self, messages: list[dict[str, Any]], sample: int, answer: Answer) -> None:
         """Sends one request and fills ``answer``, piece by piece where the stage streams."""
@@ -200,35 +155,9 @@ class Endpoint:
         if stage.seed is not None:
             body["seed"] = stage.seed + sample
         body["extra_body"] = stage.extra_body
-        create: Any = self._client.chat.completions.create
-        if not stage.stream:
-            answer.take(await create(**body), "message")
-            return
-        pieces = await create(**body, stream=True, stream_options={"include_usage": True})
-        async with pieces:
-            async for piece in pieces:
-                answer.take(piece, "delta")
-
-    def _trouble(self, error: Exception) -> _Trouble:
-        if isinstance(error, openai.APIStatusError):
-            code = error.status_code
-            # The client's message has the code once more, and nothing of a body it does not know.
-            said = error.message.removeprefix(f"Error code: {code}").removeprefix(" - ")
-            said = said or error.response.text or error.response.reason_phrase
-            return _Trouble(
-                f"HTTP {code}: {said.rstrip('. ')}. {HOPELESS.get(code, '')}",
-                retry=code in RETRIED or code >= 500,
-                hopeless=code in HOPELESS or error.code == "insufficient_quota",
-                wait_s=_retry_after(error),
-            )
-        if isinstance(error, TimeoutError | openai.APITimeoutError):
-            return _Trouble(f"no whole answer within {self.stage.timeout_s:g} s")
-        if isinstance(error, openai.APIConnectionError):
-            # What went wrong is in the cause; the error itself says no more than its name.
-            cause = error.__cause__ or error
-            unreachable = isinstance(cause, httpx2.ConnectError)
-            return _Trouble(f"connection: {cause or type(cause).__name__}", unreachable=unreachable)
-        return _Trouble(str(error) or type(error).__name__)
+        if stage.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        await receive(self._client, body, answer)
 
     def _told(self, text: str) -> str:
         """What an endpoint said, short, on one line and without the key."""
@@ -239,10 +168,11 @@ class Endpoint:
         return text if text == short else f"{short}..."
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the endpoint asks to wait; None where it does not say."""
-    try:
-        seconds = float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds <= LONGEST_RETRY_AFTER_S else None
+def _usage(answer: Answer, input_tokens: int) -> Usage:
+    """As the endpoint counted; by rule of thumb where it did not and something was received;
+    nothing where nothing came."""
+    if answer.counts is not None:
+        return Usage(*answer.counts)
+    if not answer.received:
+        return Usage()
+    return Usage(input_tokens, text_tokens(answer.received), estimated=True)

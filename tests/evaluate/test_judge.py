@@ -121,6 +121,12 @@ def test_it_is_asked_for_what_the_rule_finds_not_right_and_is_named(run, script,
         (429, "HTTP 429"),
         (400, "HTTP 400"),
         (401, "HTTP 401"),
+        ({"body": {"error": {"code": 400, "message": "too long"}}}, "error 400: too long"),
+        ({"body": {"error": "too busy"}}, "too busy"),
+        ({"finish": "MAX_TOKENS"}, "the answer is cut"),
+        ({"finish": "SAFETY"}, "the judge refused"),
+        ({"finish": "so_it_goes"}, "not known: finish_reason 'so_it_goes'"),
+        ({"finish": "tool_calls"}, "calls a tool"),
     ],
 )
 def test_a_fault_leaves_the_rules_verdict_with_its_reason(run, script, fault, reason, capsys):
@@ -135,6 +141,23 @@ def test_a_fault_leaves_the_rules_verdict_with_its_reason(run, script, fault, re
     assert "3 answers could not be judged and count as wrong" in told.err
     assert reason in told.out
     assert len(script.asked()) <= 6, "retries have a bound"
+
+
+def test_a_reply_in_parts_is_read(run, script):
+    """It was dropped as empty."""
+    script.fault_if = lambda *_: {"parts": lambda text: [{"type": "text", "text": text}]}
+    assert rights(run(script)) == {"1": True, "2": True, "3": False, "4": False}
+
+
+def test_it_waits_as_long_as_the_endpoint_asks(run, script):
+    body = {"error": {"message": "slow down"}}
+    script.faults["judge"].append(
+        {"status": 429, "body": body, "headers": {"retry-after-ms": "700"}}
+    )
+    result = run(script, "--judge-requests=1")
+    assert rights(result)["1"]
+    times = [request[3] for request in script.asked()]
+    assert times[1] - times[0] >= 0.7
 
 
 def test_an_unreachable_judge_costs_no_answer(run, capsys, monkeypatch):

@@ -37,7 +37,8 @@ def usual(stage, request):
 class Script:
     answer: object = usual
     faults: dict = field(default_factory=lambda: defaultdict(deque))
-    """{stage: names of faults, one per request}."""
+    """{stage: faults, one per request}: a name, a status, or a dict with "body" (and "status",
+    "type", "headers") in place of an answer, or with "finish", "parts" or "message" for one."""
     fault_if: object = None
     """(stage, request) -> a fault, or None; where none is scripted."""
     requests: list = field(default_factory=list)
@@ -100,6 +101,11 @@ def reply(handler, body, fault, text):
     if isinstance(fault, int):
         send(handler, fault, json.dumps({"error": {"message": f"fault {fault}"}}))
         return
+    if isinstance(fault, dict) and "body" in fault:
+        content = fault["body"] if isinstance(fault["body"], str) else json.dumps(fault["body"])
+        headers = {"Content-Type": fault.get("type", "application/json")}
+        send(handler, fault.get("status", 200), content, *(headers | made(fault)).items())
+        return
     if fault == "wait":
         send(handler, 429, json.dumps({"error": {"message": "slow down"}}), ("Retry-After", "1"))
         return
@@ -136,16 +142,25 @@ def reply(handler, body, fault, text):
         text, refusal = None, "I will not."
     if fault == "filter":
         text, finish = "", "content_filter"
+    more = {}
+    if isinstance(fault, dict):
+        finish, more = fault.get("finish", finish), fault.get("message", {})
+        text = fault["parts"](text) if "parts" in fault else text
     if body.get("stream"):
-        stream(handler, text, finish, refusal, fault)
+        stream(handler, text, finish, refusal, more, fault)
         return
-    message = {"role": "assistant", "content": text, "refusal": refusal}
+    message = {"role": "assistant", "content": text, "refusal": refusal} | more
     choice = {"index": 0, "message": message, "finish_reason": finish}
     whole = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
     content = json.dumps(whole | {"choices": [choice]} | usage(fault))
     if fault == "cut":
         content = content[: len(content) // 2]
     send(handler, 200, content)
+
+
+def made(fault):
+    """Headers, those that depend on the time of the reply made now."""
+    return {k: v() if callable(v) else v for k, v in fault.get("headers", {}).items()}
 
 
 def usage(fault):
@@ -158,7 +173,10 @@ def usage(fault):
 
 def send(handler, status, content, *headers):
     content = content.encode()
-    handler.send_response(status)
+    if any(name == "Date" for name, _ in headers):
+        handler.send_response_only(status)
+    else:
+        handler.send_response(status)
     if not any(name == "Content-Type" for name, _ in headers):
         headers = (*headers, ("Content-Type", "application/json"))
     for name, value in headers:
@@ -168,7 +186,7 @@ def send(handler, status, content, *headers):
     handler.wfile.write(content)
 
 
-def stream(handler, text, finish, refusal, fault):
+def stream(handler, text, finish, refusal, more, fault):
     handler.send_response(200)
     handler.send_header("Content-Type", "text/event-stream")
     handler.send_header("Transfer-Encoding", "chunked")
@@ -182,6 +200,12 @@ def stream(handler, text, finish, refusal, fault):
         chunk(f"data: {json.dumps(piece | {'choices': choices} | more)}\n\n".encode())
 
     text = text or ""
+    if more:
+        event([{"index": 0, "delta": more, "finish_reason": None}])
+    if isinstance(text, list):  # one part in a piece
+        for part in text:
+            event([{"index": 0, "delta": {"content": [part]}, "finish_reason": None}])
+        text = ""
     for at in range(0, len(text), 40):
         event([{"index": 0, "delta": {"content": text[at : at + 40]}, "finish_reason": None}])
         if fault == "cut" and at > len(text) / 2:

@@ -1,0 +1,18 @@
+"""What endpoints that speak OpenAI's chat protocol say, and what follows from it: one place for all
+that ask one."""
+
+from .answer import Answer, BadAnswerError
+from .pace import Pace
+from .receive import receive
+from .trouble import Trouble, trouble_of
+from .waiting import asked_wait_s
+
+__all__ = [
+    "Answer",
+    "BadAnswerError",
+    "Pace",
+    "Trouble",
+    "asked_wait_s",
+    "receive",
+    "trouble_of",
+]
