@@ -1,23 +1,17 @@
 """Loading a folder or hub name into model, tokenizer and image processor."""
 
 import dataclasses
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from .attention import ATTN_NAME, VISION_ATTN_NAME, SpecialTokens
 from .models import family_at, whole_model_at
+from .models.naming import naming_model
 from .models.pixels import limit_pixels
-
-_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -118,27 +112,6 @@ def require_model(path: str) -> None:
     """
     with naming_model(path):
         family_at(path)
-
-
-@contextmanager
-def naming_model(path: str) -> Iterator[None]:
-    """Turns what goes wrong while a model is read into a ValueError of one line that names it."""
-    folder = Path(path)
-    names = ("config.json", "adapter_config.json")
-    if folder.is_dir() and not any((folder / name).is_file() for name in names):
-        raise ValueError(
-            f"a model must be a folder that from_pretrained loads; {path} has no config.json. Name"
-            " the checkpoint inside, such as RUN/latest."
-        )
-    # Below a folder that is here it is a path too; transformers would ask the Hub, again and again.
-    beside_others = folder.parent != Path() and folder.parent.is_dir()
-    if not folder.is_dir() and (beside_others or _HUB_NAME.fullmatch(path) is None):
-        raise ValueError(f"a model must be a folder or a hub name; {path} is neither.")
-    try:
-        yield
-    except (ValueError, OSError, TypeError, SafetensorError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"the model {path} cannot be loaded; {said}") from None
 
 
 def flash_attn_serves(dtype: torch.dtype, device: torch.device) -> bool:

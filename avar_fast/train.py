@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from .checkpoint import newest_checkpoint
 from .config import Recipe, dump_recipe, load_recipe
 from .data import RowError
+from .loading import require_model
 from .models import family_at
 from .parameters import choose_trainable
 
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--new-data goes with --resume.")
     try:
         recipe = load_recipe(options.recipe, options.overrides)
+        require_model(recipe.model.path)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     if options.dry_run:

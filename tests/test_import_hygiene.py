@@ -15,6 +15,7 @@ PACKAGE = ROOT / "avar_fast"
 # A part may import parts of a lower number, and itself.
 LAYERS = {
     "tables": 1,
+    "missing": 0,
     "api_key": 1,
     "chat": 1,
     "loopback": 1,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..missing import how_to_make
 from .problems import Problem, RowError
 
 IMAGE_COLUMNS = ("images", "image")
@@ -38,7 +39,9 @@ def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "dat
     suffix = file.suffix.lower()
     if suffix in (".jsonl", ".json"):
         if not file.is_file():
-            raise FileNotFoundError(f"{setting}.path must be an existing file; {file} is not.")
+            raise FileNotFoundError(
+                f"{setting}.path must be an existing file; {file} is not.{how_to_make(file)}"
+            )
         return JsonLines(file, keep_bad_lines) if suffix == ".jsonl" else JsonList(file)
     return ArrowRecords(path, split, setting)
 

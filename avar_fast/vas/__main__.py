@@ -19,8 +19,9 @@ from ..evaluate.benchmarks.rows import OwnRows
 from ..evaluate.command import Model, evaluate_once
 from ..evaluate.ranks import Ranks, local_device
 from ..evaluate.tasks import Task
-from ..loading import Loaded, load, naming_model, require_model
+from ..loading import Loaded, load, require_model
 from ..models import family_at
+from ..models.naming import naming_model
 from ..rewards import AnswerChecker
 from . import plots, texts
 from .arguments import bootstrap_of, build_parser, reading_of
