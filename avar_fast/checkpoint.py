@@ -7,10 +7,14 @@
 
 A checkpoint is written under a name that ends in ``.partial`` and renamed when whole; the manifest,
 written last, lists every file with its size. So an interrupted one is never taken for whole.
+
+DeepSpeed unpickles what is in engine/, and pickles can run any code: resume from checkpoints of
+people you trust. The other files are read without.
 """
 
 import json
 import os
+import pickle
 import random
 import shutil
 import tempfile
@@ -170,12 +174,27 @@ def load_checkpoint(engine: Engine, checkpoint: Path) -> tuple[int, int]:
     manifest, rank = _manifest(checkpoint), torch.distributed.get_rank()
     if manifest["ranks"] == engine.world_size:
         rng = checkpoint / "rng" / f"rank{rank}.pt"
-        set_random_state(torch.load(rng, weights_only=False))
+        set_random_state(read_random_state(rng))
     else:  # not what the ranks drew at the start of the run
         if rank == 0:
             print("random numbers of ranks (dropout, sampling) begin anew", flush=True)
         seed_ranks(engine.recipe.train.seed, rank, manifest["step"])
     return manifest["step"], manifest["units"]
+
+
+def read_random_state(file: Path) -> dict[str, Any]:
+    """As ``random_state`` gave it: tensors, plain values and numpy's array. Nothing else is
+    unpickled, so no code of a file's own runs."""
+    array = np.zeros(1, np.uint32)
+    plain = [np.ndarray, np.dtype, type(array.dtype), array.__reduce__()[0]]
+    try:
+        with torch.serialization.safe_globals(plain):  # pyright: ignore[reportArgumentType]
+            return torch.load(file, weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{file} must hold random states and nothing else; it holds objects of other kinds,"
+            " which are not loaded. Resume from a checkpoint that this trainer wrote."
+        ) from None
 
 
 def seed_ranks(seed: int, rank: int, step: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from .config import Recipe, dump_recipe
+from .progress import progress
 
 
 class Tracker:
@@ -32,13 +33,7 @@ class Tracker:
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
         cut = cut_back(folder / "log.jsonl", first_step)
         self.file = (folder / "log.jsonl").open("a")
-        self.bar = tqdm(
-            total=recipe.train.steps,
-            initial=first_step,
-            desc=recipe.stage,
-            file=sys.stderr,
-            dynamic_ncols=True,
-        )
+        self.bar = progress(total=recipe.train.steps, initial=first_step, desc=recipe.stage)
         if cut:
             self.say(f"log.jsonl: dropped {cut} line(s) that an interruption had cut off.")
         self.writers = [_writer(name, folder, recipe) for name in recipe.train.loggers]
@@ -51,9 +46,8 @@ class Tracker:
         known = {name: value for name, value in metrics.items() if value is not None}
         self.bar.update(step - self.bar.n)
         peak = peak_memory_gib()
-        self.bar.set_postfix(
-            {name: f"{known[name]:.3g}" for name in shown if name in known} | {"GiB": f"{peak:.1f}"}
-        )
+        told = {name: f"{known[name]:.3g}" for name in shown if name in known}
+        self.bar.set_postfix(**told, GiB=f"{peak:.1f}")
         if step % self.recipe.train.log_every and step != self.recipe.train.steps:
             return
         seconds = time.perf_counter() - self.started

@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--dry-run", action="store_true", help="print the resolved recipe and the memory plan"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest whole checkpoint"
+        "--resume",
+        action="store_true",
+        help="go on from the newest whole checkpoint; its engine states are pickles, which can run"
+        " code: resume from people you trust",
     )
     parser.add_argument(
         "--new-data",

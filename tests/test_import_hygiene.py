@@ -16,6 +16,7 @@ PACKAGE = ROOT / "avar_fast"
 LAYERS = {
     "tables": 1,
     "missing": 0,
+    "progress": 0,
     "api_key": 1,
     "chat": 1,
     "loopback": 1,

@@ -122,3 +122,31 @@ def test_a_run_of_another_make_is_not_resumed(world, tmp_path):
             needs_reshaping(tmp_path, recipe_with(override), 2)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_with("train.zero_stage=0")))
     assert not needs_reshaping(tmp_path, recipe_with("train.zero_stage=0"), 4)
+
+
+def test_random_states_are_loaded_without_running_code(tmp_path):
+    """They were unpickled like any object."""
+    import random
+
+    import numpy as np
+    import torch
+
+    from avar_fast import checkpoint
+
+    def draw():
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    file = tmp_path / "rank0.pt"
+    torch.save(checkpoint.random_state(), file)
+    drawn = draw()
+    checkpoint.set_random_state(checkpoint.read_random_state(file))
+    assert draw() == drawn
+
+    class Runs:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    torch.save({"torch": Runs()}, file)
+    with pytest.raises(ValueError, match=r"rank0.pt must hold random states and nothing else"):
+        checkpoint.read_random_state(file)
+    assert not (tmp_path / "ran").exists()

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..config import Recipe
+from ..progress import progress
 from .encode import Encoder
 from .measure import Measured, measure_rows
 from .order import PackOrder
@@ -64,7 +63,7 @@ def check(
     )
     started = time.perf_counter()
     reading = measure_rows(rows, encoder, range(len(rows)), data.workers, decode=True)
-    measured = list(tqdm(reading, desc="reading rows", total=len(rows), leave=False))
+    measured = list(progress(reading, desc="reading rows", total=len(rows), leave=False))
     seconds = time.perf_counter() - started
     bad = [m for m in measured if m.problem and not m.overlong]
     overlong = [m for m in measured if m.overlong]

@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
+from ..progress import progress
 from .journal import Journal, Judgement
 from .judge import JudgeConfig, JudgeError
 from .question import Dialogue, Judged, Prediction
@@ -33,7 +32,7 @@ def judge_all(config: JudgeConfig, tasks: Sequence[Task], journal: Journal, rank
         return
     with (
         journal.judgements_of(ranks.rank) as add,
-        tqdm(total=len(left), desc="judge", dynamic_ncols=True, disable=ranks.rank != 0) as bar,
+        progress(total=len(left), desc="judge", disable=ranks.rank != 0) as bar,
     ):
         asyncio.run(_judge(Judge(config), left, add, bar))
 
@@ -58,7 +57,7 @@ def _open(tasks: Sequence[Task], journal: Journal) -> list[Open]:
 
 
 async def _judge(
-    judge: "Judge", left: Sequence[Open], add: Callable[[Judgement], None], bar: tqdm
+    judge: "Judge", left: Sequence[Open], add: Callable[[Judgement], None], bar: Any
 ) -> None:
     failed = 0
     async with judge:

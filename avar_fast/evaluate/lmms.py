@@ -15,11 +15,11 @@ from lmms_eval.api.instance import (  # pyright: ignore[reportMissingImports]
     TokenCounts,
 )
 from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
-from tqdm import tqdm
 
 from ..data import Row
 from ..data.images import image_reference
 from ..data.problems import bad_row
+from ..progress import progress
 from .answering import Answering
 from .command import Model
 from .looking import Looks
@@ -103,7 +103,7 @@ class Avar(lmms):
             settings = dataclasses.replace(self._settings, max_new_tokens=length)
             answering = Answering(self._model.loaded, settings, self._batch_size)
             steps = range(0, len(members), answering.chunk_size)
-            for start in tqdm(steps, desc="avar", disable=self.rank != 0):
+            for start in progress(steps, desc="avar", disable=self.rank != 0):
                 some = members[start : start + answering.chunk_size]
                 answers |= self._answers(answering, requests, some)
         return [answers[i] for i in range(len(requests))]

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ..data import Rows
 from ..loading import Loaded
+from ..progress import progress
 from ..rewards import AnswerChecker
 from .answering import Answering, Chunk
 from .benchmarks.rows import OwnRows
@@ -163,7 +164,7 @@ class _Progress:
     """Questions done, time left, and accuracy so far."""
 
     def __init__(self, title: str, total: int, shown: bool = True) -> None:
-        self._bar = tqdm(total=total, desc=title, dynamic_ncols=True, disable=not shown)
+        self._bar = progress(total=total, desc=title, disable=not shown)
         self._right = self._lost = 0
 
     def add(self, predictions: Sequence[Prediction]) -> None:

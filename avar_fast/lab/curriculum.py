@@ -10,8 +10,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from ..progress import progress
 from .world import WorldConfig, write_rows
 
 
@@ -34,7 +33,7 @@ def write_curriculum(out: Path, phases: tuple[Phase, ...], seed: int, split: str
     """
     lines = []
     total = sum(phase.pool * len(phase.configs) for phase in phases)
-    bar = tqdm(total=total, desc=f"drawing {split} images", dynamic_ncols=True)
+    bar = progress(total=total, desc=f"drawing {split} images")
     for number, phase in enumerate(phases):
         records = []
         for kind, config in enumerate(phase.configs):

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..config import Recipe
 from ..data import (
@@ -23,6 +22,7 @@ from ..data import (
 )
 from ..data.fingerprint import Fingerprint, fingerprint_of
 from ..loading import Loaded
+from ..progress import progress
 from .resuming import Resumed, on_first_rank
 
 
@@ -104,7 +104,7 @@ def _select(recipe: Recipe, rows: Rows, encoder: Encoder, rank: int, world_size:
     data = recipe.data
     mine = range(rank, len(rows), world_size)
     measuring = measure_rows(rows, encoder, mine, data.workers, decode=data.bad_rows == "skip")
-    bar = tqdm(measuring, desc="measuring rows", total=len(mine), disable=rank > 0, leave=False)
+    bar = progress(measuring, desc="measuring rows", total=len(mine), disable=rank > 0, leave=False)
     shares: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(shares, list(bar))
     return select([m for share in shares for m in share], data.bad_rows, data.overlong)

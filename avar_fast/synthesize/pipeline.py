@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from ..progress import progress
 from .endpoint import Endpoint, EndpointError, Halt, HaltedError, RequestFailedError
 from .gates import Check, body, split_answer, stage_failure
 from .journal import Entry, Journal
@@ -63,7 +62,7 @@ class Pipeline:
         """
         width = sum(self.recipe.stage(name).concurrency for name in STAGES)
         try:
-            with tqdm(total=len(self.read.tasks), desc="rows", dynamic_ncols=True) as bar:
+            with progress(total=len(self.read.tasks), desc="rows") as bar:
                 tasks = iter(self.read.tasks)
                 await asyncio.gather(*(self._work(tasks, bar) for _ in range(width)))
         finally:

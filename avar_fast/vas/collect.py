@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from avar_kernels import KeyType
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..attention import SpecialTokens, query_mask, record_attention, sees_image
 from ..attention import key_types as types_of
 from ..data import Batch, Encoder, RowError, Rows, Sample, collate
 from ..data.problems import bad_row
 from ..loading import Loaded
+from ..progress import progress
 from .score import FORMS, score_of
 
 QUANTITIES = (*FORMS, "text", "visual", "system", "log_visual", "log_system")
@@ -137,7 +137,7 @@ def image_batches(
     pad_id, visual_ids = loaded.tokenizer.pad_token_id, encoder.tokens.visual
     found = False
     starts = range(0, len(rows), reading.batch_size)
-    for start in tqdm(starts, desc=name, dynamic_ncols=True, disable=name is None):
+    for start in progress(starts, desc=name, disable=name is None):
         stop = min(start + reading.batch_size, len(rows))
         some = [row for row in map(rows.__getitem__, range(start, stop)) if row.images]
         if not some:

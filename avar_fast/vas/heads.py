@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..attention import intervene
 from ..data import IGNORE, Batch, Rows
 from ..loading import Loaded
 from ..models import family_of
+from ..progress import progress
 from .collect import QUANTITIES, Reading, collect, image_batches
 from .correlate import Coefficient, spearman
 from .intervals import Bootstrap, Estimate, mean_over_queries
@@ -112,7 +112,7 @@ def _drops(
     drops: dict[str, list[Tensor]] = {mask: [] for mask in masks}
     num_batches = math.ceil(len(rows) / reading.batch_size)
     total = num_batches * len(masks) * len(heads)
-    bar = tqdm(desc="masked heads", total=total, dynamic_ncols=True, unit="forward")
+    bar = progress(desc="masked heads", total=total, unit="forward")
     for batch in image_batches(loaded, rows, reading, True, PURPOSE, None):
         unmasked = _answer_log_probs(model, batch)
         plain.append(unmasked)
