@@ -87,7 +87,7 @@ class _Lines:
         self._last = time.monotonic()
         line = tqdm.format_meter(
             self.n,
-            self.total,
+            self.total,  # pyright: ignore[reportArgumentType]
             self._last - self._started,
             prefix=self._desc or "",
             unit=self._unit,

@@ -92,6 +92,30 @@ def test_dump_reads_back_to_the_same_recipe(tmp_path):
             "agto.decay_fraction must be positive and leave room for agto.warmup = 0.6; got 0.5",
         ),
         ("optim.betas=[0.9", "override 'optim.betas=.*must be valid YAML"),
+        ("agto.eps=0", "agto.eps must be between 1e-30 and 1; got 0"),
+        ("agto.eps=1e-50", "agto.eps must be between 1e-30 and 1; got 1e-50"),
+        ("agto.eps=1e300", "agto.eps must be at most 1e.30; got 1e.300"),
+        ("agto.alpha=1e30", "agto.alpha must be between -1e.06 and 1e.06; got 1e.30"),
+        ("agto.beta_end=-1e300", "agto.beta_end must be between -1e.06 and 1e.06"),
+        ("optim.lr=1e30", "optim.lr must be between 0 and 100; got 1e.30"),
+        ("optim.vision_lr=1e30", "optim.vision_lr must be between 0 and 100"),
+        ("optim.projector_lr=101", "optim.projector_lr must be between 0 and 100"),
+        ("optim.weight_decay=1e10", "optim.weight_decay must be between 0 and 100000"),
+        ("lora.alpha=1e30", "lora.alpha must be between 0 and 1e.06"),
+        ("lora={enabled: true, targets: []}", "lora.targets must name a layer"),
+        ("data.cache_gib=1e300", "data.cache_gib must be at most 1e.30"),
+        ("model.head_memory_gib=1e-300", "model.head_memory_gib must be between 0.000976562 and"),
+        ("model.head_memory_gib=1e20", "model.head_memory_gib must be between .* and 1e.06"),
+        (f"train.steps=1{'0' * 400}", "train.steps must be at most 9.0072e.15; got more than 1e60"),
+        (f"train.batch_size=1{'0' * 20}", "train.batch_size must be at most 9.0072e.15; got 1000"),
+        (f"train.keep_last=1{'0' * 400}", "train.keep_last must be at most"),
+        (f"train.seed=1{'0' * 20}", "train.seed must be between"),
+        ("grpo.temperature=1e-40", "grpo.temperature must be between 0.0001 and 1e.06; got 1e-40"),
+        ("grpo.kl_coef=1e20", "grpo.kl_coef must be between 0 and 1e.06"),
+        ("grpo.rewards={exact: 1e300}", "grpo.rewards.exact must be between -1e.06 and 1e.06"),
+        ("grpo.visual_clip=1e300", "grpo.visual_clip must be at most 1e.30"),
+        ("grpo.clip_high=1e300", "grpo.clip_high must be at most 1e.30"),
+        ("grpo.importance_cap=1e300", "grpo.importance_cap must be at most 1e.30"),
         ("agto={enabled: true, alpha: -1}", None),
     ],
 )
@@ -138,3 +162,14 @@ def test_missing_parts_are_named(tmp_path):
         recipe(tmp_path, text=TEXT + "  - [")
     with pytest.raises(FileNotFoundError, match=r"recipe must be an existing YAML file"):
         load_recipe(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("layers", ["[99]", "[]", "[-1]"])
+@pytest.mark.parametrize("name", ["agto.layers", "grpo.visual_layers"])
+def test_layers_that_the_model_does_not_have(tmp_path, name, layers):
+    """Those of AGTO ended in a traceback at step 1."""
+    from avar_fast.stages.rewarding import require_layers
+
+    got = recipe(tmp_path, f"{name}={layers}")
+    with pytest.raises(ValueError, match=f"{name} must be some of the text layers 0 to 3"):
+        require_layers(got, [None] * 4)

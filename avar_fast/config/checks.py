@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .grpo import VISUAL
-from .ranges import require_not_negative, require_positive
+from .ranges import LARGEST_COUNT, require_not_negative, require_positive, require_within
 
 if TYPE_CHECKING:
     from .schema import Recipe
@@ -52,10 +52,33 @@ def _check_parts(recipe: "Recipe") -> None:
             "model.freeze must be empty with lora.enabled, which trains adapters of the text"
             f" tower alone; got {list(recipe.model.freeze)}."
         )
+    if recipe.lora.enabled and not recipe.lora.targets:
+        raise ValueError("lora.targets must name a layer with lora.enabled; got none.")
     if train.offload_optimizer and train.zero_stage == 0:
         raise ValueError("train.offload_optimizer needs train.zero_stage 1 or more; got 0.")
     if train.offload_params and train.zero_stage != 3:
         raise ValueError(f"train.offload_params needs train.zero_stage=3; got {train.zero_stage}.")
+
+
+def _check_limits(recipe: "Recipe") -> None:
+    """Values beyond these are finite and end all the same in a loss that is not, or in an error
+    from within, at the first steps."""
+    most_lr, most_weight, most_gib = 100.0, 1e6, 1e6
+    require_within(
+        {
+            "train.seed": (recipe.train.seed, -LARGEST_COUNT, LARGEST_COUNT),
+            "optim.lr": (recipe.optim.lr, 0, most_lr),
+            "optim.vision_lr": (recipe.optim.vision_lr, 0, most_lr),
+            "optim.projector_lr": (recipe.optim.projector_lr, 0, most_lr),
+            "optim.weight_decay": (recipe.optim.weight_decay, 0, 1e5),
+            "lora.alpha": (recipe.lora.alpha, 0, most_weight),
+            "data.cache_gib": (recipe.data.cache_gib, 0, most_gib),
+            # A MiB: one column of the logits of 262144 tokens.
+            "model.head_memory_gib": (recipe.model.head_memory_gib, 2**-10, most_gib),
+            # The logarithm of a mass of 0, and its gradient, stay within float32.
+            "agto.eps": (recipe.agto.eps, 1e-30, 1.0),
+        }
+    )
 
 
 def _check_agto_schedule(recipe: "Recipe") -> None:
@@ -133,6 +156,7 @@ def _check_ranges(recipe: "Recipe") -> None:
     }
     require_positive(positive)
     require_not_negative(not_negative)
+    _check_limits(recipe)
     below_one = {
         "optim.betas[0]": recipe.optim.betas[0],
         "optim.betas[1]": recipe.optim.betas[1],
@@ -150,3 +174,4 @@ def _check_ranges(recipe: "Recipe") -> None:
     for name, value in weights.items():
         if not math.isfinite(value):
             raise ValueError(f"{name} must be finite; got {value}.")
+        require_within({name: (value, -1e6, 1e6)})

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from ..rewards import RULES
-from .ranges import require_not_negative, require_positive
+from .ranges import require_not_negative, require_positive, require_within
 
 VISUAL = "visual"
 """The name of VARS among the rewards."""
@@ -103,6 +103,7 @@ class GrpoConfig:
                 f" {self.group_size}."
             )
         positive = {
+            "group_size": self.group_size,
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
             "updates_per_rollout": self.updates_per_rollout,
@@ -111,6 +112,7 @@ class GrpoConfig:
             "reward_seconds": self.reward_seconds,
             "reward_row_seconds": self.reward_row_seconds,
             "reward_processes": self.reward_processes,
+            "importance_cap": self.importance_cap,
             "visual_clip": 1.0 if self.visual_clip is None else self.visual_clip,
         }
         not_negative = {
@@ -122,6 +124,9 @@ class GrpoConfig:
         }
         require_positive({f"grpo.{name}": value for name, value in positive.items()})
         require_not_negative({f"grpo.{name}": value for name, value in not_negative.items()})
+        # Colder, logits leave float32's range; it is greedy long before.
+        require_within({"grpo.temperature": (self.temperature, 1e-4, 1e6)})
+        require_within({"grpo.kl_coef": (self.kl_coef, 0, 1e6)})
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"grpo.clip_low must be in [0, 1]; got {self.clip_low}.")
         if not 0 <= self.overlong_buffer <= self.max_new_tokens:
@@ -147,6 +152,7 @@ class GrpoConfig:
                 )
             if not math.isfinite(weight):  # a negative one is the user's experiment
                 raise ValueError(f"grpo.rewards.{name} must be finite; got {weight}.")
+            require_within({f"grpo.rewards.{name}": (weight, -1e6, 1e6)})
         scored = [name for name in self.rewards if name != VISUAL]
         if not scored or (self.correct_by is not None and self.correct_by not in scored):
             raise ValueError(

@@ -172,6 +172,8 @@ class AgtoConfig:
     """Fraction of the steps that the move takes, from the end of the warm-up; null for the rest of
     the run."""
     eps: float = 1e-6
+    """Added to the masses before their logarithms; not 0, as a row may give a kind of key no
+    mass."""
     queries: Literal["user", "prompt", "response", "all"] = "user"
     """Which rows count: user text, user turn with image tokens, response, or all."""
     layers: tuple[int, ...] | None = None

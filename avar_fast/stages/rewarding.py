@@ -118,10 +118,11 @@ def visual_rewards(run: Run, recording: Recording, batch: Batch, correct: Tensor
 
 
 def require_layers(recipe: Recipe, text_layers: list[nn.Module]) -> None:
-    """Raises ValueError where VARS is to read layers that the model does not have."""
-    layers, count = recipe.grpo.visual_layers, len(text_layers)
-    if layers is not None and not (layers and set(layers) <= set(range(count))):
-        raise ValueError(
-            f"grpo.visual_layers must be some of the text layers 0 to {count - 1}; got"
-            f" {list(layers)}."
-        )
+    """Raises ValueError where VARS or AGTO is to read layers that the model does not have."""
+    count = len(text_layers)
+    chosen = {"grpo.visual_layers": recipe.grpo.visual_layers, "agto.layers": recipe.agto.layers}
+    for name, layers in chosen.items():
+        if layers is not None and not (layers and set(layers) <= set(range(count))):
+            raise ValueError(
+                f"{name} must be some of the text layers 0 to {count - 1}; got {list(layers)}."
+            )
