@@ -1,6 +1,6 @@
 """Rewards: built-in rules, functions of a user in processes that can be killed."""
 
-from .answers import extract_answer, has_format, is_correct
+from .answers import Reference, extract_answer, has_format, is_correct
 from .checking import CHECKERS, AnswerChecker
 from .rules import RULES
 from .scoring import Completions, RewardError, RewardProblem, Rewards, Scored
@@ -10,6 +10,7 @@ __all__ = [
     "RULES",
     "AnswerChecker",
     "Completions",
+    "Reference",
     "RewardError",
     "RewardProblem",
     "Rewards",

@@ -1,16 +1,20 @@
-"""Checking an answer and the format it came in: rules on text alone, linear in its length."""
+"""What a completion answers and the format it came in: rules on text alone, linear in its
+length."""
 
 import re
-from fractions import Fraction
+from collections.abc import Sequence
 
+from .kinds import letter_of, same_text
+from .kinds.letters import choice_of
+
+Reference = str | Sequence[str]
+"""What is right: one answer, or several of which any is."""
 _FORMAT = re.compile(
     r"\s*(<think>(?:(?!</?think>|</?answer>).)*</think>\s*)?<answer>(?:(?!</?think>|</?answer>).)*</answer>\s*",
     re.DOTALL,
 )
-_NUMBER = r"[+-]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)"
+_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
 _LONE_NUMBER = re.compile(rf"({_NUMBER}(?:[eE][+-]?\d{{1,3}})?)(?:\s*/\s*({_NUMBER}))?\s*(%?)")
-_CHOICE = re.compile(r"(?:the\s+)?(?:answer|option|choice)?\s*(?:is\b)?\s*:?\s*\(?([A-Z])\)?"
-                     r"(?:\s*[.:)]\s*.*)?", re.DOTALL | re.IGNORECASE)  # fmt: skip
 
 
 def extract_answer(text: str) -> str | None:
@@ -25,31 +29,47 @@ def extract_answer(text: str) -> str | None:
         at = end
 
 
+def last_boxed(text: str) -> str | None:
+    """What stands in the last ``\\boxed{}``, braces inside it counted; None where there is no whole
+    one."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 1, start + len("\\boxed{")
+    for at in range(begin, len(text)):
+        depth += (text[at] == "{") - (text[at] == "}")
+        if depth == 0:
+            return text[begin:at].strip()
+    return None
+
+
+def given_answer(text: str) -> str | None:
+    """What a completion answers: between its last <answer> tags, or else in its last box; None
+    where it does not, or answers with nothing."""
+    answer = extract_answer(text)
+    return (last_boxed(text) if answer is None else answer) or None
+
+
 def has_format(text: str) -> bool:
     """Whether the whole text is one <answer>, with at most one <think> before it."""
     return _FORMAT.fullmatch(text) is not None
 
 
-def is_correct(text: str, answer: str) -> bool:
-    """Whether the extracted answer equals the reference, as text or as a number.
+def references(answer: Reference | None) -> tuple[str, ...]:
+    """The answers that are right, one or several."""
+    if answer is None:
+        return ()
+    return (answer,) if isinstance(answer, str) else tuple(answer)
 
-    Text is compared without case, outer space and a final period; numbers exactly ("0.5" = "1/2").
+
+def is_correct(text: str, answer: Reference) -> bool:
+    """Whether the answer between the tags is a reference, as text or as a number in digits.
+
+    Text is compared without case, outer space, Markdown and a final period; numbers exactly
+    ("0.5" = "1/2"). An empty answer is never right.
     """
     given = extract_answer(text)
-    if given is None:
-        return False
-    given, wanted = (_normal(x) for x in (given, answer))
-    if given == wanted:
-        return True
-    numbers = [_fraction(x) for x in (given, wanted)]
-    return None not in numbers and numbers[0] == numbers[1]
-
-
-def choice_of(text: str) -> str | None:
-    """The letter of a multiple-choice answer: "B", "(b)", "B. 12 cm", "Option B", "The answer is
-    B"; None for anything else."""
-    found = _CHOICE.fullmatch(text.strip())
-    return found[1].upper() if found else None
+    return bool(given) and any(same_text(given, wanted) for wanted in references(answer))
 
 
 def number_of(text: str) -> float | None:
@@ -68,13 +88,5 @@ def number_of(text: str) -> float | None:
     return value / 100 if percent else value
 
 
-def _normal(text: str) -> str:
-    return text.strip().rstrip(".").casefold()
-
-
-def _fraction(text: str) -> Fraction | None:
-    if len(text) > 40 or re.fullmatch(r"[+-]?[\d,]+(\.\d+)?(\s*/\s*\d+)?", text) is None:
-        return None
-    top, _, bottom = text.replace(",", "").replace(" ", "").partition("/")
-    denominator = Fraction(bottom or 1)
-    return Fraction(top) / denominator if denominator else None
+__all__ = ["Reference", "choice_of", "extract_answer", "given_answer", "has_format", "is_correct",
+           "last_boxed", "letter_of", "number_of", "references"]  # fmt: skip

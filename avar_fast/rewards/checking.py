@@ -4,7 +4,7 @@ judged."""
 from collections.abc import Sequence
 from types import TracebackType
 
-from .answers import extract_answer, is_correct
+from .answers import Reference, given_answer, is_correct
 from .scoring import Completions, Rewards
 
 CHECKERS = ("accuracy", "exact", "multiple_choice", "numeric")
@@ -12,44 +12,39 @@ ROWS_SECONDS = 600.0  # for a batch of answers; one that hangs is cut off long b
 
 
 class AnswerChecker:
-    """Judges completions by one of the built-in rules; its processes start at the first answer.
+    """Judges completions by one of the built-in rules; its processes start at the first answer that
+    needs one.
 
     Args:
-        rule: one of ``CHECKERS``: accuracy (math-verify, in processes that can be killed), exact,
-            multiple_choice or numeric.
-        decimals: that accuracy compares numbers to which are not exact.
+        rule: one of ``CHECKERS``: accuracy (docs/answers.md; mathematics in processes that can be
+            killed), exact, multiple_choice or numeric.
+        decimals: where given, accuracy takes numbers and mathematics to be equal where math-verify
+            does to so many decimals, as a benchmark's official rule may have it.
 
     Attributes:
         problems: of answers that could not be judged and count as wrong.
     """
 
-    def __init__(self, rule: str, decimals: int = 6) -> None:
+    def __init__(self, rule: str, decimals: int | None = None) -> None:
         if rule not in CHECKERS:
             raise ValueError(f"checker must be one of {', '.join(CHECKERS)}; got {rule!r}.")
         self.rule = rule
         self.problems: list[str] = []
         self._rewards = Rewards((rule,), seconds=ROWS_SECONDS, decimals=decimals)
-        self._started = False
 
     def right(
-        self, completions: Sequence[str], answers: Sequence[str], rows: Sequence[str]
+        self, completions: Sequence[str], answers: Sequence[Reference], rows: Sequence[str]
     ) -> list[bool]:
-        """Whether each completion gives the reference answer.
+        """Whether each completion gives a reference answer.
 
         Args:
             completions: whose answers stand between <answer> tags (or, for accuracy, in a box).
-            answers: references.
+            answers: references, each one text or several of which any is right.
             rows: where each comes from, for messages.
         """
         pairs = list(zip(completions, answers, strict=True))
         right = [self.rule == "accuracy" and is_correct(*pair) for pair in pairs]
-        # What is equal as text, or holds no answer at all, needs no process.
-        left = [i for i, text in enumerate(completions) if not right[i] and self._may_be(text)]
-        if not left:
-            return right
-        if not self._started:
-            self._rewards.start(())
-            self._started = True
+        left = [i for i, ok in enumerate(right) if not ok and given_answer(completions[i])]
         asked = Completions(
             prompts=[[]] * len(left),
             texts=[completions[i] for i in left],
@@ -62,11 +57,6 @@ class AnswerChecker:
         for i, value in zip(left, scored.values[self.rule], strict=True):
             right[i] = value == 1.0
         return right
-
-    def _may_be(self, completion: str) -> bool:
-        return extract_answer(completion) is not None or (
-            self.rule == "accuracy" and "\\boxed" in completion
-        )
 
     def close(self) -> None:
         self._rewards.close()

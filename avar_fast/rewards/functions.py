@@ -5,9 +5,15 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 STANDARD = ("prompts", "completions", "completion_ids")
+IMAGES = ("images", "image")
+"""Arguments that hold each row's images: a list, or the only one."""
+STATE = "trainer_state"
+OF_TRL_ALONE = ("log_extra", "log_metric", "environments")
+"""What TRL hands to functions too, and this trainer does not have."""
 
 
 class Problem(NamedTuple):
@@ -36,21 +42,58 @@ def load_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def required_parameters(function: Callable[..., Any]) -> list[str]:
-    """Names of the arguments that have to be given."""
+@dataclass(frozen=True)
+class Takes:
+    """The arguments that a function takes."""
+
+    needed: tuple[str, ...] = ()
+    """Those that have to be given."""
+    named: tuple[str, ...] = ()
+    """All that it names."""
+    any: bool = False
+    """Whatever else there is."""
+
+    @property
+    def images(self) -> bool:
+        return self.any or any(name in self.named for name in IMAGES)
+
+    def chosen(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Those of some arguments that are for the function; ``image`` only where it is named."""
+        return {
+            name: value
+            for name, value in arguments.items()
+            if name in self.named or (self.any and name != "image")
+        }
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """How far the run is, by the names that transformers' TrainerState has."""
+
+    global_step: int
+    """Updates that are done."""
+    max_steps: int
+
+
+def taken_by(function: Callable[..., Any]) -> Takes:
+    """The arguments that a function takes."""
     kinds = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.kind not in kinds and p.default is p.empty]
+    named = [p for p in parameters if p.kind not in kinds]
+    needed = tuple(p.name for p in named if p.default is p.empty)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return Takes(needed, tuple(p.name for p in named), takes_any)
 
 
 def call(
-    function: Callable[..., Any], arguments: dict[str, list[Any]]
+    function: Callable[..., Any], arguments: dict[str, Any]
 ) -> tuple[list[float | None], list[Problem]]:
     """One reward per completion, None where the function says it does not apply.
 
     Args:
         function: sync or async; gets the arguments that it names, or all if it takes any.
-        arguments: ``STANDARD`` and the data columns, lists of one length.
+        arguments: ``STANDARD``, the data columns and what else there is; lists of one length, but
+            for ``STATE``.
 
     Returns:
         (rewards, problems); where there is a problem, the reward is None.
@@ -74,11 +117,8 @@ def call(
     return [value for value, _ in checked], problems
 
 
-def _run(function: Callable[..., Any], arguments: dict[str, list[Any]]) -> Any:
-    parameters = inspect.signature(function).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    given = {k: v for k, v in arguments.items() if takes_any or k in parameters}
-    returned = function(**given)
+def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    returned = function(**taken_by(function).chosen(arguments))
     return asyncio.run(_awaited(returned)) if inspect.isawaitable(returned) else returned
 
 

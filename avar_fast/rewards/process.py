@@ -8,7 +8,7 @@ import sys
 from multiprocessing import Pipe
 from typing import Any
 
-from .functions import Problem
+from .functions import Problem, Takes
 
 START_SECONDS = 300.0  # a function may load a model when its module is imported
 
@@ -29,14 +29,14 @@ class RewardProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: Any = None
 
-    def start(self) -> list[str]:
-        """Starts the process unless it runs; returns the names of the arguments it must be given.
+    def start(self) -> Takes:
+        """Starts the process unless it runs; returns the arguments that its function takes.
 
         Raises:
             ValueError: the function cannot be loaded.
         """
         if self.process is not None:
-            return self.needed
+            return self.takes
         self.connection, theirs = Pipe()
         path = os.pathsep.join(p for p in sys.path if p)
         self.process = subprocess.Popen(
@@ -57,7 +57,7 @@ class RewardProcess:
         if state == "error":
             self.close()
             raise ValueError(f"reward {self.name} cannot be loaded: {answer}.")
-        self.needed: list[str] = answer
+        self.takes: Takes = answer
         return answer
 
     def call(self, arguments: Any, seconds: float) -> tuple[Any, list[Problem]]:

@@ -1,10 +1,31 @@
-"""The built-in rewards: each judges one completion by itself."""
+"""The built-in rewards: each judges one completion by itself. What is right is decided in one place,
+``kinds``."""
 
-import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
-from .answers import choice_of, extract_answer, has_format, is_correct, number_of
+from .answers import (
+    Reference,
+    extract_answer,
+    given_answer,
+    has_format,
+    is_correct,
+    number_of,
+    references,
+)
+from .kinds import (
+    Number,
+    Quantity,
+    Verdict,
+    equal,
+    letter_of,
+    quantity_of,
+    same,
+    same_quantity,
+    same_to_decimals,
+)
 
 
 @dataclass(frozen=True)
@@ -12,75 +33,107 @@ class Rule:
     """A reward of one completion."""
 
     score: Callable[..., float | None]
-    """(completion, reference answer) -> 0 or 1, or None where the rule does not apply to the
+    """(completion, reference or references) -> 0 or 1, or None where the rule does not apply to the
     reference."""
     needs_answer: bool = True
-    can_hang: bool = False
-    """Runs in a process that can be killed; the others are linear in the length of the text."""
+    at_once: Callable[..., float | None] | None = None
+    """Of a rule that can hang, which then runs in a process that can be killed: what it gives
+    without that risk, None where it cannot. The other rules are linear in the length of the
+    text."""
+    whole_reply: bool = False
+    """Judges what the prompt has opened with the completion."""
+
+    @property
+    def can_hang(self) -> bool:
+        return self.at_once is not None
 
 
-def accuracy(completion: str, answer: str, decimals: int = 6) -> float:
-    """Whether the answer is mathematically equal to the reference (math-verify), or equal as
-    text.
+def accuracy(completion: str, answer: Reference, decimals: int | None = None) -> float:
+    """Whether the answer is a reference, by what kind of answer that is (docs/answers.md);
+    mathematics by math-verify and sympy.
 
-    Read from the last <answer> tags, or else from the last ``\\boxed{}``. Numbers that are not
-    exact are equal where they round to the same ``decimals``.
+    Read from the last <answer> tags, or else from the last ``\\boxed{}``. With ``decimals``, numbers
+    and mathematics are right where math-verify finds them equal to so many decimals.
     """
-    if is_correct(completion, answer):
-        return 1.0
-    given = extract_answer(completion)
+    return float(_right(completion, answer, decimals, algebra=True) is True)
+
+
+def accuracy_at_once(
+    completion: str, answer: Reference, decimals: int | None = None
+) -> float | None:
+    """``accuracy`` where it needs no computer algebra; None where it does."""
+    verdict = _right(completion, answer, decimals, algebra=False)
+    return None if verdict is None else float(verdict)
+
+
+def _right(completion: str, answer: Reference, decimals: int | None, algebra: bool) -> Verdict:
+    given = given_answer(completion)
     if given is None:
-        if "\\boxed" not in completion:
-            return 0.0
-        given = completion[completion.rindex("\\boxed") :]
-    from math_verify import parse, verify
-
-    # Its own limit is signal.alarm, which long operations on big integers outlive.
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    gold, guess = (_parse(parse, text) for text in (answer, given))
-    return float(bool(gold) and bool(guess) and verify(gold, guess, decimals, timeout_seconds=None))
-
-
-def _parse(parse: Callable[..., list], text: str) -> list:
-    marked = text if "$" in text or "\\boxed" in text else f"${text}$"
-    return parse(marked, parsing_timeout=None) or parse(text, parsing_timeout=None)
+        return False
+    undecided = False
+    for wanted in references(answer):
+        if decimals is None:
+            found = same(given, wanted, equal if algebra else None)
+        else:
+            found = same_to_decimals(given, wanted, decimals, algebra)
+        if found:
+            return True
+        undecided |= found is None
+    return None if undecided else False
 
 
-def exact(completion: str, answer: str) -> float:
-    """Whether the text between <answer> tags equals the reference, as text or as a number."""
+def exact(completion: str, answer: Reference) -> float:
+    """Whether the text between <answer> tags is a reference, as text or as a number."""
     return float(is_correct(completion, answer))
 
 
-def multiple_choice(completion: str, answer: str) -> float | None:
-    """Whether the letter between <answer> tags is the reference's, a letter of its own ("B",
+def multiple_choice(completion: str, answer: Reference) -> float | None:
+    """Whether the letter between <answer> tags is a reference's, a letter of its own ("B",
     "(B)")."""
-    wanted = choice_of(answer)
-    if wanted is None:
+    wanted = [letter for letter in map(letter_of, references(answer)) if letter]
+    if not wanted:
         return None
     given = extract_answer(completion)
-    return float(given is not None and choice_of(given) == wanted)
+    return float(bool(given) and letter_of(given) in wanted)
 
 
-def numeric(completion: str, answer: str, tolerance: float = 0.01) -> float | None:
-    """Whether the number between <answer> tags is within a share of the reference's; of 1 where
-    that is 0."""
-    wanted = number_of(answer)
-    if wanted is None:
+def numeric(completion: str, answer: Reference, tolerance: float = 0.01) -> float | None:
+    """Whether the number between <answer> tags is within a share of a reference's; of 1 where
+    that is 0. Units are those of accuracy."""
+    wanted = [found for found in map(_quantity, references(answer)) if found]
+    if not wanted:
         return None
     given = extract_answer(completion)
-    value = None if given is None else number_of(given)
-    return float(value is not None and abs(value - wanted) <= tolerance * (abs(wanted) or 1.0))
+    found = _quantity(given) if given else None
+    if found is None:
+        return 0.0
+    share = Fraction(tolerance)
+
+    def near(one: Number, other: Number) -> bool:
+        return abs(one.value - other.value) <= share * (abs(other.value) or 1)
+
+    return float(any(same_quantity(found, other, near) for other in wanted))
 
 
-def format_(completion: str, answer: str | None) -> float:
-    """Whether the completion is <think>...</think><answer>...</answer>, thinking optional."""
+def _quantity(text: str) -> Quantity | None:
+    """The quantity that a text is, or else the one number that it holds."""
+    found = quantity_of(text)
+    if found is not None:
+        return found
+    value = number_of(text)
+    known = value is not None and math.isfinite(value)
+    return Quantity(Number(Fraction(value))) if known else None
+
+
+def format_(completion: str, answer: Reference | None) -> float:
+    """Whether the reply is <think>...</think><answer>...</answer>, thinking optional."""
     return float(has_format(completion))
 
 
 RULES = {
-    "accuracy": Rule(accuracy, can_hang=True),
+    "accuracy": Rule(accuracy, at_once=accuracy_at_once),
     "exact": Rule(exact),
     "multiple_choice": Rule(multiple_choice),
     "numeric": Rule(numeric),
-    "format": Rule(format_, needs_answer=False),
+    "format": Rule(format_, needs_answer=False, whole_reply=True),
 }

@@ -4,12 +4,12 @@ import functools
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from .functions import STANDARD, Problem
+from .functions import IMAGES, OF_TRL_ALONE, STANDARD, STATE, Problem, TrainerState
 from .process import RewardProcess, RewardTimeoutError
 from .rules import RULES
 
@@ -31,15 +31,34 @@ class Completions:
     texts: list[str]
     completion_ids: list[list[int]]
     columns: dict[str, list[Any]]
-    """Of the data set; ``answer``, the reference as text or None, is always there."""
+    """Of the data set; ``answer`` is always there: the reference as text, several of which any is
+    right, or None."""
     rows: list[str]
     """Where each prompt comes from, for messages."""
+    opened: list[str] = field(default_factory=list)
+    """What the prompt has written of each reply already, such as "<think>"; empty for nothing. The
+    format is that of the whole reply; all else sees the completion alone."""
+    open_images: Callable[[], list[list[Any]]] | None = None
+    """Gives the images of each completion's row, opened; the completions of a row share their list.
+    Called where a function takes them."""
+    state: TrainerState | None = None
 
-    def arguments(self) -> dict[str, list[Any]]:
-        """As TRL hands them to a reward function."""
+    def arguments(self, images: bool = False) -> dict[str, Any]:
+        """As TRL hands them to a reward function; ``images`` opens them."""
         turns = [[{"role": "assistant", "content": text}] for text in self.texts]
         given = dict(zip(STANDARD, (self.prompts, turns, self.completion_ids), strict=True))
-        return self.columns | given
+        if images and self.open_images is not None:
+            opened = self.open_images()
+            lone = [some[0] if len(some) == 1 else some or None for some in opened]
+            given |= dict(zip(IMAGES, (opened, lone), strict=True))
+        more = {} if self.state is None else {STATE: self.state}
+        return self.columns | given | more
+
+    def replies(self) -> list[str]:
+        """The completions with what the prompt has opened."""
+        if not self.opened:
+            return self.texts
+        return [a + b for a, b in zip(self.opened, self.texts, strict=True)]
 
     def groups(self) -> list[range]:
         """Stretches of completions of one row."""
@@ -94,8 +113,8 @@ class Rewards:
     processes: int = 2
     """That share the completions of such a rule."""
     numeric_tolerance: float = 0.01
-    decimals: int = 6
-    """That numbers which are not exact are compared to, by accuracy."""
+    decimals: int | None = None
+    """That accuracy compares numbers and mathematics to, as a benchmark may have it."""
     workers: dict[str, list[RewardProcess]] = field(default_factory=dict, init=False)
 
     def start(self, columns: Iterable[str]) -> None:
@@ -107,20 +126,25 @@ class Rewards:
         Raises:
             ValueError: a function that cannot be loaded, or takes an argument that is no column.
         """
-        known = {*STANDARD, *columns, "answer"}
+        known = {*STANDARD, *IMAGES, STATE, *columns, "answer"}
         for name in self.names:
             if name in RULES and not RULES[name].can_hang:
                 continue
-            count = self.processes if name in RULES else 1
-            self.workers[name] = [RewardProcess(name) for _ in range(count)]
-            for worker in self.workers[name]:
-                missing = [p for p in worker.start() if p not in known]
+            for worker in self._workers(name):
+                missing = [p for p in worker.start().needed if p not in known]
                 if missing:
                     raise ValueError(
                         f"reward {name} must take arguments that the data set has as columns"
-                        f" ({', '.join(sorted(known))}); it takes {', '.join(missing)} too. Give"
-                        " it a default, or add the column."
+                        f" ({', '.join(sorted(known))}); it takes {', '.join(missing)} too."
+                        f" {_remedy(missing)}"
                     )
+
+    def _workers(self, name: str) -> list[RewardProcess]:
+        """The processes of a function; each starts when it is first asked."""
+        if name not in self.workers:
+            count = self.processes if name in RULES else 1
+            self.workers[name] = [RewardProcess(name) for _ in range(count)]
+        return self.workers[name]
 
     def score(self, asked: Completions) -> Scored:
         """All rewards of some completions; the functions run side by side."""
@@ -154,12 +178,18 @@ class Rewards:
         rule = RULES[name].score
         if name == "numeric":
             rule = functools.partial(rule, tolerance=self.numeric_tolerance)
-        pairs = zip(asked.texts, asked.columns["answer"], strict=True)
+        texts = asked.replies() if RULES[name].whole_reply else asked.texts
+        pairs = zip(texts, asked.columns["answer"], strict=True)
         return [rule(text, answer) for text, answer in pairs], []
 
     def _of_function(self, name: str, asked: Completions) -> tuple[Values, list[Failure]]:
         """All completions in one call, and in smaller ones where that fails as a whole."""
-        arguments = asked.arguments()
+        (worker,) = self._workers(name)
+        try:
+            takes = worker.start()
+            arguments = takes.chosen(asked.arguments(images=takes.images))
+        except ValueError as error:  # it no longer starts, or an image is gone
+            return [None] * len(asked.texts), [(f"failed: {error}", list(range(len(asked.texts))))]
         values, problems = self._call(name, arguments, self.seconds)
         if not (problems and problems[0].everywhere):
             return values, [(what, [i]) for i, what, _ in problems]
@@ -170,7 +200,7 @@ class Rewards:
         return values, failures
 
     def _in_parts(
-        self, name: str, arguments: dict[str, list[Any]], groups: list[range]
+        self, name: str, arguments: dict[str, Any], groups: list[range]
     ) -> tuple[Values, list[Failure]]:
         """Asks about each group by itself, then about each completion of the groups that fail: a
         function may compare the completions of a group, but not those of several."""
@@ -187,7 +217,10 @@ class Rewards:
             if limit <= 0:
                 late.setdefault(why, []).extend(part)
                 continue
-            some = {key: listed[part.start : part.stop] for key, listed in arguments.items()}
+            some = {
+                key: value if key == STATE else value[part.start : part.stop]
+                for key, value in arguments.items()
+            }
             values[part.start : part.stop], problems = self._call(name, some, limit)
             if len(part) > 1 and problems and problems[0].everywhere:
                 todo += [(one, problems[0].what) for one in _one_by_one(part)]
@@ -197,10 +230,10 @@ class Rewards:
         return values, sorted(failures, key=lambda failure: failure[1][0])
 
     def _call(
-        self, name: str, arguments: dict[str, list[Any]], seconds: float
+        self, name: str, arguments: dict[str, Any], seconds: float
     ) -> tuple[Values, list[Problem]]:
         """A function's rewards, whatever becomes of its process."""
-        (worker,) = self.workers[name]
+        (worker,) = self._workers(name)
         try:
             return worker.call(arguments, seconds)
         except RewardTimeoutError:
@@ -211,11 +244,19 @@ class Rewards:
 
     def _row_by_row(self, name: str, asked: Completions) -> tuple[Values, list[Failure]]:
         """Each process takes the next completion when it is done with one; a completion that hangs
-        costs its own reward alone."""
+        costs its own reward alone. What is decided at once needs none."""
+        at_once, answers = RULES[name].at_once, asked.columns["answer"]
+        assert at_once is not None
+        options = (self.decimals,) if name == "accuracy" else ()
+        values: Values = [
+            at_once(text, answer, *options)
+            for text, answer in zip(asked.texts, answers, strict=True)
+        ]
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for i in range(len(asked.texts)):
+        for i in [i for i, value in enumerate(values) if value is None]:
             todo.put(i)
-        values: Values = [None] * len(asked.texts)
+        if todo.empty():
+            return values, []
         problems: list[Problem] = []
         end = time.monotonic() + self.seconds
 
@@ -226,13 +267,10 @@ class Rewards:
                 except queue.Empty:
                     return
                 limit = min(self.row_seconds, end - time.monotonic())
-                given = (asked.texts[i], asked.columns["answer"][i])
-                if name == "accuracy":
-                    given += (self.decimals,)
                 try:
                     if limit <= 0:
                         raise RewardTimeoutError
-                    values[i], wrong = worker.call(given, limit)
+                    values[i], wrong = worker.call((asked.texts[i], answers[i], *options), limit)
                     problems.extend(Problem(i, problem.what) for problem in wrong)
                 except RewardTimeoutError:
                     what = f"took longer than {self.row_seconds:g} s and was killed"
@@ -242,8 +280,16 @@ class Rewards:
                     problems.append(Problem(i, f"failed: {error}"))
 
         with ThreadPoolExecutor(self.processes) as pool:
-            list(pool.map(serve, self.workers[name]))
+            list(pool.map(serve, self._workers(name)))
         return values, [(what, [i]) for i, what, _ in sorted(problems)]
+
+
+def _remedy(missing: list[str]) -> str:
+    if set(missing) & set(OF_TRL_ALONE):
+        return f"Only TRL's trainer has {', '.join(OF_TRL_ALONE)}; give such an argument a default."
+    if set(missing) & {"messages", "conversations"}:
+        return "Take the turns from prompts."
+    return "Give it a default, or add the column."
 
 
 def _one_by_one(part: range) -> list[range]:

@@ -1,0 +1,30 @@
+"""What an answer is - a number, a letter, a date, a list, mathematics, words - and when two are the
+same."""
+
+from .decide import (
+    Algebra,
+    Verdict,
+    letter_of,
+    quantity_of,
+    same,
+    same_text,
+    same_to_decimals,
+)
+from .expressions import equal, rounds_to
+from .numbers import Number
+from .quantities import Quantity, same_quantity
+
+__all__ = [
+    "Algebra",
+    "Number",
+    "Quantity",
+    "Verdict",
+    "equal",
+    "letter_of",
+    "quantity_of",
+    "rounds_to",
+    "same",
+    "same_quantity",
+    "same_text",
+    "same_to_decimals",
+]

@@ -1,0 +1,313 @@
+"""What the reference is decides how an answer is compared with it: docs/answers.md has the table.
+
+All but mathematics is decided in place, in time linear in the length of the texts. A comparison
+gives True or False, or None where it needs computer algebra and none was handed to it.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from .dates import date, same_date, seconds
+from .expressions import mathematical, rounds_to
+from .letters import choice, same_letters, several
+from .lists import Listing, listing, ratio, span
+from .numbers import number, too_large
+from .quantities import Quantity, ambiguous, quantity, same_quantity, unit_behind
+from .text import LONGEST, bare, words
+
+Algebra = Callable[[str, str], bool]
+"""(given, reference), plain texts -> whether they are the same mathematics."""
+Verdict = bool | None
+_NAME = re.compile(
+    r"\\?[A-Za-z]{1,8}(?:_\{?\w{1,4}\}?|')?(?:\([A-Za-z, ]{1,12}\))?|\\?[A-Za-z]+(?:[ ~]\\?[A-Za-z]+){1,4}(?: is)?"
+)
+_TRUTH = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
+
+
+def same(given: str, gold: str, algebra: Algebra | None = None) -> Verdict:
+    """Whether an answer is the reference's.
+
+    Args:
+        given: raw text; an empty one is never right.
+        gold: raw text of one reference; an empty one is never matched.
+        algebra: compares mathematics; None leaves it undecided.
+    """
+    if not given.strip() or not gold.strip():
+        return False
+    if max(len(given), len(gold)) > LONGEST:
+        return words(given) == words(gold) != ""
+    return _same(bare(given), bare(gold), algebra)
+
+
+def same_text(given: str, gold: str) -> bool:
+    """Whether they are the same as text, or as numbers in digits, without units or LaTeX."""
+    if same(given, gold) is not True:
+        return False
+    if words(given) == words(gold) or max(len(given), len(gold)) > LONGEST:
+        return True
+    texts = bare(given), bare(gold)
+    plain = all(number(text) and any(map(str.isdigit, text)) and "\\" not in text for text in texts)
+    return plain or texts[0] == texts[1]
+
+
+def same_to_decimals(given: str, gold: str, decimals: int, algebra: bool) -> Verdict:
+    """``same`` as a benchmark may have it: numbers and mathematics by math-verify alone, to so many
+    decimals."""
+    if same_text(given, gold):
+        return True
+    if not given.strip() or not gold.strip():
+        return False
+    if is_mathematics(gold):
+        return rounds_to(given, gold, decimals) if algebra else None
+    rounded = partial(rounds_to, decimals=decimals)
+    return same(given, gold, rounded if algebra else None)
+
+
+def is_mathematics(gold: str) -> bool:
+    """Whether a reference is a number or mathematics, and no list or text."""
+    text = bare(gold) if len(gold) <= LONGEST else ""
+    if not text or _is_text(text):
+        return False
+    return quantity(text) is not None or mathematical(unit_behind(_assigned(text)[1])[0])
+
+
+def letter_of(text: str) -> str | None:
+    """The capital of the option that a text names, and no other beside it."""
+    found = choice(bare(text)) if len(text) <= LONGEST else None
+    return found.letter if found else None
+
+
+def quantity_of(text: str) -> Quantity | None:
+    """The number that a text is, and its unit."""
+    return quantity(_assigned(bare(text))[1]) if len(text) <= LONGEST else None
+
+
+def _is_text(text: str) -> bool:
+    """Whether a plain text is a letter, a date, a time, a ratio, a range or a list."""
+    kinds = choice, several, date, seconds, ratio, span
+    listed = number(text) is None and listing(text)
+    return any(read(text) is not None for read in kinds) or bool(listed)
+
+
+def _same(given: str, gold: str, algebra: Algebra | None) -> Verdict:
+    if not given or not gold:
+        return False
+    if given == gold:
+        return True
+    for compare in (_letters, _times, _sizes, _lists, _mathematics):
+        found = compare(given, gold, algebra)
+        if found is not NotImplemented:
+            return found
+    return _words(given, gold)
+
+
+def _letters(given: str, gold: str, algebra: Algebra | None) -> Verdict:
+    """One letter, with the text of its option or without; several letters."""
+    wanted = choice(gold)
+    if wanted is None:
+        found = same_letters(given, gold)
+        return NotImplemented if found is None else found
+    said = choice(given)
+    if said is not None:
+        return said.letter == wanted.letter
+    if wanted.text:
+        return _same(given, bare(wanted.text), algebra)
+    if gold.islower() and "=" not in given and mathematical(given):
+        return _by_algebra(given, gold, algebra)
+    return False
+
+
+def _times(given: str, gold: str, algebra: Algebra | None) -> Verdict:
+    """Dates and times of day."""
+    day = date(gold)
+    if day is not None:
+        said = date(given)
+        return same_date(said, day) if said else words(given) == words(gold)
+    second = seconds(gold)
+    return NotImplemented if second is None else seconds(given) == second
+
+
+def _sizes(given: str, gold: str, algebra: Algebra | None) -> Verdict:
+    """Numbers, quantities, ratios and ranges."""
+    for read in (span, ratio):
+        parts = read(gold)
+        if parts is not None:
+            return _parts(given, gold, parts)
+    name, value = _assigned(gold)
+    wanted = quantity(value)
+    if wanted is None:
+        return NotImplemented
+    other, said = _assigned(given)
+    if name and other and not name & other:
+        return False
+    found = quantity(said)
+    if found is not None and same_quantity(found, wanted):
+        return True
+    if ambiguous(value):
+        return _lists(given, value, algebra) is True
+    parts = ratio(said) if seconds(said) is None else None
+    if parts is not None and len(parts) == 2 and wanted.plain:
+        return _as_fraction(parts) == wanted.number.value
+    if found is not None or too_large(said) or span(said) or date(said):
+        return False
+    expression, units = unit_behind(said)
+    if units and wanted.units and not {u.kind for u in units} & {u.kind for u in wanted.units}:
+        return False
+    if units and wanted.units and units[0].size != wanted.units[0].size:
+        return False
+    if not mathematical(expression) or "=" in expression:
+        return False
+    return _by_algebra(expression, _digits_of(value), algebra)
+
+
+def _digits_of(value: str) -> str:
+    """The number of a quantity's text, for algebra."""
+    found = quantity(value)
+    assert found is not None
+    if number(value) is not None and re.fullmatch(r"[-+.\d]+", value):
+        return value
+    fraction = found.number.value
+    if found.percent:
+        fraction /= 100
+    return f"\\frac{{{fraction.numerator}}}{{{fraction.denominator}}}"
+
+
+def _parts(given: str, gold: str, parts: Sequence[str]) -> Verdict:
+    """Of a ratio or a range."""
+    if words(given) == words(gold):
+        return True
+    said = span(given) or (ratio(given) if seconds(given) is None else None)
+    if said is None:
+        value = number(given)
+        return bool(ratio(gold)) and len(parts) == 2 and value is not None and (
+            _as_fraction(parts) == value.value
+        )  # fmt: skip
+    if len(said) != len(parts):
+        return False
+    one, other = [quantity(x) for x in said], [quantity(x) for x in parts]
+    if span(gold) and not span(given):
+        return all(a and b and same_quantity(a, b) for a, b in zip(one, other, strict=True))
+    if ratio(gold) and ratio(given):
+        a, b = [x.number.value for x in one if x], [x.number.value for x in other if x]
+        return all(x * b[0] == y * a[0] for x, y in zip(a, b, strict=True)) and bool(a[0]) == bool(b[0])
+    return "-" not in given.replace(" ", "")[: 0 if span(gold) else None] and all(
+        a and b and same_quantity(a, b) for a, b in zip(one, other, strict=True)
+    )
+
+
+def _as_fraction(parts: Sequence[str]) -> object:
+    top, bottom = (number(part) for part in parts)
+    return top.value / bottom.value if top and bottom and bottom.value else None
+
+
+def _lists(given: str, gold: str, algebra: Algebra | None) -> Verdict:
+    wanted = listing(gold)
+    if wanted is None:
+        return NotImplemented
+    if not wanted.brackets and not _is_list_of(wanted):
+        return NotImplemented
+    said = listing(given) or listing(_assigned(given)[1])
+    if said is None:
+        said = Listing((given,)) if len(wanted.items) == 1 else None
+    if said is None or not _may_be(said, wanted):
+        if wanted.brackets and re.search(r"[<>\u2264\u2265]|\\(?:le|ge|cup|in)", given):
+            return _by_algebra(given, gold, algebra)
+        return words(given) == words(gold) and not re.search(r"[\d()\[\]{}]", gold)
+    if wanted.ordered:
+        return _all(_same(a, b, algebra) for a, b in zip(said.items, wanted.items, strict=True))
+    return _as_sets(said.items, wanted.items, algebra)
+
+
+def _is_list_of(wanted: Listing) -> bool:
+    """Whether a bare list is one of numbers or of short names; a sentence with commas is none."""
+    return all(len(item.split()) <= 4 for item in wanted.items)
+
+
+def _may_be(said: Listing, wanted: Listing) -> bool:
+    """By their length, their names and the brackets around them."""
+    if len(said.items) != len(wanted.items) or (said.name and wanted.name and said.name != wanted.name):
+        return False
+    if not said.brackets or said.brackets == wanted.brackets:
+        return said.brackets == wanted.brackets or wanted.brackets in ("", "()", "[]", "{}")
+    if not wanted.brackets:
+        return said.brackets in ("()", "[]", "{}")
+    if "{}" in (said.brackets, wanted.brackets):
+        return False
+    return len(said.items) > 2 and {said.brackets, wanted.brackets} == {"()", "[]"}
+
+
+def _as_sets(said: Sequence[str], wanted: Sequence[str], algebra: Algebra | None) -> Verdict:
+    """Each item of one is an item of the other, whatever their order."""
+    left, undecided = list(said), False
+    for item in wanted:
+        found = [_same(other, item, algebra) for other in left]
+        if True in found:
+            left.pop(found.index(True))
+        elif None in found:
+            undecided = True
+        else:
+            return False
+    return None if undecided else True
+
+
+def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
+    name, value = _assigned(gold)
+    other, said = _assigned(given)
+    expression, units = unit_behind(value)
+    if not mathematical(expression):
+        return NotImplemented
+    if name and other and not name & other:
+        return False
+    expression_said, units_said = unit_behind(said)
+    if units and units_said and not {u.kind for u in units} & {u.kind for u in units_said}:
+        return False
+    if units and units_said and units[0].size != units_said[0].size:
+        return False
+    found = quantity(said)
+    if found is not None and not (found.units or found.things):
+        return _by_algebra(said if number(said) else _digits_of(said), expression, algebra)
+    if found is not None and found.units:
+        return _by_algebra(_digits_of(said), expression, algebra) if not units else False
+    if expression_said == expression:
+        return True
+    if too_large(said) or not mathematical(expression_said):
+        return words(given) == words(gold) if not mathematical(said) else False
+    return _by_algebra(expression_said, expression, algebra)
+
+
+def _by_algebra(given: str, gold: str, algebra: Algebra | None) -> Verdict:
+    if too_large(given) or too_large(gold):
+        return False
+    return None if algebra is None else algebra(given, gold)
+
+
+def _assigned(text: str) -> tuple[frozenset[str], str]:
+    """The names and the value of "x = 5" or "30 + 30 = 60"; no name and the text of any other."""
+    parts = [part.strip() for part in re.split(r"(?<![<>!:=])=(?!=)|\u2248|\\approx", text)]
+    if len(parts) == 1 or not parts[-1]:
+        return frozenset(), text
+    names = set()
+    for part in parts[:-1]:
+        if _NAME.fullmatch(part):
+            names |= {part} if len(part) <= 2 else set()
+        elif not re.fullmatch(r"[-+*/().\d\s\u00d7\u00b7\u00f7^]+", part):
+            return frozenset(), text
+    return frozenset(names), parts[-1]
+
+
+def _words(given: str, gold: str) -> bool:
+    wanted, said = words(gold), words(given)
+    if wanted and said == wanted:
+        return True
+    opposite = _TRUTH.get(wanted)
+    if opposite is None:
+        return not wanted and given == gold
+    first = re.match(r"\W*(\w+)\W*(?:[,.;:\n]|\s-)", given)
+    return bool(first) and first[1].casefold() == wanted and opposite not in said.split()
+
+
+def _all(verdicts: object) -> Verdict:
+    """False where one is False, else None where one is None."""
+    found = list(verdicts)  # pyright: ignore[reportArgumentType]
+    return False if False in found else None if None in found else True

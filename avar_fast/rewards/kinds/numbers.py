@@ -1,0 +1,205 @@
+"""Numbers as people write them, and when two of them are the same."""
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+GIVEN_DIGITS = 4  # significant digits of a decimal that stands for a number without an end
+GOLD_DIGITS = 3  # of one in a reference, which somebody has rounded
+_LARGEST_EXPONENT = 400  # beyond it a number is text: it is never written out
+
+_DIGITS = (
+    r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?![\d,])"  # 1,234,567.8
+    r"|[1-9]\d?(?:,\d{2})+,\d{3}(?:\.\d+)?(?![\d,])"  # 12,34,567
+    r"|[1-9]\d{0,2}(?:(?:[ ]\d{3})+|(?:['_]\d{3})+)(?:[.,]\d+)?(?![\d.,' ]*\d)"  # 1 234 567,8
+    r"|[1-9]\d{0,2}(?:(?:\.\d{3}){2,}(?:,\d+)?|\.\d{3},\d+)(?![\d.])"  # 1.234.567,8
+    r"|\d+,\d+(?![\d.,])"  # 3,5
+    r"|\d+\.\d*|\.\d+|\d+)"
+)
+_TENS = r"\s*[\u00d7\u00b7*xX]\s*10\s*(?:\^|\*\*)\s*[({]?\s*(?P<tens>[+-]?\s*\d+)\s*[)}]?"
+_FRACTION = (
+    rf"\\frac\s*(?:\{{\s*(?P<top>[+-]?{_DIGITS})\s*\}}|(?P<top1>\d))"
+    rf"\s*(?:\{{\s*(?P<bottom>[+-]?{_DIGITS})\s*\}}|(?P<bottom1>\d))"
+)
+_NUMBER = re.compile(
+    rf"(?P<sign>[+-]?)\s*(?:"
+    rf"(?P<whole>\d+)\s+(?:and\s+)?(?P<over>\d+)\s*/\s*(?P<under>\d+)(?![\d/.])"
+    rf"|(?P<whole1>\d+)?\s*{_FRACTION}"
+    rf"|10\s*(?:\^|\*\*)\s*[({{]?\s*(?P<power>[+-]?\s*\d+)\s*[)}}]?"
+    rf"|(?P<digits>{_DIGITS})(?:[eE](?P<exponent>[+-]?\d+)(?![\w.])|{_TENS})?"
+    rf"(?:\s*/\s*(?P<divisor>[+-]?{_DIGITS})(?![\d/.]))?"
+    r")"
+)
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    " sixteen seventeen eighteen nineteen"
+).split()
+_TENS_NAMES = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NAMES = {name: i for i, name in enumerate(_ONES)} | {
+    name: 10 * i for i, name in enumerate(_TENS_NAMES, start=2)
+}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_NAMED = re.compile(r"(?:minus |negative )?[a-z][a-z -]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number and how closely it is written."""
+
+    value: Fraction
+    digits: int = 0
+    """Significant digits of a decimal; 0 where it is exact: a whole number or a fraction."""
+    last: Fraction = Fraction(0)
+    """What one in its last digit is worth."""
+
+    def times(self, factor: Fraction) -> "Number":
+        return replace(self, value=self.value * factor, last=self.last * abs(factor))
+
+
+def number(text: str) -> Number | None:
+    """The number that the whole text is; None for any other text."""
+    text = text.strip()
+    while len(text) > 2 and text[0] + text[-1] in ("()", "[]", "{}"):
+        text = text[1:-1].strip()
+    found = leading_number(text)
+    if found is not None and found[1] == len(text):
+        return found[0]
+    return _named(text)
+
+
+def leading_number(text: str) -> tuple[Number, int] | None:
+    """The number that a text begins with, and where it ends."""
+    found = _NUMBER.match(text)
+    if found is None:
+        return None
+    got = _value(found)
+    return None if got is None else (got, found.end())
+
+
+def _value(found: re.Match[str]) -> Number | None:
+    sign = Fraction(-1 if found["sign"] == "-" else 1)
+    if found["whole"]:
+        part = _over(Fraction(int(found["over"])), Fraction(int(found["under"])))
+        return None if part is None else Number(sign * (int(found["whole"]) + part))
+    if found["power"]:
+        tens = _ten_to(found["power"])
+        return None if tens is None else Number(sign * tens)
+    if found["digits"] is None:
+        top = _decimal(found["top"] or found["top1"])
+        part = _over(top.value, _decimal(found["bottom"] or found["bottom1"]).value)
+        if part is None or (found["whole1"] and part < 0):
+            return None
+        return Number(sign * (int(found["whole1"] or 0) + part))
+    got = _decimal(found["digits"])
+    exponent = found["exponent"] or found["tens"]
+    if exponent:
+        tens = _ten_to(exponent)
+        if tens is None:
+            return None
+        got = got.times(tens)
+        if not got.digits:  # 3 x 10^8 is as exact as 3
+            got = Number(got.value)
+    if found["divisor"]:
+        part = _over(got.value, _decimal(found["divisor"]).value)
+        return None if part is None else Number(sign * part)
+    return got.times(sign)
+
+
+def _decimal(text: str) -> Number:
+    """Of what ``_DIGITS`` matches, with a sign."""
+    negative, text = text.startswith("-"), text.lstrip("+-")
+    if text.count(".") > 1 or ("." in text and text.rfind(",") > text.rfind(".")):
+        text = text.replace(".", "").replace(",", ".")  # 1.234,5
+    elif "," in text and not grouped(text):
+        text = text.replace(" ", "").replace("'", "").replace("_", "").replace(",", ".")
+    text = re.sub(r"[, '_]", "", text)
+    whole, _, decimals = text.partition(".")
+    value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
+    digits = len((whole + decimals).lstrip("0")) if decimals else 0
+    last = Fraction(1, 10 ** len(decimals)) if decimals else Fraction(0)
+    return Number(-value if negative else value, digits, last)
+
+
+def grouped(text: str) -> bool:
+    """Whether the commas of a number stand between its thousands."""
+    return re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:(?:,\d{2})*|(?:,\d{3})*),\d{3}(?:\.\d+)?", text) is not None
+
+
+def decimal_comma(text: str) -> bool:
+    """Whether a text is "3,5", which may be a list of two as well."""
+    return re.fullmatch(r"[+-]?\d+,\d+", text) is not None and not grouped(text)
+
+
+def _ten_to(exponent: str) -> Fraction | None:
+    exponent = exponent.replace(" ", "")
+    if len(exponent) > 5 or abs(int(exponent)) > _LARGEST_EXPONENT:
+        return None
+    return Fraction(10) ** int(exponent)
+
+
+def too_large(text: str) -> bool:
+    """Whether a text holds a number or power that must not be written out."""
+    exponents = re.findall(r"(?<=\d)[eE][+-]?(\d+)|\b10\s*(?:\^|\*\*)\s*[({]?\s*[+-]?\s*(\d+)(?!\d)", text)
+    return any(len(e) > 5 or int(e) > _LARGEST_EXPONENT for pair in exponents for e in pair if e)
+
+
+def _over(top: Fraction, bottom: Fraction) -> Fraction | None:
+    return top / bottom if bottom else None
+
+
+def same_number(given: Number, gold: Number) -> bool:
+    """Equal, or one is the other rounded: to at least four significant digits where both are
+    decimals or the given is one for a fraction without an end, three where the reference is."""
+    if given.value == gold.value:
+        return True
+    if given.digits and gold.digits:
+        short, long = sorted((given, gold), key=lambda x: x.last, reverse=True)
+        rounds = abs(short.value - long.value) * 2 <= short.last
+        return rounds and short.last > long.last and short.digits >= GIVEN_DIGITS
+    if given.digits and _endless(gold.value):
+        return stands_for(given, gold.value, GIVEN_DIGITS)
+    if gold.digits and _endless(given.value):
+        return stands_for(gold, given.value, GOLD_DIGITS)
+    return False
+
+
+def stands_for(decimal: Number, value: Fraction, digits: int) -> bool:
+    """Whether a decimal of so many digits at least is off by less than one in its last."""
+    return decimal.digits >= digits and abs(decimal.value - value) < decimal.last
+
+
+def _endless(value: Fraction) -> bool:
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest != 1
+
+
+def _named(text: str) -> Number | None:
+    """Of "forty-two", "minus one hundred and five", "three million"."""
+    if len(text) > 100 or not _NAMED.fullmatch(text):
+        return None
+    names = text.casefold().replace("-", " ").split()
+    sign = -1 if names[0] in ("minus", "negative") else 1
+    total = part = 0
+    last = ""
+    for name in names[sign == -1 :]:
+        if name in _NAMES and _may_follow(name, last):
+            part += _NAMES[name]
+        elif name == "hundred" and 0 < part < 10:
+            part *= 100
+        elif name in _SCALES and part:
+            total, part = total + part * _SCALES[name], 0
+        elif not (name == "and" and last in ("hundred", *_SCALES)):
+            return None
+        last = name
+    return None if last in ("", "and") else Number(Fraction(sign * (total + part)))
+
+
+def _may_follow(name: str, last: str) -> bool:
+    """Twenty takes a one behind it; "one two" is no number."""
+    if last in ("", "and", "hundred", *_SCALES):
+        return True
+    return last in _TENS_NAMES and 0 < _NAMES[name] < 10
+
