@@ -44,7 +44,7 @@ class Date:
 
 def date(text: str) -> Date | None:
     """The date that the whole text is."""
-    if len(text) > 60:
+    if len(text) > 60 or not (re.search(r"\d", text) or _month(text.rstrip("."))):
         return None
     found = _WEEKDAY.match(text)
     weekday = found[1][:3].lower() if found else ""

@@ -6,12 +6,12 @@ gives True or False, or None where it needs computer algebra and none was handed
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from .dates import date, same_date, seconds
 from .expressions import mathematical, rounds_to
 from .letters import choice, same_letters, several
-from .lists import Listing, listing, ratio, span
+from .lists import Listing, at_top, listing, ratio, span
 from .numbers import number, too_large
 from .quantities import Quantity, ambiguous, quantity, same_quantity, unit_behind
 from .text import LONGEST, bare, words
@@ -22,6 +22,7 @@ Verdict = bool | None
 _NAME = re.compile(
     r"\\?[A-Za-z]{1,8}(?:_\{?\w{1,4}\}?|')?(?:\([A-Za-z, ]{1,12}\))?|\\?[A-Za-z]+(?:[ ~]\\?[A-Za-z]+){1,4}(?: is)?"
 )
+_RELATION = re.compile(r"[<>\u2264\u2265\u2208\u222a]|\\(?:[lg]eq?|cup|in)(?![a-z])")
 _TRUTH = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
 
@@ -37,7 +38,12 @@ def same(given: str, gold: str, algebra: Algebra | None = None) -> Verdict:
         return False
     if max(len(given), len(gold)) > LONGEST:
         return words(given) == words(gold) != ""
-    return _same(bare(given), bare(gold), algebra)
+    return _at_once(given, gold) if algebra is None else _same(bare(given), bare(gold), algebra)
+
+
+@lru_cache(4096)  # completions of a group say the same, and every rule asks anew
+def _at_once(given: str, gold: str) -> Verdict:
+    return _same(bare(given), bare(gold), None)
 
 
 def same_text(given: str, gold: str) -> bool:
@@ -95,7 +101,8 @@ def _same(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return False
     if given == gold:
         return True
-    for compare in (_letters, _times, _sizes, _lists, _mathematics):
+    kinds = (_letters, _times, _sizes, _lists, _mathematics)
+    for compare in kinds[2:] if gold.isdecimal() else kinds:
         found = compare(given, gold, algebra)
         if found is not NotImplemented:
             return found
@@ -156,7 +163,7 @@ def _sizes(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return False
     if units and wanted.units and units[0].size != wanted.units[0].size:
         return False
-    if not mathematical(expression) or "=" in expression:
+    if not mathematical(expression) or len(at_top(expression, "=")) > 1:
         return False
     return _by_algebra(expression, _digits_of(value), algebra)
 
@@ -211,7 +218,7 @@ def _lists(given: str, gold: str, algebra: Algebra | None) -> Verdict:
     if said is None:
         said = Listing((given,)) if len(wanted.items) == 1 else None
     if said is None or not _may_be(said, wanted):
-        if wanted.brackets and re.search(r"[<>\u2264\u2265]|\\(?:le|ge|cup|in)", given):
+        if wanted.brackets and _RELATION.search(given):
             return _by_algebra(given, gold, algebra)
         return words(given) == words(gold) and not re.search(r"[\d()\[\]{}]", gold)
     if wanted.ordered:
@@ -259,6 +266,8 @@ def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return NotImplemented
     if name and other and not name & other:
         return False
+    if "=" in given and "=" in gold and given == said:  # an equation that gives no value
+        return _by_algebra(given, gold, algebra) if mathematical(given) else False
     expression_said, units_said = unit_behind(said)
     if units and units_said and not {u.kind for u in units} & {u.kind for u in units_said}:
         return False
@@ -271,7 +280,8 @@ def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return _by_algebra(_digits_of(said), expression, algebra) if not units else False
     if expression_said == expression:
         return True
-    if too_large(said) or not mathematical(expression_said):
+    interval = _RELATION.search(expression) is not None and listing(said) is not None
+    if too_large(said) or not (mathematical(expression_said) or interval):
         return words(given) == words(gold) if not mathematical(said) else False
     return _by_algebra(expression_said, expression, algebra)
 
@@ -284,7 +294,7 @@ def _by_algebra(given: str, gold: str, algebra: Algebra | None) -> Verdict:
 
 def _assigned(text: str) -> tuple[frozenset[str], str]:
     """The names and the value of "x = 5" or "30 + 30 = 60"; no name and the text of any other."""
-    parts = [part.strip() for part in re.split(r"(?<![<>!:=])=(?!=)|\u2248|\\approx", text)]
+    parts = at_top(re.sub(r"\u2248|\\approx(?![a-z])", "=", text), "=")
     if len(parts) == 1 or not parts[-1]:
         return frozenset(), text
     names = set()

@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+from .quantities import DECADE, TURN
 from .numbers import GIVEN_DIGITS, GOLD_DIGITS, number, stands_for, too_large
 
 _FUNCTIONS = frozenset(
@@ -15,8 +16,11 @@ _NAMES = frozenset(
     .split()
 )  # fmt: skip
 _NO_PRODUCT = frozenset("and or to of in on at by no if is it the not for as yes an be he we".split())
-_RUN = re.compile(r"\\[A-Za-z]+|[^\W\d_]+")
+_RUN = re.compile(r"\\[A-Za-z]+|[A-Za-z]+|[^\W\d_]")
+# Their letters are points, which do not multiply.
+_FIGURE = re.compile(r"\\(?:m?angle|triangle|square|over(?:line|right|left)\w*(?!\{\d)|vec|widehat|parallel|perp)")
 _OPERATOR = re.compile(r"\\(?!text|math|mbox)[a-zA-Z]+|[=<>\u2264\u2265\u2260\u221a\u03c0\u221e^*/+\u00d7\u00b7\u00f7!|\u222a\u2229\u2208-]")
+_CALL = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(sorted(_FUNCTIONS, key=len, reverse=True))})\s*[\s(\d]")
 _ION = re.compile(r"[A-Za-z)\]\d]\^?\{?\d*[+-]\}?$")
 _FORMULA = re.compile(r"[A-Za-z]_?\{?\d")
 _SIGNS = (
@@ -40,24 +44,28 @@ def mathematical(text: str) -> bool:
     Letters multiply only next to a number or an operator, so "on" and "H2O" do not."""
     if text in ("\u221e", "\u03c0", "\u2205") or text in _NAMES:
         return True
+    if DECADE.fullmatch(text) or _FIGURE.search(text):
+        return False
     operator = _OPERATOR.search(text.lstrip("+-"))
     digit = any(char.isdigit() for char in text)
     runs = _RUN.findall(text)
     if not operator and not (digit and runs and re.match(r"[\d(]", text)):
-        return any(run in _FUNCTIONS for run in runs) and len(runs) > 1
+        return _CALL.search(text) is not None and all(_factor(run, 1) for run in runs)
     if _ION.search(text) or (text.casefold() in ("n/a", "w/o")):
         return False
     if _FORMULA.search(text) and not re.search(r"[=^*/+\u00d7\u00b7\u221a]|\\[a-z]|\s-\s", text):
         return False
-    return all(_factor(run, digit or "^" in text or "=" in text or "\\" in text) for run in runs)
+    longest = 3 if digit or "^" in text or "\\" in text else 2 if re.search("[=+*]", text) else 1
+    return all(_factor(run, longest) for run in runs)
 
 
-def _factor(run: str, near: bool) -> bool:
+def _factor(run: str, longest: int) -> bool:
+    """Whether a run of letters is a name, or a product of not too many variables."""
     if run[0] == "\\" or len(run) == 1:
         return run.isascii() or run in _GREEK or run == "\u03c0"
     if run in _FUNCTIONS or run in _NAMES:
         return True
-    return near and len(run) <= 3 and run.isascii() and run.casefold() not in _NO_PRODUCT
+    return len(run) <= longest and run.isascii() and run.casefold() not in _NO_PRODUCT
 
 
 def latex(text: str) -> str:
@@ -65,6 +73,9 @@ def latex(text: str) -> str:
     text = re.sub(r"\u221a\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|\w))",
                   lambda m: f"\\sqrt{{{m[1] or m[2] or m[3]}}}", text)  # fmt: skip
     text = re.sub(r"(?<![\\\w])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    turns = r"(\1\\cdot\\frac{\\pi}{180})" if TURN.search(text) else r"\1"
+    text = re.sub(r"(\d+(?:\.\d+)?|[)}])\s*\u00b0", turns, text)
+    text = re.sub(r"(?<=\d)\s*x\s*(?=\d)", "\u00d7", text)
     for sign, command in _SIGNS:
         text = text.replace(sign, command)
     for sign, name in _GREEK.items():
@@ -107,11 +118,15 @@ def _read(parse: Any, text: str) -> list[Any]:
 
 
 def _parsed(text: str) -> Any:
+    import sympy
     from math_verify import LatexExtractionConfig, parse
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     found = parse(f"${text}$", [LatexExtractionConfig()], parsing_timeout=None)
-    return next((x for x in found if not isinstance(x, str)), None)
+    got = next((x for x in found if not isinstance(x, str)), None)
+    if not isinstance(got, sympy.Expr):
+        return got
+    return got.subs({symbol: sympy.I for symbol in got.free_symbols if str(symbol) == "i"})
 
 
 def _decimal_for(text: str, other: Any, digits: int) -> bool:

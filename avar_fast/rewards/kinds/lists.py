@@ -1,7 +1,7 @@
 """Lists, points, sets, intervals, ratios and ranges: several answers in one, not yet compared."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .numbers import grouped, number
 from .quantities import quantity
@@ -10,6 +10,7 @@ LONGEST = 64  # items
 _OPENING, _CLOSING = "([{", ")]}"
 _JOINED = re.compile(r"\s*,?\s*(?:\\text\s*)?\b(?:and|or)\b\s*|\s+&\s+", re.IGNORECASE)
 _NAMED = re.compile(r"\s*([A-Za-z](?:_?\{?\w\}?)?)\s*=\s*(?=[^=])")
+_POINT = re.compile(r"([A-Z])\s*=?\s*(?=\()")
 _NUMBERS = re.compile(r"[+-]?\d+(?:\.\d+)?(?:/\d+)?(?: +[+-]?\d+(?:\.\d+)?(?:/\d+)?)+")
 _RATIO = re.compile(r"(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)(?:\s*:\s*(\d+(?:\.\d+)?))?")
 _RANGE = re.compile(
@@ -33,6 +34,10 @@ class Listing:
 def listing(text: str) -> Listing | None:
     """The list that the whole text is; None for any other text."""
     text = text.strip()
+    point = _POINT.match(text)
+    if point:
+        found = listing(text[point.end() :])
+        return found and replace(found, name=point[1])
     both = _PLUS_MINUS.fullmatch(text)
     if both and "," not in text:
         named = _NAMED.match(both[1])
@@ -59,7 +64,7 @@ def ratio(text: str) -> tuple[str, ...] | None:
 
 def span(text: str) -> tuple[str, str] | None:
     """The ends of "3-5", "3 to 5 cm", "from $3 to $5", "between 3 and 5"."""
-    if len(text) > 100:
+    if len(text) > 100 or not ("-" in text[1:] or " " in text):
         return None
     found = _RANGE.fullmatch(text)
     if found is None or ("and" in found["sep"] and not text.lower().startswith("between")):
@@ -90,7 +95,7 @@ def _split(text: str) -> tuple[str, ...]:
     """At semicolons, or else at commas outside of brackets; those of 1,000 stay where all others
     have a space behind them, and decimal commas where items are kept apart by semicolons."""
     for separators in (";", ", ", ","):
-        items = _at_top(text, separators)
+        items = at_top(text, separators)
         if len(items) == 1:
             continue
         if separators != ", " or all("," not in item or grouped(item) or _inner(item) for item in items):
@@ -101,11 +106,12 @@ def _split(text: str) -> tuple[str, ...]:
 
 def _inner(item: str) -> bool:
     """Whether the commas of an item all stand in brackets."""
-    return len(_at_top(item, ",")) == 1
+    return len(at_top(item, ",")) == 1
 
 
-def _at_top(text: str, separator: str) -> list[str]:
-    if separator == "," and grouped(text.strip()):
+def at_top(text: str, separator: str) -> list[str]:
+    """The parts of a text between the separators that stand in no brackets."""
+    if separator not in text or (separator == "," and grouped(text.strip())):
         return [text.strip()]
     parts, depth, start = [], 0, 0
     for at, char in enumerate(text):

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 GIVEN_DIGITS = 4  # significant digits of a decimal that stands for a number without an end
 GOLD_DIGITS = 3  # of one in a reference, which somebody has rounded
+_FLOAT = Fraction(1, 10**12)  # share by which two decimals may differ: 0.1 + 0.2
 _LARGEST_EXPONENT = 400  # beyond it a number is text: it is never written out
 
 _DIGITS = (
@@ -22,7 +23,7 @@ _FRACTION = (
     rf"\s*(?:\{{\s*(?P<bottom>[+-]?{_DIGITS})\s*\}}|(?P<bottom1>\d))"
 )
 _NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)\s*(?:"
+    rf"(?P<sign>[+-]?|(?:minus|negative) )\s*(?:"
     rf"(?P<whole>\d+)\s+(?:and\s+)?(?P<over>\d+)\s*/\s*(?P<under>\d+)(?![\d/.])"
     rf"|(?P<whole1>\d+)?\s*{_FRACTION}"
     rf"|10\s*(?:\^|\*\*)\s*[({{]?\s*(?P<power>[+-]?\s*\d+)\s*[)}}]?"
@@ -30,6 +31,8 @@ _NUMBER = re.compile(
     rf"(?:\s*/\s*(?P<divisor>[+-]?{_DIGITS})(?![\d/.]))?"
     r")"
 )
+_ENDLESS = re.compile(r"([+-]?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?|\()(\d+)[})]?")
+_BRACKETED = re.compile(r"\\?[(\[{]([^,;()\[\]{}]+?)\\?[)\]}]")
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
     " sixteen seventeen eighteen nineteen"
@@ -58,13 +61,28 @@ class Number:
 
 def number(text: str) -> Number | None:
     """The number that the whole text is; None for any other text."""
-    text = text.strip()
-    while len(text) > 2 and text[0] + text[-1] in ("()", "[]", "{}"):
-        text = text[1:-1].strip()
+    endless = _ENDLESS.fullmatch(text.strip())
+    if endless:
+        return _endless_decimal(*endless.groups())
+    text = without_brackets(text)
     found = leading_number(text)
     if found is not None and found[1] == len(text):
         return found[0]
     return _named(text)
+
+
+def _endless_decimal(sign: str, whole: str, start: str, period: str) -> Number:
+    nines = 10 ** len(period) - 1
+    value = int(whole or 0) + Fraction(int(start or 0) * nines + int(period), nines * 10 ** len(start))
+    return Number(-value if sign == "-" else value)
+
+
+def without_brackets(text: str) -> str:
+    """Without those around the whole of it, but those of a list: (1,200) is a point."""
+    text = text.strip()
+    while (found := _BRACKETED.fullmatch(text)) is not None:
+        text = found[1].strip()
+    return text
 
 
 def leading_number(text: str) -> tuple[Number, int] | None:
@@ -77,7 +95,7 @@ def leading_number(text: str) -> tuple[Number, int] | None:
 
 
 def _value(found: re.Match[str]) -> Number | None:
-    sign = Fraction(-1 if found["sign"] == "-" else 1)
+    sign = Fraction(1 if found["sign"] in ("", "+") else -1)
     if found["whole"]:
         part = _over(Fraction(int(found["over"])), Fraction(int(found["under"])))
         return None if part is None else Number(sign * (int(found["whole"]) + part))
@@ -148,24 +166,30 @@ def _over(top: Fraction, bottom: Fraction) -> Fraction | None:
 
 
 def same_number(given: Number, gold: Number) -> bool:
-    """Equal, or one is the other rounded: to at least four significant digits where both are
+    """Equal, or one is the other rounded or cut: to at least four significant digits where both are
     decimals or the given is one for a fraction without an end, three where the reference is."""
     if given.value == gold.value:
         return True
     if given.digits and gold.digits:
+        if abs(given.value - gold.value) <= _FLOAT * abs(gold.value):
+            return True
         short, long = sorted((given, gold), key=lambda x: x.last, reverse=True)
-        rounds = abs(short.value - long.value) * 2 <= short.last
-        return rounds and short.last > long.last and short.digits >= GIVEN_DIGITS
-    if given.digits and _endless(gold.value):
+        return short.last > long.last and stands_for(short, long.value, GIVEN_DIGITS)
+    return (_endless(gold.value) or _endless(given.value)) and rounds_to_other(given, gold)
+
+
+def rounds_to_other(given: Number, gold: Number) -> bool:
+    """Whether one is a decimal that the other rounds to, as after a conversion of units."""
+    if given.digits and not gold.digits:
         return stands_for(given, gold.value, GIVEN_DIGITS)
-    if gold.digits and _endless(given.value):
-        return stands_for(gold, given.value, GOLD_DIGITS)
-    return False
+    return bool(gold.digits) and stands_for(gold, given.value, GOLD_DIGITS)
 
 
 def stands_for(decimal: Number, value: Fraction, digits: int) -> bool:
-    """Whether a decimal of so many digits at least is off by less than one in its last."""
-    return decimal.digits >= digits and abs(decimal.value - value) < decimal.last
+    """Whether a decimal, of so many significant digits at least, is a value rounded or cut."""
+    cut = 0 <= abs(value) - abs(decimal.value) < decimal.last and value * decimal.value > 0
+    rounded = abs(decimal.value - value) * 2 <= decimal.last
+    return decimal.digits >= digits and (cut or rounded)
 
 
 def _endless(value: Fraction) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .numbers import Number, decimal_comma, leading_number, number, same_number
+from .numbers import Number, decimal_comma, leading_number, number, rounds_to_other, same_number, without_brackets
 from .units import Unit, is_no_unit, units_of
 
 _SCALES = {
@@ -20,6 +20,8 @@ _CURRENCY = re.compile(
 )
 _PERCENT = re.compile(r"\s*(?:%|per ?cent\b|pct\b|percentage points?\b)", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
+DECADE = re.compile(r"\d{1,3}0'?s")  # 1990s are no seconds
+TURN = re.compile(r"sin|cos|tan|cot|sec|csc")  # what takes degrees
 _SIZE = re.compile(
     r"\s+(?:long|wide|high|tall|deep|thick|away|old|in (?:total|all|length|height|width))$|^of\s+",
     re.IGNORECASE,
@@ -54,15 +56,16 @@ def quantity(text: str) -> Quantity | None:
     lone = number(text)
     if lone is not None:
         return Quantity(lone)
-    while len(text) > 2 and text[0] + text[-1] in ("()", "[]", "{}"):
-        text = text[1:-1].strip()
+    if DECADE.fullmatch(text):
+        return None
+    text = without_brackets(text)
     sign, units, things = Fraction(1), (), ""
     money = _CURRENCY.match(text)
     if money:
         sign = Fraction(-1 if money[1] == "-" else 1)
         units = units_of(money[2].rstrip(".").replace("rs", "Rs"))
         text = text[money.end() :]
-    found = leading_number(text)
+    found = leading_number(text) or _leading_name(text)
     if found is None:
         return None
     value, rest = found[0].times(sign), text[found[1] :]
@@ -116,17 +119,20 @@ def same_quantity(
         return not (given.units or gold.units) and same(a, b)
     if not given.units or not gold.units:
         return not (given.together or gold.together) and same(a, b)
-    return any(
-        one.kind == other.kind and same(a.times(one.size), b.times(other.size))
-        for one in given.units
-        for other in gold.units
-    )
+    for one in given.units:
+        for other in gold.units:
+            pair = a.times(one.size), b.times(other.size)
+            if one.kind == other.kind and (
+                same(*pair) or (one.size != other.size and rounds_to_other(*pair))
+            ):
+                return True
+    return False
 
 
 def unit_behind(text: str) -> tuple[str, tuple[Unit, ...]]:
     """An expression and the known unit behind it: "2\\sqrt{3} cm"."""
     found = re.fullmatch(r"(.*[\d)}\u03c0\u221e])\s*(%|[^\d\s{}()=<>][^={}()<>]*(?:\^\{?\d\}?)?)", text)
-    if not found:
+    if not found or (found[2] == "\u00b0" and TURN.search(text)):
         return text, ()
     units = units_of(found[2]) if found[2][0] not in "+-*/^" else ()
     return (found[1].strip(), units) if units or is_no_unit(found[2]) else (text, ())
@@ -135,6 +141,16 @@ def unit_behind(text: str) -> tuple[str, tuple[Unit, ...]]:
 def ambiguous(text: str) -> bool:
     """Whether a text is "3,5": a decimal comma, or a list of two."""
     return decimal_comma(text)
+
+
+def _leading_name(text: str) -> tuple[Number, int] | None:
+    """The number that the first words of a text name, and where they end."""
+    ends = [found.start() for found in re.finditer(" ", text[:60])]
+    for end in reversed(ends):
+        named = number(text[:end])
+        if named is not None:
+            return named, end
+    return None
 
 
 def _scaled(value: Number, rest: str, money: bool) -> tuple[Number, str]:
@@ -148,17 +164,19 @@ def _scaled(value: Number, rest: str, money: bool) -> tuple[Number, str]:
 
 
 def _together(text: str) -> Quantity | None:
-    """The sum of several parts of one kind: 5 ft 10 in, 1 hour and 30 minutes."""
-    total, kind, at, parts = Fraction(0), None, 0, 0
+    """The sum of parts of one kind, the larger units first: 5 ft 10 in, 1 hour and 30 minutes."""
+    total, last, at = Fraction(0), None, 0
     while at < len(text):
         found = leading_number(text[at:])
         name = re.match(r"\s*([^\W\d_]+)[\s,]*(?:and\s+)?", text[at + found[1] :]) if found else None
         units = units_of(name[1]) if name else ()
-        if found is None or name is None or not units or (parts and units[0].kind != kind):
+        if found is None or name is None or not units:
+            return None
+        if last and (units[0].kind != last.kind or units[0].size >= last.size):
             return None
         total += found[0].value * units[0].size
-        kind, at, parts = units[0].kind, at + found[1] + name.end(), parts + 1
-    return Quantity(Number(total), (Unit(Fraction(1), kind),), together=True) if kind else None
+        last, at = units[0], at + found[1] + name.end()
+    return Quantity(Number(total), (Unit(Fraction(1), last.kind),), together=True) if last else None
 
 
 def _things(text: str) -> str:

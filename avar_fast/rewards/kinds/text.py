@@ -9,7 +9,7 @@ LONGEST = 1000  # characters of an answer that is read as anything but words
 _ROUNDS = 6  # of wrapping, as in **$\boxed{\text{B}}$**
 _ANNOUNCED = re.compile(
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the|my)?\s*(?:final|correct|right)?\s*"
-    r"(?:answer|result|solution)\s*(?:is|:|=|would be|should be|must be)[\s:=]*"
+    r"(?:answer|result|solution|option|choice)\s*(?:is|:|=|would be|should be|must be)[\s:=]*"
     r"|(?:it|this|that|value)(?:'s|\s+is)\s+(?=[\d$\\(+-])"
     r"|\u7b54\u6848\s*(?:\u662f|\u4e3a|\u5e94\u4e3a|:)\s*:?\s*",  # Chinese
     re.IGNORECASE,
@@ -29,14 +29,14 @@ _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf|tt|bb|cal)|mbox|hbox|operatorname"
     r"|boldsymbol|bm)\s*\{([^{}]*)\}"
 )
-_MATH_DOLLARS = re.compile(r"(?<!\\)\$(?!\s*\d[\d.,]*\s*(?:-|to|and|or|,|;|\$))([^$]+?)(?<!\\)\$")
+_MATH_DOLLARS = re.compile(r"(?<!\\)\$(?!\s*\d[\d.,]*\s*(?:-|to|and|or|,|;))([^$]+?)(?<!\\)\$")
 _LATEX = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\{,\}", ","),
-        (r"\\[!](?![a-z])", ""),
+        (r"\\!", ""),
         (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|limits|rm)(?![a-zA-Z])", ""),
-        (r"\\(?:[,;: ]|quad|qquad|thinspace|enspace)(?![a-zA-Z])|~", " "),
+        (r"\\[,;: ]|\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z])|~", " "),
         (r"\\[dtc]frac(?![a-z])", r"\\frac"),
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![a-z])|\^\s*\{?\u00b0\}?", "\u00b0"),
         (r"\\times(?![a-z])", "\u00d7"),
@@ -95,7 +95,7 @@ def words(text: str) -> str:
         text = unicodedata.normalize("NFC", re.sub(r"(?<=[a-z])[\u0300-\u036f]+", "", text))
     text = re.sub(r"[_{}^\\`*$]", "", text)
     text = re.sub(r"(?<=[^\W\d])\.(?=[^\W\d]\b)|(?<=[^\W\d])'(?=[^\W\d])|(?<=\d)'(?=s)", "", text)
-    text = re.sub(r"(?<=\w)-(?=\w)", " ", text)
+    text = re.sub(r"(?<=\d) ?[x\u00d7] ?(?=\d)", "x", re.sub(r"(?<=\w)-(?=\w)", " ", text))
     text = re.sub(r"(?<!\d)[.,:;]|[.,:;](?!\d)|[!?\"()\[\]\u3002\u2026]|'", " ", text)
     text = _SPACES.sub(" ", text).strip()
     return re.sub(r"^(?:an?|the) (?=\S)", "", text)
@@ -113,6 +113,8 @@ def _one_form(text: str) -> str:
 
 def _unwrapped(text: str) -> str:
     text = text.strip()
+    if text[:1].isalnum() and text[-1:].isalnum():
+        return text
     for start, end in _WRAPPERS:
         inner = text[len(start) : -len(end)]
         if (
@@ -125,7 +127,7 @@ def _unwrapped(text: str) -> str:
     found = _COMMAND.match(text)
     if found and closing(text, found.end() - 1) == len(text) - 1:
         return text[found.end() : -1].strip()
-    return text.rstrip(" ,;").removesuffix(".").rstrip() or text
+    return text.rstrip(" ,;:").removesuffix(".").rstrip() or text
 
 
 def closing(text: str, start: int) -> int:

@@ -49,7 +49,7 @@ _SECOND_MEANINGS = {
     "\u00b0": "\u00b0C", "degree": "\u00b0C", "deg": "\u00b0C",
 }  # fmt: skip
 _NO_UNIT = re.compile(r"(?:sq(?:uare|\.)? |cu(?:bic|\.)? )?units?(?:\^?\{?[23]\}?)?", re.IGNORECASE)
-_TERM = re.compile(r"([^\s\d^*/\u00b7{}()+.-]+)\.?\s*(?:\^\s*)?[{(]?([+-]?\d)?[)}]?")
+_TERM = re.compile(r"([^\s\d^*/\u00b7{}()+.-]+)\.?(?:\s*\^\s*[{(]?\s*([+-]?\d)[)}]?|([+-]?\d))?")
 _POWERS = (("square ", 2), ("sq. ", 2), ("sq ", 2), ("cubic ", 3), ("cu ", 3))
 
 
@@ -94,7 +94,7 @@ def _units_of(text: str) -> tuple[Unit, ...]:
         meant = _meanings(found[1]) if found else ()
         if found is None or not meant:
             return ()
-        power *= sign * int(found[2] or 1)
+        power *= sign * int(found[2] or found[3] or 1)
         size *= meant[0].size ** power
         for base, exponent in meant[0].kind:
             kind[base] = kind.get(base, 0) + exponent * power
