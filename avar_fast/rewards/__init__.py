@@ -2,6 +2,7 @@
 
 from .answers import Reference, extract_answer, has_format, is_correct
 from .checking import CHECKERS, AnswerChecker
+from .functions import TrainerState
 from .rules import RULES
 from .scoring import Completions, RewardError, RewardProblem, Rewards, Scored
 
@@ -15,6 +16,7 @@ __all__ = [
     "RewardProblem",
     "Rewards",
     "Scored",
+    "TrainerState",
     "extract_answer",
     "has_format",
     "is_correct",

@@ -11,8 +11,9 @@ from ..attention import Recording, key_types
 from ..config import Recipe
 from ..config.grpo import VISUAL, reward_label
 from ..data import IGNORE, Batch, Rows, Sample
+from ..data.images import open_image
 from ..objectives import visual_reward
-from ..rewards import Completions, RewardError, RewardProblem, Rewards
+from ..rewards import Completions, RewardError, RewardProblem, Rewards, TrainerState
 from ..rollout import without_end
 from .run import Run
 
@@ -78,6 +79,8 @@ def judge(run: Run, responses: list[Sample], step: int) -> Judged:
             [r.target_ids.tolist() for r in responses],
             columns,
             [r.row.where for r in responses],
+            open_images=lambda: _images(responses),
+            state=TrainerState(step - 1, run.recipe.train.steps),
         )
     )
     shares: list[Any] = [None] * run.engine.world_size
@@ -101,6 +104,18 @@ def judge(run: Run, responses: list[Sample], step: int) -> Judged:
     }
     correct = values[grpo.gate] >= 0.5  # NaN is not
     return Judged(texts, values, correct, scored.num_failed)
+
+
+def _images(responses: list[Sample]) -> list[list[Any]]:
+    """The images of each completion's row as the model sees them, opened once for a group, whose
+    completions share the list."""
+    opened: dict[int, list[Any]] = {}
+    for row in (response.row for response in responses):
+        if id(row) not in opened:
+            opened[id(row)] = [
+                open_image(image, row.where, f"image {i}") for i, image in enumerate(row.images)
+            ]
+    return [opened[id(response.row)] for response in responses]
 
 
 def visual_rewards(run: Run, recording: Recording, batch: Batch, correct: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 from threading import Lock
 
-from ..rewards import AnswerChecker
+from ..rewards import AnswerChecker, Reference
 
 
 class AnswerCheck:
@@ -20,9 +20,9 @@ class AnswerCheck:
         self._known: dict[bytes, bool] = {}
         self._lock = Lock()
 
-    def __call__(self, text: str, answer: str) -> bool:
-        """Whether what a model wrote gives the row's answer."""
-        key = hashlib.sha256(f"{len(answer)} {answer}{text}".encode()).digest()
+    def __call__(self, text: str, answer: Reference) -> bool:
+        """Whether what a model wrote gives the row's answer, or one of several."""
+        key = hashlib.sha256(repr((answer, text)).encode()).digest()
         with self._lock:
             if key not in self._known:
                 self._known[key] = self._checker.right([text], [answer], [f"{answer!r:.80}"])[0]

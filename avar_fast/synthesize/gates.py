@@ -5,12 +5,12 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..rewards import extract_answer
+from ..rewards import Reference, extract_answer
 from .journal import Entry
 from .recipe import STAGES, GatesConfig
 
-Check = Callable[[str, str], bool]
-"""(what a model wrote, the row's answer) -> whether its answer is right."""
+Check = Callable[[str, Reference], bool]
+"""(what a model wrote, the row's answer or answers) -> whether its answer is right."""
 _OWN_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 # Marks that a trainer would take for an image, a turn or a part of the target.
 _MARKS = re.compile(r"</?(?:think|answer|image|video)>|<\|[^|>]*\|>")
@@ -44,7 +44,7 @@ def split_answer(text: str) -> str:
     return re.sub(r"</?think>", "", reasoning).strip()
 
 
-def stage_failure(entry: Entry, answer: str, gates: GatesConfig, check: Check) -> str | None:
+def stage_failure(entry: Entry, answer: Reference, gates: GatesConfig, check: Check) -> str | None:
     """Which of ``STAGE_GATES`` makes a finished stage not worth the next one; None where it is."""
     text = body(entry.text or "", entry.stage)
     if entry.finish == "refused" or _any(gates.refusals, text):
@@ -59,7 +59,7 @@ def stage_failure(entry: Entry, answer: str, gates: GatesConfig, check: Check) -
 
 
 def open_stages(
-    entries: Mapping[str, Entry | None], answer: str, gates: GatesConfig, check: Check
+    entries: Mapping[str, Entry | None], answer: Reference, gates: GatesConfig, check: Check
 ) -> tuple[str, ...]:
     """What a candidate still takes, if all goes well from here."""
     for place, stage in enumerate(STAGES):
@@ -74,7 +74,7 @@ def open_stages(
 def judge(
     entries: Mapping[str, Entry | None],
     sample: int,
-    answer: str,
+    answer: Reference,
     gates: GatesConfig,
     check: Check,
 ) -> Candidate | None:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from ...rewards import extract_answer
+from ...rewards.answers import extract_answer, last_boxed
 
 _STATED = re.compile(
     r"\banswer(?:\s{0,3}(?:is|should\s{1,3}be|must\s{1,3}be|:|=))+\s{0,3}"
@@ -42,20 +42,6 @@ def final_part(completion: str) -> Final | None:
     if boxed is not None:
         return Final(boxed, True, rest.strip()) if boxed else None
     return Final(rest.strip(), False, rest.strip()) if rest.strip() else None
-
-
-def last_boxed(text: str) -> str | None:
-    """What stands in the last ``\\boxed{}``, braces inside it counted; None where there is no whole
-    one."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 1, start + len("\\boxed{")
-    for at in range(begin, len(text)):
-        depth += (text[at] == "{") - (text[at] == "}")
-        if depth == 0:
-            return text[begin:at].strip()
-    return None
 
 
 def short_answer(final: Final) -> str | None:

@@ -12,6 +12,7 @@ _DROPPED = re.compile(
     r"\\(?:left|right|textbf|text|mathbf|mbox|mathrm|,|!|;|\$|%|[()\[\]])|\*\*|`|\^\{?\\circ\}?|°"
     r"|[\s$%{}]|units"
 )
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LAST_LETTER = re.compile(r"(?: ([A-E])| \(([A-E])\))\.$")
 _FIRST_LETTER = re.compile(r"\(?([A-E])\)?\n")
 
@@ -56,7 +57,7 @@ def same(given: str, wanted: str) -> bool:
     if texts[0] == texts[1]:
         return True
     try:
-        numbers = [round(float(text.replace(",", "")), 2) for text in texts]
+        numbers = [round(float(_THOUSANDS.sub("", text)), 2) for text in texts]
     except (ValueError, OverflowError):
         return False
     return numbers[0] == numbers[1]

@@ -54,7 +54,7 @@ def same_text(given: str, gold: str) -> bool:
         return True
     texts = bare(given), bare(gold)
     plain = all(number(text) and any(map(str.isdigit, text)) and "\\" not in text for text in texts)
-    return plain or texts[0] == texts[1]
+    return plain or _squeezed(texts[0]) == _squeezed(texts[1])
 
 
 def same_to_decimals(given: str, gold: str, decimals: int, algebra: bool) -> Verdict:
@@ -120,7 +120,8 @@ def _letters(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return said.letter == wanted.letter
     if wanted.text:
         return _same(given, bare(wanted.text), algebra)
-    if gold.islower() and "=" not in given and mathematical(given):
+    decimal = gold == "e" and number(given) is not None
+    if gold.islower() and "=" not in given and (decimal or mathematical(given)):
         return _by_algebra(given, gold, algebra)
     return False
 
@@ -278,12 +279,17 @@ def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return _by_algebra(said if number(said) else _digits_of(said), expression, algebra)
     if found is not None and found.units:
         return _by_algebra(_digits_of(said), expression, algebra) if not units else False
-    if expression_said == expression:
+    if _squeezed(expression_said) == _squeezed(expression):
         return True
     interval = _RELATION.search(expression) is not None and listing(said) is not None
     if too_large(said) or not (mathematical(expression_said) or interval):
         return words(given) == words(gold) if not mathematical(said) else False
     return _by_algebra(expression_said, expression, algebra)
+
+
+def _squeezed(text: str) -> str:
+    """Without spaces, but for those between two digits."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", text)
 
 
 def _by_algebra(given: str, gold: str, algebra: Algebra | None) -> Verdict:

@@ -44,7 +44,7 @@ def mathematical(text: str) -> bool:
     Letters multiply only next to a number or an operator, so "on" and "H2O" do not."""
     if text in ("\u221e", "\u03c0", "\u2205") or text in _NAMES:
         return True
-    if DECADE.fullmatch(text) or _FIGURE.search(text):
+    if DECADE.fullmatch(text) or re.fullmatch(r"\d+[A-Z]+", text) or _FIGURE.search(text):
         return False
     operator = _OPERATOR.search(text.lstrip("+-"))
     digit = any(char.isdigit() for char in text)

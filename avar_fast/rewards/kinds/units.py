@@ -104,7 +104,7 @@ def _units_of(text: str) -> tuple[Unit, ...]:
 
 def _meanings(name: str) -> tuple[Unit, ...]:
     """Of one name, in its own case or else in lower case, in the plural or not."""
-    for form in (name, name.casefold()):
+    for form in (name, name.casefold() if len(name) > 1 else name):
         for single in (form, form.removesuffix("s"), form.removesuffix("es")):
             if single in TABLE:
                 second = _SECOND_MEANINGS.get(single)
