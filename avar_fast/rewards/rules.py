@@ -1,5 +1,4 @@
-"""The built-in rewards: each judges one completion by itself. What is right is decided in one place,
-``kinds``."""
+"""The built-in rewards: each judges one completion by itself; ``kinds`` decides what is right."""
 
 import math
 from collections.abc import Callable
@@ -52,8 +51,8 @@ def accuracy(completion: str, answer: Reference, decimals: int | None = None) ->
     """Whether the answer is a reference, by what kind of answer that is (docs/answers.md);
     mathematics by math-verify and sympy.
 
-    Read from the last <answer> tags, or else from the last ``\\boxed{}``. With ``decimals``, numbers
-    and mathematics are right where math-verify finds them equal to so many decimals.
+    Read from the last <answer> tags, or else from the last ``\\boxed{}``. With ``decimals``,
+    numbers and mathematics are right where math-verify finds them equal to so many decimals.
     """
     return float(_right(completion, answer, decimals, algebra=True) is True)
 
@@ -121,8 +120,9 @@ def _quantity(text: str) -> Quantity | None:
     if found is not None:
         return found
     value = number_of(text)
-    known = value is not None and math.isfinite(value)
-    return Quantity(Number(Fraction(value))) if known else None
+    if value is None or not math.isfinite(value):
+        return None
+    return Quantity(Number(Fraction(value)))
 
 
 def format_(completion: str, answer: Reference | None) -> float:

@@ -96,3 +96,41 @@ def counts_calls(completions, **kwargs):
 
 
 not_callable = 3
+
+
+def image_sizes(images, **kwargs):
+    return [float(sum(image.width for image in some)) for some in images]
+
+
+def any_images(completions, **kwargs):
+    assert "image" not in kwargs
+    assert kwargs["trainer_state"].max_steps == 9
+    same = kwargs["images"][0] is kwargs["images"][1]
+    return [float(len(some)) + 10 * same for some in kwargs["images"]]
+
+
+def lone_image(completions, image):
+    return [
+        0.0 if i is None else float(i.height) if not isinstance(i, list) else -1.0 for i in image
+    ]
+
+
+def by_progress(completions, trainer_state):
+    return [trainer_state.global_step / trainer_state.max_steps] * len(completions)
+
+
+def no_images(completions, answer):
+    return [1.0] * len(completions)
+
+
+def logs(completions, log_metric):
+    return [0.0] * len(completions)
+
+
+def wants_messages(completions, messages):
+    return [0.0] * len(completions)
+
+
+def images_or_boom(completions, images, trainer_state):
+    raises_on_boom(completions)
+    return [float(len(some)) + trainer_state.global_step for some in images]

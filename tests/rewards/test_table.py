@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from avar_fast.rewards import RULES, AnswerChecker, Completions, Rewards
+from avar_fast.rewards.rules import accuracy_at_once
 
 from .make_answers import alone, pairs
 
@@ -61,14 +62,12 @@ def test_what_math_verify_says_is_as_the_table_has_it():
 
 
 def test_a_reference_is_right_as_it_stands():
-    """But one that would never be written out is compared as text, which it is here too."""
     golds = sorted({gold for _, gold, *_ in pairs() if gold.strip()})
     texts = [f"<answer>{gold}</answer>" for gold in golds]
+    ended = [gold for gold in golds if gold[-1] not in ".!+-="]
     with AnswerChecker("accuracy") as checker:
         assert all(checker.right(texts, golds, texts))
-        assert all(checker.right([f"<answer> {g}.</answer>" for g in golds if g[-1] not in ".!+-="],
-                                 [g for g in golds if g[-1] not in ".!+-="],
-                                 [g for g in golds if g[-1] not in ".!+-="]))  # fmt: skip
+        assert all(checker.right([f"<answer> **{x}**.</answer>" for x in ended], ended, ended))
 
 
 @pytest.mark.parametrize("rule", ["accuracy", "exact", "multiple_choice", "numeric"])
@@ -123,11 +122,12 @@ def test_exact_is_of_text_and_of_numbers_in_digits(given, gold, want):
 
 LONG = 1_000_000
 HOSTILE = (
-    "9" * LONG, "1," * (LONG // 2), "(" * LONG, "{" * 999, "$" * 999, "*" * 999, "-" * 999, "." * 999,
-    "1 " * 499, "\\text{" * 160, "m " * 499, "5 " + "m " * 480, "x=" * 499, "one " * 249, "A, " * 330,
-    "1 and " * 160, "\\langle " * 110, "1'000" * 200, "a-" * 499, "3 to " * 199, "5 ft " * 199,
-    "e\u0301" * (LONG // 2), "a." * (LONG // 2), " " * LONG + "5", "1e999999999", "10^{999999999}",
-    "9" * 999 + "/3", "1e-999999999", "\\frac{1}{10^{99999999}}", "1" * 999 + "!" , "\u00bd" * 900,
+    "9" * LONG, "1," * (LONG // 2), "(" * LONG, "{" * 999, "$" * 999, "*" * 999, "-" * 999,
+    "." * 999, "1 " * 499, "\\text{" * 160, "m " * 499, "5 " + "m " * 480, "x=" * 499, "one " * 249,
+    "A, " * 330, "1 and " * 160, "\\langle " * 110, "1'000" * 200, "a-" * 499, "3 to " * 199,
+    "5 ft " * 199, "e\u0301" * (LONG // 2), "a." * (LONG // 2), " " * LONG + "5", "1e999999999",
+    "10^{999999999}", "9" * 999 + "/3", "1e-999999999", "\\frac{1}{10^{99999999}}", "1" * 999 + "!",
+    "\u00bd" * 900,
 )  # fmt: skip
 
 
@@ -135,20 +135,21 @@ def test_hostile_text_takes_no_time_in_place():
     """Each against every kind of reference and as a reference itself."""
     golds = ("12", "1,2", "B", "5 m", "(1, 2)", "{1, 2}", "3-5", "1:2", "6:15", "1990-03-05", "1/3",
              "left", r"\sqrt{2}", "x+1", "A, B")  # fmt: skip
-    at_once = RULES["accuracy"].at_once
     started = time.perf_counter()
     for text in HOSTILE:
         for gold in golds if len(text) < 2000 else golds[:2]:
-            assert at_once(f"<answer>{text}</answer>", gold) is not True or text.endswith(" 5")
-            assert at_once(f"<answer>{gold}</answer>", text) is not True
+            assert accuracy_at_once(f"<answer>{text}</answer>", gold) is not True or text.endswith(
+                " 5"
+            )
+            assert accuracy_at_once(f"<answer>{gold}</answer>", text) is not True
     assert time.perf_counter() - started < 60
-    assert at_once("<answer>1e999999999</answer>", "1e999999999") == 1.0
-    assert at_once("<answer>1e999999999</answer>", "1e999999998") == 0.0
+    assert accuracy_at_once("<answer>1e999999999</answer>", "1e999999999") == 1.0
+    assert accuracy_at_once("<answer>1e999999999</answer>", "1e999999998") == 0.0
 
 
 def test_ten_thousand_plain_answers_take_a_second_or_two():
     draw = random.Random(0)
-    words = "left right red blue the cat New York B (C) yes no 12:30 5 km".split()
+    words = ["left", "red", "the cat", "New York", "B", "(C)", "yes", "no", "12:30", "5 km"]
     made = [
         (str(draw.randint(0, 10**6)), str(draw.randint(0, 10**6)))
         if i % 2
@@ -156,8 +157,7 @@ def test_ten_thousand_plain_answers_take_a_second_or_two():
         for i in range(10_000)
     ]
     started = time.perf_counter()
-    at_once = RULES["accuracy"].at_once
-    undecided = [p for p in made if at_once(f"<answer>{p[0]}</answer>", p[1]) is None]
+    undecided = [p for p in made if accuracy_at_once(f"<answer>{p[0]}</answer>", p[1]) is None]
     assert time.perf_counter() - started < 6, "it takes 1.2 s by itself"
     assert len(undecided) < 10
 

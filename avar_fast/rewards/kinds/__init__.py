@@ -1,18 +1,11 @@
 """What an answer is - a number, a letter, a date, a list, mathematics, words - and when two are the
 same."""
 
-from .decide import (
-    Algebra,
-    Verdict,
-    letter_of,
-    quantity_of,
-    same,
-    same_text,
-    same_to_decimals,
-)
+from .decide import Algebra, Verdict, same
 from .expressions import equal, rounds_to
 from .numbers import Number
 from .quantities import Quantity, same_quantity
+from .readings import letter_of, quantity_of, same_text, same_to_decimals
 
 __all__ = [
     "Algebra",

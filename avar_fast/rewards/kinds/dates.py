@@ -3,10 +3,8 @@
 import re
 from dataclasses import dataclass
 
-_MONTHS = (
-    "january february march april may june july august september october november december".split()
-)
-_DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+_MONTHS = "january february march april may june july august september october november december"
+_DAYS = "monday tuesday wednesday thursday friday saturday sunday"
 _NAME = r"(?P<month>[A-Za-z]{3,9})\.?"
 _YEAR = r"(?P<year>\d{4})"
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
@@ -24,7 +22,9 @@ _WRITTEN = tuple(
     )
 )
 _NUMERIC = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})")
-_WEEKDAY = re.compile(rf"(?:on\s+)?({'|'.join(f'{d[:3]}(?:{d[3:]})?' for d in _DAYS)})\.?,?\s+", re.IGNORECASE)
+_WEEKDAY = re.compile(
+    rf"(?:on\s+)?({'|'.join(f'{d[:3]}(?:{d[3:]})?' for d in _DAYS.split())})\.?,?\s+", re.IGNORECASE
+)
 _CLOCK = re.compile(
     r"(?:at\s+)?(?P<hour>\d{1,2})(?:(?:(?P<sep>[:h.])|\s*:\s*)(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?)?"
     r"\s*(?:(?P<half>[ap])\.?\s?m\.?|o'?\s?clock|h|hours)?",
@@ -109,7 +109,7 @@ def _of_numbers(first: int, second: int, year: int, sep: str, weekday: str) -> D
 
 def _month(name: str) -> int | None:
     name = name.lower()
-    for number, month in enumerate(_MONTHS, start=1):
+    for number, month in enumerate(_MONTHS.split(), start=1):
         if name == month or name == month[:3] or (name == "sept" and month == "september"):
             return number
     return None

@@ -6,21 +6,23 @@ gives True or False, or None where it needs computer algebra and none was handed
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from fractions import Fraction
+from functools import lru_cache
 
 from .dates import date, same_date, seconds
-from .expressions import mathematical, rounds_to
-from .letters import choice, same_letters, several
+from .expressions import mathematical
+from .letters import choice, same_letters
 from .lists import Listing, at_top, listing, ratio, span
-from .numbers import number, too_large
-from .quantities import Quantity, ambiguous, quantity, same_quantity, unit_behind
+from .numbers import decimal_comma, number, too_large
+from .quantities import quantity, same_quantity, unit_behind
 from .text import LONGEST, bare, words
 
 Algebra = Callable[[str, str], bool]
 """(given, reference), plain texts -> whether they are the same mathematics."""
 Verdict = bool | None
 _NAME = re.compile(
-    r"\\?[A-Za-z]{1,8}(?:_\{?\w{1,4}\}?|')?(?:\([A-Za-z, ]{1,12}\))?|\\?[A-Za-z]+(?:[ ~]\\?[A-Za-z]+){1,4}(?: is)?"
+    r"\\?[A-Za-z]{1,8}(?:_\{?\w{1,4}\}?|')?(?:\([A-Za-z, ]{1,12}\))?"  # x, x_1, f(x), \theta
+    r"|\\?[A-Za-z]+(?:[ ~]\\?[A-Za-z]+){1,4}(?: is)?"  # the area
 )
 _RELATION = re.compile(r"[<>\u2264\u2265\u2208\u222a]|\\(?:[lg]eq?|cup|in)(?![a-z])")
 _TRUTH = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
@@ -44,56 +46,6 @@ def same(given: str, gold: str, algebra: Algebra | None = None) -> Verdict:
 @lru_cache(4096)  # completions of a group say the same, and every rule asks anew
 def _at_once(given: str, gold: str) -> Verdict:
     return _same(bare(given), bare(gold), None)
-
-
-def same_text(given: str, gold: str) -> bool:
-    """Whether they are the same as text, or as numbers in digits, without units or LaTeX."""
-    if same(given, gold) is not True:
-        return False
-    if words(given) == words(gold) or max(len(given), len(gold)) > LONGEST:
-        return True
-    texts = bare(given), bare(gold)
-    plain = all(number(text) and any(map(str.isdigit, text)) and "\\" not in text for text in texts)
-    return plain or _squeezed(texts[0]) == _squeezed(texts[1])
-
-
-def same_to_decimals(given: str, gold: str, decimals: int, algebra: bool) -> Verdict:
-    """``same`` as a benchmark may have it: numbers and mathematics by math-verify alone, to so many
-    decimals."""
-    if same_text(given, gold):
-        return True
-    if not given.strip() or not gold.strip():
-        return False
-    if is_mathematics(gold):
-        return rounds_to(given, gold, decimals) if algebra else None
-    rounded = partial(rounds_to, decimals=decimals)
-    return same(given, gold, rounded if algebra else None)
-
-
-def is_mathematics(gold: str) -> bool:
-    """Whether a reference is a number or mathematics, and no list or text."""
-    text = bare(gold) if len(gold) <= LONGEST else ""
-    if not text or _is_text(text):
-        return False
-    return quantity(text) is not None or mathematical(unit_behind(_assigned(text)[1])[0])
-
-
-def letter_of(text: str) -> str | None:
-    """The capital of the option that a text names, and no other beside it."""
-    found = choice(bare(text)) if len(text) <= LONGEST else None
-    return found.letter if found else None
-
-
-def quantity_of(text: str) -> Quantity | None:
-    """The number that a text is, and its unit."""
-    return quantity(_assigned(bare(text))[1]) if len(text) <= LONGEST else None
-
-
-def _is_text(text: str) -> bool:
-    """Whether a plain text is a letter, a date, a time, a ratio, a range or a list."""
-    kinds = choice, several, date, seconds, ratio, span
-    listed = number(text) is None and listing(text)
-    return any(read(text) is not None for read in kinds) or bool(listed)
 
 
 def _same(given: str, gold: str, algebra: Algebra | None) -> Verdict:
@@ -142,20 +94,20 @@ def _sizes(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         parts = read(gold)
         if parts is not None:
             return _parts(given, gold, parts)
-    name, value = _assigned(gold)
+    name, value = assigned(gold)
     wanted = quantity(value)
     if wanted is None:
         return NotImplemented
-    other, said = _assigned(given)
+    other, said = assigned(given)
     if name and other and not name & other:
         return False
     found = quantity(said)
     if found is not None and same_quantity(found, wanted):
         return True
-    if ambiguous(value):
+    if decimal_comma(value):
         return _lists(given, value, algebra) is True
     parts = ratio(said) if seconds(said) is None else None
-    if parts is not None and len(parts) == 2 and wanted.plain:
+    if parts is not None and wanted.plain:
         return _as_fraction(parts) == wanted.number.value
     if found is not None or too_large(said) or span(said) or date(said):
         return False
@@ -181,32 +133,27 @@ def _digits_of(value: str) -> str:
     return f"\\frac{{{fraction.numerator}}}{{{fraction.denominator}}}"
 
 
-def _parts(given: str, gold: str, parts: Sequence[str]) -> Verdict:
-    """Of a ratio or a range."""
-    if words(given) == words(gold):
-        return True
+def _parts(given: str, gold: str, parts: Sequence[str]) -> bool:
+    """Of a ratio, whose proportion counts, or a range, whose ends do. "3 to 5" is either."""
+    is_ratio = ratio(gold) is not None
     said = span(given) or (ratio(given) if seconds(given) is None else None)
     if said is None:
         value = number(given)
-        return bool(ratio(gold)) and len(parts) == 2 and value is not None and (
-            _as_fraction(parts) == value.value
-        )  # fmt: skip
-    if len(said) != len(parts):
+        return is_ratio and value is not None and _as_fraction(parts) == value.value
+    if len(said) != len(parts) or (is_ratio and "-" in given):
         return False
-    one, other = [quantity(x) for x in said], [quantity(x) for x in parts]
-    if span(gold) and not span(given):
-        return all(a and b and same_quantity(a, b) for a, b in zip(one, other, strict=True))
-    if ratio(gold) and ratio(given):
-        a, b = [x.number.value for x in one if x], [x.number.value for x in other if x]
-        return all(x * b[0] == y * a[0] for x, y in zip(a, b, strict=True)) and bool(a[0]) == bool(b[0])
-    return "-" not in given.replace(" ", "")[: 0 if span(gold) else None] and all(
-        a and b and same_quantity(a, b) for a, b in zip(one, other, strict=True)
-    )
+    if is_ratio and ratio(given):
+        one, other = ([x.value for x in map(number, some) if x] for some in (said, parts))
+        same = all(a * other[0] == b * one[0] for a, b in zip(one, other, strict=True))
+        return same and bool(one[0]) == bool(other[0])
+    pairs = zip(map(quantity, said), map(quantity, parts), strict=True)
+    return all(a and b and same_quantity(a, b) for a, b in pairs)
 
 
-def _as_fraction(parts: Sequence[str]) -> object:
-    top, bottom = (number(part) for part in parts)
-    return top.value / bottom.value if top and bottom and bottom.value else None
+def _as_fraction(parts: Sequence[str]) -> Fraction | None:
+    """The value of a ratio of two; None of any other."""
+    numbers = [x.value for x in map(number, parts) if x]
+    return numbers[0] / numbers[1] if len(numbers) == len(parts) == 2 and numbers[1] else None
 
 
 def _lists(given: str, gold: str, algebra: Algebra | None) -> Verdict:
@@ -215,7 +162,7 @@ def _lists(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return NotImplemented
     if not wanted.brackets and not _is_list_of(wanted):
         return NotImplemented
-    said = listing(given) or listing(_assigned(given)[1])
+    said = listing(given) or listing(assigned(given)[1])
     if said is None:
         said = Listing((given,)) if len(wanted.items) == 1 else None
     if said is None or not _may_be(said, wanted):
@@ -234,7 +181,9 @@ def _is_list_of(wanted: Listing) -> bool:
 
 def _may_be(said: Listing, wanted: Listing) -> bool:
     """By their length, their names and the brackets around them."""
-    if len(said.items) != len(wanted.items) or (said.name and wanted.name and said.name != wanted.name):
+    if len(said.items) != len(wanted.items) or (
+        said.name and wanted.name and said.name != wanted.name
+    ):
         return False
     if not said.brackets or said.brackets == wanted.brackets:
         return said.brackets == wanted.brackets or wanted.brackets in ("", "()", "[]", "{}")
@@ -260,8 +209,8 @@ def _as_sets(said: Sequence[str], wanted: Sequence[str], algebra: Algebra | None
 
 
 def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
-    name, value = _assigned(gold)
-    other, said = _assigned(given)
+    name, value = assigned(gold)
+    other, said = assigned(given)
     expression, units = unit_behind(value)
     if not mathematical(expression):
         return NotImplemented
@@ -279,7 +228,7 @@ def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return _by_algebra(said if number(said) else _digits_of(said), expression, algebra)
     if found is not None and found.units:
         return _by_algebra(_digits_of(said), expression, algebra) if not units else False
-    if _squeezed(expression_said) == _squeezed(expression):
+    if squeezed(expression_said) == squeezed(expression):
         return True
     interval = _RELATION.search(expression) is not None and listing(said) is not None
     if too_large(said) or not (mathematical(expression_said) or interval):
@@ -287,7 +236,7 @@ def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
     return _by_algebra(expression_said, expression, algebra)
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
     """Without spaces, but for those between two digits."""
     return re.sub(r"(?<!\d) | (?!\d)", "", text)
 
@@ -298,7 +247,7 @@ def _by_algebra(given: str, gold: str, algebra: Algebra | None) -> Verdict:
     return None if algebra is None else algebra(given, gold)
 
 
-def _assigned(text: str) -> tuple[frozenset[str], str]:
+def assigned(text: str) -> tuple[frozenset[str], str]:
     """The names and the value of "x = 5" or "30 + 30 = 60"; no name and the text of any other."""
     parts = at_top(re.sub(r"\u2248|\\approx(?![a-z])", "=", text), "=")
     if len(parts) == 1 or not parts[-1]:

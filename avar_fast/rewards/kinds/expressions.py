@@ -2,25 +2,34 @@
 
 import logging
 import re
+from fractions import Fraction
 from typing import Any
 
+from .numbers import GIVEN_DIGITS, GOLD_DIGITS, number, stands_for, terminates, too_large
 from .quantities import DECADE, TURN
-from .numbers import GIVEN_DIGITS, GOLD_DIGITS, number, stands_for, too_large
 
-_FUNCTIONS = frozenset(
+_ALL_FUNCTIONS = (
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt abs min max gcd"
-    " lcm mod det lim".split()
+    " lcm mod det lim"
 )
-_NAMES = frozenset(
+_FUNCTIONS = frozenset(_ALL_FUNCTIONS.split())
+_ALL_NAMES = (
     "pi alpha beta gamma delta epsilon theta lambda mu rho sigma tau phi psi omega infinity inf"
-    .split()
-)  # fmt: skip
-_NO_PRODUCT = frozenset("and or to of in on at by no if is it the not for as yes an be he we".split())
+)
+_NAMES = frozenset(_ALL_NAMES.split())
+_SHORT_WORDS = "and or to of in on at by no if is it the not for as yes an be he we"
+_NO_PRODUCT = frozenset(_SHORT_WORDS.split())
 _RUN = re.compile(r"\\[A-Za-z]+|[A-Za-z]+|[^\W\d_]")
 # Their letters are points, which do not multiply.
-_FIGURE = re.compile(r"\\(?:m?angle|triangle|square|over(?:line|right|left)\w*(?!\{\d)|vec|widehat|parallel|perp)")
-_OPERATOR = re.compile(r"\\(?!text|math|mbox)[a-zA-Z]+|[=<>\u2264\u2265\u2260\u221a\u03c0\u221e^*/+\u00d7\u00b7\u00f7!|\u222a\u2229\u2208-]")
-_CALL = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(sorted(_FUNCTIONS, key=len, reverse=True))})\s*[\s(\d]")
+_FIGURE = re.compile(
+    r"\\(?:m?angle|triangle|square|over(?:line|right|left)\w*(?!\{\d)|vec|widehat|parallel|perp)"
+)
+_OPERATOR = re.compile(
+    r"\\(?!text|math|mbox)[a-zA-Z]+|[=<>\u2264\u2265\u2260\u221a\u03c0\u221e^*/+\u00d7\u00b7\u00f7!|\u222a\u2229\u2208-]"
+)
+_CALL = re.compile(
+    rf"(?<![A-Za-z])(?:{'|'.join(sorted(_FUNCTIONS, key=len, reverse=True))})\s*[\s(\d]"
+)
 _ION = re.compile(r"[A-Za-z)\]\d]\^?\{?\d*[+-]\}?$")
 _FORMULA = re.compile(r"[A-Za-z]_?\{?\d")
 _SIGNS = (
@@ -81,7 +90,9 @@ def latex(text: str) -> str:
     for sign, name in _GREEK.items():
         text = text.replace(sign, f"\\{name} ")
     text = re.sub(r"(?<![\\A-Za-z])infinity|(?<![\\A-Za-z])inf(?![A-Za-z])", r"\\infty ", text)
-    names = "|".join(sorted((_FUNCTIONS | _NAMES) - {"abs", "sqrt", "inf", "infinity"}, key=len, reverse=True))
+    names = "|".join(
+        sorted((_FUNCTIONS | _NAMES) - {"abs", "sqrt", "inf", "infinity"}, key=len, reverse=True)
+    )
     text = re.sub(rf"(?<![\\A-Za-z])({names})(?![a-z])", r"\\\1 ", text)
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
     return re.sub(r"\^\s*([+-]?\d+)(?![\d}])", r"^{\1}", text)
@@ -118,11 +129,12 @@ def _read(parse: Any, text: str) -> list[Any]:
 
 
 def _parsed(text: str) -> Any:
+    import math_verify
     import sympy
-    from math_verify import LatexExtractionConfig, parse
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    found = parse(f"${text}$", [LatexExtractionConfig()], parsing_timeout=None)
+    parse: Any = math_verify.parse  # whose limit is a signal: None is none
+    found = parse(f"${text}$", [math_verify.LatexExtractionConfig()], parsing_timeout=None)
     got = next((x for x in found if not isinstance(x, str)), None)
     if not isinstance(got, sympy.Expr):
         return got
@@ -134,26 +146,19 @@ def _decimal_for(text: str, other: Any, digits: int) -> bool:
     lone = number(text)
     if lone is None or not lone.digits:
         return False
-    from fractions import Fraction
-
     value = _constant(other)
     if value is None or not value.is_real or not value.is_finite:
         return False
-    return stands_for(lone, Fraction(str(value)), digits) and not _terminates(other)
+    return stands_for(lone, Fraction(str(value)), digits) and not _has_an_end(other)
 
 
-def _terminates(expression: Any) -> bool:
+def _has_an_end(expression: Any) -> bool:
+    """Whether a constant is a decimal that ends, which no other stands for."""
     import sympy
 
-    value = sympy.nsimplify(expression, rational=False) if expression.has(sympy.Float) else expression
-    value = sympy.simplify(value) if not value.is_Rational else value
-    if not value.is_Rational:
-        return False
-    rest = int(value.q)
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest == 1
+    floats = expression.has(sympy.Float)
+    value = sympy.nsimplify(expression) if floats else sympy.simplify(expression)
+    return bool(value.is_Rational) and terminates(int(value.q))
 
 
 def _constant(expression: Any) -> Any:
@@ -182,7 +187,9 @@ def _close(one: Any, other: Any) -> bool | None:
         return _near(*values)
     symbols = sorted(one.free_symbols, key=str)
     for start, step in _POINTS:
-        at = {s: sympy.Rational(start) + i * sympy.Rational(step) for i, s in enumerate(symbols)}
+        at: Any = {
+            s: sympy.Rational(start) + i * sympy.Rational(step) for i, s in enumerate(symbols)
+        }
         values = tuple(_constant(x.subs(at)) for x in (one, other))
         if None not in values and not _near(*values):
             return False
@@ -195,7 +202,9 @@ def _near(one: Any, other: Any) -> bool:
     if one.is_infinite or other.is_infinite:
         return bool(one == other)
     largest = max(abs(one), abs(other))
-    return bool(abs(one - other) <= sympy.Float(_AGREEMENT) * largest or largest < sympy.Float("1e-30"))
+    return bool(
+        abs(one - other) <= sympy.Float(_AGREEMENT) * largest or largest < sympy.Float("1e-30")
+    )
 
 
 def _verified(gold: Any, given: Any) -> bool:

@@ -11,10 +11,13 @@ _MARKED = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _ALONE = re.compile(
-    r"(?:the\s+)?(?:option|choice)?\s*(?:is\b)?\s*[(\[{]?\s*([A-Za-z])\s*[)\]}]?\s*[.:]?", re.IGNORECASE
+    r"(?:the\s+)?(?:option|choice)?\s*(?:is\b)?\s*[(\[{]?\s*([A-Za-z])\s*[)\]}]?\s*[.:]?",
+    re.IGNORECASE,
 )
 _OTHERS = re.compile(r"\([A-Z]\)|\b[A-Z]\)|\b[A-Z][.:]\s|^(?:or|and|&|/)\s*\(?[A-Z]\b")
-_SEVERAL = re.compile(r"\(?[A-Ja-j]\)?(?:(?:\s*(?:[,;/&]|\band\b)\s*)+\(?[A-Ja-j]\)?|\s+\(?[A-J]\)?)+")
+_SEVERAL = re.compile(
+    r"\(?[A-Ja-j]\)?(?:(?:\s*(?:[,;/&]|\band\b)\s*)+\(?[A-Ja-j]\)?|\s+\(?[A-J]\)?)+"
+)
 _COMPACT = re.compile(r"[A-J]{2,8}")
 _LAST_MARKED = "H"  # an initial beyond it begins a name: I. Newton, J. Bach
 

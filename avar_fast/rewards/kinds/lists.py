@@ -98,7 +98,9 @@ def _split(text: str) -> tuple[str, ...]:
         items = at_top(text, separators)
         if len(items) == 1:
             continue
-        if separators != ", " or all("," not in item or grouped(item) or _inner(item) for item in items):
+        if separators != ", " or all(
+            "," not in item or grouped(item) or _inner(item) for item in items
+        ):
             return tuple(items)
     whole = text.strip()
     return (whole,) if whole else ()

@@ -36,10 +36,10 @@ _BRACKETED = re.compile(r"\\?[(\[{]([^,;()\[\]{}]+?)\\?[)\]}]")
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
     " sixteen seventeen eighteen nineteen"
-).split()
-_TENS_NAMES = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_NAMES = {name: i for i, name in enumerate(_ONES)} | {
-    name: 10 * i for i, name in enumerate(_TENS_NAMES, start=2)
+)
+_TENS_NAMES = "twenty thirty forty fifty sixty seventy eighty ninety"
+_NAMES = {name: i for i, name in enumerate(_ONES.split())} | {
+    name: 10 * i for i, name in enumerate(_TENS_NAMES.split(), start=2)
 }
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _NAMED = re.compile(r"(?:minus |negative )?[a-z][a-z -]*", re.IGNORECASE)
@@ -73,7 +73,9 @@ def number(text: str) -> Number | None:
 
 def _endless_decimal(sign: str, whole: str, start: str, period: str) -> Number:
     nines = 10 ** len(period) - 1
-    value = int(whole or 0) + Fraction(int(start or 0) * nines + int(period), nines * 10 ** len(start))
+    value = int(whole or 0) + Fraction(
+        int(start or 0) * nines + int(period), nines * 10 ** len(start)
+    )
     return Number(-value if sign == "-" else value)
 
 
@@ -140,7 +142,10 @@ def _decimal(text: str) -> Number:
 
 def grouped(text: str) -> bool:
     """Whether the commas of a number stand between its thousands."""
-    return re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:(?:,\d{2})*|(?:,\d{3})*),\d{3}(?:\.\d+)?", text) is not None
+    return (
+        re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:(?:,\d{2})*|(?:,\d{3})*),\d{3}(?:\.\d+)?", text)
+        is not None
+    )
 
 
 def decimal_comma(text: str) -> bool:
@@ -157,7 +162,9 @@ def _ten_to(exponent: str) -> Fraction | None:
 
 def too_large(text: str) -> bool:
     """Whether a text holds a number or power that must not be written out."""
-    exponents = re.findall(r"(?<=\d)[eE][+-]?(\d+)|\b10\s*(?:\^|\*\*)\s*[({]?\s*[+-]?\s*(\d+)(?!\d)", text)
+    exponents = re.findall(
+        r"(?<=\d)[eE][+-]?(\d+)|\b10\s*(?:\^|\*\*)\s*[({]?\s*[+-]?\s*(\d+)(?!\d)", text
+    )
     return any(len(e) > 5 or int(e) > _LARGEST_EXPONENT for pair in exponents for e in pair if e)
 
 
@@ -175,7 +182,8 @@ def same_number(given: Number, gold: Number) -> bool:
             return True
         short, long = sorted((given, gold), key=lambda x: x.last, reverse=True)
         return short.last > long.last and stands_for(short, long.value, GIVEN_DIGITS)
-    return (_endless(gold.value) or _endless(given.value)) and rounds_to_other(given, gold)
+    both_end = all(terminates(x.value.denominator) for x in (given, gold))
+    return not both_end and rounds_to_other(given, gold)
 
 
 def rounds_to_other(given: Number, gold: Number) -> bool:
@@ -192,12 +200,12 @@ def stands_for(decimal: Number, value: Fraction, digits: int) -> bool:
     return decimal.digits >= digits and (cut or rounded)
 
 
-def _endless(value: Fraction) -> bool:
-    rest = value.denominator
+def terminates(denominator: int) -> bool:
+    """Whether a reduced fraction with this denominator is a decimal that ends."""
     for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest != 1
+        while denominator % prime == 0:
+            denominator //= prime
+    return denominator == 1
 
 
 def _named(text: str) -> Number | None:
@@ -225,5 +233,4 @@ def _may_follow(name: str, last: str) -> bool:
     """Twenty takes a one behind it; "one two" is no number."""
     if last in ("", "and", "hundred", *_SCALES):
         return True
-    return last in _TENS_NAMES and 0 < _NAMES[name] < 10
-
+    return last in _TENS_NAMES.split() and 0 < _NAMES[name] < 10

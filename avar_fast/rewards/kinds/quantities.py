@@ -5,7 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .numbers import Number, decimal_comma, leading_number, number, rounds_to_other, same_number, without_brackets
+from .numbers import (
+    Number,
+    leading_number,
+    number,
+    rounds_to_other,
+    same_number,
+    without_brackets,
+)
 from .units import Unit, is_no_unit, units_of
 
 _SCALES = {
@@ -29,10 +36,11 @@ _SIZE = re.compile(
 _THINGS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*(?: [^\W\d_]+(?:['-][^\W\d_]+)*){0,2}")
 _GREEK = re.compile("[\u0370-\u03ff]")  # constants and variables
 # Words behind a number that make another thing of it.
-_NO_THINGS = frozenset(
+_CONNECTING = (
     "or and to of in on at by per plus minus times over squared cubed half out less more than not"
-    " but no e pi i x y z st nd rd th am pm bc ad mod choose".split()
+    " but no e pi i x y z st nd rd th am pm bc ad mod choose"
 )
+_NO_THINGS = frozenset(_CONNECTING.split())
 
 
 @dataclass(frozen=True)
@@ -131,16 +139,13 @@ def same_quantity(
 
 def unit_behind(text: str) -> tuple[str, tuple[Unit, ...]]:
     """An expression and the known unit behind it: "2\\sqrt{3} cm"."""
-    found = re.fullmatch(r"(.*[\d)}\u03c0\u221e])\s*(%|[^\d\s{}()=<>][^={}()<>]*(?:\^\{?\d\}?)?)", text)
+    found = re.fullmatch(
+        r"(.*[\d)}\u03c0\u221e])\s*(%|[^\d\s{}()=<>][^={}()<>]*(?:\^\{?\d\}?)?)", text
+    )
     if not found or (found[2] == "\u00b0" and TURN.search(text)):
         return text, ()
     units = units_of(found[2]) if found[2][0] not in "+-*/^" else ()
     return (found[1].strip(), units) if units or is_no_unit(found[2]) else (text, ())
-
-
-def ambiguous(text: str) -> bool:
-    """Whether a text is "3,5": a decimal comma, or a list of two."""
-    return decimal_comma(text)
 
 
 def _leading_name(text: str) -> tuple[Number, int] | None:
@@ -168,7 +173,9 @@ def _together(text: str) -> Quantity | None:
     total, last, at = Fraction(0), None, 0
     while at < len(text):
         found = leading_number(text[at:])
-        name = re.match(r"\s*([^\W\d_]+)[\s,]*(?:and\s+)?", text[at + found[1] :]) if found else None
+        name = (
+            re.match(r"\s*([^\W\d_]+)[\s,]*(?:and\s+)?", text[at + found[1] :]) if found else None
+        )
         units = units_of(name[1]) if name else ()
         if found is None or name is None or not units:
             return None

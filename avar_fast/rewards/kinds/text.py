@@ -22,7 +22,8 @@ _ABOUT = re.compile(
 _EMPHASIS = re.compile(r"(?<![\w)}\].])\*\*|\*\*(?![\w({\[.\\$-])|(?<=[a-z:.])\*\*(?=\s)")
 _WRAPPERS = (
     ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("```", "```"), ("`", "`"),
-    ("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ('"', '"'), ("'", "'"), ("\u300c", "\u300d"),
+    ("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ('"', '"'), ("'", "'"),
+    ("\u300c", "\u300d"),
 )  # fmt: skip
 _COMMAND = re.compile(r"\\(?:boxed|fbox|text\w*|math(?:rm|bf|it|sf|tt|bb|cal)|mbox|hbox)\s*\{")
 _TEXT = re.compile(
@@ -108,7 +109,9 @@ def _one_form(text: str) -> str:
     text = _SUPERSCRIPTS.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
     text = unicodedata.normalize("NFKC", text.translate(_CHARACTERS)).translate(_CHARACTERS)
     text = text.replace("\u2044", "/").replace("\u3002", ".")
-    return "".join(str(unicodedata.digit(c)) if c.isdigit() and not c.isascii() else c for c in text)
+    return "".join(
+        str(unicodedata.digit(c)) if c.isdigit() and not c.isascii() else c for c in text
+    )
 
 
 def _unwrapped(text: str) -> str:

@@ -38,11 +38,12 @@ _OTHERS = (
     ("degree deg \u00b0", "1", "deg"), ("radian rad", "1", "rad"),
     ("\u00b0C degC celsius", "1", "degC"), ("\u00b0F degF fahrenheit", "1", "degF"),
     ("atm atmosphere", "101325000", "g m-1 s-2"),
-    ("$ US$ USD dollar", "1", "USD"), ("cent \u00a2", "1e-2", "USD"), ("\u20ac EUR euro", "1", "EUR"),
-    ("\u00a3 GBP", "1", "GBP"), ("\u00a5 JPY yen", "1", "JPY"),
+    ("$ US$ USD dollar", "1", "USD"), ("cent \u00a2", "1e-2", "USD"), 
+    ("\u20ac EUR euro", "1", "EUR"),    ("\u00a3 GBP", "1", "GBP"), ("\u00a5 JPY yen", "1", "JPY"),
     ("CNY RMB yuan \u5143", "1", "CNY"), ("\u20b9 INR Rs rupee", "1", "INR"),
-    ("\u20a9 KRW won", "1", "KRW"), ("\u7c73", "1", "m"), ("\u5343\u7c73 \u516c\u91cc", "1e3", "m"),
-    ("\u5398\u7c73", "1e-2", "m"), ("\u5343\u514b \u516c\u65a4", "1e3", "g"), ("\u5ea6", "1", "deg"),
+    ("\u20a9 KRW won", "1", "KRW"), ("\u7c73", "1", "m"), 
+    ("\u5343\u7c73 \u516c\u91cc", "1e3", "m"),    ("\u5398\u7c73", "1e-2", "m"), 
+    ("\u5343\u514b \u516c\u65a4", "1e3", "g"), ("\u5ea6", "1", "deg"),
 )  # fmt: skip
 _SECOND_MEANINGS = {
     "pound": "GBP", "C": "\u00b0C", "F": "\u00b0F", "\u00a5": "CNY", "'": "ft", '"': "in",
