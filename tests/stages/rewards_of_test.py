@@ -11,6 +11,9 @@ def by_letter(prompts, completions, completion_ids, answer, **kwargs):
     """Differs within nearly every group."""
     assert isinstance(prompts[0][0]["content"], list)
     assert all(isinstance(a, str) for a in answer)
+    assert all(some and some[0].mode == "RGB" for some in kwargs["images"])
+    assert all(kwargs["images"][i] is kwargs["images"][i + 1] for i in range(0, len(answer), 2))
+    assert kwargs["trainer_state"].global_step < kwargs["trainer_state"].max_steps
     return [float(sum(ids) % 7) for ids in completion_ids]
 
 

@@ -25,8 +25,19 @@ _FIGURE = re.compile(
     r"\\(?:m?angle|triangle|square|over(?:line|right|left)\w*(?!\{\d)|vec|widehat|parallel|perp)"
 )
 _OPERATOR = re.compile(
-    r"\\(?!text|math|mbox)[a-zA-Z]+|[=<>\u2264\u2265\u2260\u221a\u03c0\u221e^*/+\u00d7\u00b7\u00f7!|\u222a\u2229\u2208-]"
+    r"\\(?!text|math|mbox)[a-zA-Z]+|(?<=\d) x (?=\d)"
+    r"|[=<>\u2264\u2265\u2260\u221a\u03c0\u221e^*/+\u00d7\u00b7\u00f7!|\u222a\u2229\u2208-]"
 )
+_PRODUCT = frozenset(_SHORT_WORDS.split())
+_RUN = re.compile(r"\\[A-Za-z]+|[A-Za-z]+|[^\W\d_]")
+# Their letters are points, which do not multiply.
+_FIGURE = re.compile(
+    r"\\(?:m?angle|triangle|square|over(?:line|right|left)\w*(?!\{\d)|vec|widehat|parallel|perp)"
+)
+_OPERATOR = re.compile(
+    r"(?<=\d) x (?=\d)|\\(?!text|math|mbox)[a-zA-Z]+|[=<>\u2264\u2265\u2260\u221a\u03c0\u221e^*/+\u00d7\u00b7\u00f7!|\u222a\u2229\u2208-]"
+)
+_PRODUCT = re.compile(r"[\d.]+\s?[^\s:]+")  # 2x, 3 ab
 _CALL = re.compile(
     rf"(?<![A-Za-z])(?:{'|'.join(sorted(_FUNCTIONS, key=len, reverse=True))})\s*[\s(\d]"
 )
@@ -58,7 +69,7 @@ def mathematical(text: str) -> bool:
     operator = _OPERATOR.search(text.lstrip("+-"))
     digit = any(char.isdigit() for char in text)
     runs = _RUN.findall(text)
-    if not operator and not (digit and runs and re.match(r"[\d(]", text)):
+    if not operator and not (runs and _PRODUCT.fullmatch(text)):
         return _CALL.search(text) is not None and all(_factor(run, 1) for run in runs)
     if _ION.search(text) or (text.casefold() in ("n/a", "w/o")):
         return False
