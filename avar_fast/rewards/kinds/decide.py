@@ -24,6 +24,7 @@ _NAME = re.compile(
     r"\\?[A-Za-z]{1,8}(?:_\{?\w{1,4}\}?|')?(?:\([A-Za-z, ]{1,12}\))?"  # x, x_1, f(x), \theta
     r"|\\?[A-Za-z]+(?:[ ~]\\?[A-Za-z]+){1,4}(?: is)?"  # the area
 )
+_ARITHMETIC = re.compile(r"(?:[-+*/().\d\s\u00d7\u00b7\u00f7^{}\u221a]|\\(?:sqrt|frac))+")
 _RELATION = re.compile(r"[<>\u2264\u2265\u2208\u222a]|\\(?:[lg]eq?|cup|in)(?![a-z])")
 _TRUTH = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
@@ -121,16 +122,17 @@ def _sizes(given: str, gold: str, algebra: Algebra | None) -> Verdict:
     return _by_algebra(expression, _digits_of(value), algebra)
 
 
-def _digits_of(value: str) -> str:
-    """The number of a quantity's text, for algebra."""
-    found = quantity(value)
+def _digits_of(text: str) -> str:
+    """The number of a quantity, for algebra: a decimal with the digits it has, or a fraction."""
+    found = quantity(text)
     assert found is not None
-    if number(value) is not None and re.fullmatch(r"[-+.\d]+", value):
-        return value
-    fraction = found.number.value
-    if found.percent:
-        fraction /= 100
-    return f"\\frac{{{fraction.numerator}}}{{{fraction.denominator}}}"
+    value = found.number.value / 100 if found.percent else found.number.value
+    places = len(str(found.number.last.denominator)) - 1
+    if not found.percent and found.number.digits and 10**places == found.number.last.denominator:
+        digits = str(abs(int(value * 10**places))).zfill(places + 1)
+        at = len(digits) - places
+        return f"{'-' if value < 0 else ''}{digits[:at]}.{digits[at:]}"
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _parts(given: str, gold: str, parts: Sequence[str]) -> bool:
@@ -216,7 +218,7 @@ def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return NotImplemented
     if name and other and not name & other:
         return False
-    if "=" in given and "=" in gold and given == said:  # an equation that gives no value
+    if "=" in given and "=" in gold and (given == said or gold == value):  # no value of a name
         return _by_algebra(given, gold, algebra) if mathematical(given) else False
     expression_said, units_said = unit_behind(said)
     if units and units_said and not {u.kind for u in units} & {u.kind for u in units_said}:
@@ -224,10 +226,8 @@ def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
     if units and units_said and units[0].size != units_said[0].size:
         return False
     found = quantity(said)
-    if found is not None and not (found.units or found.things):
-        return _by_algebra(said if number(said) else _digits_of(said), expression, algebra)
-    if found is not None and found.units:
-        return _by_algebra(_digits_of(said), expression, algebra) if not units else False
+    if found is not None and not found.things:
+        return _by_algebra(_digits_of(said), expression, algebra)
     if squeezed(expression_said) == squeezed(expression):
         return True
     interval = _RELATION.search(expression) is not None and listing(said) is not None
@@ -256,7 +256,7 @@ def assigned(text: str) -> tuple[frozenset[str], str]:
     for part in parts[:-1]:
         if _NAME.fullmatch(part):
             names |= {part} if len(part) <= 2 else set()
-        elif not re.fullmatch(r"[-+*/().\d\s\u00d7\u00b7\u00f7^]+", part):
+        elif not _ARITHMETIC.fullmatch(part):
             return frozenset(), text
     return frozenset(names), parts[-1]
 

@@ -28,15 +28,6 @@ _OPERATOR = re.compile(
     r"\\(?!text|math|mbox)[a-zA-Z]+|(?<=\d) x (?=\d)"
     r"|[=<>\u2264\u2265\u2260\u221a\u03c0\u221e^*/+\u00d7\u00b7\u00f7!|\u222a\u2229\u2208-]"
 )
-_PRODUCT = frozenset(_SHORT_WORDS.split())
-_RUN = re.compile(r"\\[A-Za-z]+|[A-Za-z]+|[^\W\d_]")
-# Their letters are points, which do not multiply.
-_FIGURE = re.compile(
-    r"\\(?:m?angle|triangle|square|over(?:line|right|left)\w*(?!\{\d)|vec|widehat|parallel|perp)"
-)
-_OPERATOR = re.compile(
-    r"(?<=\d) x (?=\d)|\\(?!text|math|mbox)[a-zA-Z]+|[=<>\u2264\u2265\u2260\u221a\u03c0\u221e^*/+\u00d7\u00b7\u00f7!|\u222a\u2229\u2208-]"
-)
 _PRODUCT = re.compile(r"[\d.]+\s?[^\s:]+")  # 2x, 3 ab
 _CALL = re.compile(
     rf"(?<![A-Za-z])(?:{'|'.join(sorted(_FUNCTIONS, key=len, reverse=True))})\s*[\s(\d]"
@@ -62,11 +53,14 @@ _POINTS = (("0.37", "0.11"), ("1.71", "0.23"))
 def mathematical(text: str) -> bool:
     """Whether a plain text is mathematics: no word in it, and an operator, a command or a constant.
     Letters multiply only next to a number or an operator, so "on" and "H2O" do not."""
-    if text in ("\u221e", "\u03c0", "\u2205") or text in _NAMES:
+    unsigned = text.lstrip("+- ")
+    if unsigned in ("\u221e", "\u03c0", "\u2205") or unsigned in _NAMES:
+        return True
+    if re.fullmatch(r"[+-] ?[A-Za-z]", text):
         return True
     if DECADE.fullmatch(text) or re.fullmatch(r"\d+[A-Z]+", text) or _FIGURE.search(text):
         return False
-    operator = _OPERATOR.search(text.lstrip("+-"))
+    operator = _OPERATOR.search(unsigned)
     digit = any(char.isdigit() for char in text)
     runs = _RUN.findall(text)
     if not operator and not (runs and _PRODUCT.fullmatch(text)):
@@ -93,6 +87,7 @@ def latex(text: str) -> str:
     text = re.sub(r"\u221a\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|\w))",
                   lambda m: f"\\sqrt{{{m[1] or m[2] or m[3]}}}", text)  # fmt: skip
     text = re.sub(r"(?<![\\\w])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    text = re.sub(r"(?<![\\\w])sqrt\s*(\d+(?:\.\d+)?|[A-Za-z](?![A-Za-z]))", r"\\sqrt{\1}", text)
     turns = r"(\1\\cdot\\frac{\\pi}{180})" if TURN.search(text) else r"\1"
     text = re.sub(r"(\d+(?:\.\d+)?|[)}])\s*\u00b0", turns, text)
     text = re.sub(r"(?<=\d)\s*x\s*(?=\d)", "\u00d7", text)

@@ -82,7 +82,8 @@ def quantity(text: str) -> Quantity | None:
     if percent:
         rest = rest[percent.end() :]
     attached = rest[:1].isalpha() and rest[:1].isascii()
-    rest = _SIZE.sub("", _ORDINAL.sub("", rest, count=1) if attached else rest).strip(" -")
+    rest = _SIZE.sub("", _ORDINAL.sub("", rest, count=1) if attached else rest)
+    rest = re.sub(r"^-(?=\w)", "", rest.strip())  # 5-cm
     if percent or not rest or is_no_unit(rest):
         if rest and percent and not _things(rest):
             return None

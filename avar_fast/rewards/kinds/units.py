@@ -30,7 +30,8 @@ _METRIC = (
 _OTHERS = (
     ("min mins minute", "60", "s"), ("h hr hrs hour", "3600", "s"), ("day", "86400", "s"),
     ("week wk", "604800", "s"), ("month mo", "1", "month"), ("year yr yrs", "12", "month"),
-    ("inch in inches", "0.0254", "m"), ("foot ft feet", "0.3048", "m"), ("yard yd", "0.9144", "m"),
+    ("inch in inches \"", "0.0254", "m"), ("foot ft feet '", "0.3048", "m"),
+    ("yard yd", "0.9144", "m"),
     ("mile mi", "1609.344", "m"), ("pound lb lbs", "453.59237", "g"),
     ("ounce oz", "28.349523125", "g"), ("tonne", "1e6", "g"), ("acre", "4046.8564224", "m2"),
     ("hectare ha", "1e4", "m2"), ("gallon gal", "0.003785411784", "m3"), ("cc", "1e-6", "m3"),
@@ -38,15 +39,17 @@ _OTHERS = (
     ("degree deg \u00b0", "1", "deg"), ("radian rad", "1", "rad"),
     ("\u00b0C degC celsius", "1", "degC"), ("\u00b0F degF fahrenheit", "1", "degF"),
     ("atm atmosphere", "101325000", "g m-1 s-2"),
-    ("$ US$ USD dollar", "1", "USD"), ("cent \u00a2", "1e-2", "USD"), 
-    ("\u20ac EUR euro", "1", "EUR"),    ("\u00a3 GBP", "1", "GBP"), ("\u00a5 JPY yen", "1", "JPY"),
+    ("$ US$ USD dollar", "1", "USD"), ("cent \u00a2", "1e-2", "USD"),
+    ("\u20ac EUR euro", "1", "EUR"),
+    ("\u00a3 GBP", "1", "GBP"), ("\u00a5 JPY yen", "1", "JPY"),
     ("CNY RMB yuan \u5143", "1", "CNY"), ("\u20b9 INR Rs rupee", "1", "INR"),
-    ("\u20a9 KRW won", "1", "KRW"), ("\u7c73", "1", "m"), 
-    ("\u5343\u7c73 \u516c\u91cc", "1e3", "m"),    ("\u5398\u7c73", "1e-2", "m"), 
+    ("\u20a9 KRW won", "1", "KRW"), ("\u7c73", "1", "m"),
+    ("\u5343\u7c73 \u516c\u91cc", "1e3", "m"),
+    ("\u5398\u7c73", "1e-2", "m"),
     ("\u5343\u514b \u516c\u65a4", "1e3", "g"), ("\u5ea6", "1", "deg"),
 )  # fmt: skip
 _SECOND_MEANINGS = {
-    "pound": "GBP", "C": "\u00b0C", "F": "\u00b0F", "\u00a5": "CNY", "'": "ft", '"': "in",
+    "pound": "GBP", "C": "\u00b0C", "F": "\u00b0F", "\u00a5": "CNY",
     "\u00b0": "\u00b0C", "degree": "\u00b0C", "deg": "\u00b0C",
 }  # fmt: skip
 _NO_UNIT = re.compile(r"(?:sq(?:uare|\.)? |cu(?:bic|\.)? )?units?(?:\^?\{?[23]\}?)?", re.IGNORECASE)
