@@ -79,6 +79,7 @@ def judge(run: Run, responses: list[Sample], step: int) -> Judged:
             [r.target_ids.tolist() for r in responses],
             columns,
             [r.row.where for r in responses],
+            opened=[r.opened for r in responses],
             open_images=lambda: _images(responses),
             state=TrainerState(step - 1, run.recipe.train.steps),
         )

@@ -64,7 +64,7 @@ def _calls(
     calls: Counter[str] = Counter()
     for sample in range(recipe.samples):
         entries = {name: finished.get((task.key, name, sample_of(name, sample))) for name in STAGES}
-        calls.update(open_stages(entries, task.answer, recipe.gates, check))
+        calls.update(open_stages(entries, task.reference, recipe.gates, check))
     calls["describe"] = min(calls["describe"], 1)
     return calls
 

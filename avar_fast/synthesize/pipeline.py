@@ -97,7 +97,7 @@ class Pipeline:
 
     async def _passes(self, entry: Entry, task: Task) -> bool:
         """Whether a finished stage is worth the next one; an answer may take seconds to check."""
-        rules = (task.answer, self.recipe.gates, self.check)
+        rules = (task.reference, self.recipe.gates, self.check)
         return await asyncio.to_thread(stage_failure, entry, *rules) is None
 
     async def _stage(self, task: Task, name: str, sample: int, **texts: str) -> Entry | None:

@@ -81,7 +81,7 @@ def _verdict(recipe: SynthesisRecipe, task: Task, journal: Journal, check: Answe
         entries = {
             name: journal.finished(task.key, name, sample_of(name, sample)) for name in STAGES
         }
-        candidate = judge(entries, sample, task.answer, recipe.gates, check)
+        candidate = judge(entries, sample, task.reference, recipe.gates, check)
         if candidate is not None:
             candidates.append(candidate)
     good = any(not candidate.failures for candidate in candidates)
@@ -106,7 +106,7 @@ def _row(verdict: _Verdict, read: ReadRows, limits: RowsConfig, folder: Path) ->
         "id": task.key,
         "messages": [*turns, {"role": "assistant", "content": with_marks_escaped(target)}],
         "images": _save_images(read.rows[task.index], limits, folder),
-        "answer": task.answer,
+        "answer": task.reference,
         "meta": {"source_row": task.index + 1, "sample": chosen.sample},
     }
 
@@ -148,7 +148,7 @@ def _rejected(verdict: _Verdict, reasons: tuple[str, ...], twin: int | None) -> 
         "index": verdict.task.index,
         "id": verdict.task.key,
         "question": verdict.task.question,
-        "answer": verdict.task.answer,
+        "answer": verdict.task.reference,
         "reasons": [*reasons, *chosen.failures],
         "samples": [list(c.failures) for c in verdict.candidates],
         "reasoning": chosen.reasoning,

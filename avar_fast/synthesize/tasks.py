@@ -16,7 +16,7 @@ from ..data import Row, RowError, Rows, load_rows
 from ..data.images import open_image
 from ..data.problems import Problem, bad_row
 from ..data.viewing import is_as_shown, within_pixels
-from ..rewards import extract_answer
+from ..rewards import Reference, extract_answer
 from .recipe import RowsConfig
 
 # What vision endpoints take; everything else is sent, and kept, as PNG.
@@ -34,6 +34,9 @@ class Task:
     the row moves in the file."""
     question: str
     answer: str
+    """The first reference, which the rows that come out train."""
+    reference: Reference
+    """What gates compare with: the answer, or the list of those accepted."""
     messages: list[dict[str, Any]]
     """As the row has them, content as parts."""
     image_sizes: tuple[tuple[int, int], ...]
@@ -88,12 +91,12 @@ def _task(row: Row, index: int, data: RowsConfig) -> Task:
     if not row.images:
         raise bad_row(row.where, "images", "hold an image to look at", "it holds none")
     question = _question(users[0]["content"], len(row.images))
-    answer = row.answer if row.answer is not None else extract_answer(row.target or "")
-    if not answer or not answer.strip():
+    reference = row.reference if row.answers else extract_answer(row.target or "")
+    if not reference:
         remedy = "Give the row an answer, or set data.bad_rows: skip."
         expected = "be there to check the reasoning against"
         raise bad_row(row.where, "answer", expected, "it is missing", remedy)
-    digest = hashlib.sha256(json.dumps([row.messages, answer], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([row.messages, reference], sort_keys=True).encode())
     sizes = []
     for blob in read_images(row, data):
         digest.update(hashlib.sha256(blob.data).digest())
@@ -103,7 +106,8 @@ def _task(row: Row, index: int, data: RowsConfig) -> Task:
         row.where,
         digest.hexdigest()[:24],
         question,
-        answer.strip(),
+        reference if isinstance(reference, str) else reference[0],
+        reference,
         row.messages,
         tuple(sizes),
     )
