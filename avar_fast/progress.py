@@ -20,8 +20,8 @@ def progress(
     leave: bool = True,
     disable: bool = False,
 ) -> Any:
-    """tqdm's bar where stderr is a terminal; elsewhere, with the same methods, a line each
-    ``SECONDS_BETWEEN_LINES`` at most and one at the end.
+    """tqdm's bar where stderr is a terminal; elsewhere, with the same methods, a line at the start,
+    each ``SECONDS_BETWEEN_LINES`` at most, and at the end.
 
     Args:
         leave: whether a bar stays when it is done; of one that does not, a file gets lines only if
@@ -51,6 +51,8 @@ class _Lines:
         self._postfix = ""
         self._started = self._last = time.monotonic()
         self._closed = False
+        if leave:
+            self._print()
 
     def __enter__(self) -> "_Lines":
         return self

@@ -195,6 +195,7 @@ def test_what_the_engines_state_is_made_for_is_refused_and_all_else_is_listed(wo
     recipe = load_recipe(world / "recipe.yaml", ["agto.enabled=false"])
     refused = {
         "stage": dataclasses.replace(recipe, stage="grpo"),
+        "model.path": replaced(recipe, "model", path="elsewhere"),
         "model.dtype": replaced(recipe, "model", dtype="bfloat16"),
         "model.freeze": replaced(recipe, "model", freeze=("vision",)),
         "lora.enabled": replaced(recipe, "lora", enabled=True),
@@ -217,6 +218,8 @@ def test_what_the_engines_state_is_made_for_is_refused_and_all_else_is_listed(wo
             name = f"{section.name}.{item.name}"
             known = [] if name == "train.output_dir" else [name]
             assert list(changed_settings(recipe, other)) == known
+    path = str(world / "rows" / ".." / "model")
+    assert changed_settings(recipe, replaced(recipe, "model", path=path)) == {}
     alike = [replaced(recipe, "train", zero_stage=stage) for stage in (1, 2)]
     require_fixed(changed_settings(*alike), "run")
 

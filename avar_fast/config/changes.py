@@ -1,12 +1,14 @@
 """Settings of a resumed run that are not those of its checkpoint."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from .schema import Recipe
 
 FIXED = (
     "stage",
+    "model.path",
     "model.dtype",
     "model.freeze",
     "lora.",
@@ -24,6 +26,8 @@ def changed_settings(before: Recipe, now: Recipe) -> dict[str, tuple[Any, Any]]:
     none of them."""
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
     changed = [key for key in new if old[key] != new[key] and key != "train.output_dir"]
+    if "model.path" in changed and _same_folder(old["model.path"], new["model.path"]):
+        changed.remove("model.path")
     return {key: (old[key], new[key]) for key in changed}
 
 
@@ -38,6 +42,10 @@ def require_fixed(changed: dict[str, tuple[Any, Any]], checkpoint: object) -> No
             f"{key} must be {old}, as in {checkpoint}, to resume{among}; got {new}. Use that, or"
             f" start a new run from the weights with model.path={checkpoint}."
         )
+
+
+def _same_folder(old: str, new: str) -> bool:
+    return Path(old).exists() and Path(new).exists() and Path(old).samefile(new)
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:
