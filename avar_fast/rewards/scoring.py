@@ -186,8 +186,7 @@ class Rewards:
         """All completions in one call, and in smaller ones where that fails as a whole."""
         (worker,) = self._workers(name)
         try:
-            takes = worker.start()
-            arguments = takes.chosen(asked.arguments(images=takes.images))
+            arguments = asked.arguments(images=worker.start().images)
         except ValueError as error:  # it no longer starts, or an image is gone
             return [None] * len(asked.texts), [(f"failed: {error}", list(range(len(asked.texts))))]
         values, problems = self._call(name, arguments, self.seconds)

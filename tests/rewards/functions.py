@@ -109,7 +109,7 @@ def any_images(completions, **kwargs):
     return [float(len(some)) + 10 * same for some in kwargs["images"]]
 
 
-def lone_image(completions, image):
+def lone_image(image):
     return [
         0.0 if i is None else float(i.height) if not isinstance(i, list) else -1.0 for i in image
     ]

@@ -11,10 +11,14 @@ def by_letter(prompts, completions, completion_ids, answer, **kwargs):
     """Differs within nearly every group."""
     assert isinstance(prompts[0][0]["content"], list)
     assert all(isinstance(a, str) for a in answer)
-    assert all(some and some[0].mode == "RGB" for some in kwargs["images"])
-    assert all(kwargs["images"][i] is kwargs["images"][i + 1] for i in range(0, len(answer), 2))
-    assert kwargs["trainer_state"].global_step < kwargs["trainer_state"].max_steps
     return [float(sum(ids) % 7) for ids in completion_ids]
+
+
+def num_images(images, trainer_state):
+    """Of groups of two."""
+    assert all(image.mode == "RGB" for some in images for image in some)
+    assert all(images[i] is images[i + 1] for i in range(0, len(images), 2))
+    return [len(some) + trainer_state.global_step / trainer_state.max_steps for some in images]
 
 
 def hangs_from_the_second_step(completions, **kwargs):

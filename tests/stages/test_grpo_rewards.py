@@ -23,14 +23,16 @@ def completions_of(output):
 
 
 def test_own_rewards_and_the_file_of_completions_across_a_resume(world, tmp_path):
-    rewards = f"grpo.rewards={{'{HERE}:by_letter': 0.5, format: 0.1, visual: 0.3}}"
+    own = f"'{HERE}:by_letter': 0.5, '{HERE}:num_images': 0"
+    rewards = f"grpo.rewards={{{own}, format: 0.1, visual: 0.3}}"
     arguments = [rewards, "train.steps=2", "train.save_every=1", "grpo.show_every=2"]
     arguments += ["grpo.show_count=2", "grpo.visual_layers=[1, 2]", "grpo.visual_form=share"]
     code, printed = alone(world, tmp_path / "own", *arguments)
     assert code == 0, printed[-2000:]
     log, said = log_of(tmp_path / "own"), completions_of(tmp_path / "own")
     assert [record["step"] for record in said] == [1] * 4 + [2] * 4
-    assert set(said[0]["rewards"]) == {"by_letter", "format", "visual"}
+    assert set(said[0]["rewards"]) == {"by_letter", "num_images", "format", "visual"}
+    assert [record["rewards"]["num_images"] for record in said] == [1.0] * 4 + [1.5] * 4
     assert "train.jsonl row " in said[0]["row"]
     assert "Add" in said[0]["prompt"]
     for record in said:
