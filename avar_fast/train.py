@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(memory_plan(recipe, int(os.environ.get("WORLD_SIZE", "1"))))
         return
     transformers_logging.disable_progress_bar()  # one bar is enough: the run's own
+    from .objectives import HeadMemoryError
     from .rewards import RewardError
     from .rollout import RolloutError
     from .stages.run import TrainingDivergedError
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (
         RowError,
         RewardError,
+        HeadMemoryError,
         FileNotFoundError,
         TrainingDivergedError,
     ) as error:  # the message says all

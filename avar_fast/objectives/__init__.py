@@ -11,13 +11,14 @@ from .grpo import (
 )
 from .importance import ImportanceWeights, importance_weights
 from .liger_nll import liger_fits, liger_nll
-from .linear_log_probs import linear_log_probs
+from .linear_log_probs import HeadMemoryError, linear_log_probs
 from .overlong import overlong_penalty
 from .visual_reward import total_reward, visual_reward
 
 __all__ = [
     "POLICY_LOSSES",
     "AgtoParts",
+    "HeadMemoryError",
     "ImportanceWeights",
     "PolicyStats",
     "agto_loss",

@@ -24,6 +24,11 @@ from torch.autograd.function import once_differentiable
 ALIGNMENT = 128  # columns of a slice: whole tiles of the matrix products
 
 
+class HeadMemoryError(ValueError):
+    """A budget that holds no column of the logits of a batch; how many rows it has is known at the
+    step."""
+
+
 def linear_log_probs(
     hidden: Tensor,
     weight: Tensor,
@@ -87,7 +92,7 @@ def columns_within(budget_bytes: int, num_rows: int, weight: Tensor, with_entrop
     bytes_per_logit = wide * (2 if with_entropy else 1) + narrow
     columns = budget_bytes // (max(num_rows, 1) * bytes_per_logit)
     if columns < 1:
-        raise ValueError(
+        raise HeadMemoryError(
             f"budget_bytes must hold one column of logits, {num_rows * bytes_per_logit} bytes for"
             f" {num_rows} rows; got {budget_bytes}. Raise model.head_memory_gib."
         )
