@@ -108,7 +108,7 @@ def judge(run: Run, responses: list[Sample], step: int) -> Judged:
 
 
 def _images(responses: list[Sample]) -> list[list[Any]]:
-    """The images of each completion's row as the model sees them, opened once for a group, whose
+    """The images of each completion's row as a viewer shows them, opened once for a group, whose
     completions share the list."""
     opened: dict[int, list[Any]] = {}
     for row in (response.row for response in responses):
