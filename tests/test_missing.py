@@ -9,6 +9,7 @@ import pytest
 
 from avar_fast.data.__main__ import main as check_data
 from avar_fast.evaluate.__main__ import main as evaluate
+from avar_fast.lab.model import save_base
 from avar_fast.missing import how_to_make
 from avar_fast.synthesize.__main__ import main as synthesize
 from avar_fast.train import main as train
@@ -70,10 +71,11 @@ def test_the_other_programs_name_it_too(clone, capsys):
     gone = "runs/demo/agto/latest"
     sft = "configs/lab-sft.yaml"
     makes = "The demo makes it: python -m avar_fast.lab.demo"
-    data = told(capsys, lambda: check_data(["check", sft]))
+    assert makes in told(capsys, lambda: check_data(["check", sft]))
+    save_base(clone / "model", seed=0)
+    data = told(capsys, lambda: check_data(["check", sft, "model.path=model"]))
     assert "data.path must be an existing file; runs/demo/data/tune/train.jsonl" in data
     assert makes in data
-    assert makes in told(capsys, lambda: check_data(["check", sft, "data.path=rows.jsonl"]))
     out = ["--data", "rows.jsonl", "--out"]
     assert makes in told(capsys, lambda: evaluate([gone, *out, "r.json"]))
     assert makes in told(capsys, lambda: vas(["score", gone, *out, "v"]))

@@ -115,7 +115,7 @@ def test_a_run_of_another_make_is_not_resumed(world, tmp_path):
     for override, words in (
         ("train.zero_stage=3", "train.zero_stage must be 1.*, or 1 and 2 of one another; got 3"),
         ("train.zero_stage=0", "train.zero_stage must be 1"),
-        ("lora.enabled=true", "lora must be"),
+        ("lora.enabled=true", "lora.enabled must be"),
         ("model.freeze=[vision]", "model.freeze must be"),
     ):
         with pytest.raises(ValueError, match=words):
