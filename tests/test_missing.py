@@ -73,6 +73,7 @@ def test_the_other_programs_name_it_too(clone, capsys):
     makes = "The demo makes it: python -m avar_fast.lab.demo"
     assert makes in told(capsys, lambda: check_data(["check", sft]))
     save_base(clone / "model", seed=0)
+    capsys.readouterr()
     data = told(capsys, lambda: check_data(["check", sft, "model.path=model"]))
     assert "data.path must be an existing file; runs/demo/data/tune/train.jsonl" in data
     assert makes in data
