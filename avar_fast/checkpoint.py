@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from .config import Recipe, dump_recipe, load_recipe
-from .config.changes import changed_settings, require_fixed
+from .config.changes import require_fixed
 from .engine import Engine
 from .universal import ENGINE, UNIVERSAL, make_universal, require_states_of
 
@@ -123,7 +123,7 @@ def needs_reshaping(checkpoint: Path, recipe: Recipe, num_ranks: int) -> bool:
         ValueError: it was written by a run of another make and cannot be carried over.
     """
     before = recipe_of(checkpoint)
-    require_fixed(changed_settings(before, recipe), checkpoint)
+    require_fixed(before, recipe, checkpoint)
     was, now = before.train.zero_stage, recipe.train.zero_stage
     if now == 0:  # every rank holds everything
         return False

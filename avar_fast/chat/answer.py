@@ -115,7 +115,7 @@ class Answer:
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and 0 <= value <= MOST_TOKENS
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
 
 
 def _text(said: str) -> str:

@@ -28,4 +28,6 @@ def kind_of(finish: object) -> Kind | None:
     well say that the answer was cut."""
     if not isinstance(finish, str):
         return None
-    return _KINDS.get(finish.strip().lower().removeprefix("finish_reason_"))
+    return _KINDS.get(
+        finish.strip().lower().removeprefix("finish_reason_").removeprefix("finishreason.")
+    )

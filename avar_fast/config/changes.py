@@ -31,9 +31,13 @@ def changed_settings(before: Recipe, now: Recipe) -> dict[str, tuple[Any, Any]]:
     return {key: (old[key], new[key]) for key in changed}
 
 
-def require_fixed(changed: dict[str, tuple[Any, Any]], checkpoint: object) -> None:
-    """Raises ValueError for a change of what is ``FIXED``, naming it."""
-    for key, (old, new) in changed.items():
+def require_fixed(before: Recipe, now: Recipe, checkpoint: object) -> None:
+    """Raises ValueError for a change of what is ``FIXED``, naming it. The settings of adapters
+    count where there are any."""
+    has_adapters = before.lora.enabled or now.lora.enabled
+    for key, (old, new) in changed_settings(before, now).items():
+        if key.startswith("lora.") and not has_adapters:
+            continue
         alike = key == "train.zero_stage" and {old, new} <= ZERO_STAGES_ALIKE
         if alike or not any(key == f or (f.endswith(".") and key.startswith(f)) for f in FIXED):
             continue

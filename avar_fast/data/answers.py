@@ -8,8 +8,12 @@ from typing import Any
 
 from .problems import bad_row, shown
 
-_TAG = re.compile(r"</?(?:answer|think)>")
-_WHOLE = {tag: re.compile(rf"\s*<{tag}>(.*)</{tag}>\s*", re.DOTALL) for tag in ("answer", "think")}
+_TAG = re.compile(r"</?(?:answer|think)>", re.IGNORECASE)
+_WHOLE = {
+    tag: re.compile(rf"\s*<{tag}>(.*)</{tag}>\s*", re.DOTALL | re.IGNORECASE)
+    for tag in ("answer", "think")
+}
+LARGEST_EXACT = 2.0**53  # beyond, floats skip integers
 _KINDS = "be text, a number, or a list of accepted answers of these"
 
 
@@ -68,14 +72,21 @@ def _as_text(value: Any, where: str, field: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         remedy = 'Write what a model should say, as text: "yes" rather than true.'
         raise bad_row(where, field, _KINDS, f"got {shown(value)}", remedy)
-    if not isinstance(value, str) and not math.isfinite(value):
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise bad_row(where, field, "be a finite number or text", f"got {value}")
+    if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_EXACT:
+        value = int(value)  # what a column of numbers with gaps makes of 3
     text = str(value)
     require_unicode(text, where, field)
-    if not text.strip():
+    if _is_blank(text):
         remedy = "Give one, or leave the field out."
         raise bad_row(where, field, "not be empty", f"got {shown(value)}", remedy)
     return text
+
+
+def _is_blank(text: str) -> bool:
+    """Whether nothing of it is visible, spaces without width included."""
+    return not any(char.isprintable() and not char.isspace() for char in text)
 
 
 def _bare(
@@ -87,8 +98,8 @@ def _bare(
     if whole is not None:
         text = whole[1].strip() if strip else whole[1]
         note = (f"<{tag}> tags around {field.partition('[')[0]} taken off",)
-    if _TAG.search(text) or not text.strip():
-        got = f"got {shown(text)}" if text.strip() else "it is empty between its tags"
+    if _TAG.search(text) or _is_blank(text):
+        got = f"got {shown(text)}" if not _is_blank(text) else "it is empty between its tags"
         remedy = f"Give it alone; the trainer writes the <{tag}> tags around it."
         raise bad_row(where, field, "hold no <answer> or <think> tags of its own", got, remedy)
     return text, note

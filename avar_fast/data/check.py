@@ -15,6 +15,7 @@ from ..progress import progress
 from .encode import Encoder
 from .measure import Measured, measure_rows
 from .order import PackOrder
+from .problems import printable
 from .rows import Rows, load_rows
 
 BAR_WIDTH = 40
@@ -87,7 +88,7 @@ def _counts(recipe: Recipe, rows: Rows, measured: Sequence[Measured], seconds: f
     cut = sum(m.size is not None and m.size.num_cut > 0 for m in measured)
     lines = [
         f"data set     {recipe.data.path}",
-        f"columns      {', '.join(rows.columns()) or 'no row could be read'}",
+        f"columns      {printable(', '.join(rows.columns())) or 'no row could be read'}",
         f"schema       {found or 'none known'}",
         f"rows         {len(measured)}",
         f"images       {sum(m.num_images for m in read)}"

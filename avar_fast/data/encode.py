@@ -155,14 +155,26 @@ class Encoder:
             said = continue_reply(opened, row.target, row.where)
             target = torch.tensor([*self.texts.text(said, row.where), self.tokens.turn_end])
             if self.train_turns == "all":
-                trained = self._earlier_turns(ids)
+                trained = self._earlier_turns(ids, row)
         return _Text(ids, target, trained, opened)
 
-    def _earlier_turns(self, ids: Tensor) -> Tensor:
-        """(P,) bool: what the assistant says in the prompt, ends of turns included; not what the
-        template writes behind the last header, which the target goes on with."""
+    def _earlier_turns(self, ids: Tensor, row: Row) -> Tensor:
+        """(P,) bool: what the assistant says in the prompt and is to be trained, ends of turns
+        included; not what the template writes behind the last header, which the target goes on
+        with."""
         said = query_mask(ids[None], role="response", tokens=self.tokens)[0]
-        return said & self._before_reply(ids)
+        # Images stand between tokens of their own, which a model never says.
+        frame = torch.isin(ids, torch.tensor(self.texts.control_ids))
+        said &= self._before_reply(ids) & (~frame | (ids == self.tokens.turn_end))
+        wanted = [m.get("trained", True) for m in row.messages if m["role"] == "assistant"]
+        if all(wanted):
+            return said
+        turn = (ids == self.tokens.turn_start).cumsum(0)
+        found = turn[said].unique()
+        if len(found) != len(wanted):
+            expected, got = "write every assistant turn", f"got {len(found)} of {len(wanted)}"
+            raise bad_row(row.where, "the chat template", expected, got)
+        return said & torch.isin(turn, found[torch.tensor(wanted)])
 
     def _before_reply(self, ids: Tensor) -> Tensor:
         """(P,) bool: in front of the last header, behind which a template may write too."""

@@ -5,6 +5,7 @@ import binascii
 import io
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -30,16 +31,20 @@ def image_reference(image: Any, where: str, field: str, folder: Path) -> Any:
     if image.startswith(("http://", "https://")):
         remedy = "Download the images first and give their paths; training reads no network."
         raise bad_row(where, field, "be a local file", f"got the address {shown(image)}", remedy)
-    if image.startswith("data:"):
+    if image[:5].lower() == "data:":
         return _from_data_uri(image, where, field)
-    path = folder / image.removeprefix("file://")
-    if not path.is_file():
+    path = folder / (unquote(image[len("file://") :]) if image.startswith("file://") else image)
+    try:
+        is_there = path.is_file()
+    except OSError as error:  # such as a name that is too long, where base64 lacks its "data:"
+        raise bad_row(where, field, f"be {KINDS}", f"{error.strerror}: {shown(image)}") from None
+    if not is_there:
         raise MissingImageError(
             Problem(
                 where,
                 field,
                 "be an existing file",
-                f"image {path} does not exist",
+                f"image {shown_path(path)} does not exist",
                 "A path is relative to the folder of the rows.",
                 form="{where}: {got}.",
             )
@@ -47,12 +52,18 @@ def image_reference(image: Any, where: str, field: str, folder: Path) -> Any:
     return path
 
 
+def shown_path(path: Path, most: int = 300) -> str:
+    """A path for a message, cut where it would flood it."""
+    text = str(path)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
 def _from_data_uri(image: str, where: str, field: str) -> bytes:
     head, _, body = image.partition(",")
     if not head.endswith(";base64"):
         raise bad_row(where, field, "be a base64 data URI", f"got {shown(head)}")
     try:
-        return base64.b64decode(body, validate=True)
+        return base64.b64decode("".join(body.split()), validate=True)
     except binascii.Error as error:
         raise bad_row(where, field, "be a base64 data URI", f"{error}") from None
 

@@ -21,7 +21,12 @@ class Problem:
         text = self.form.format(
             where=self.where, field=self.field, expected=self.expected, got=self.got
         )
-        return f"{text} {self.remedy}".rstrip()
+        return printable(f"{text} {self.remedy}".rstrip())
+
+
+def printable(text: str) -> str:
+    """A text that any terminal and file takes: halves of surrogate pairs as they are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class RowError(ValueError):

@@ -22,7 +22,7 @@ class Row:
     """File (or data set) and row number, for messages."""
     messages: list[dict[str, Any]]
     """Turns whose content is a list of {"type": "image"} and {"type": "text", "text": ...}
-    parts."""
+    parts; ``trained: False`` in those that are not to be trained."""
     images: list[Any]
     """Paths, bytes or PIL images, in the order of the image parts; not decoded."""
     target: str | None
@@ -122,10 +122,17 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
     for turn in turns:
         for part in turn["content"]:
             require_unicode(part.get("text", ""), where, f"the {turn['role']} turn")
+        texts = (part.get("text", "x") for part in turn["content"])
+        if turn["role"] == "assistant" and not any(text.strip() for text in texts):
+            raise bad_row(where, "an assistant turn", "say something", "it is empty")
     answers, answer_notes = read_answers(record, where)
     reasoning, reasoning_notes = read_reasoning(record, where)
     target = None
     if turns[-1]["role"] == "assistant":
+        if not turns[-1].get("trained", True):
+            remedy = "Take the turn out, or its flag."
+            expected = "be trained, as the last of the row"
+            raise bad_row(where, "the last assistant turn", expected, "its flag says no", remedy)
         target = _said(turns.pop()["content"], where)
     elif answers:
         thought = f"<think>{reasoning}</think>" if reasoning else ""
@@ -137,8 +144,7 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
         )
     images = _images(record, turns, where, folder)
     plain = [
-        {"role": turn["role"], "content": [_without_image(part) for part in turn["content"]]}
-        for turn in turns
+        turn | {"content": [_without_image(part) for part in turn["content"]]} for turn in turns
     ]
     columns = {name: value for name, value in record.items() if name not in NOT_COLUMNS}
     notes = answer_notes + reasoning_notes
@@ -150,10 +156,7 @@ def _said(content: list[dict[str, Any]], where: str) -> str:
     if any(part["type"] == "image" for part in content):
         remedy = f"Take {IMAGE_MARK} out of the last assistant turn, or write \\{IMAGE_MARK}."
         raise bad_row(where, "the answer", "be text", "it holds an image", remedy)
-    text = "".join(part["text"] for part in content)
-    if not text.strip():
-        raise bad_row(where, "the last assistant turn", "say something", "it is empty")
-    return text
+    return "".join(part["text"] for part in content)
 
 
 def _images(

@@ -19,6 +19,9 @@ IMAGE_MARK = "<image>"
 _MARK = re.compile(r"(?<!\\)<image>")
 _VIDEO_MARK = re.compile(r"(?<!\\)<video>")
 _ESCAPED = re.compile(r"\\(<(?:image|video)>)")
+# What other trainers' rows leave a turn untrained with: ms-swift's, TRL's and OpenAI's.
+TRAIN_FLAGS = ("loss", "train", "weight")
+BESIDE_CONTENT = ("reasoning_content", "reasoning", "thinking", "tool_calls")
 PIXEL_FIELDS = ("min_pixels", "max_pixels", "resized_height", "resized_width")
 ROLES = ("system", "user", "assistant")
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -82,7 +85,8 @@ def _messages(record: Mapping[str, Any], where: str) -> list[Turn]:
         if not isinstance(message, Mapping) or message.get("role") not in ROLES:
             got = f"got {shown(message)}"
             raise bad_row(where, "a message", "have role system, user or assistant", got)
-        turns.append({"role": message["role"], "content": _parts(message.get("content"), where)})
+        turn = {"role": message["role"], "content": _parts(message.get("content"), where)}
+        turns.append(turn | _flag(message, where))
     return turns
 
 
@@ -99,8 +103,24 @@ def _sharegpt(record: Mapping[str, Any], where: str) -> list[Turn]:
         if role is None:
             expected = f"have from one of {', '.join(SHAREGPT_ROLES)}"
             raise bad_row(where, "a turn of conversations", expected, f"got {shown(turn)}")
-        turns.append({"role": role, "content": _parts(turn.get("value"), where, "value")})
+        content = _parts(turn.get("value"), where, "value")
+        turns.append({"role": role, "content": content} | _flag(turn, where))
     return turns
+
+
+def _flag(message: Mapping[str, Any], where: str) -> dict[str, bool]:
+    """``trained: False`` for a turn that says it is not to be trained.
+
+    Raises:
+        RowError: the turn says something beside its content, which would be dropped.
+    """
+    for name in BESIDE_CONTENT:
+        if message.get(name):
+            remedy = "Write thoughts into the content, in <think> tags, or take the field out."
+            got = f"it has {name}"
+            raise bad_row(where, "a turn", "say all in its content", got, remedy)
+    flags = (message.get(name) for name in TRAIN_FLAGS)
+    return {"trained": False} if any(flag is not None and not flag for flag in flags) else {}
 
 
 def _problem(record: Mapping[str, Any], where: str) -> list[Turn]:
@@ -111,7 +131,7 @@ def _problem(record: Mapping[str, Any], where: str) -> list[Turn]:
 def _parts(content: Any, where: str, field: str = "content") -> list[dict[str, Any]]:
     """Text split at its ``<image>`` marks, or a list of parts, as a list of checked parts."""
     if isinstance(content, str):
-        if _VIDEO_MARK.search(content) and "</video>" not in content:  # closed, it is HTML
+        if len(_VIDEO_MARK.findall(content)) > content.count("</video>"):  # closed, it is HTML
             _refuse_video(where, field)
         parts: list[dict[str, Any]] = []
         for i, text in enumerate(_MARK.split(content)):

@@ -5,13 +5,16 @@ Every source is a sequence that reads a record when it is asked for, in whatever
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy
 
 from ..missing import how_to_make
 from .problems import Problem, RowError
 
+ANSWER = "answer"
 IMAGE_COLUMNS = ("images", "image")
 BATCH = 1000  # records that are read at once for a digest
 
@@ -42,7 +45,7 @@ def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "dat
             raise FileNotFoundError(
                 f"{setting}.path must be an existing file; {file} is not.{how_to_make(file)}"
             )
-        return JsonLines(file, keep_bad_lines) if suffix == ".jsonl" else JsonList(file)
+        return JsonLines(file, keep_bad_lines) if suffix == ".jsonl" else JsonList(file, setting)
     return ArrowRecords(path, split, setting)
 
 
@@ -76,7 +79,11 @@ class JsonLines:
 
     def contents(self, count: int, /) -> Iterator[bytes]:
         with self.file.open("rb") as lines:
-            yield from itertools.islice(filter(None, (line.strip() for line in lines)), count)
+            for line in itertools.islice(filter(None, (line.strip() for line in lines)), count):
+                try:
+                    yield _as_bytes(json.loads(line))
+                except (ValueError, RecursionError):  # a bad row may stand there and be left out
+                    yield line
 
     def _parse(self, line: bytes, number: int) -> Any:
         try:
@@ -93,16 +100,17 @@ class JsonLines:
 class JsonList:
     """A file that holds one JSON list of objects."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, setting: str = "data") -> None:
         self.file, self.folder = file, file.parent
         try:
             self._records = json.loads(file.read_bytes())  # of bytes, a BOM is no error
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file} must be valid JSON; {error}.") from None
+            raise ValueError(f"{setting}.path must be valid JSON; {file}: {error}.") from None
         if not isinstance(self._records, list):
             raise ValueError(
-                f"{file} must hold a JSON list of rows; got {type(self._records).__name__}. Write"
-                " one object per line into a .jsonl file, or wrap them in [ ]."
+                f"{setting}.path must hold a JSON list of rows; {file} holds a"
+                f" {type(self._records).__name__}. Write one object per line into a .jsonl file,"
+                " or wrap them in [ ]."
             )
 
     def __len__(self) -> int:
@@ -128,13 +136,18 @@ class ArrowRecords:
     def __init__(self, path: str, split: str, setting: str = "data") -> None:
         self.path = path
         self.folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        self._table = _load_dataset(path, split, setting).with_format("arrow")
+        table = _load_dataset(path, split, setting)
+        self._told = _reading_of(table.features.get(ANSWER))
+        self._table = table.with_format("arrow")
 
     def __len__(self) -> int:
         return len(self._table)
 
     def __getitem__(self, index: int, /) -> Any:
-        return self._table[index].to_pylist()[0]
+        record = self._table[index].to_pylist()[0]
+        if self._told is not None and record[ANSWER] is not None:
+            record[ANSWER] = self._told(record[ANSWER])
+        return record
 
     def where(self, index: int, /) -> str:
         return f"{self.path} row {index + 1}"
@@ -147,9 +160,31 @@ class ArrowRecords:
                 yield _as_bytes(record)
 
 
+def _reading_of(feature: Any) -> Callable[[Any], Any] | None:
+    """How values of the answers' column are told where Arrow's are not what the data set shows:
+    names of classes, and decimals of narrow floats."""
+    if hasattr(feature, "int2str"):
+        return feature.int2str
+    if getattr(feature, "dtype", "") in ("float16", "float32"):
+        return lambda value: float(str(getattr(numpy, feature.dtype)(value)))
+    return None
+
+
 def _as_bytes(record: Any) -> bytes:
     """The same for records that hold the same, of whatever types."""
     return json.dumps(record, sort_keys=True, default=repr).encode()
+
+
+def _parquet(files: str, setting: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset("parquet", data_files=files, split="train")
+    except Exception as error:  # Arrow and datasets raise in many ways
+        said = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{setting}.path must be parquet that can be read; {files} cannot: {said}."
+        ) from None
 
 
 def _load_dataset(path: str, split: str, setting: str) -> Any:
@@ -172,13 +207,13 @@ def _load_dataset(path: str, split: str, setting: str) -> Any:
                 f"{setting}.path must be a folder of .parquet files or one that datasets wrote with"
                 f" save_to_disk; {path} is neither. Name the .jsonl or .json file itself."
             )
-        return datasets.load_dataset("parquet", data_files=str(folder / "*.parquet"), split="train")
+        return _parquet(str(folder / "*.parquet"), setting)
     if folder.is_file():
         if folder.suffix.lower() != ".parquet":
             raise ValueError(
                 f"{setting}.path must be a .jsonl, .json or .parquet file; got {path}."
             )
-        return datasets.load_dataset("parquet", data_files=str(folder), split="train")
+        return _parquet(str(folder), setting)
     if folder.suffix.lower() == ".parquet":
         raise FileNotFoundError(f"{setting}.path must be an existing file; {path} is not.")
     return datasets.load_dataset(path, split=split)

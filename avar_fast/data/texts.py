@@ -32,7 +32,7 @@ class TextTokenizer:
         known = tokenizer.get_added_vocab()
         control = [name for name in dict.fromkeys((*FRAME, *ends)) if name in known]
         self._control = re.compile("|".join(map(re.escape, control)))
-        self._control_ids = set(tokenizer.convert_tokens_to_ids(control))
+        self.control_ids: list[int] = tokenizer.convert_tokens_to_ids(control)
 
     def prompt(self, messages: list[dict[str, Any]], where: str) -> tuple[list[int], str]:
         """The turns up to where the assistant begins, with one pad per image.
@@ -102,7 +102,7 @@ class TextTokenizer:
 
     def _as_typed(self, token: str, where: str) -> list[int]:
         ids = self.tokenizer.encode(token, add_special_tokens=False, split_special_tokens=True)
-        if self._control_ids.intersection(ids):
+        if set(self.control_ids).intersection(ids):
             got = f"it makes a control token of the text {token}"
             raise _not_taken(where, got)
         return ids

@@ -6,6 +6,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 SWAPPED = (5, 6, 7, 8)  # EXIF orientations that turn width into height
 PNG_MARKS = (b"eXIf", b"Raw profile type", b"xmp")  # of chunks that can tell an orientation
+TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 DEEP_WHITE = 65535.0  # of 16 bits
 
 
@@ -24,8 +25,7 @@ def as_shown(image: Image.Image) -> Image.Image:
     """
     upright = _upright(image)
     if upright.mode.startswith("I") or upright.mode == "F":
-        is_deep = upright.mode.startswith("I;16") or image.format == "PNG"
-        return _grey(upright, is_deep).convert("RGB")
+        return _grey(upright, *_depth(image)).convert("RGB")
     if upright.has_transparency_data:
         if upright.mode == "La":  # the only mode that Pillow takes in two steps
             upright = upright.convert("LA")
@@ -79,12 +79,21 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _grey(image: Image.Image, is_deep: bool) -> Image.Image:
-    """8-bit grey of 16-bit or 32-bit integers or floats; a transparent value (PNG's tRNS) becomes
-    white."""
+def _depth(image: Image.Image) -> tuple[float | None, bool]:
+    """The value that is white, where mode or tags tell, and whether 0 is white instead."""
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16") or image.format == "PNG":
+        bits = tags.get(TIFF_BITS, (16,))[0]
+        return 2.0**bits - 1, tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO
+    return None, False
+
+
+def _grey(image: Image.Image, white: float | None, zero_is_white: bool) -> Image.Image:
+    """8-bit grey of 9 to 16-bit or 32-bit integers or floats; a transparent value (PNG's tRNS)
+    becomes white."""
     values = np.asarray(image)
-    white = DEEP_WHITE if is_deep else _white_of(image.mode, values)
-    shown = (values * (255.0 / white)).round().astype(np.uint8)
+    share = values / (_white_of(image.mode, values) if white is None else white)
+    shown = ((1 - share if zero_is_white else share) * 255.0).round().astype(np.uint8)
     shown[values == image.info.get("transparency")] = 255
     return Image.fromarray(shown)
 

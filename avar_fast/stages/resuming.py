@@ -83,7 +83,8 @@ class Resumed:
         if not self.changed:
             return []
         lines = [f"settings changed from the next step on: {_listed(self.changed)}"]
-        if any(key.startswith("optim.") or key == "train.steps" for key in self.changed):
+        moves = self.now.optim.schedule != "constant" and "train.steps" in self.changed
+        if moves or any(key.startswith("optim.") for key in self.changed):
             optim, num_steps = self.before.optim, self.before.num_updates
             factor = lr_factor(engine.num_updates, num_steps, optim.warmup_steps, optim.schedule)
             lines.append(

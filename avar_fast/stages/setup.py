@@ -78,6 +78,8 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
         tracker.say(line)
     if said:
         tracker.say(said)
+    if start[0] >= recipe.train.steps:
+        tracker.say(f"nothing to do: {start[0]} of train.steps = {recipe.train.steps} are done")
     counts = {}
     if selection is not None:
         tracker.say(f"data: {selection}")

@@ -22,7 +22,10 @@ def test_a_list_holds_accepted_answers_and_the_first_is_trained():
     assert row(answer=[4]).reference == "4"
 
 
-@pytest.mark.parametrize(("given", "text"), [(3, "3"), (2.5, "2.5"), (Decimal("0.10"), "0.10")])
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [(3, "3"), (2.5, "2.5"), (3.0, "3"), (10**400, "1" + "0" * 400), (Decimal("0.10"), "0.10")],
+)
 def test_numbers_are_written_as_they_are(given, text):
     assert row(answer=given).answers == (text,)
 
@@ -47,6 +50,8 @@ def test_tags_are_taken_off_once_and_noted():
         ({"answer": float("-inf")}, "answer must be a finite number"),
         ({"answer": ""}, "answer must not be empty"),
         ({"answer": " \n"}, "answer must not be empty"),
+        ({"answer": "\u200b"}, "answer must not be empty"),
+        ({"answer": "<ANSWER>8"}, "answer must hold no <answer>"),
         ({"answer": b"8"}, "answer must be text"),
         ({"answer": []}, "answer must be text, .* got an empty list"),
         ({"answer": ["8", ["9"]]}, r"answer\[1\] must be text"),
@@ -71,7 +76,7 @@ def test_what_is_no_text_is_an_error_of_its_field(fields, words):
 
 def test_an_assistant_that_says_nothing_is_an_error():
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": " "}]
-    with pytest.raises(RowError, match="the last assistant turn must say something"):
+    with pytest.raises(RowError, match="an assistant turn must say something"):
         parse_row({"messages": turns}, "row 1", Path())
 
 
@@ -94,3 +99,17 @@ def test_nan_in_a_file_and_half_a_pair_in_a_turn_are_row_errors(tmp_path):
         with pytest.raises(RowError, match=words):
             rows[index]
     assert rows[3].answer == "8"
+
+
+def test_typed_columns_answer_as_the_data_set_shows_them(tmp_path):
+    """A class was trained as its number, and 0.1 as 0.10000000149011612."""
+    import datasets
+
+    for name, feature, value, want in (
+        ("class", datasets.ClassLabel(names=["cat", "dog"]), 1, "dog"),
+        ("narrow", datasets.Value("float32"), 0.1, "0.1"),
+    ):
+        features = datasets.Features({"problem": datasets.Value("string"), "answer": feature})
+        rows = datasets.Dataset.from_list([{"problem": "?", "answer": value}], features=features)
+        rows.save_to_disk(str(tmp_path / name))
+        assert load_rows(str(tmp_path / name))[0].answer == want

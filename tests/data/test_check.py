@@ -105,6 +105,15 @@ def test_every_kind_of_bad_row_is_listed_and_the_rest_is_read(checked, tmp_path)
     assert "... and 6 more" in out
 
 
+def test_halves_of_surrogate_pairs_anywhere_do_not_end_the_check(checked):
+    """One in the name of an image or of a column ended it in a traceback."""
+    records = [GOOD | {"\ud800": 1}, GOOD | {"images": ["\ud800.png"]}, {"\ud800": 1}, GOOD]
+    code, out = checked(records)
+    assert code == 1
+    assert "2 rows cannot be used" in out
+    assert "\\ud800" in out
+
+
 def test_overlong_rows_count_as_the_recipe_says(checked):
     records = [GOOD, TEXT | {"reasoning": "1 + 2 = 3 " * 30}]
     code, out = checked(records)

@@ -122,10 +122,10 @@ def test_bad_files_are_named(folder):
 def test_bad_json_files_are_named(folder):
     file = folder / "rows.json"
     file.write_text(json.dumps({"rows": [GOOD]}))
-    with pytest.raises(ValueError, match="rows.json must hold a JSON list of rows; got dict"):
+    with pytest.raises(ValueError, match="must hold a JSON list of rows; .*rows.json holds a dict"):
         load_rows(str(file))
     file.write_text("[1,")
-    with pytest.raises(ValueError, match="rows.json must be valid JSON"):
+    with pytest.raises(ValueError, match="must be valid JSON; .*rows.json"):
         load_rows(str(file))
     file.write_text(json.dumps([GOOD]))
     assert load_rows(str(file))[0].answer == "3"

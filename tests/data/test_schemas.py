@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import textwrap
 
 import datasets
 import pytest
@@ -103,6 +104,15 @@ def test_every_kind_of_image_opens_to_the_same_pixels(folder):
         (PROBLEM | {"images": ["https://x.org/a.png"]}, "local file; got the address 'https"),
         (PROBLEM | {"images": ["data:image/png,abc"]}, "must be a base64 data URI; got"),
         (PROBLEM | {"images": ["data:image/png;base64,a"]}, "must be a base64 data URI; Invalid"),
+        (
+            {"messages": [{"role": "user", "content": "?", "reasoning_content": "x"}]},
+            "a turn must say all in its content; it has reasoning_content",
+        ),
+        (
+            {"conversations": [{"from": "gpt", "value": " "}, {"from": "human", "value": "?"}]},
+            "an assistant turn must say something",
+        ),
+        ({"problem": "<video></video> <video>", "answer": "1"}, "problem must hold no video"),
         (PROBLEM | {"images": [{"path": None}]}, "must be a path, bytes, .*; got dict"),
         (PROBLEM | {"videos": ["a.mp4"], "images": [PNG]}, "videos must hold no video; it does"),
         ({"problem": "<video>?", "answer": "1"}, "problem must hold no video"),
@@ -233,3 +243,16 @@ def test_errors_of_a_path_name_its_setting(tmp_path):
     for path, words in (("empty.jsonl", "hold at least one row"), ("none.json", "be an existing")):
         with pytest.raises((ValueError, FileNotFoundError), match=f"^eval.path must {words}"):
             load_rows(str(tmp_path / path), setting="eval")
+
+
+def test_base64_without_its_prefix_is_a_row_error(tmp_path):
+    """The system's own error ended the check, the text of the image all over the screen."""
+    with pytest.raises(RowError, match=r"row 1: images\[0\] must be a path, .* File name too long"):
+        parse_row(PROBLEM | {"images": ["iVBORw0KGgo" * 1000]}, "row 1", tmp_path)
+    broken = "\n".join(textwrap.wrap(base64.b64encode(PNG).decode(), 76))
+    row = parse_row(PROBLEM | {"images": [f"Data:image/png;base64,{broken}"]}, "row 1", tmp_path)
+    assert row.images == [PNG]
+    (tmp_path / "a b.png").write_bytes(PNG)
+    address = f"file://{tmp_path}/a%20b.png"
+    row = parse_row(PROBLEM | {"images": [address]}, "row 1", tmp_path)
+    assert row.images == [tmp_path / "a b.png"]

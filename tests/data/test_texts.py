@@ -186,6 +186,25 @@ def test_the_turns_that_are_trained(train_turns, want):
     assert all(text in said for text in ("What colour?", "And the stroke?", "Sure?"))
 
 
+@pytest.mark.parametrize("flag", [{"loss": False}, {"weight": 0}, {"train": False}])
+def test_a_turn_that_says_so_is_not_trained(flag):
+    turns = [TURNS[0], TURNS[1] | flag, *TURNS[2:]]
+    sample = encoder(max_length=1000, train_turns="all")(talk(turns))
+    said = TOKENIZER.decode(sample.labels[sample.labels != IGNORE])
+    assert said == "Black.<|im_end|>Yes.<|im_end|>"
+    with pytest.raises(RowError, match="the last assistant turn must be trained"):
+        talk([*TURNS[:-1], TURNS[-1] | flag])
+
+
+def test_images_in_earlier_answers_are_not_trained():
+    """Their pads were labels, hundreds of them."""
+    turns = [TURNS[0], TURNS[1] | {"content": "See <image> there."}, *TURNS[2:4]]
+    record = {"messages": turns, "images": [png((56, 56), i) for i in range(2)]}
+    sample = encoder(max_length=1000, train_turns="all")(parse_row(record, "row 1", Path()))
+    said = TOKENIZER.decode(sample.labels[sample.labels != IGNORE])
+    assert said == "See  there.<|im_end|>Black.<|im_end|>"
+
+
 def test_a_turn_that_was_cut_does_not_teach_where_to_stop():
     turns = [dict(turn) for turn in TURNS]
     turns[1]["content"] = "Red as far as I can see. " * 9

@@ -1,6 +1,7 @@
 """Pixels are those that a viewer shows: of every format, mode and orientation."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,26 @@ def test_deep_images_keep_their_greys(values, kind):
     image = Image.fromarray(values)
     shown = open_image(image if kind == "PIL" else encoded(image, kind), "row 1")
     assert np.array_equal(np.asarray(shown), np.repeat(np.arange(256)[None, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(12, 1), (16, 0), (16, 1)])
+def test_grey_tiffs_say_what_is_white(bits, photometric):
+    """12-bit scans were almost black, and where 0 is white everything was inverted."""
+    top = 2**bits - 1
+    values = np.linspace(0, top, 256).round().astype("<u2")
+    stored = values if photometric else top - values
+    pixels = stored.astype("<u2").tobytes()
+    if bits == 12:
+        pairs = stored.reshape(-1, 2).astype(int)
+        pixels = b"".join(int(one << 12 | two).to_bytes(3, "big") for one, two in pairs)
+    start = 8 + 2 + 9 * 12 + 4
+    tags = [(256, 256), (257, 1), (258, bits), (259, 1), (262, photometric), (273, start)]
+    tags += [(277, 1), (278, 1), (279, len(pixels))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II" + struct.pack("<HIH", 42, 8, len(tags))
+    data = head + entries + bytes(4) + pixels
+    shown = np.asarray(open_image(data, "row 1"))[0, :, 0].astype(int)
+    assert np.abs(shown - np.arange(256)).max() <= 1
 
 
 @pytest.mark.parametrize("value", [-1.0, 70000.0, float("nan"), float("inf")])
