@@ -70,7 +70,7 @@ def test_text_that_utf_8_cannot_hold_is_a_bad_row(world, script, capsys):
 
 
 @pytest.mark.parametrize(
-    ("answer", "given"), [(r"\frac{1}{2}", "0.5"), ("7", "7 cm"), ("B", "(B)"), (2.0, "2")]
+    ("answer", "given"), [(r"\frac{1}{2}", "0.5"), ("7", "7 cm"), ("B", "(B)"), ("2.0", "2")]
 )
 def test_answers_are_checked_as_the_rewards_check_them(world, script, answer, given):
     script.answer = lambda stage, request: f"{ANCHORED}\n<answer>{given}</answer>"
