@@ -4,7 +4,13 @@ import math
 from typing import TYPE_CHECKING
 
 from .grpo import VISUAL
-from .ranges import LARGEST_COUNT, require_not_negative, require_positive, require_within
+from .ranges import (
+    LARGEST_COUNT,
+    require_not_negative,
+    require_pixels,
+    require_positive,
+    require_within,
+)
 
 if TYPE_CHECKING:
     from .schema import Recipe
@@ -29,9 +35,7 @@ def check_recipe(recipe: "Recipe") -> None:
         )
     _check_parts(recipe)
     _check_packing(recipe)
-    least, most = recipe.data.min_pixels, recipe.data.max_pixels
-    if least is not None and most is not None and least > most:
-        raise ValueError(f"data.min_pixels must be at most data.max_pixels = {most}; got {least}.")
+    require_pixels(recipe.data.min_pixels, recipe.data.max_pixels)
     _check_agto_schedule(recipe)
     sees_system = recipe.data.system_prompt is not None
     needs_system = recipe.agto.enabled or (recipe.stage == "grpo" and recipe.grpo.visual_weight)

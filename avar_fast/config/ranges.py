@@ -34,3 +34,9 @@ def _require_representable(name: str, value: float) -> None:
     if value > most:
         said = value if isinstance(value, float) or value < 10**60 else "more than 1e60"
         raise ValueError(f"{name} must be at most {most:g}; got {said}.")
+
+
+def require_pixels(least: int | None, most: int | None) -> None:
+    """The limits of an image, where both are given."""
+    if least is not None and most is not None and least > most:
+        raise ValueError(f"data.min_pixels must be at most data.max_pixels = {most}; got {least}.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ..config.ranges import require_not_negative, require_positive
+from ..config.ranges import require_not_negative, require_pixels, require_positive
 from .patterns import ANCHORS, DESCRIPTION_WORDS, REFUSALS, check_patterns, scripts
 
 STAGES = ("describe", "reason", "rewrite")
@@ -175,11 +175,7 @@ class SynthesisRecipe:
         require_positive({key: x for key, x in positive.items() if x is not None})
         require_not_negative({key: x for key, x in not_negative.items() if x is not None})
         self._check_gates()
-        least, most = self.data.min_pixels, self.data.max_pixels
-        if least is not None and most is not None and least > most:
-            raise ValueError(
-                f"data.min_pixels must be at most data.max_pixels = {most}; got {least}."
-            )
+        require_pixels(self.data.min_pixels, self.data.max_pixels)
 
     def _check_gates(self) -> None:
         gates = self.gates
