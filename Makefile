@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[$(EXTRAS)]"
 	# DeepSpeed compiles its CPU communication operator at first use; better here than in a training run.
-	$(BIN)/python -c "from avar_fast.engine import init_distributed; init_distributed()" >/dev/null
+	$(BIN)/python -c "from avar_fast.train.engine import init_distributed; init_distributed()" >/dev/null
 	touch $@
 
 demo: install

@@ -10,7 +10,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from .attention import ATTN_NAME, VISION_ATTN_NAME, SpecialTokens
 from .models import family_at, whole_model_at
-from .models.naming import naming_model
+from .models.load_errors import naming_model
 from .models.pixels import limit_pixels
 
 

@@ -7,9 +7,9 @@ import functools
 import pytest
 import torch
 
-from avar_fast.stages.forward import label_log_probs
-from avar_fast.stages.rewarding import visual_rewards
-from avar_fast.stages.throughput import work_of
+from avar_fast.train.forward import label_log_probs
+from avar_fast.train.grpo.reward import visual_rewards
+from avar_fast.train.throughput import work_of
 
 from .measure import peak_flops, synchronise
 from .models import DTYPE, SHAPE

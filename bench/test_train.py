@@ -12,8 +12,8 @@ import functools
 import pytest
 import torch
 
-from avar_fast.stages.sft import training_step
-from avar_fast.stages.throughput import work_of
+from avar_fast.train.sft import training_step
+from avar_fast.train.throughput import work_of
 
 from .measure import extra_memory_mib, peak_flops, synchronise
 from .models import DTYPE, SHAPE

@@ -23,14 +23,14 @@ from avar_fast.config.schema import (
 )
 from avar_fast.data import Batch, Collator, Sample
 from avar_fast.data.rows import Row
-from avar_fast.engine import Engine, init_distributed
 from avar_fast.models import family_of
 from avar_fast.models.flops import model_flops
 from avar_fast.models.vision import use_linear_patch_embedding
-from avar_fast.stages import sft
-from avar_fast.stages.forward import HeadLimits
-from avar_fast.stages.run import Run
-from avar_fast.stages.throughput import Throughput
+from avar_fast.train import sft
+from avar_fast.train.engine import Engine, init_distributed
+from avar_fast.train.forward import HeadLimits
+from avar_fast.train.run import Run
+from avar_fast.train.throughput import Throughput
 
 from .models import DTYPE, TOKENIZER, build, sample
 from .shapes import DEVICE

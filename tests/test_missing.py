@@ -11,9 +11,9 @@ from avar_fast.data.__main__ import main as check_data
 from avar_fast.evaluate.__main__ import main as evaluate
 from avar_fast.lab.model import save_base
 from avar_fast.missing import how_to_make
+from avar_fast.studies.__main__ import main as vas
 from avar_fast.synthesize.__main__ import main as synthesize
-from avar_fast.train import main as train
-from avar_fast.vas.__main__ import main as vas
+from avar_fast.train.__main__ import main as train
 
 ROOT = Path(__file__).parent.parent
 ROWS = '{"messages": [{"role": "user", "content": "1 + 1?"}], "answer": "2"}\n'

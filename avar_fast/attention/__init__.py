@@ -3,14 +3,7 @@
 
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from .attach import (
-    ATTN_NAME,
-    Recording,
-    attach,
-    detach,
-    set_cached_ids,
-    split_sequence,
-)
+from .attach import ATTN_NAME, Recording, attach, detach, set_cached_ids, split_sequence
 from .call import VISION_ATTN_NAME, avar_attention
 from .contexts import intervene, record_attention
 from .padding import padding_mask

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from ..models import family_of
-from ..models.splitting import split_text_inputs
+from ..models.sequence_split import split_text_inputs
 from .caches import num_slots, set_cached_ids, with_cached_ids
 from .call import CALL_ARGUMENT, AttnCall
 from .packing import PACKING_ARGUMENTS, packing_of, refuse_packing

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class SequenceSplit(Protocol):
-    """How the tokens of a row are shared among ranks (avar_fast.sequence has the one there is)."""
+    """How the tokens of a row are shared among ranks (train/sequence_parallel.py has it)."""
 
     size: int
     """Ranks that share a row."""

@@ -4,8 +4,8 @@ that ask one."""
 from .answer import Answer, BadAnswerError
 from .pace import Pace
 from .receive import receive
+from .retry_after import asked_wait_s
 from .trouble import Trouble, trouble_of
-from .waiting import asked_wait_s
 
 __all__ = [
     "Answer",

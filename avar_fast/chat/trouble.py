@@ -8,8 +8,8 @@ import httpx2  # the HTTP library of openai
 import openai
 
 from .answer import BadAnswerError
+from .retry_after import asked_wait_s
 from .served import ServedError, as_text, served_error
-from .waiting import asked_wait_s
 
 RETRIED = (408, 409, 425, 429)
 HOPELESS = {

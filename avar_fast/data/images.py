@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from PIL import Image
 
+from .display import as_shown, shown_size
 from .problems import MissingImageError, Problem, RowError, bad_row, shown
-from .viewing import as_shown, shown_size
 
 KINDS = 'a path, bytes, a data URI, {"bytes": ..., "path": ...} or a PIL image'
 

@@ -15,13 +15,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..bootstrap import Bootstrap
 from ..rollout import RolloutError
 from ..tables import markdown
-from ..vas.intervals import Bootstrap
 from .arguments import add_common, chosen_of, numbers, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_to
 from .compare import compare, text_of
-from .judge_arguments import judge_of
+from .judge.arguments import judge_of
 from .ranks import Ranks, local_device
 from .result import read_result
 from .settings import INTERVENTIONS
@@ -110,7 +110,7 @@ def _table(arguments: Sequence[str]) -> int:
 
 
 def _page(arguments: Sequence[str]) -> int:
-    from .page import write_predictions  # pictures need the report extra
+    from .page import write_predictions
 
     parser = _parser("page", "A result as an HTML page with its predictions.")
     parser.add_argument("result", type=Path)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..config.reading import read_section
+from ..config.recipe_file import read_section
 from ..config.rollout import RolloutConfig
 from ..data import load_rows
 from ..rewards import CHECKERS, AnswerChecker
 from .benchmarks import PARTS, TASKS
 from .benchmarks.rows import OwnRows
-from .judge_arguments import add_judge
+from .judge.arguments import add_judge
 from .prompts import STYLES
 from .settings import ENGINES, Settings
 from .tasks import BenchmarkTask, RowsTask, Task

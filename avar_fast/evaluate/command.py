@@ -11,10 +11,10 @@ from transformers.utils import logging as transformers_logging
 from ..attention import attach
 from ..config.rollout import RolloutConfig
 from ..loading import Loaded, load, load_processors, require_model
-from .answering import Answering
 from .engines import start_engine
+from .generation import Answering
 from .journal import Journal, require_same
-from .judge import JudgeConfig
+from .judge.config import JudgeConfig
 from .ranks import Ranks
 from .result import project, read_result, weights_digest, write_json
 from .run import identity, run

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..bootstrap import Bootstrap
 from ..tables import markdown
 from ..vas import FORMS
-from ..vas.intervals import Bootstrap
+from .benchmark import ByQuestion, Prediction
 from .benchmarks import PARTS, TASKS
-from .question import ByQuestion, Prediction
 from .result import Result
 
 BATCH = 256  # resamples at once

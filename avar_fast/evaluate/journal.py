@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .answering import Chunk
-from .looking import TableSums
-from .question import Prediction
+from .benchmark import Prediction
+from .generation import Chunk
+from .prompt_vas import TableSums
 
 SETTINGS, PROJECTS, PREDICTIONS = "settings.json", "projects.jsonl", "rank-*.jsonl"
 

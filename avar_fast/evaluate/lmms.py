@@ -20,9 +20,9 @@ from ..data import Row
 from ..data.images import image_reference
 from ..data.problems import bad_row
 from ..progress import progress
-from .answering import Answering
 from .command import Model
-from .looking import Looks
+from .generation import Answering
+from .prompt_vas import Looks
 from .ranks import local_device
 from .settings import Settings
 

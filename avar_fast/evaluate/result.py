@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..vas import FORMS
-from .judge import JudgeConfig
-from .looking import Table, TableSums
-from .question import Judged, Prediction
+from .benchmark import Judged, Prediction
+from .judge.config import JudgeConfig
+from .prompt_vas import Table, TableSums
 from .tasks import Task, digest_of
 
 FORMAT = 1

@@ -12,13 +12,13 @@ from ..data import Rows
 from ..loading import Loaded
 from ..progress import progress
 from ..rewards import AnswerChecker
-from .answering import Answering, Chunk
+from .benchmark import Prediction
 from .benchmarks.rows import OwnRows
+from .generation import Answering, Chunk
 from .journal import Journal
-from .judge import JudgeConfig
-from .judging import judge_all
-from .looking import TableSums
-from .question import Prediction
+from .judge.asking import judge_all
+from .judge.config import JudgeConfig
+from .prompt_vas import TableSums
 from .ranks import Ranks
 from .result import Summary, summarise
 from .settings import Settings

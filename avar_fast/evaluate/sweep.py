@@ -13,7 +13,7 @@ from ..tables import markdown
 from ..vas import FORMS
 from .arguments import chosen_of, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_once
-from .judge_arguments import judge_of
+from .judge.arguments import judge_of
 from .ranks import Ranks
 from .result import Result, read_result
 from .table import columns_of

@@ -8,8 +8,8 @@ from typing import Protocol
 from ..data import Row, Rows
 from ..data.images import image_reference
 from ..data.problems import bad_row
+from .benchmark import Benchmark, Published, Question
 from .benchmarks.rows import OwnRows
-from .question import Benchmark, Published, Question
 from .settings import Settings
 from .source import Records
 

@@ -25,17 +25,7 @@ from ..report.attention_maps import attention_map
 from ..report.page import text_table
 from .curriculum import write_curriculum
 from .model import save_base
-from .runs import (
-    CURRICULUM,
-    MAX_NEW_TOKENS,
-    TEST,
-    TUNE,
-    Stage,
-    checkpoint,
-    make_folder,
-    say,
-    train,
-)
+from .runs import CURRICULUM, MAX_NEW_TOKENS, TEST, TUNE, Stage, checkpoint, make_folder, say, train
 from .tokenizer import DEFAULT_SYSTEM
 
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew

@@ -1,5 +1,6 @@
-"""The studies of ``python -m avar_fast.vas`` on the lab: ``python -m avar_fast.lab.vas_study --out
-runs/vas-study``.
+"""The studies of ``python -m avar_fast.studies`` on the lab.
+
+``python -m avar_fast.lab.vas_study --out runs/vas-study`` runs them.
 
 Trains the paper's four kinds of checkpoint: one base model, and from it for every seed a multimodal
 cold start, a text-only one, and a multimodal one with AGTO, on digits and in an order of its own.
@@ -172,7 +173,7 @@ def _train_once(stage: Stage, out: Path, data: Path, seed: int, ranks: int, ever
 
 def _study(command: list[str], folder: Path) -> str:
     """Runs one study; returns what it prints."""
-    whole = [sys.executable, "-m", "avar_fast.vas", *command, "--out", str(folder)]
+    whole = [sys.executable, "-m", "avar_fast.studies", *command, "--out", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(whole, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from transformers import Qwen2VLImageProcessorPil, vision_utils
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
-from . import collating, liger_proof
-from .collating import blank_image as blank_image
+from . import collation as collating
+from . import liger_proof
+from .collation import blank_image as blank_image
 
 MODEL_TYPE = "qwen2_5_vl"
 # A modeling.Qwen2_5_VLForConditionalGeneration; transformers types its attributes too loosely to

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.qwen2_vl import modeling_qwen2_vl as modeling
 
-from . import collating, liger_proof
-from .collating import blank_image as blank_image
-from .collating import vision_arguments as vision_arguments
+from . import collation as collating
+from . import liger_proof
+from .collation import blank_image as blank_image
+from .collation import vision_arguments as vision_arguments
 from .qwen2_5_vl import Model
 from .qwen2_5_vl import body as body
 from .qwen2_5_vl import get_rope_deltas as get_rope_deltas

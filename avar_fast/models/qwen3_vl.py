@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from transformers import vision_utils
 from transformers.models.qwen3_vl import modeling_qwen3_vl as modeling
 
-from . import collating, liger_proof
-from .collating import blank_image as blank_image
+from . import collation as collating
+from . import liger_proof
+from .collation import blank_image as blank_image
 from .qwen2_5_vl import Model
 from .qwen2_5_vl import body as body
 from .qwen2_5_vl import get_rope_deltas as get_rope_deltas

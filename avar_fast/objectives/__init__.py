@@ -2,13 +2,7 @@
 
 from .agto import AgtoParts, agto_loss
 from .agto_schedule import scheduled_weight
-from .grpo import (
-    POLICY_LOSSES,
-    PolicyStats,
-    group_advantages,
-    informative_groups,
-    policy_loss,
-)
+from .grpo import POLICY_LOSSES, PolicyStats, group_advantages, informative_groups, policy_loss
 from .importance import ImportanceWeights, importance_weights
 from .liger_nll import liger_fits, liger_nll
 from .linear_log_probs import HeadMemoryError, linear_log_probs

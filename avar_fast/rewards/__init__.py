@@ -1,7 +1,7 @@
 """Rewards: built-in rules, functions of a user in processes that can be killed."""
 
+from .answer_checker import CHECKERS, AnswerChecker
 from .answers import Reference, extract_answer, has_format, is_correct
-from .checking import CHECKERS, AnswerChecker
 from .functions import TrainerState
 from .rules import RULES
 from .scoring import Completions, RewardError, RewardProblem, Rewards, Scored

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ..chat.loopback import is_loopback
 from ..config.rollout import RolloutConfig
 from ..data import Sample
 from ..data.problems import shown
-from ..loopback import is_loopback
 from .engine import RolloutError
 from .generate import Rollouts, Sampling
 from .vllm_samples import (

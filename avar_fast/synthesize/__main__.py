@@ -16,10 +16,10 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..api_key import read_key
+from ..chat.api_key import read_key
 from ..config import read_recipe
+from .answer_check import AnswerCheck
 from .card import write_card
-from .checking import AnswerCheck
 from .estimate import estimate
 from .folder import check_folder, claim
 from .journal import Journal, read_entries

@@ -7,10 +7,10 @@ from typing import Any
 
 import openai
 
-from ..api_key import read_key
 from ..chat import Answer, Pace, Trouble, receive, trouble_of
+from ..chat.api_key import read_key
+from ..chat.loopback import is_loopback
 from ..chat.trouble import ERRORS
-from ..loopback import is_loopback
 from .ledger import BudgetExceededError, Ledger, Usage, text_tokens
 from .recipe import StageConfig
 

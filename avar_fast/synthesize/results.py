@@ -10,7 +10,7 @@ from typing import Any
 
 from ..data import Row, load_rows
 from ..data.schemas import IMAGE_MARK, with_marks_escaped
-from .checking import AnswerCheck
+from .answer_check import AnswerCheck
 from .duplicates import near_duplicates
 from .folder import write_whole
 from .gates import STAGE_GATES, TEXT_GATES, Candidate, best, judge

@@ -13,9 +13,9 @@ from typing import Any
 from PIL import Image
 
 from ..data import Row, RowError, Rows, load_rows
+from ..data.display import is_as_shown, within_pixels
 from ..data.images import open_image
 from ..data.problems import Problem, bad_row
-from ..data.viewing import is_as_shown, within_pixels
 from ..rewards import Reference, extract_answer
 from .recipe import RowsConfig
 

@@ -9,8 +9,8 @@ from avar_fast.attention import SpecialTokens, record_attention
 from avar_fast.data import IGNORE, NO_SAMPLE
 from avar_fast.data.rows import parse_row
 from avar_fast.objectives import agto_loss
-from avar_fast.stages.forward import HeadLimits, label_log_probs
-from avar_fast.stages.spans import spans_of
+from avar_fast.train.forward import HeadLimits, label_log_probs
+from avar_fast.train.spans import spans_of
 from avar_fast.vas import FORMS, visual_attention_score
 from tests.models.world import FAMILIES, models
 

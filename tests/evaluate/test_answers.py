@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from avar_fast.evaluate.benchmark import Question
 from avar_fast.evaluate.benchmarks import TASKS
 from avar_fast.evaluate.benchmarks.mmmu import open_answers
-from avar_fast.evaluate.question import Question
 from avar_fast.rewards import AnswerChecker
 
 CITIES = ("Tokyo", "Osaka", "Kyoto", "Nagoya Castle")

@@ -7,7 +7,8 @@ import shutil
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value
 
-from avar_fast.evaluate import BenchmarkTask, Settings, answering, command, read_result
+from avar_fast.evaluate import BenchmarkTask, Settings, command, read_result
+from avar_fast.evaluate import generation as answering
 from avar_fast.evaluate.__main__ import main
 from avar_fast.evaluate.benchmarks import TASKS
 from avar_fast.lab.model import save_base

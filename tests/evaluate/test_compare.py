@@ -6,14 +6,14 @@ import subprocess
 import numpy as np
 import pytest
 
+from avar_fast.bootstrap import Bootstrap
 from avar_fast.evaluate import Result, Summary
 from avar_fast.evaluate.__main__ import main
+from avar_fast.evaluate.benchmark import Prediction
 from avar_fast.evaluate.benchmarks import TASKS
 from avar_fast.evaluate.compare import compare
-from avar_fast.evaluate.question import Prediction
 from avar_fast.evaluate.result import commit_of, write_json
 from avar_fast.evaluate.table import columns_of, paper
-from avar_fast.vas.intervals import Bootstrap
 
 FORMS = ("ratio", "log_ratio", "share")
 

@@ -5,12 +5,14 @@ import json
 
 import pytest
 
-from avar_fast.evaluate import answering, judge_client, read_result
+from avar_fast.evaluate import generation as answering
+from avar_fast.evaluate import read_result
 from avar_fast.evaluate.__main__ import main
+from avar_fast.evaluate.benchmark import Judged
 from avar_fast.evaluate.benchmarks import TASKS
 from avar_fast.evaluate.journal import Journal
-from avar_fast.evaluate.judge import JudgeConfig, JudgeError
-from avar_fast.evaluate.question import Judged
+from avar_fast.evaluate.judge import client as judge_client
+from avar_fast.evaluate.judge.config import JudgeConfig, JudgeError
 from avar_fast.lab.model import save_base
 
 from ..synthesize.server import Script, serving

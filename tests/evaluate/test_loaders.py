@@ -7,8 +7,8 @@ import pytest
 
 from avar_fast.evaluate import BenchmarkTask, Settings, read_result
 from avar_fast.evaluate.__main__ import main
+from avar_fast.evaluate.benchmark import Prediction
 from avar_fast.evaluate.benchmarks import PARTS, TASKS
-from avar_fast.evaluate.question import Prediction
 from avar_fast.lab.model import save_base
 
 from . import world

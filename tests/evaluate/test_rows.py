@@ -8,7 +8,8 @@ import torch
 
 from avar_fast.attention import SpecialTokens, key_types, query_mask, record_attention, sees_image
 from avar_fast.data import Encoder, collate, load_rows
-from avar_fast.evaluate import Settings, answering, evaluate_rows, read_result
+from avar_fast.evaluate import Settings, evaluate_rows, read_result
+from avar_fast.evaluate import generation as answering
 from avar_fast.evaluate.__main__ import main
 from avar_fast.lab.model import build_image_processor, save_base
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM, build_tokenizer

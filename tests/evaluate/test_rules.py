@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from avar_fast.evaluate.benchmark import Question
 from avar_fast.evaluate.benchmarks import TASKS
-from avar_fast.evaluate.question import Question
 from avar_fast.evaluate.rules.choice import edit_distance, nearest_option
 from avar_fast.evaluate.rules.final import Final, final_part, last_boxed, short_answer
 from avar_fast.evaluate.rules.number import listed, lone_number

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from avar_fast.attention import SpecialTokens
 from avar_fast.models import family_of
 from avar_fast.models.flops import Work, model_flops
-from avar_fast.stages.throughput import work_of
+from avar_fast.train.throughput import work_of
 from tests.data.world import TOKENIZER, collator, samples
 
 from .world import FAMILIES, models

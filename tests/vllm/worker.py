@@ -16,11 +16,11 @@ from avar_fast.attention import attach
 from avar_fast.config.rollout import RolloutConfig
 from avar_fast.config.schema import DataConfig, LoraConfig, ModelConfig, Recipe, TrainConfig
 from avar_fast.data import Encoder, collate, load_rows
-from avar_fast.engine import init_distributed
 from avar_fast.loading import load
-from avar_fast.parameters import add_adapters
 from avar_fast.rollout import Sampling
 from avar_fast.rollout.vllm_colocated import VllmEngine
+from avar_fast.train.engine import init_distributed
+from avar_fast.train.parameters import add_adapters
 
 SYSTEM = "You are a helpful assistant."
 

@@ -1,6 +1,6 @@
 """One file per benchmark: schema, question, rule."""
 
-from ..question import Published
+from ..benchmark import Published
 from .hallusion import HallusionBench
 from .mathverse import MathVerse
 from .mathvision import MathVision

@@ -8,9 +8,9 @@ questions with an image alone.
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
-from ..judge_prompts import correctness, read_word
+from ..benchmark import Dialogue, Equal, Prediction, Question, Verdict, scores_by_group
+from ..judge.prompts import correctness, read_word
 from ..prompts import instruction, joined, user_turn
-from ..question import Dialogue, Equal, Prediction, Question, Verdict, scores_by_group
 from ..rules.final import final_part
 from ..rules.yes_no import yes_or_no
 from ..source import Record, Source

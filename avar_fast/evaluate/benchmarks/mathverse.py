@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row
-from ..judge_prompts import comparison, extraction, read_extracted, read_word
+from ..benchmark import ByQuestion, Dialogue, Equal, Question, Verdict
+from ..judge.prompts import comparison, extraction, read_extracted, read_word
 from ..prompts import instruction, joined, user_turn
-from ..question import ByQuestion, Dialogue, Equal, Question, Verdict
 from ..rules.choice import stated_letter
 from ..rules.final import Final, final_part, short_answer
 from ..rules.latex import letter_of, same, settled

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
-from ..judge_prompts import extraction, read_extracted
+from ..benchmark import ByQuestion, Dialogue, Equal, Question, Verdict
+from ..judge.prompts import extraction, read_extracted
 from ..prompts import instruction, joined, lettered, user_turn
-from ..question import ByQuestion, Dialogue, Equal, Question, Verdict
 from ..rules.choice import bracketed, meant_option, stated_letter
 from ..rules.final import Final, final_part, short_answer
 from ..rules.number import listed, rounded, whole

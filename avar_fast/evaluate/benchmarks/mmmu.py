@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
+from ..benchmark import ByQuestion, Equal, Question, Verdict
 from ..prompts import instruction, joined, lettered, user_turn
-from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.choice import mmmu_letter
 from ..rules.final import Final, final_part
 from ..rules.open_answer import open_candidates, open_matches

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
+from ..benchmark import ByQuestion, Equal, Question, Verdict
 from ..prompts import instruction, joined, user_turn
-from ..question import ByQuestion, Equal, Question, Verdict
 from ..rules.choice import mmstar_letter
 from ..rules.final import final_part
 from ..source import Record, Source

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from ..question import Equal, Verdict
+from ..benchmark import Equal, Verdict
 from .choice import bracketed, lone_letter
 from .final import Final, short_answer
 

@@ -5,14 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .numbers import (
-    Number,
-    leading_number,
-    number,
-    rounds_to_other,
-    same_number,
-    without_brackets,
-)
+from .numbers import Number, leading_number, number, rounds_to_other, same_number, without_brackets
 from .units import Unit, is_no_unit, units_of
 
 _SCALES = {

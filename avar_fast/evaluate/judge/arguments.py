@@ -1,0 +1,69 @@
+"""The command line's judge: an endpoint for what some rules find not right."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from ..benchmark import Judged
+from ..benchmarks import TASKS
+from ..tasks import Task
+from .config import JudgeConfig
+
+
+def add_judge(parser: argparse.ArgumentParser) -> None:
+    judge = parser.add_argument_group(
+        "judge", f"for what the rules of {', '.join(_judged())} find not right; none unless given"
+    )
+    judge.add_argument("--judge-url", help="of an endpoint that speaks OpenAI's protocol, to /v1")
+    judge.add_argument("--judge-model", default="", help="its name there")
+    judge.add_argument(
+        "--judge-key-env", metavar="NAME", help="environment variable that holds the key"
+    )
+    judge.add_argument("--judge-seconds", type=float, default=120.0, help="for one attempt")
+    judge.add_argument("--judge-requests", type=int, default=8, help="at once on a rank")
+    judge.add_argument(
+        "--judge-body",
+        default='{"temperature": 0}',
+        metavar="JSON",
+        help="further fields of its requests",
+    )
+
+
+def _judged() -> list[str]:
+    return [name for name, task in TASKS.items() if isinstance(task, Judged)]
+
+
+def judge_of(options: argparse.Namespace, tasks: Sequence[Task]) -> JudgeConfig | None:
+    """
+    Raises:
+        ValueError: a bad setting, no key, or no benchmark that has a judge.
+    """
+    if options.judge_url is None:
+        if options.judge_model or options.judge_key_env:
+            raise ValueError("--judge-model and --judge-key-env need --judge-url; got none.")
+        return None
+    try:
+        body = json.loads(options.judge_body)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise ValueError(f"--judge-body must be a JSON object; got {options.judge_body!r}.")
+    config = JudgeConfig(
+        url=options.judge_url,
+        model=options.judge_model,
+        key_env=options.judge_key_env,
+        seconds=options.judge_seconds,
+        at_once=options.judge_requests,
+        body=body,
+    )
+    config.read_key()  # now, not after hours of generation
+    if find_spec("openai") is None:
+        raise ValueError("--judge-url needs the package openai. Install avar-fast[eval].")
+    if not any(isinstance(task.benchmark, Judged) for task in tasks):
+        names = ", ".join(task.benchmark.name for task in tasks)
+        raise ValueError(
+            f"--judge-url is for {', '.join(_judged())}, whose official rule has a judge; got"
+            f" {names}. Leave it out."
+        )
+    return config

@@ -1,1 +1,0 @@
-"""The training stages: one file each for what happens in a step."""

@@ -1,0 +1,1 @@
+"""Studies of the Visual Attention Score: ``python -m avar_fast.studies``."""

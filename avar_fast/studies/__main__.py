@@ -1,0 +1,208 @@
+"""``python -m avar_fast.studies``: studies of the Visual Attention Score; --help lists them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
+
+from ..attention import attach
+from ..data import Rows, load_rows
+from ..evaluate import RowsTask, Settings
+from ..evaluate.benchmarks.rows import OwnRows
+from ..evaluate.command import Model, evaluate_once
+from ..evaluate.ranks import Ranks, local_device
+from ..evaluate.tasks import Task
+from ..loading import Loaded, load, require_model
+from ..models import family_at
+from ..models.load_errors import naming_model
+from ..rewards import AnswerChecker
+from . import plots, texts
+from .arguments import bootstrap_of, build_parser, reading_of
+from .compare import compare, require_names, require_same_shape
+from .correlate import PAPER, correlate, require_three
+from .heads import rank_heads
+from .masses import collect, lacks_answer
+from .points import Point, read_point
+from .summary import summarize
+
+Result = tuple[dict[str, Any], str]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = build_parser().parse_args(arguments)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        if options.out.exists() and not options.out.is_dir():
+            raise ValueError(f"--out must be a folder; {options.out} is a file.")
+        options.out.mkdir(parents=True, exist_ok=True)
+        result, text = COMMANDS[options.command](options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    path = options.out / f"{options.command}.json"
+    path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    print(f"{text}\n\n{path}, {path.with_suffix('.png').name}")
+
+
+def score(options: argparse.Namespace) -> Result:
+    """One model over a data set."""
+    name, path = options.model
+    collected = collect(_open(path, options), _rows(options), reading_of(options), name)
+    summary = summarize(collected, bootstrap_of(options))
+    plots.plot_summary(options.out / "score.png", name, summary)
+    result = {"model": path, **_conditions(options), **collected.sizes(), **summary.as_dict()}
+    return result, f"{texts.data_text(collected)}\n\n{texts.summary_text(summary)}"
+
+
+def compare_models(options: argparse.Namespace) -> Result:
+    """Checkpoints against the first of them."""
+    names, paths = zip(*options.models, strict=True)
+    require_names(names)
+    shapes = [_shape(path) for path in paths]
+    for name, shape in zip(names, shapes, strict=True):
+        require_same_shape(names[0], shapes[0], name, shape)
+    rows, reading = _rows(options), reading_of(options)
+    collected = [
+        collect(_open(path, options), rows, reading, name)
+        for name, path in zip(names, paths, strict=True)
+    ]
+    found = compare(names, collected, options.threshold, bootstrap_of(options), options.moves)
+    plots.plot_comparison(options.out / "compare.png", found)
+    result = {
+        "models": dict(options.models),
+        "threshold_of_log_ratio": options.threshold,
+        **_conditions(options),
+        **collected[0].sizes(),
+        "checkpoints": [
+            {"name": name, **summary.as_dict()}
+            for name, summary in zip(names, found.summaries, strict=True)
+        ],
+        "shifts": [shift.as_dict() for shift in found.shifts],
+    }
+    return result, f"{texts.data_text(collected[0])}\n\n{texts.comparison_text(found)}"
+
+
+def correlate_points(options: argparse.Namespace) -> Result:
+    """Score against accuracy, of results or of models that are evaluated here."""
+    require_three(len(options.points))
+    points = _points(options)
+    found = correlate(points, options.confidence)
+    plots.plot_correlation(options.out / "correlate.png", points, found)
+    result = {
+        "points": [asdict(point) for point in points],
+        "confidence": options.confidence,
+        "correlations": [one.as_dict() for one in found],
+        "paper": PAPER,
+    }
+    return result, texts.correlation_text(found, len(points), options.confidence)
+
+
+def heads(options: argparse.Namespace) -> Result:
+    """Heads of one model by visual mass and by effect of masking."""
+    name, path = options.model
+    rows, reading = _rows(options), reading_of(options)
+    masks = tuple(dict.fromkeys(options.masks))
+    ranking = rank_heads(_open(path, options), rows, reading, masks, bootstrap_of(options))
+    plots.plot_heads(options.out / "heads.png", name, ranking)
+    result = {"model": path, **_conditions(options), **ranking.as_dict()}
+    return result, texts.heads_text(ranking, options.show)
+
+
+COMMANDS = {
+    "score": score,
+    "compare": compare_models,
+    "correlate": correlate_points,
+    "heads": heads,
+}
+
+
+def _points(options: argparse.Namespace) -> list[Point]:
+    files = [Path(path).suffix == ".json" for _, path in options.points]
+    if all(files):
+        return [read_point(name, Path(path)) for name, path in options.points]
+    if any(files) or options.data is None:
+        raise ValueError(
+            "correlate takes results (.json) alone, or models alone with --data; got"
+            f" {sum(files)} results, {len(files) - sum(files)} models and --data {options.data}."
+        )
+    rows = _rows(options)
+    for row in rows:
+        if row.answer is None:
+            raise lacks_answer(row.where, "accuracy")
+    for _, path in options.points:
+        require_model(path)  # what is no model is found before any is evaluated
+    with AnswerChecker(options.checker) as checker, Ranks() as ranks:
+        points = []
+        for number, (name, path) in enumerate(options.points, start=1):
+            tqdm.write(f"[{number}/{len(options.points)}] {name}", file=sys.stderr)
+            points.append(_evaluate(name, path, rows, checker, ranks, options))
+        return points
+
+
+def _evaluate(
+    name: str,
+    path: str,
+    rows: Rows,
+    checker: AnswerChecker,
+    ranks: Ranks,
+    options: argparse.Namespace,
+) -> Point:
+    """Evaluates a model; the result stays in a file that ``correlate`` takes, and that the same
+    command takes when it is given again."""
+    settings = Settings(
+        system_prompt=options.system_prompt or None,
+        min_pixels=options.min_pixels,
+        max_pixels=options.max_pixels,
+        max_new_tokens=options.max_new_tokens,
+        checker=options.checker,
+    )
+    result = options.out / "results" / f"{name.replace('/', '_')}.json"
+    result.parent.mkdir(exist_ok=True)
+    tasks: list[Task] = [RowsTask(OwnRows(checker), rows, options.data, settings)]
+    model = Model(path, _dtype(options), ranks.device)
+    evaluate_once(result, model, settings, tasks, ranks, options.batch_size, None)
+    return read_point(name, result)
+
+
+def _rows(options: argparse.Namespace) -> Rows:
+    return load_rows(options.data, options.split, options.limit)
+
+
+def _shape(path: str) -> tuple[int, int]:
+    """Layers and heads of a model, from its configuration alone."""
+    with naming_model(path):
+        text = family_at(path)[1].text_config
+    return text.num_hidden_layers, text.num_attention_heads
+
+
+def _open(path: str, options: argparse.Namespace) -> Loaded:
+    """An attached model on its device."""
+    dtype = getattr(torch, _dtype(options))
+    loaded = load(path, dtype, local_device(), options.min_pixels, options.max_pixels)
+    attach(loaded.model, loaded.tokenizer)
+    return loaded
+
+
+def _dtype(options: argparse.Namespace) -> str:
+    return options.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+
+
+def _conditions(options: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "data": {"path": options.data, "split": options.split, "limit": options.limit},
+        "pixels": {"min": options.min_pixels, "max": options.max_pixels},
+        "reading": asdict(reading_of(options)),
+        "bootstrap": {"over": "rows", "method": "percentile", **asdict(bootstrap_of(options))},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The command line of the studies."""
+
+import argparse
+import math
+from pathlib import Path
+
+from ..attention.tokens import ROLES
+from ..bootstrap import Bootstrap
+from ..rewards import CHECKERS
+from .compare import THRESHOLD
+from .heads import MASKS
+from .masses import Reading
+
+USAGE = """Studies of the Visual Attention Score.
+
+python -m avar_fast.studies score MODEL --data ROWS --out DIR
+python -m avar_fast.studies compare BASE MODEL [MODEL ...] --data ROWS --out DIR
+python -m avar_fast.studies correlate RESULT.json RESULT.json RESULT.json [...] --out DIR
+python -m avar_fast.studies correlate MODEL MODEL MODEL [...] --data ROWS --out DIR
+python -m avar_fast.studies heads MODEL --data ROWS --limit 32 --out DIR
+
+A model is a folder or hub name that from_pretrained loads, a result the JSON of an evaluation;
+NAME=PATH gives either a name of its own. A study writes its JSON and PNG into DIR."""
+
+
+def named(text: str) -> tuple[str, str]:
+    """NAME=PATH, or a path that is its own name -> (name, path)."""
+    name, equals, path = text.partition("=")
+    if equals and not Path(text).exists():
+        if not name or not path:
+            raise argparse.ArgumentTypeError(f"must be PATH or NAME=PATH; got {text!r}.")
+        return name, path
+    return text, text
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}.")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, both excluded."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1; got {text!r}. Use e.g. 0.95.")
+    return value
+
+
+def finite(text: str) -> float:
+    """A number that is neither infinite nor NaN."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number; got {text!r}.")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    value = finite(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative; got {text!r}.")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0; got {text!r}.")
+    return int(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One sub-command per study."""
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.studies",
+        description=USAGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    score = commands.add_parser("score", help="overall, per layer, per head, per token position")
+    score.add_argument("model", type=named)
+    _add_reading(score, data_needed=True)
+    _add_bootstrap(score)
+
+    compare = commands.add_parser("compare", help="where attention moved between checkpoints")
+    compare.add_argument("models", type=named, nargs="+", help="the base model first")
+    compare.add_argument(
+        "--threshold",
+        type=finite,
+        default=THRESHOLD,
+        help="rise of the mean log ratio above which a checkpoint looks more (default log 1.15:"
+        " 15 %% more visual per system mass, the least that the paper gives for text-only against"
+        " multimodal cold start)",
+    )
+    compare.add_argument(
+        "--moves", type=count, default=8, help="heads to list, those that moved most (default 8)"
+    )
+    _add_reading(compare, data_needed=True)
+    _add_bootstrap(compare)
+
+    correlate = commands.add_parser("correlate", help="score against accuracy over checkpoints")
+    correlate.add_argument("points", type=named, nargs="+", help="results, or models with --data")
+    correlate.add_argument(
+        "--max-new-tokens", type=count, default=2048, help="of the answers of models"
+    )
+    correlate.add_argument(
+        "--checker", choices=CHECKERS, default="accuracy", help="who judges answers of models"
+    )
+    _add_reading(correlate, data_needed=False)
+    correlate.add_argument("--confidence", type=share, default=0.95, help="default 0.95")
+
+    heads = commands.add_parser("heads", help="heads by visual mass and by effect of masking")
+    heads.add_argument("model", type=named)
+    heads.add_argument(
+        "--masks",
+        choices=MASKS,
+        nargs="+",
+        default=list(MASKS),
+        help="visual: a head without its visual keys; output: without the head (default both); each"
+        " costs one forward over the rows per head",
+    )
+    heads.add_argument("--show", type=count, default=16, help="heads in the table (default 16)")
+    _add_reading(heads, data_needed=True)
+    _add_bootstrap(heads)
+
+    for command in (score, compare, correlate, heads):
+        command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    return parser
+
+
+def reading_of(options: argparse.Namespace) -> Reading:
+    """What the options say on queries; an empty --system-prompt adds no turn."""
+    return Reading(
+        queries=options.queries,
+        system_prompt=options.system_prompt or None,
+        eps=options.eps,
+        num_positions=options.positions,
+        batch_size=options.batch_size,
+    )
+
+
+def bootstrap_of(options: argparse.Namespace) -> Bootstrap:
+    return Bootstrap(options.confidence, options.resamples, options.seed)
+
+
+def _add_reading(parser: argparse.ArgumentParser, data_needed: bool) -> None:
+    default = Reading()
+    parser.add_argument(
+        "--data", required=data_needed, help="rows: .jsonl, .json, .parquet, folder or hub name"
+    )
+    parser.add_argument("--split", default="test", help="of a data set that has several")
+    parser.add_argument("--limit", type=count, help="take only the first rows")
+    parser.add_argument("--batch-size", type=count, default=default.batch_size)
+    parser.add_argument(
+        "--system-prompt",
+        default=default.system_prompt,
+        help="system turn of rows without one; empty for none",
+    )
+    parser.add_argument("--min-pixels", type=count, help="smallest image after resizing")
+    parser.add_argument("--max-pixels", type=count, help="largest image after resizing")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="default: bfloat16 on a GPU, float32 on a CPU",
+    )
+    if not data_needed:
+        return
+    parser.add_argument(
+        "--queries",
+        choices=ROLES,
+        default=default.queries,
+        help="whose attention is read, of those that see the image (default user, as the paper)",
+    )
+    parser.add_argument(
+        "--eps", type=not_negative, default=default.eps, help="added to masses (default 1e-6)"
+    )
+    parser.add_argument(
+        "--positions",
+        type=count,
+        default=default.num_positions,
+        help="parts of the queries of a row, for the score by token position (default 8)",
+    )
+
+
+def _add_bootstrap(parser: argparse.ArgumentParser) -> None:
+    default = Bootstrap()
+    parser.add_argument("--confidence", type=share, default=default.confidence)
+    parser.add_argument("--resamples", type=count, default=default.resamples)
+    parser.add_argument("--seed", type=seed, default=default.seed, help="of the resampling")

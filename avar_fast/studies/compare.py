@@ -1,0 +1,167 @@
+"""The lazy-attention diagnosis: where attention moved between checkpoints, paired over rows.
+
+AVAR (arXiv 2603.03825) calls it lazy attention when a multimodal cold start leaves the Visual
+Attention Score of its base model where it was, while a text-only one raises it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..bootstrap import Bootstrap, Estimate, mean_over_queries
+from .masses import QUANTITIES, Collected
+from .summary import Summary, by_quantity, summarize
+
+THRESHOLD = math.log(1.15)
+"""Of the rise of the mean log ratio: 15 % more visual per system mass, the lower end of what the
+paper gives for text-only against multimodal cold start (15 to 20 % more visual attention)."""
+LOG_RATIO = QUANTITIES.index("log_ratio")
+
+
+@dataclass(frozen=True)
+class Move:
+    """One head and how far its mean log ratio moved."""
+
+    layer: int
+    head: int
+    log_ratio: Estimate
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"layer": self.layer, "head": self.head, "log_ratio": self.log_ratio.as_dict()}
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What changed from the base model to one checkpoint on the same rows."""
+
+    name: str
+    overall: Estimate
+    """(quantities,)"""
+    by_layer: Estimate
+    """(layers, quantities)"""
+    by_head: Estimate
+    """(layers, heads, quantities)"""
+    verdict: str
+    moved_most: tuple[Move, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "verdict": self.verdict,
+            "overall": by_quantity(self.overall),
+            "by_layer": by_quantity(self.by_layer),
+            "by_head": by_quantity(self.by_head),
+            "moved_most": [move.as_dict() for move in self.moved_most],
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Checkpoints against the first of them."""
+
+    names: tuple[str, ...]
+    summaries: tuple[Summary, ...]
+    shifts: tuple[Shift, ...]
+    """One per checkpoint behind the first."""
+    threshold: float
+    bootstrap: Bootstrap
+
+
+def verdict_of(log_ratio: Estimate, threshold: float) -> str:
+    """ "looks more" where the interval of the rise lies above the threshold, "lazy" where it lies
+    below, else "undecided"."""
+    if log_ratio.low > threshold:
+        return "looks more"
+    return "lazy" if log_ratio.high < threshold else "undecided"
+
+
+def compare(
+    names: Sequence[str],
+    collected: Sequence[Collected],
+    threshold: float = THRESHOLD,
+    bootstrap: Bootstrap | None = None,
+    num_moves: int = 8,
+) -> Comparison:
+    """Every checkpoint against the first, row by row.
+
+    Args:
+        names: of the checkpoints, the base model first.
+        collected: of the same rows.
+        threshold: of the rise of the mean log ratio, natural logarithm.
+        bootstrap: of the intervals.
+        num_moves: heads to list, those whose log ratio moved most.
+
+    Raises:
+        ValueError: fewer than two checkpoints, names that repeat, other layers or heads, or other
+            rows or queries.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    require_names(names)
+    base, *others = collected
+    for name, other in zip(names[1:], others, strict=True):
+        require_same_shape(names[0], base.by_head.shape[1:3], name, other.by_head.shape[1:3])
+        if base.rows != other.rows or not base.counts.equal(other.counts):
+            raise ValueError(
+                f"checkpoints must read the same queries of the same rows; {name} reads"
+                f" {int(other.counts.sum())} of {len(other.rows)} rows and {names[0]}"
+                f" {int(base.counts.sum())} of {len(base.rows)}. Compare models of one tokenizer,"
+                " chat template and image processor."
+            )
+    shifts = tuple(
+        _shift(name, base, other, threshold, bootstrap, num_moves)
+        for name, other in zip(names[1:], others, strict=True)
+    )
+    summaries = tuple(summarize(one, bootstrap) for one in collected)
+    return Comparison(tuple(names), summaries, shifts, threshold, bootstrap)
+
+
+def require_names(names: Sequence[str]) -> None:
+    """Raises ValueError for fewer than two checkpoints, or names that repeat."""
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(
+            "compare takes two or more checkpoints with names of their own, the base model first;"
+            f" got {', '.join(names)}. Write NAME=PATH to name one."
+        )
+
+
+def require_same_shape(
+    base: str, base_shape: Sequence[int], name: str, shape: Sequence[int]
+) -> None:
+    """Raises ValueError unless two models have the same layers and heads."""
+    if tuple(base_shape) != tuple(shape):
+        raise ValueError(
+            "checkpoints must have the same layers and heads to be compared; {} has {} layers of"
+            " {} heads and {} {} of {}. Score them one by one.".format(
+                base, *base_shape, name, *shape
+            )
+        )
+
+
+def _shift(
+    name: str,
+    base: Collected,
+    other: Collected,
+    threshold: float,
+    bootstrap: Bootstrap,
+    num_moves: int,
+) -> Shift:
+    counts, moved = base.counts.numpy(), (other.by_head - base.by_head).numpy()
+
+    def estimate(sums: np.ndarray) -> Estimate:
+        return mean_over_queries(sums, counts, bootstrap)
+
+    overall, by_head = estimate(moved.mean(axis=(1, 2))), estimate(moved)
+    distance = np.abs(by_head.value[..., LOG_RATIO])
+    order = np.argsort(-distance, axis=None, kind="stable")[:num_moves]
+    heads = [divmod(int(at), base.num_heads) for at in order]
+    return Shift(
+        name=name,
+        overall=overall,
+        by_layer=estimate(moved.mean(axis=2)),
+        by_head=by_head,
+        verdict=verdict_of(overall[LOG_RATIO], threshold),
+        moved_most=tuple(Move(*head, by_head[(*head, LOG_RATIO)]) for head in heads),
+    )

@@ -1,0 +1,171 @@
+"""Which heads look, and which of them matter: ranked by visual mass and by what masking each one
+costs the reference answer.
+
+Masking costs one forward over the rows per head and way of masking, besides the two that read
+masses and the unmasked answers.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..attention import intervene
+from ..bootstrap import Bootstrap, Estimate, mean_over_queries
+from ..data import IGNORE, Batch, Rows
+from ..loading import Loaded
+from ..models import family_of
+from ..progress import progress
+from .correlate import Coefficient, spearman
+from .masses import QUANTITIES, Reading, collect, image_batches
+
+MASKS = ("visual", "output")
+"""Of one head: "visual", its visual keys are masked for all queries, so that it looks elsewhere;
+"output", its output is zero, so that it contributes nothing."""
+PURPOSE = "the effect of masking heads"  # what answers are needed for
+VISUAL_OFF = -1e4
+"""Added to logits, it leaves a key no weight in any precision; larger, it would cost float32 logits
+their digits where a query sees nothing else."""
+
+
+@dataclass(frozen=True)
+class HeadRanking:
+    """Heads of one model on one data set."""
+
+    visual_mass: Estimate
+    """(layers, heads) mean over the queries that were read."""
+    log_prob: Estimate
+    """Mean log-probability of a token of the reference answers, nothing masked."""
+    drops: dict[str, Estimate]
+    """{way of masking: (layers, heads)} how much it falls, in nats a token; negative where masking
+    the head helps."""
+    agreement: dict[str, Coefficient]
+    """{way of masking: Spearman's coefficient} of visual mass and drop, over all heads."""
+    sizes: dict[str, int]
+    """Rows, queries, layers and heads."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            **self.sizes,
+            "visual_mass": self.visual_mass.as_dict(),
+            "log_prob": self.log_prob.as_dict(),
+            "drops": {mask: drop.as_dict() for mask, drop in self.drops.items()},
+            "agreement": {mask: vars(found) for mask, found in self.agreement.items()},
+            "heads_by_visual_mass": descending(self.visual_mass.value),
+            "heads_by_drop": {mask: descending(drop.value) for mask, drop in self.drops.items()},
+        }
+
+
+def rank_heads(
+    loaded: Loaded,
+    rows: Rows,
+    reading: Reading,
+    masks: Sequence[str] = MASKS,
+    bootstrap: Bootstrap | None = None,
+) -> HeadRanking:
+    """Visual mass of every head, and what masking it costs.
+
+    Args:
+        loaded: its model is attached and on its device.
+        rows: with answers; those without an image are left out.
+        reading: of the visual mass. The masks hold for all queries.
+        masks: of ``MASKS``.
+        bootstrap: of the intervals, over rows.
+
+    Raises:
+        RowError: as ``collect``, or a row without an answer.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    collected = collect(loaded, rows, reading, "masses", PURPOSE)
+    visual = collected.by_head[..., QUANTITIES.index("visual")].numpy()
+    mass = mean_over_queries(visual, collected.counts.numpy(), bootstrap)
+    log_probs, drops = _drops(loaded, rows, reading, masks)
+    tokens, sums = log_probs.unbind(dim=1)
+    estimates = {
+        mask: mean_over_queries(drop.numpy(), tokens.numpy(), bootstrap)
+        for mask, drop in drops.items()
+    }
+    agreement = {
+        mask: spearman(mass.value.ravel(), drop.value.ravel(), bootstrap.confidence)
+        for mask, drop in estimates.items()
+    }
+    log_prob = mean_over_queries(sums.numpy(), tokens.numpy(), bootstrap)
+    return HeadRanking(mass, log_prob, estimates, agreement, collected.sizes())
+
+
+@torch.no_grad()
+def _drops(
+    loaded: Loaded, rows: Rows, reading: Reading, masks: Sequence[str]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(rows, 2) tokens and log-probability of each answer, and {mask: (rows, layers, heads)} what
+    it loses; float64 on the CPU."""
+    model = loaded.model
+    family = family_of(model)
+    num_layers, num_heads = len(family.text_attention(model)), family.num_heads(model)
+    heads = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
+    plain: list[Tensor] = []
+    drops: dict[str, list[Tensor]] = {mask: [] for mask in masks}
+    num_batches = math.ceil(len(rows) / reading.batch_size)
+    total = num_batches * len(masks) * len(heads)
+    bar = progress(desc="masked heads", total=total, unit="forward")
+    for batch in image_batches(loaded, rows, reading, True, PURPOSE, None):
+        unmasked = _answer_log_probs(model, batch)
+        plain.append(unmasked)
+        for mask in masks:
+            lost = []
+            for layer, head in heads:
+                with _masked(model, mask, layer, head):
+                    lost.append((unmasked - _answer_log_probs(model, batch))[:, 1])
+                bar.update()
+            drops[mask].append(torch.stack(lost, dim=1).view(-1, num_layers, num_heads))
+    bar.close()
+    return torch.cat(plain), {mask: torch.cat(parts) for mask, parts in drops.items()}
+
+
+def _masked(model: nn.Module, mask: str, layer: int, head: int) -> AbstractContextManager[None]:
+    if mask == "visual":
+        return intervene(model, visual_bias=VISUAL_OFF, layers=[layer], heads=[head])
+    return zeroed_head(model, layer, head)
+
+
+@contextmanager
+def zeroed_head(model: nn.Module, layer: int, head: int) -> Iterator[None]:
+    """Forwards inside find the output of one head to be zero, before the output projection."""
+    family = family_of(model)
+    projection, num_heads = family.output_projections(model)[layer], family.num_heads(model)
+
+    def zero(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        by_head = args[0].unflatten(-1, (num_heads, -1)).clone()
+        by_head[..., head, :] = 0
+        return (by_head.flatten(-2),)
+
+    hook = projection.register_forward_pre_hook(zero)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _answer_log_probs(model: nn.Module, batch: Batch) -> Tensor:
+    """(B, 2) number of tokens of each row's answer and the sum of their log-probabilities."""
+    family = family_of(model)
+    hidden = family.body(model)(**batch.inputs, use_cache=False).last_hidden_state
+    found = []
+    for states, labels in zip(hidden, batch.labels, strict=True):
+        target = labels[1:] != IGNORE
+        # Row by row: logits of a vocabulary of 150k for a whole batch are gigabytes.
+        logits = family.lm_head(model)(states[:-1][target]).float()
+        chosen = logits.log_softmax(dim=-1).gather(1, labels[1:][target][:, None])
+        found.append(torch.stack([target.sum().double(), chosen.double().sum()]))
+    return torch.stack(found).cpu()
+
+
+def descending(values: np.ndarray) -> list[tuple[int, int]]:
+    """(layer, head) of a (layers, heads) table, the largest value first."""
+    flat = np.argsort(-values, axis=None, kind="stable")
+    return [divmod(int(at), values.shape[1]) for at in flat]

@@ -1,0 +1,167 @@
+"""Pictures of the studies, as PNG files; the same numbers give the same bytes."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display is needed, and none may be there
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..bootstrap import Estimate
+from .compare import LOG_RATIO, Comparison
+from .correlate import PAPER, Correlation
+from .heads import HeadRanking
+from .masses import QUANTITIES
+from .points import Point
+from .summary import Summary
+
+SHARE = QUANTITIES.index("share")
+MASSES = ("text", "visual", "system")
+COLORS = ("#1b6ca8", "#d1495b", "#2e8b57", "#edae49", "#7b5ea7", "#5c5c5c")
+MOST_STEPS = 24  # points beyond which their steps would cover one another
+LABELS = {"ratio": "VAS (ratio)", "log_ratio": "log ratio", "share": "share"}
+
+
+def plot_summary(path: Path, name: str, summary: Summary) -> None:
+    """Heat map of heads, curves over layers and over token positions."""
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.4), layout="constrained")
+    _heads(figure, axes[0], summary.by_head.value[..., LOG_RATIO], "log ratio", "viridis")
+    _curve(axes[1], summary.by_layer[..., LOG_RATIO], "log ratio", 0)
+    axes[1].set(xlabel="layer", ylabel="log ratio", title="mean over heads")
+    _curve(axes[2], summary.by_position[..., LOG_RATIO], "log ratio", 0)
+    axes[2].set(
+        xlabel="part of the row's queries", ylabel="log ratio", title="mean over layers and heads"
+    )
+    for number, kind in enumerate(MASSES):
+        _curve(axes[3], summary.by_layer[..., QUANTITIES.index(kind)], kind, number)
+    axes[3].set(xlabel="layer", ylabel="attention mass", ylim=(0, 1), title="by kind of key")
+    axes[3].legend(fontsize=7)
+    figure.suptitle(name, fontsize=10)
+    _save(figure, path)
+
+
+def plot_comparison(path: Path, comparison: Comparison) -> None:
+    """The rise of each checkpoint against the threshold, by layer, and by head."""
+    shifts = comparison.shifts
+    columns = 2 + len(shifts)
+    figure, axes = plt.subplots(1, columns, figsize=(3.6 * columns, 3.4), layout="constrained")
+    for number, shift in enumerate(shifts):
+        rise = shift.overall[LOG_RATIO]
+        axes[0].errorbar(
+            [number],
+            [rise.value],
+            [[rise.value - rise.low], [rise.high - rise.value]],
+            fmt="o",
+            color=COLORS[number % len(COLORS)],
+            capsize=4,
+        )
+        at = (number, rise.high)
+        above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        axes[0].annotate(shift.verdict, at, **above, fontsize=8)
+        _curve(axes[1], shift.by_layer[..., LOG_RATIO], shift.name, number)
+    axes[0].axhline(comparison.threshold, color="black", linestyle="--", linewidth=0.8)
+    axes[0].set_xticks(range(len(shifts)), [shift.name for shift in shifts], fontsize=7)
+    axes[0].margins(x=0.5, y=0.2)
+    axes[0].set_title(f"rise of the log ratio from {comparison.names[0]}", fontsize=9)
+    axes[1].set(xlabel="layer", ylabel="rise of the log ratio")
+    axes[1].set_title("mean over heads", fontsize=9)
+    axes[1].legend(fontsize=7)
+    for axis, shift in zip(axes[2:], shifts, strict=True):
+        table = shift.by_head.value[..., LOG_RATIO]
+        top = float(np.abs(table).max())  # of its own: one cure would leave the others blank
+        _heads(figure, axis, table, f"{shift.name}, by head", "RdBu_r", (-top, top))
+    _save(figure, path)
+
+
+def plot_correlation(
+    path: Path, points: Sequence[Point], correlations: Sequence[Correlation]
+) -> None:
+    """Accuracy over each form of the score; points named KIND-STEP or KIND#SEED-STEP share their
+    kind's colour."""
+    kinds: dict[str, list[tuple[Point, str]]] = {}
+    for point in points:
+        kind, step = kind_of(point.name)
+        kinds.setdefault(kind, []).append((point, step if len(points) <= MOST_STEPS else ""))
+    figure, axes = plt.subplots(1, len(correlations), figsize=(15, 4.2), layout="constrained")
+    for axis, found in zip(axes, correlations, strict=True):
+        for number, (kind, some) in enumerate(kinds.items()):
+            x = [point.vas[found.form] for point, _ in some]
+            y = [point.accuracy for point, _ in some]
+            axis.scatter(x, y, s=16, color=COLORS[number % len(COLORS)], label=kind)
+            for at, (_, step) in zip(zip(x, y, strict=True), some, strict=True):
+                axis.annotate(step, at, (3, 3), textcoords="offset points", fontsize=6)
+        if found.form == "ratio" and _spans_decades([p.vas[found.form] for p in points]):
+            axis.set_xscale("log")
+        axis.set(xlabel=LABELS[found.form], ylabel="accuracy")
+        beside = f"; the paper's Pearson {PAPER['pearson']}" if found.form == PAPER["form"] else ""
+        axis.set_title(
+            f"Pearson {found.pearson.value:.3f}, Spearman {found.spearman.value:.3f}{beside}",
+            fontsize=9,
+        )
+    axes[-1].legend(fontsize=7)
+    _save(figure, path)
+
+
+def kind_of(name: str) -> tuple[str, str]:
+    """(kind, step) of a point's name, KIND-STEP or KIND#SEED-STEP; (name, "") of any other."""
+    found = re.fullmatch(r"(.+?)(?:#\d+)?-(\d+)", name)
+    return (found[1], found[2]) if found else (name, "")
+
+
+def _spans_decades(values: list[float]) -> bool:
+    return min(values) > 0 and max(values) > 100 * min(values)
+
+
+def plot_heads(path: Path, name: str, ranking: HeadRanking) -> None:
+    """Visual mass by head, what masking costs by head, and one against the other."""
+    columns = 1 + 2 * len(ranking.drops)
+    figure, axes = plt.subplots(1, columns, figsize=(3.6 * columns, 3.4), layout="constrained")
+    mass = ranking.visual_mass.value
+    _heads(figure, axes[0], mass, f"{name}: visual mass", "viridis")
+    for number, (mask, drop) in enumerate(ranking.drops.items()):
+        table, scatter = axes[1 + 2 * number], axes[2 + 2 * number]
+        top = float(np.abs(drop.value).max())
+        _heads(figure, table, drop.value, f"loss when masked ({mask})", "RdBu_r", (-top, top))
+        reach = [(drop.value - drop.low).ravel(), (drop.high - drop.value).ravel()]
+        scatter.errorbar(
+            mass.ravel(), drop.value.ravel(), reach, fmt="o", markersize=3, color=COLORS[number]
+        )
+        scatter.set(xlabel="visual mass", ylabel="nats a token")
+        scatter.set_title(f"Spearman {ranking.agreement[mask].value:.3f}", fontsize=9)
+    _save(figure, path)
+
+
+def _heads(
+    figure: Figure,
+    axis: Axes,
+    table: np.ndarray,
+    title: str,
+    colors: str,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> None:
+    image = axis.imshow(table, cmap=colors, aspect="auto", vmin=limits[0], vmax=limits[1])
+    axis.set(xlabel="head", ylabel="layer")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title(title, fontsize=9)
+    figure.colorbar(image, ax=axis, shrink=0.8)
+
+
+def _curve(axis: Axes, estimate: Estimate, label: str, number: int) -> None:
+    color, x = COLORS[number % len(COLORS)], np.arange(len(estimate.value))
+    axis.plot(x, estimate.value, color=color, marker="o", markersize=3, label=label)
+    axis.fill_between(x, estimate.low, estimate.high, color=color, alpha=0.2)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)

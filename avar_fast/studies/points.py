@@ -1,0 +1,66 @@
+"""Accuracy and score of a model out of an evaluation's JSON; nothing else knows its format."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ..vas.score import FORMS
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model or checkpoint."""
+
+    name: str
+    accuracy: float
+    vas: dict[str, float]
+    """The score by form."""
+
+
+def read_point(name: str, path: Path) -> Point:
+    """The point of a file that an evaluation has written.
+
+    Raises:
+        ValueError: no JSON, or accuracy or score missing.
+        FileNotFoundError: no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"a result must be an existing file; {path} is not.")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be the JSON of an evaluation; {error}.") from None
+    return point_of(name, result, str(path))
+
+
+def point_of(name: str, result: Any, where: str) -> Point:
+    """The point of an evaluation's result as a dictionary: means over its benchmarks."""
+    benchmarks = result.get("benchmarks") if isinstance(result, dict) else None
+    if not isinstance(benchmarks, dict) or not benchmarks:
+        raise ValueError(
+            f"{where} must hold benchmarks, as avar_fast.evaluate writes them; it holds"
+            f" {_keys(result)}. Evaluate the model with python -m avar_fast.evaluate."
+        )
+    scores: list[float] = []
+    vas: dict[str, list[float]] = {form: [] for form in FORMS}
+    for benchmark, summary in benchmarks.items():
+        found = summary.get("vas") or {}
+        lacking = [form for form in FORMS if not isinstance(found.get(form), int | float)]
+        if lacking or not isinstance(summary.get("score"), int | float):
+            raise ValueError(
+                f"{where} must hold the score of {benchmark} and its VAS as {', '.join(FORMS)};"
+                f" {', '.join(lacking) or 'score'} is missing. Evaluate on rows with images,"
+                " without --no-vas."
+            )
+        scores.append(summary["score"])
+        for form in FORMS:
+            vas[form].append(found[form])
+    return Point(name, fmean(scores), {form: fmean(values) for form, values in vas.items()})
+
+
+def _keys(result: Any) -> str:
+    if not isinstance(result, dict):
+        return f"a {type(result).__name__}"
+    return ", ".join(list(result)[:12]) or "nothing"

@@ -1,0 +1,114 @@
+"""The studies' results as tables for a terminal or a Markdown file."""
+
+from collections.abc import Sequence
+
+from ..bootstrap import Estimate
+from ..tables import markdown
+from ..vas.score import FORMS
+from .compare import LOG_RATIO, Comparison
+from .correlate import PAPER, Coefficient, Correlation
+from .heads import HeadRanking, descending
+from .masses import QUANTITIES, Collected
+from .summary import Summary
+
+
+def data_text(collected: Collected) -> str:
+    """What was read."""
+    left_out = collected.num_without_image
+    return (
+        f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows;"
+        f" {collected.num_layers} layers of {collected.num_heads} heads"
+        + (f"; {left_out} rows without an image left out" if left_out else "")
+    )
+
+
+def summary_text(summary: Summary) -> str:
+    """The three forms and the masses, overall."""
+    names = (*FORMS, "text", "visual", "system")
+    lines = [[name, f"{_of(summary.overall, name):.4g}"] for name in names]
+    return markdown([["mean over layers, heads, queries", "value [interval]"], *lines])
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """One line per checkpoint, the rule of the verdict, and the heads that moved most."""
+    lines = [["checkpoint", "log ratio", "share", "rise of log ratio", "rise of share", "verdict"]]
+    changes: list[tuple[str, ...]] = [("", "", "base")]
+    for shift in comparison.shifts:
+        share = _of(shift.overall, "share")
+        rise = shift.overall[LOG_RATIO]
+        changes.append((f"{rise:+.3f}", f"{share:+.3f}", shift.verdict))
+    for name, summary, change in zip(comparison.names, comparison.summaries, changes, strict=True):
+        scores = (f"{_of(summary.overall, form).value:.3f}" for form in ("log_ratio", "share"))
+        lines.append([name, *scores, *change])
+    limit, percent = comparison.threshold, 100 * comparison.bootstrap.confidence
+    rule = (
+        f"Verdict: looks more where the {percent:g} % interval of the rise of the mean log ratio"
+        f" over {comparison.names[0]}, paired over rows, lies above {limit:.4g}; lazy where it lies"
+        " below; else undecided."
+    )
+    parts = [markdown(lines), rule]
+    masses = [["change of mass", "text", "visual", "system", "log visual", "log system"]]
+    for shift in comparison.shifts:
+        cells = (_of(shift.overall, q) for q in ("text", "visual", "system"))
+        logs = (_of(shift.overall, q) for q in ("log_visual", "log_system"))
+        masses.append([shift.name, *(f"{cell.value:+.3f}" for cell in (*cells, *logs))])
+    parts.append(markdown(masses))
+    for shift in comparison.shifts:
+        heads = (f"{m.layer}.{m.head}: {m.log_ratio:+.2f}" for m in shift.moved_most)
+        parts.append(
+            f"{shift.name}, log ratio of the heads (layer.head) that moved most: "
+            + "; ".join(heads)
+        )
+    return "\n\n".join(parts)
+
+
+def correlation_text(
+    correlations: Sequence[Correlation], num_points: int, confidence: float
+) -> str:
+    """The coefficients, and the paper's beside them."""
+    header = ["score", "n", "Pearson", "p", "Spearman", "p"]
+    lines = [header]
+    for found in correlations:
+        row = [found.form, str(num_points)]
+        for coefficient in (found.pearson, found.spearman):
+            row += [_coefficient(coefficient), f"{coefficient.p:.2g}"]
+        lines.append(row)
+    theirs = [f"{PAPER['form']}, the paper's", f"{PAPER['n']}", f"{PAPER['pearson']}"]
+    lines.append([*theirs, f"{PAPER['p']:.2g}", "", ""])
+    note = (
+        f"Intervals: {100 * confidence:g} %. The paper's line: {PAPER['source']}, {PAPER['note']}."
+        " p-values take points as independent, which checkpoints of one run are not."
+    )
+    return f"{markdown(lines)}\n\n{note}"
+
+
+def heads_text(ranking: HeadRanking, num_shown: int) -> str:
+    """The heads with most visual mass, what masking them costs, and how far both agree."""
+    masks = list(ranking.drops)
+    ranks = {mask: descending(drop.value) for mask, drop in ranking.drops.items()}
+    lines = [["layer.head", "visual mass", *(x for m in masks for x in (f"masked {m}", "rank"))]]
+    for layer, head in descending(ranking.visual_mass.value)[:num_shown]:
+        cells = [f"{layer}.{head}", f"{ranking.visual_mass[layer, head]:.3f}"]
+        for mask in masks:
+            rank = ranks[mask].index((layer, head)) + 1
+            cells += [f"{ranking.drops[mask][layer, head]:.4f}", str(rank)]
+        lines.append(cells)
+    notes = [
+        "Masked: nats that a token of the reference answer loses"
+        f" ({ranking.log_prob:.3f} unmasked); visual: without the head's visual keys, output:"
+        " without the head."
+    ]
+    for mask, found in ranking.agreement.items():
+        notes.append(
+            f"Rank correlation of visual mass and loss ({mask}): Spearman {_coefficient(found)},"
+            f" p = {found.p:.2g}, over {ranking.visual_mass.value.size} heads."
+        )
+    return "\n\n".join([markdown(lines), *notes])
+
+
+def _coefficient(coefficient: Coefficient) -> str:
+    return f"{coefficient.value:.3f} [{coefficient.low:.3f}, {coefficient.high:.3f}]"
+
+
+def _of(estimate: Estimate, quantity: str) -> Estimate:
+    return estimate[QUANTITIES.index(quantity)]

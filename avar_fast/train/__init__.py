@@ -1,0 +1,1 @@
+"""The trainer: ``torchrun -m avar_fast.train RECIPE``, stages sft and grpo on DeepSpeed."""

@@ -1,0 +1,1 @@
+"""Stage grpo: a step samples completions, rewards them and updates the policy."""

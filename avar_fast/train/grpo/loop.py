@@ -1,0 +1,127 @@
+"""Stage grpo: sample a group per prompt, reward accuracy, looking and format, and update.
+
+One pass without gradient over prompts and completions gives the log-probabilities under the
+sampling policy and, from the same attention, the masses of VARS: the visual reward costs no extra
+forward.
+"""
+
+import time
+
+import torch
+
+from ...config.grpo import VISUAL
+from ...objectives import PolicyStats, policy_loss
+from ...rollout import RolloutEngine
+from ..forward import label_log_probs
+from ..run import Run
+from ..throughput import work_of
+from .collect import Collected, Collector
+from .completion import MicroBatch
+from .completion_log import CompletionLog
+from .reference import Reference
+from .sample import open_rollout
+
+SHOWN = ("reward", "accuracy", f"reward_{VISUAL}", "tokens_per_s", "mfu")
+
+
+def run_grpo(run: Run) -> None:
+    """Trains from ``run.first_step`` on."""
+    rollout = open_rollout(run)
+    try:
+        _steps(run, rollout)
+    finally:
+        rollout.close()
+
+
+def _steps(run: Run, rollout: RolloutEngine) -> None:
+    log = CompletionLog(run)
+    reference = Reference(run) if run.recipe.grpo.kl_coef > 0 else None
+    collector = Collector(run, rollout, reference, log)
+    for step in range(run.first_step, run.recipe.train.steps):
+        started = time.perf_counter()
+        collected = collector.collect(step)
+        metrics, updating = collected.metrics, time.perf_counter()
+        for _ in range(run.recipe.grpo.updates_per_rollout):
+            metrics |= _update(run, collected.micro_batches, step)
+        ended = time.perf_counter()
+        speed = _speed(run, collected, ended - started, reference is not None)
+        seconds = {"update_seconds": ended - updating, "step_seconds": ended - started}
+        if not run.end_step(step + 1, metrics | speed | seconds, SHOWN):
+            break
+    log.close()
+
+
+def _speed(
+    run: Run, collected: Collected, seconds: float, has_reference: bool
+) -> dict[str, float | None]:
+    """Tokens of prompts and completions per second of the whole step, and MFU of the passes over
+    them; the sampling itself is not counted as work."""
+    rates, updates = run.throughput.flops, run.recipe.grpo.updates_per_rollout
+    trained = [work_of(some.batch) for some in collected.micro_batches]
+    scoring = (2 if has_reference else 1) * sum(rates.forward.flops(w) for w in collected.scored)
+    training = updates * sum(rates.training.flops(w) for w in trained)
+    tokens, flops = run.engine.sum_over_ranks(sum(w.tokens for w in trained), scoring + training)
+    return run.throughput.metrics(tokens, flops, seconds)
+
+
+def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, float | None]:
+    """One optimizer step on the collected completions.
+
+    Completions of groups whose rewards are all equal give no gradient at all, but count in the
+    loss's divisor; those left out as truncated count in neither sum of tokens.
+    """
+    grpo = run.recipe.grpo
+    num_tokens, num_responses, num_trained = run.engine.sum_over_ranks(
+        sum((some.batch.label_mask & some.counted[:, None]).sum() for some in micro_batches),
+        sum(len(some.counted) for some in micro_batches),
+        sum(some.trained.sum() for some in micro_batches),
+    )
+    normalizer = max(num_tokens, 1.0) if grpo.loss in ("dapo", "cispo") else num_responses
+    totals = torch.zeros(3 + len(PolicyStats._fields), dtype=torch.float64)
+    for some in micro_batches:
+        log_probs, mask, entropies = label_log_probs(
+            run.engine.module,
+            some.batch,
+            run.head,
+            grpo.temperature,
+            run.tokens.visual,
+            through=run.engine,
+            with_entropy=True,
+        )
+        assert entropies is not None
+        loss, stats = policy_loss(
+            log_probs,
+            some.old_log_probs,
+            some.advantages,
+            mask & some.trained[:, None],
+            grpo.loss,
+            grpo.clip_low,
+            grpo.clip_high,
+            ref_log_probs=some.ref_log_probs,
+            kl_coef=grpo.kl_coef,
+            max_tokens=grpo.max_new_tokens,
+            normalizer=normalizer,
+            weights=some.weights,
+        )
+        run.engine.backward(loss)
+        share = float(some.trained.sum())
+        entropy = float(entropies.detach().sum())
+        totals += torch.tensor(
+            [loss.item(), entropy, float(mask.sum()), *(float(s) * share for s in stats)],
+            dtype=torch.float64,
+        )
+    loss_sum, entropy, num_labels, *stat_sums = run.engine.sum_over_ranks(*totals)
+    rows = tuple(row for some in micro_batches for row in some.batch.rows)
+    run.require_finite(loss_sum, step + 1, rows)
+    norm = run.engine.step()
+    run.require_finite(norm, step + 1, rows, "gradient norm")
+    return {
+        "loss": loss_sum,
+        **{
+            name: total / num_trained if num_trained else None
+            for name, total in zip(PolicyStats._fields, stat_sums, strict=True)
+        },
+        "entropy": entropy / num_labels if num_labels else None,
+        "grad_norm": norm,
+        "lr": run.engine.lr,
+    }

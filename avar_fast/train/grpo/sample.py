@@ -1,0 +1,114 @@
+"""The engine that samples completions, and completions as the stage takes them."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from ...data import Sample
+from ...data.problems import bad_row
+from ...models import whole_model_at
+from ...rollout import ModelEngine, RolloutEngine, Sampling, WrongEngineError
+from .. import checkpoint
+from ..run import Run
+from .completion import Completion
+
+
+def open_rollout(run: Run) -> RolloutEngine:
+    """The engine that the recipe names; ``prepare_rollout`` gives it the model's weights. All ranks
+    together.
+
+    Raises:
+        RolloutError: it cannot be had.
+    """
+    recipe, grpo = run.recipe, run.recipe.grpo
+    at_once = grpo.prompts_per_generation
+    if recipe.rollout.engine == "model":
+        return ModelEngine(run.engine.whole_weights, run.collate_prompts, at_once)
+    max_length = recipe.data.max_length + grpo.max_new_tokens
+    drawn_so_far = checkpoint.random_state()
+    if recipe.rollout.engine == "vllm":
+        from ...rollout.vllm_colocated import VllmEngine
+
+        path, rows = whole_model_at(recipe.model.path), at_once * grpo.group_size
+        engine = VllmEngine(path, recipe.model.dtype, recipe.rollout, max_length, rows)
+    else:
+        from ...rollout.vllm_server import VllmServer
+
+        folder = recipe.rollout.server_folder or Path(recipe.train.output_dir) / "rollout_weights"
+        engine = VllmServer(recipe.rollout, str(folder), recipe.data.system_prompt, max_length)
+    # vLLM seeds the generators of the process it starts in, the same on all ranks and in all runs.
+    checkpoint.set_random_state(drawn_so_far)
+    return engine
+
+
+def prepare_rollout(run: Run, rollout: RolloutEngine) -> None:
+    """Wakes the engine and gives it the model's weights, before a step's completions."""
+    rollout.wake()
+    if run.recipe.rollout.engine != "model":
+        with run.engine.whole_weights() as model:
+            rollout.sync_weights(model)
+
+
+def sample(run: Run, rollout: RolloutEngine, prompts: list[Sample]) -> list[Completion]:
+    """A group of completions per prompt, prompt after prompt.
+
+    Raises:
+        RowError: a completion holds image or video pads.
+    """
+    grpo = run.recipe.grpo
+    sampling = Sampling(
+        num_samples=grpo.group_size,
+        max_new_tokens=grpo.max_new_tokens,
+        temperature=grpo.temperature,
+        eos_ids=run.eos_ids,
+        pad_id=run.tokenizer.pad_token_id,
+        banned_ids=run.tokens.visual,
+    )
+    rollouts = rollout.generate(prompts, sampling)
+    all_ids, masks = rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu()
+    completions = []
+    for i, (row, mask) in enumerate(zip(all_ids, masks, strict=True)):
+        ids = row[mask]
+        prompt = prompts[i // grpo.group_size]
+        completion = Completion(
+            dataclasses.replace(prompt, target_ids=ids),
+            truncated=len(ids) > 0 and ids[-1].item() not in run.eos_ids,
+            sampling_log_probs=None if rollouts.log_probs is None else rollouts.log_probs[i][mask],
+        )
+        require_text(completion.sample, run.tokens.visual)
+        completions.append(completion)
+    return completions
+
+
+def require_text(sample: Sample, visual_ids: tuple[int, ...]) -> None:
+    """Raises RowError where a completion holds image or video pads, which no forward could take."""
+    pads = int(torch.isin(sample.target_ids, torch.tensor(visual_ids)).sum())
+    if pads:
+        got = f"{pads} of its {len(sample.target_ids)} tokens are such pads"
+        remedy = "Ban them in the engine that samples."
+        expected = "hold no <|image_pad|> or <|video_pad|>"
+        raise bad_row(sample.row.where, "a completion", expected, got, remedy)
+
+
+def sampling_gaps(completions: list[Completion]) -> torch.Tensor:
+    """(tokens,) nats between each token's log-probability in the engine that sampled and in the
+    model; empty where the model itself sampled."""
+    gaps = [
+        (c.old_log_probs - c.sampling_log_probs.to(c.old_log_probs)).abs()
+        for c in completions
+        if c.sampling_log_probs is not None
+    ]
+    return torch.cat(gaps) if gaps else torch.empty(0)
+
+
+def require_same_weights(run: Run, mean_gap: float | None) -> None:
+    """Raises WrongEngineError where the engine that sampled is too far from the model."""
+    largest = run.recipe.rollout.largest_gap
+    if mean_gap is not None and not mean_gap <= largest:
+        raise WrongEngineError(
+            f"rollout.engine={run.recipe.rollout.engine} must hold the model's weights; its"
+            f" log-probabilities differ by {mean_gap:.3g} nats per token on average, more than"
+            f" rollout.largest_gap = {largest:g}. Serve the model of model.path in the same dtype,"
+            " with --logprobs-mode processed_logprobs, and see that the weights reach it."
+        )

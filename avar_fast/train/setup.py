@@ -1,0 +1,172 @@
+"""What both stages need before their first step: model, data, engine, and where to go on from."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..attention import SpecialTokens, attach, split_sequence
+from ..config import Recipe
+from ..data import Collator
+from ..loading import load
+from ..models import family_at, family_of
+from ..models.flops import model_flops
+from ..models.vision import use_linear_patch_embedding
+from . import checkpoint
+from .engine import Engine, init_distributed
+from .feed import make_feed
+from .forward import HeadLimits
+from .grpo.reward import require_layers, start_rewards
+from .held_out import HeldOut
+from .parameters import choose_trainable
+from .resume import Resumed
+from .run import Run
+from .sequence_parallel import SequenceParallel
+from .throughput import Throughput, peak_tflops
+from .tracker import Tracker
+
+
+def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
+    """Builds everything a stage needs.
+
+    Args:
+        recipe: the run.
+        resume: go on from the newest checkpoint, if there is one.
+        new_data: rows that are not the checkpoint's are meant; their order starts anew.
+
+    Raises:
+        ValueError: the output folder already holds checkpoints and resume is off, a checkpoint of
+            another make, or batch sizes that do not divide.
+        OSError: the output folder cannot be written or has too little room.
+    """
+    rank, world_size, device = init_distributed()
+    checkpoint.seed_ranks(recipe.train.seed, rank, step=0)
+    last = _where_to_start(recipe, resume, rank)
+    universal = last is not None and checkpoint.needs_reshaping(last, recipe, world_size)
+    ranks_per_row = recipe.engine.sequence_parallel
+    sequence = SequenceParallel(ranks_per_row) if ranks_per_row > 1 else None
+    loaded = _load_model(recipe, device)
+    attach(loaded.model, loaded.tokenizer)
+    require_layers(recipe, family_of(loaded.model).text_attention(loaded.model))
+    split_sequence(loaded.model, sequence)
+    if rank == 0:
+        _require_room(recipe, loaded.model)
+    micro_steps = _micro_steps(recipe, world_size // ranks_per_row)
+    if last:
+        checkpoint.prepare_state(last, loaded.model, universal)
+    throughput = Throughput(model_flops(loaded.model), peak_tflops(recipe, device), world_size)
+    engine = Engine(loaded.model, recipe, micro_steps, recipe.num_updates, universal, sequence)
+    start, resumed = (0, 0), None
+    if last:
+        start = checkpoint.load_checkpoint(engine, last)
+        before, data = checkpoint.recipe_of(last), checkpoint.data_of(last)
+        resumed = Resumed(last, before, recipe, data, new_data)
+    tokens = SpecialTokens.from_processor(loaded.tokenizer)
+    collator = Collator(
+        loaded.tokenizer.pad_token_id,
+        tokens.visual,
+        loaded.model.config,
+        getattr(torch, recipe.model.dtype),
+    )
+    held_out = None
+    if recipe.eval.path is not None:
+        held_out = HeldOut(recipe, loaded.tokenizer, loaded.image_processor)
+    feed, selection, data, said = make_feed(recipe, loaded, collator, start, ranks_per_row, resumed)
+    tracker = Tracker(recipe, rank, start[0])
+    for line in resumed.report(engine) if resumed else []:
+        tracker.say(line)
+    if said:
+        tracker.say(said)
+    if start[0] >= recipe.train.steps:
+        tracker.say(f"nothing to do: {start[0]} of train.steps = {recipe.train.steps} are done")
+    counts = {}
+    if selection is not None:
+        tracker.say(f"data: {selection}")
+        counts = {
+            "rows_skipped": float(selection.skipped),
+            "rows_dropped": float(selection.dropped),
+            "rows_cut": float(selection.cut),
+        }
+    return Run(
+        recipe,
+        engine,
+        feed,
+        data,
+        counts,
+        collator,
+        tracker,
+        loaded.tokenizer,
+        loaded.image_processor,
+        tokens,
+        loaded.eos_ids,
+        HeadLimits.of(recipe, device),
+        throughput,
+        start[0],
+        held_out,
+        start_rewards(recipe, feed.stream.rows) if recipe.stage == "grpo" else None,
+    )
+
+
+def _where_to_start(recipe: Recipe, resume: bool, rank: int) -> Path | None:
+    last, broken = checkpoint.newest_checkpoint(recipe.train.output_dir)
+    if rank == 0 and resume:
+        for path in broken:
+            print(f"ignored {path}: interrupted while it was written")
+        print(
+            f"resuming from {last}" if last else "nothing to resume from; starting at step 0",
+            flush=True,
+        )
+    if not resume and (last or broken):
+        raise ValueError(
+            f"train.output_dir must be a new folder; {recipe.train.output_dir} already holds"
+            " checkpoints. Add --resume to go on from the newest, or choose another folder."
+        )
+    return last
+
+
+def _require_room(recipe: Recipe, model: torch.nn.Module) -> None:
+    """For all checkpoints that exist at once: those kept, and the one being written."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    trained = sum(size for size, trains in sizes if trains)
+    one = checkpoint.checkpoint_bytes(recipe, sum(size for size, _ in sizes), trained)
+    checkpoint.require_room(recipe.train.output_dir, one * (recipe.train.keep_last + 1))
+
+
+def _load_model(recipe: Recipe, device: torch.device) -> Any:
+    liger = recipe.model.liger and device.type == "cuda"
+    if liger:
+        family_at(recipe.model.path)[0].apply_liger()
+    loaded = load(
+        recipe.model.path,
+        getattr(torch, recipe.model.dtype),
+        device,
+        recipe.data.min_pixels,
+        recipe.data.max_pixels,
+    )
+    family = family_of(loaded.model)
+    if liger:
+        family.check_liger(loaded.model)
+    choose_trainable(loaded.model, recipe)
+    use_linear_patch_embedding(family.vision_tower(loaded.model))
+    if recipe.model.gradient_checkpointing:
+        loaded.model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+    loaded.model.train()
+    return loaded
+
+
+def _micro_steps(recipe: Recipe, world_size: int) -> int:
+    """Micro-batches per optimizer step on a rank; ranks that share rows count as one."""
+    train = recipe.train
+    per_rank = train.batch_size // world_size
+    if recipe.stage == "grpo":
+        responses = per_rank * recipe.grpo.group_size
+        return math.ceil(responses / train.micro_batch_size)
+    if per_rank % train.micro_batch_size:
+        raise ValueError(
+            f"train.batch_size must be a multiple of train.micro_batch_size times the {world_size}"
+            f" ranks; got {train.batch_size} and {train.micro_batch_size}."
+        )
+    return per_rank // train.micro_batch_size

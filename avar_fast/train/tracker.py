@@ -1,0 +1,116 @@
+"""What a run tells: a JSONL log always, TensorBoard and W&B if asked, a progress bar on rank 0."""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..config import Recipe, dump_recipe
+from ..progress import progress
+
+
+class Tracker:
+    """Writes metrics of steps; does nothing on ranks other than 0.
+
+    Args:
+        recipe: the run.
+        rank: of this process.
+        first_step: steps done before (a resumed run).
+    """
+
+    def __init__(self, recipe: Recipe, rank: int, first_step: int) -> None:
+        self.active, self.recipe = rank == 0, recipe
+        self.started = time.perf_counter()
+        if not self.active:
+            return
+        folder = Path(recipe.train.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+        cut = cut_back(folder / "log.jsonl", first_step)
+        self.file = (folder / "log.jsonl").open("a")
+        self.bar = progress(total=recipe.train.steps, initial=first_step, desc=recipe.stage)
+        if cut:
+            self.say(f"log.jsonl: dropped {cut} line(s) that an interruption had cut off.")
+        self.writers = [_writer(name, folder, recipe) for name in recipe.train.loggers]
+
+    def log(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...] = ()) -> None:
+        """Records the metrics after a step (counted from 1); None is null in the JSONL log and left
+        out elsewhere."""
+        if not self.active:
+            return
+        known = {name: value for name, value in metrics.items() if value is not None}
+        self.bar.update(step - self.bar.n)
+        peak = peak_memory_gib()
+        told = {name: f"{known[name]:.3g}" for name in shown if name in known}
+        self.bar.set_postfix(**told, GiB=f"{peak:.1f}")
+        if step % self.recipe.train.log_every and step != self.recipe.train.steps:
+            return
+        seconds = time.perf_counter() - self.started
+        line = {"step": step, "seconds": round(seconds, 3), **metrics, "peak_gib": round(peak, 3)}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        for write in self.writers:
+            write(step, known)
+
+    def say(self, text: str) -> None:
+        """A line above the progress bar, on rank 0."""
+        if self.active:
+            tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        if self.active:
+            self.bar.close()
+            self.file.close()
+
+
+def cut_back(log: Path, first_step: int) -> int:
+    """Takes out of a JSONL file the lines of steps after ``first_step``, which a resumed run
+    repeats, and those that an interruption cut off, which no reader could parse; returns how many
+    of the latter."""
+    if not log.is_file():
+        return 0
+    broken = 0
+    kept = log.with_name(log.name + ".partial")
+    with log.open() as lines, kept.open("w") as out:
+        for line in lines:
+            step = _step_of(line)
+            broken += step < 0
+            if 0 <= step <= first_step:
+                out.write(line.rstrip("\n") + "\n")
+    kept.replace(log)
+    return broken
+
+
+def peak_memory_gib() -> float:
+    """Peak memory of this process: allocated on the GPU, or resident where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+
+
+def _step_of(line: str) -> int:
+    """The step of a log line, -1 if the line is not whole."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
+
+
+def _writer(name: str, folder: Path, recipe: Recipe) -> Any:
+    """A function (step, metrics) that hands metrics to an optional logger."""
+    if name == "tensorboard":
+        from torch.utils.tensorboard import SummaryWriter
+
+        board = SummaryWriter(str(folder / "tensorboard"))
+        return lambda step, metrics: [
+            board.add_scalar(key, value, step) for key, value in metrics.items()
+        ]
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    run = wandb.init(project="avar-fast", dir=str(folder), config={"recipe": dump_recipe(recipe)})
+    return lambda step, metrics: run.log(metrics, step=step)

@@ -1,0 +1,100 @@
+"""The loss through the sliced head against transformers' own logits, on whole models."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from avar_fast.attention import SpecialTokens
+from avar_fast.data import IGNORE
+from avar_fast.models.head import replaced_head
+from avar_fast.train.forward import HeadLimits, label_log_probs, label_nll
+from tests.data.world import TOKENIZER, collator, samples
+from tests.models.world import FAMILIES, models
+
+TOKENS = SpecialTokens.from_processor(TOKENIZER)
+SLICES, WHOLE = HeadLimits(1 << 13), HeadLimits(1 << 30)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request):
+    model = models(request.param)[0].double().train()
+    if request.param == "qwen2_vl":  # two of the families with tied embeddings, one without
+        assert model.lm_head.weight is not model.model.language_model.embed_tokens.weight
+    return model
+
+
+@pytest.fixture(params=["pad", "pack"])
+def batch(request, model):
+    collate = collator(model, TOKENS)
+    made = getattr(collate, request.param)(samples())
+    made.inputs["pixel_values"] = made.inputs["pixel_values"].double()
+    return made
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def same(got, want):
+    assert got.keys() == want.keys()
+    return all(torch.allclose(got[name], want[name], rtol=1e-8, atol=1e-11) for name in want)
+
+
+@pytest.mark.parametrize("limits", [SLICES, WHOLE], ids=["slices", "whole"])
+def test_loss_and_gradients_are_those_of_all_logits(model, batch, limits):
+    logits = model(**batch.inputs, use_cache=False).logits[:, :-1].flatten(0, 1)
+    labels = batch.labels[:, 1:].flatten()
+    want = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    expected = gradients(model, want)
+    loss = label_nll(model, batch, limits)
+    assert torch.allclose(loss, want, rtol=1e-12)
+    assert same(gradients(model, loss), expected)
+
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    assert same(gradients(model, label_nll(model, batch, limits)), expected)
+    model.gradient_checkpointing_disable()
+
+
+def test_every_label_has_its_place(model, batch):
+    with torch.no_grad():
+        logits = model(**batch.inputs, use_cache=False).logits[:, :-1]
+        scores = label_log_probs(model, batch, SLICES, 0.7, TOKENS.visual, with_entropy=True)
+    logits[..., list(TOKENS.visual)] = -1e300
+    log_probs = (logits / 0.7).log_softmax(-1)
+    labels = batch.labels[:, 1:]
+    assert torch.equal(scores.mask, labels != IGNORE)
+    chosen = log_probs.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    assert torch.allclose(scores.log_probs, torch.where(scores.mask, chosen, 0.0), atol=1e-12)
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    assert torch.allclose(scores.entropies, torch.where(scores.mask, entropy, 0.0), atol=1e-12)
+
+
+def test_tied_and_frozen_heads(model, batch):
+    tied = copy.deepcopy(model)
+    tied.lm_head.weight = tied.model.language_model.embed_tokens.weight
+    logits = tied(**batch.inputs, use_cache=False).logits[:, :-1].flatten(0, 1)
+    labels = batch.labels[:, 1:].flatten()
+    want = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    assert same(gradients(tied, label_nll(tied, batch, SLICES)), gradients(tied, want))
+
+    frozen = copy.deepcopy(model)
+    frozen.lm_head.requires_grad_(False)
+    got = gradients(frozen, label_nll(frozen, batch, SLICES))
+    assert "lm_head.weight" not in got
+    expected = gradients(model, label_nll(model, batch, SLICES))
+    del expected["lm_head.weight"]
+    assert same(got, expected)
+
+
+def test_a_forward_that_leaves_out_the_head_is_an_error(model, batch):
+    with (
+        pytest.raises(RuntimeError, match="called its lm_head 0 times instead of once"),
+        replaced_head(model, lambda hidden, weight: hidden),
+    ):
+        model.model(**batch.inputs, use_cache=False)
+    with torch.no_grad():  # and the head is itself again
+        assert model(**batch.inputs, use_cache=False).logits.shape[-1] == len(TOKENIZER)

@@ -1,0 +1,135 @@
+"""Completions on their way to the loss: bad ones, weights of another engine, the reference of
+adapters."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from avar_fast.attention import SpecialTokens
+from avar_fast.config.grpo import GrpoConfig
+from avar_fast.data import RowError
+from avar_fast.train.forward import HeadLimits, label_log_probs
+from avar_fast.train.grpo.collect import Collector, Tally, _tally_gaps
+from avar_fast.train.grpo.completion import Completion, by_row, micro_batch
+from avar_fast.train.grpo.reference import Reference
+from avar_fast.train.grpo.sample import require_text
+from avar_fast.train.parameters import add_adapters
+from tests.data.world import TOKENIZER, collator, samples
+from tests.models.world import models
+
+TOKENS = SpecialTokens.from_processor(TOKENIZER)
+
+
+def a_run(model, dropout=0.0, **options):
+    """What the stage reads of a run, without an engine."""
+    lora = SimpleNamespace(
+        enabled=True, rank=2, alpha=4.0, dropout=dropout, targets=("q_proj", "v_proj")
+    )
+    recipe = SimpleNamespace(
+        grpo=GrpoConfig(**options), lora=lora, model=SimpleNamespace(path="", dtype="float32")
+    )
+    return SimpleNamespace(
+        recipe=recipe, tokens=TOKENS, head=HeadLimits(1 << 20), collate=collator(model, TOKENS).pad,
+        engine=SimpleNamespace(module=model, device=torch.device("cpu")),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models("qwen2_5_vl")[0]
+
+
+def completions():
+    """One of no tokens at all among them."""
+    made = []
+    for i, sample in enumerate(samples()):
+        ids = torch.arange(30, 30 + (3, 0, 1, 5)[i % 4])
+        sample = dataclasses.replace(sample, target_ids=ids)
+        done = Completion(sample, truncated=i == 0, advantage=float(i), informative=i != 1)
+        done.old_log_probs = -torch.rand(len(ids))
+        done.sampling_log_probs = done.old_log_probs + torch.randn(len(ids))
+        made.append(done)
+    return made
+
+
+def test_rows_find_their_tokens_again_and_weights_are_those_of_the_recipe(model):
+    run = a_run(model, importance_level="token", importance_mode="truncate", importance_cap=1.5)
+    some = completions()
+    got = micro_batch(run, some)
+    for row, completion in zip(by_row(got.batch, got.old_log_probs), some, strict=True):
+        assert torch.equal(row, completion.old_log_probs)
+    assert got.weights is not None
+    for i, row in enumerate(by_row(got.batch, got.weights)):
+        want = torch.exp(some[i].old_log_probs - some[i].sampling_log_probs).clamp(max=1.5)
+        assert torch.allclose(row, want)
+    assert got.advantages.tolist() == [float(i) for i in range(len(some))]
+    assert got.counted.all()
+    assert got.trained.tolist() == [i != 1 for i in range(len(some))]
+    left_out = micro_batch(a_run(model, mask_truncated=True), some)
+    assert left_out.trained.tolist() == [i > 1 for i in range(len(some))]
+
+
+def test_a_rank_that_sampled_no_token_logs_what_the_others_log():
+    """Ranks sum their logs by position: one name less on one of them would shift all others."""
+    some, tally = completions(), Tally()
+    _tally_gaps([c for c in some if not len(c.sample.target_ids)], tally)
+    assert tally.sums == {"log_prob_gap": [0.0, 0.0]}
+    _tally_gaps(some, tally)
+    gaps = [(c.old_log_probs - c.sampling_log_probs).abs().sum().item() for c in some]
+    tokens = sum(len(c.sample.target_ids) for c in some)
+    assert tally.sums["log_prob_gap"] == pytest.approx([sum(gaps), tokens])
+    for completion in some:
+        completion.sampling_log_probs = None
+    tally = Tally()
+    _tally_gaps(some, tally)
+    assert tally.sums == {}, "the model itself sampled"
+
+
+def test_a_completion_of_image_tokens_is_refused_and_named():
+    sample = samples()[0]
+    require_text(sample, TOKENS.visual)
+    pads = dataclasses.replace(sample, target_ids=torch.tensor([TOKENS.visual[0]] * 3))
+    with pytest.raises(RowError, match=r"a completion must hold no .*; 3 of its 3 tokens"):
+        require_text(pads, TOKENS.visual)
+
+
+def test_without_its_adapters_a_model_is_the_base_it_was(model):
+    run = a_run(model)
+    batch = run.collate([completion.sample for completion in completions()])
+    banned = TOKENS.visual
+    with torch.no_grad():
+        want = label_log_probs(model, batch, run.head, 1.0, banned).log_probs
+    add_adapters(model, run.recipe)
+    trained = [p for name, p in model.named_parameters() if ".lora_" in name]
+    for parameter in trained:
+        torch.nn.init.normal_(parameter, std=0.3)
+    reference = Reference(run)
+    assert reference.copy is None
+    got = reference.log_probs(batch)
+    assert torch.equal(got, want)
+    with torch.no_grad():
+        now = label_log_probs(model, batch, run.head, 1.0, banned).log_probs
+    assert not torch.allclose(now, want, atol=1e-3)
+    assert all(p.requires_grad for p in trained), "the adapters would not be trained any more"
+
+
+def test_what_was_sampled_without_dropout_is_scored_without_it():
+    """The old log-probabilities, and the masses of VARS, were those of one draw of dropout."""
+    model = models("qwen2_5_vl")[0]
+    run = a_run(model, dropout=0.5, rewards={"exact": 1.0})
+    add_adapters(model, run.recipe)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    some, collector = completions(), Collector(run, None, None, None)
+    with torch.no_grad():
+        batch = run.collate([completion.sample for completion in some])
+        want = label_log_probs(model.eval(), batch, run.head, 1.0, TOKENS.visual).log_probs
+    model.train()
+    run.recipe.train = SimpleNamespace(micro_batch_size=len(some))
+    collector._score(SimpleNamespace(scored=[]), some, torch.ones(len(some), dtype=torch.bool))
+    for row, completion in zip(by_row(batch, want), some, strict=True):
+        assert torch.equal(row, completion.old_log_probs)
+    assert model.training

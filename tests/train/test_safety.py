@@ -1,0 +1,152 @@
+"""What ends a run, and what it leaves behind: kill -9, SIGTERM, bad folders, another make."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from avar_fast.train.checkpoint import newest_checkpoint
+
+from .test_train import ROOT, log_of, run, world
+
+__all__ = ["world"]
+
+
+def start(world, output, *arguments, ranks=None):
+    """The trainer in the background, alone or with torchrun."""
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m"]
+    command = [sys.executable, "-m", *(torchrun if ranks else [])]
+    command += ["avar_fast.train", str(world / "recipe.yaml")]
+    return subprocess.Popen(
+        [*command, f"train.output_dir={output}", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+    )  # fmt: skip
+
+
+def wait_for_step(process, output, step, seconds=120):
+    log = output / "log.jsonl"
+    for _ in range(10 * seconds):
+        if log.is_file() and log.read_text().count("\n") >= step:
+            return
+        assert process.poll() is None, process.communicate()[0][-2000:]
+        time.sleep(0.1)
+    raise AssertionError(f"no step {step} within {seconds} s")
+
+
+def test_killed_or_asked_to_end_a_run_goes_on_as_if_it_had_not(world, tmp_path):
+    """After kill -9 from the last whole checkpoint, after SIGTERM from the step it was in; losses
+    and gradient norms are those of the uninterrupted run, to the bit."""
+    arguments = ["train.steps=12", "train.save_every=2", "train.micro_batch_size=1"]
+    run(world, tmp_path / "whole", *arguments)
+
+    broken = tmp_path / "broken"
+    process = start(world, broken, *arguments)
+    wait_for_step(process, broken, 3)
+    process.kill()
+    process.communicate()
+
+    process = start(world, broken, *arguments, "--resume")
+    before = len(log_of(broken))
+    wait_for_step(process, broken, before + 2)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed[-2000:]
+    reached = log_of(broken)[-1]["step"]
+    assert reached < 12, "the run was over before the signal; give it more steps"
+    assert f"asked to end (SIGTERM): stopped after step {reached}" in printed
+    assert (broken / "checkpoints" / f"step-{reached:06d}" / "manifest.json").is_file()
+
+    run(world, broken, *arguments, "--resume")
+    whole, pieces = log_of(tmp_path / "whole"), log_of(broken)
+    assert [line["step"] for line in pieces] == list(range(1, 13))
+    for a, b in zip(whole, pieces, strict=True):
+        assert (a["loss"], a["grad_norm"], a["lr"]) == (b["loss"], b["grad_norm"], b["lr"])
+
+
+def test_a_rank_that_dies_ends_the_run_with_a_message_and_loses_nothing(world, tmp_path):
+    arguments = ["train.steps=1000", "train.save_every=2", "train.micro_batch_size=1"]
+    process = start(world, tmp_path / "out", *arguments, ranks=2)
+    wait_for_step(process, tmp_path / "out", 3)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    victim = next(p for p in workers if p.is_running() and p.environ().get("RANK") == "1")
+    victim.kill()
+    errors, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "error: rank 0 lost another rank, whose own message says why" in errors
+    newest, _ = newest_checkpoint(tmp_path / "out")
+    assert newest is not None
+    assert f"--resume goes on from {newest}" in errors
+
+
+def test_a_folder_that_cannot_be_written_stops_before_the_first_step(world, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = run(world, tmp_path / "file" / "run", check=False)
+    assert done.returncode != 0
+    assert "error: train.output_dir must be a folder that can be written" in done.stderr
+    assert "step 1" not in done.stderr
+
+
+def test_too_little_room_is_said(monkeypatch, tmp_path):
+    from avar_fast.train import checkpoint
+
+    checkpoint.require_room(tmp_path / "new", 1000)
+    with pytest.raises(OSError, match=r"room for train.keep_last \+ 1 checkpoints.*GiB free"):
+        checkpoint.require_room(tmp_path, 1e18)
+
+
+def test_a_run_of_another_make_is_not_resumed(world, tmp_path):
+    from avar_fast.config import dump_recipe, load_recipe
+    from avar_fast.train.checkpoint import needs_reshaping
+
+    def recipe_with(*overrides):
+        return load_recipe(world / "recipe.yaml", list(overrides))
+
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_with()))
+    (tmp_path / "manifest.json").write_text(json.dumps({"step": 1, "ranks": 2, "files": {}}))
+    assert not needs_reshaping(tmp_path, recipe_with(), 2)
+    assert needs_reshaping(tmp_path, recipe_with(), 4)
+    assert needs_reshaping(tmp_path, recipe_with("train.zero_stage=2"), 2)
+    for override, words in (
+        ("train.zero_stage=3", "train.zero_stage must be 1.*, or 1 and 2 of one another; got 3"),
+        ("train.zero_stage=0", "train.zero_stage must be 1"),
+        ("lora.enabled=true", "lora.enabled must be"),
+        ("model.freeze=[vision]", "model.freeze must be"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            needs_reshaping(tmp_path, recipe_with(override), 2)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_with("train.zero_stage=0")))
+    assert not needs_reshaping(tmp_path, recipe_with("train.zero_stage=0"), 4)
+
+
+def test_random_states_are_loaded_without_running_code(tmp_path):
+    """They were unpickled like any object."""
+    import random
+
+    import numpy as np
+    import torch
+
+    from avar_fast.train import checkpoint
+
+    def draw():
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    file = tmp_path / "rank0.pt"
+    torch.save(checkpoint.random_state(), file)
+    drawn = draw()
+    checkpoint.set_random_state(checkpoint.read_random_state(file))
+    assert draw() == drawn
+
+    class Runs:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    torch.save({"torch": Runs()}, file)
+    with pytest.raises(ValueError, match=r"rank0.pt must hold random states and nothing else"):
+        checkpoint.read_random_state(file)
+    assert not (tmp_path / "ran").exists()
