@@ -189,7 +189,9 @@ def test_what_is_no_model_is_refused(world, tmp_path, capsys):
 def test_checkpoints_of_other_shapes_are_refused_before_anything_is_read(
     world, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("avar_fast.vas.__main__.collect", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(
+        "avar_fast.studies.__main__.collect", lambda *_: pytest.fail("rows were read")
+    )
     data = ("--data", world / "rows" / "test.jsonl", "--out", tmp_path, *FAST)
     models = (f"a={world / 'model-0'}", f"b={world / 'shallow'}")
     says(capsys, ["a has 4 layers of 4 heads and b 2 of 4"], "compare", *models, *data)
