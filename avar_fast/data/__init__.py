@@ -4,7 +4,7 @@ from .batch import NO_SAMPLE, Batch, Collator, collate
 from .encode import Encoder, OverlongError
 from .measure import Measured, Selection, measure_rows, select
 from .order import PackOrder, RowOrder
-from .problems import Problem, RowError
+from .problems import RowError, RowProblem
 from .rows import Row, Rows, load_rows, parse_row
 from .sample import IGNORE, Sample
 from .stream import Feed, SampleStream
@@ -19,10 +19,10 @@ __all__ = [
     "Measured",
     "OverlongError",
     "PackOrder",
-    "Problem",
     "Row",
     "RowError",
     "RowOrder",
+    "RowProblem",
     "Rows",
     "Sample",
     "SampleStream",

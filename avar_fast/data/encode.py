@@ -10,7 +10,7 @@ from torch import Tensor
 from ..attention import SpecialTokens, key_types, query_mask, turn_content
 from .cut import cut
 from .images import image_size, open_image
-from .problems import Problem, RowError, bad_row
+from .problems import RowError, RowProblem, bad_row
 from .rows import Row
 from .sample import Sample, Size
 from .texts import TextTokenizer, continue_reply
@@ -193,7 +193,7 @@ class Encoder:
             return
         form = "{where}: {expected}; {got}."
         expected = f"stage {self.stage} needs {lacks}"
-        raise RowError(Problem(row.where, "answer", expected, "got none", remedy, form))
+        raise RowError(RowProblem(row.where, "answer", expected, "got none", remedy, form))
 
     def _expand_pads(self, text: _Text, features: Tensor, row: Row) -> _Text:
         """One pad per image as the template writes it -> one pad per visual feature."""
@@ -225,7 +225,7 @@ class Encoder:
                     prompt[keeps], target[:num_target], trained[keeps], text.opened, excess
                 )
         raise OverlongError(
-            Problem(
+            RowProblem(
                 row.where,
                 "a sample",
                 f"have at most data.max_length = {self.max_length} tokens",

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from PIL import Image
 
 from .display import as_shown, shown_size
-from .problems import MissingImageError, Problem, RowError, bad_row, shown
+from .problems import MissingImageError, RowError, RowProblem, bad_row, shown
 
 KINDS = 'a path, bytes, a data URI, {"bytes": ..., "path": ...} or a PIL image'
 
@@ -40,7 +40,7 @@ def image_reference(image: Any, where: str, field: str, folder: Path) -> Any:
         raise bad_row(where, field, f"be {KINDS}", f"{error.strerror}: {shown(image)}") from None
     if not is_there:
         raise MissingImageError(
-            Problem(
+            RowProblem(
                 where,
                 field,
                 "be an existing file",
@@ -99,4 +99,4 @@ def _unreadable(image: Any, where: str, field: str, error: Exception) -> RowErro
     name = str(image) if isinstance(image, Path) else f"of {type(image).__name__}"
     said = str(error) or type(error).__name__
     got = f"image {name} cannot be read; {said}"
-    return RowError(Problem(where, field, "be a whole image", got, form="{where}: {got}."))
+    return RowError(RowProblem(where, field, "be a whole image", got, form="{where}: {got}."))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch.utils.data import DataLoader, Dataset
 
 from .encode import Encoder, OverlongError
-from .problems import Problem, RowError
+from .problems import RowError, RowProblem
 from .rows import Rows
 from .sample import Size
 from .stream import own_generator
@@ -21,7 +21,7 @@ class Measured:
     num_images: int = 0
     size: Size | None = None
     """None for a row that cannot be used as it is."""
-    problem: Problem | None = None
+    problem: RowProblem | None = None
     overlong: bool = False
     """The problem is the row's length."""
     notes: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class Selection:
     """Overlong rows (``data.overlong: drop``, or ``cut`` where images leave no room)."""
     cut: int
     """Rows whose text was cut."""
-    first_skipped: Problem | None
+    first_skipped: RowProblem | None
 
     def __str__(self) -> str:
         parts = [f"{len(self.usable)} rows to train on"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Problem:
+class RowProblem:
     """One reason why a row cannot be used; a sentence when printed."""
 
     where: str
@@ -30,9 +30,9 @@ def printable(text: str) -> str:
 
 
 class RowError(ValueError):
-    """A row that cannot be used; carries its ``Problem``."""
+    """A row that cannot be used; carries its ``RowProblem``."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: RowProblem) -> None:
         super().__init__(problem)
         self.problem = problem
 
@@ -46,7 +46,7 @@ class MissingImageError(RowError, FileNotFoundError):
 
 def bad_row(where: str, field: str, expected: str, got: str, remedy: str = "") -> RowError:
     """The error of a row; raise it."""
-    return RowError(Problem(where, field, expected, got, remedy))
+    return RowError(RowProblem(where, field, expected, got, remedy))
 
 
 def shown(value: object, most: int = 120) -> str:

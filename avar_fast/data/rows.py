@@ -9,7 +9,7 @@ from .answers import read_answers, read_reasoning, require_unicode
 from .images import image_reference
 from .problems import bad_row
 from .schemas import IMAGE_MARK, schema_of
-from .sources import Source, open_source
+from .sources import RowSource, open_source
 
 NOT_COLUMNS = ("messages", "conversations", "images", "image")  # a row has them in its own form
 
@@ -50,7 +50,7 @@ class Row:
 class Rows(Sequence[Row]):
     """The rows of a data set, checked one by one as they are read."""
 
-    def __init__(self, source: Source, limit: int | None = None) -> None:
+    def __init__(self, source: RowSource, limit: int | None = None) -> None:
         self.source = source
         self._length = len(source) if limit is None else min(limit, len(source))
 

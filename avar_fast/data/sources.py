@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import numpy
 
 from ..missing import how_to_make
-from .problems import Problem, RowError
+from .problems import RowError, RowProblem
 
 ANSWER = "answer"
 IMAGE_COLUMNS = ("images", "image")
 BATCH = 1000  # records that are read at once for a digest
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """Records by index; ``where`` names one in messages, ``folder`` is what paths are relative
     to."""
 
@@ -36,7 +36,7 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "data") -> Source:
+def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "data") -> RowSource:
     """The source behind ``data.path``, or the path of another setting, for messages."""
     file = Path(path)
     suffix = file.suffix.lower()
@@ -91,7 +91,7 @@ class JsonLines:
         # JSONDecodeError, UnicodeDecodeError of a cut character, brackets in brackets without end
         except (ValueError, RecursionError) as error:
             form = "{where} {field} must {expected}; {got}."
-            problem = Problem(
+            problem = RowProblem(
                 str(self.file), f"line {number}", "be one JSON object", str(error), form=form
             )
             raise RowError(problem) from None

@@ -16,7 +16,7 @@ from .benchmarks.rows import OwnRows
 from .judge.arguments import add_judge
 from .prompts import STYLES
 from .settings import ENGINES, Settings
-from .tasks import BenchmarkTask, RowsTask, Task
+from .tasks import BenchmarkTask, EvalTask, RowsTask
 
 ROWS, ALL = "rows", "all"
 
@@ -146,7 +146,7 @@ def chosen_of(options: argparse.Namespace) -> Chosen:
 
 
 @contextmanager
-def tasks_of(chosen: Chosen, settings: Settings) -> Iterator[list[Task]]:
+def tasks_of(chosen: Chosen, settings: Settings) -> Iterator[list[EvalTask]]:
     """The benchmarks with their data, read and checked, while the context lasts.
 
     Raises:
@@ -157,8 +157,8 @@ def tasks_of(chosen: Chosen, settings: Settings) -> Iterator[list[Task]]:
         yield _opened(chosen, settings, checker)
 
 
-def _opened(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> list[Task]:
-    tasks: list[Task] = []
+def _opened(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> list[EvalTask]:
+    tasks: list[EvalTask] = []
     for name in chosen.names:
         if name == ROWS and chosen.rows is not None:
             loaded = load_rows(chosen.rows, chosen.split)

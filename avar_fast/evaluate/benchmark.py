@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from .source import Record, Source
+from .source import BenchmarkSource, Record
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Published(Benchmark, Protocol):
     """A benchmark with a data set on the Hub. Each has a file in benchmarks/."""
 
     @property
-    def source(self) -> Source: ...
+    def source(self) -> BenchmarkSource: ...
 
     def question(self, record: Record, where: str, style: str) -> Question:
         """A checked record, without its images, as a question.
@@ -149,7 +149,7 @@ Dialogue = Generator[str, str, Verdict]
 
 
 @runtime_checkable
-class Judged(Protocol):
+class JudgedBenchmark(Protocol):
     """A benchmark whose official rule asks a language model; it is asked for the completions in
     which this project's rule finds no right answer."""
 

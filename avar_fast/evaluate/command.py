@@ -13,14 +13,14 @@ from ..config.rollout import RolloutConfig
 from ..loading import Loaded, load, load_processors, require_model
 from .engines import start_engine
 from .generation import Answering
-from .journal import Journal, require_same
+from .journal import PredictionJournal, require_same
 from .judge.config import JudgeConfig
 from .ranks import Ranks
 from .result import project, read_result, weights_digest, write_json
 from .run import identity, run
 from .settings import Settings
 from .table import report
-from .tasks import Task
+from .tasks import EvalTask
 
 
 class Model:
@@ -65,7 +65,7 @@ def evaluate_to(
     out: Path,
     model: Model,
     settings: Settings,
-    tasks: list[Task],
+    tasks: list[EvalTask],
     ranks: Ranks,
     batch_size: int,
     judge: JudgeConfig | None,
@@ -78,7 +78,7 @@ def evaluate_to(
         ValueError: the file is there, or a run with other settings is under way beside it.
     """
     what = identity(model.name, settings, tasks, judge)
-    journal = Journal(out)
+    journal = PredictionJournal(out)
     ranks.agree(lambda: _claim(out, journal, what))
     try:
         outcome = run(lambda: model.answering(settings, batch_size), tasks, journal, ranks, judge)
@@ -119,7 +119,7 @@ def evaluate_to(
 
 
 def evaluate_once(
-    out: Path, model: Model, settings: Settings, tasks: list[Task], ranks: Ranks,
+    out: Path, model: Model, settings: Settings, tasks: list[EvalTask], ranks: Ranks,
     batch_size: int, judge: JudgeConfig | None,
 ) -> int:  # fmt: skip
     """``evaluate_to`` without tables, unless the result of this very run is there already.
@@ -133,7 +133,7 @@ def evaluate_once(
     return evaluate_to(out, model, settings, tasks, ranks, batch_size, judge, shown=False)
 
 
-def _tell_open(out: Path, journal: Journal, what: str) -> None:
+def _tell_open(out: Path, journal: PredictionJournal, what: str) -> None:
     print(
         f"{what} in {out}; once they can be, remove it and the same command asks for them alone"
         f" ({journal.folder} has the others).",
@@ -153,7 +153,7 @@ def is_finished(out: Path, what: dict[str, Any]) -> bool:
     return True
 
 
-def _claim(out: Path, journal: Journal, what: dict[str, Any]) -> None:
+def _claim(out: Path, journal: PredictionJournal, what: dict[str, Any]) -> None:
     if out.exists():
         raise ValueError(f"--out {out} is there already. Name another, or remove it.")
     journal.claim(what, project())

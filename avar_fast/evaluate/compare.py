@@ -33,7 +33,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ResultComparison:
     """Of one benchmark."""
 
     num: int
@@ -71,7 +71,7 @@ def compare(a: Result, b: Result, bootstrap: Bootstrap, shared: bool = False) ->
             f"two results must have a benchmark in common; {a.path} has {', '.join(a.benchmarks)},"
             f" {b.path} has {', '.join(b.benchmarks)}."
         )
-    comparisons: dict[str, Comparison] = {}
+    comparisons: dict[str, ResultComparison] = {}
     spread: dict[str, np.ndarray] = {}
     for place, name in enumerate(names):
         _require_same_judge(name, a, b)
@@ -164,7 +164,7 @@ def _pairs(name: str, a: Result, b: Result, shared: bool) -> list[tuple[Predicti
 def _compared(
     name: str, pairs: Sequence[tuple[Prediction, Prediction]], bootstrap: Bootstrap,
     rng: np.random.Generator,
-) -> tuple[Comparison, np.ndarray]:  # fmt: skip
+) -> tuple[ResultComparison, np.ndarray]:  # fmt: skip
     """The comparison, and the score's difference in every resample."""
     benchmark = TASKS.get(name, ByQuestion())
     clusters: dict[str, list[tuple[Prediction, Prediction]]] = {}
@@ -188,7 +188,7 @@ def _compared(
             vas[form], _ = _estimate(sums, draws, bootstrap)
     only = [sum(x.right and not y.right for x, y in some)
             for some in (pairs, [(y, x) for x, y in pairs])]  # fmt: skip
-    return Comparison(len(pairs), only[0], only[1], score, vas), differences
+    return ResultComparison(len(pairs), only[0], only[1], score, vas), differences
 
 
 def _vas_sums(predictions: Sequence[Prediction], form: str) -> list[tuple[float, float]]:

@@ -16,7 +16,7 @@ from ..rollout import RolloutEngine, Rollouts, Sampling, generate, without_end
 from .benchmark import Prediction, Question, Verdict
 from .prompt_vas import Look, Looks, TableSums
 from .settings import Settings
-from .tasks import Task
+from .tasks import EvalTask
 
 CHUNK_BATCHES = 4  # batches between two writes: rows that end leave their place to the next
 LAX_DECIMALS = 2  # of MathVision's rule
@@ -32,7 +32,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Completion:
+class Response:
     text: str
     """What the chat template has already written of the reply included."""
     num_tokens: int
@@ -80,13 +80,13 @@ class Answering:
         """Answers that could not be judged; they count as wrong."""
         return self._equality.problems
 
-    def chunks(self, task: Task, questions: Sequence[Question]) -> Iterator[Chunk]:
+    def chunks(self, task: EvalTask, questions: Sequence[Question]) -> Iterator[Chunk]:
         """Answers the questions, some batches at a time."""
         for start in range(0, len(questions), self.chunk_size):
             yield self._chunk(task, questions[start : start + self.chunk_size])
 
     @torch.no_grad()
-    def _chunk(self, task: Task, questions: Sequence[Question]) -> Chunk:
+    def _chunk(self, task: EvalTask, questions: Sequence[Question]) -> Chunk:
         samples: list[Sample] = []
         asked: list[Question] = []
         unread: list[Prediction] = []
@@ -110,7 +110,7 @@ class Answering:
             answered.append(_answered(task, question, completion, verdicts[i], look))
         return Chunk(answered + unread, table)
 
-    def complete(self, samples: list[Sample], looks: Looks) -> list[Completion]:
+    def complete(self, samples: list[Sample], looks: Looks) -> list[Response]:
         """Greedy completions, and in ``looks`` the VAS of the prompts."""
         tokens, pad_id = self.encoder.tokens, self.tokenizer.pad_token_id
         sampling = Sampling(
@@ -131,7 +131,7 @@ class Answering:
             said = ids[mask]
             kept = without_end(said, self.eos_ids)
             text = sample.opened + self.tokenizer.decode(kept)
-            completions.append(Completion(text, len(kept), len(kept) == len(said)))
+            completions.append(Response(text, len(kept), len(kept) == len(said)))
         return completions
 
     def _generate(self, samples: list[Sample], sampling: Sampling, looks: Looks) -> Rollouts:
@@ -153,7 +153,7 @@ class Answering:
 
 
 def _answered(
-    task: Task, question: Question, completion: Completion, verdict: Verdict, look: Look | None
+    task: EvalTask, question: Question, completion: Response, verdict: Verdict, look: Look | None
 ) -> Prediction:
     return Prediction(
         benchmark=task.benchmark.name,
@@ -170,7 +170,7 @@ def _answered(
     )
 
 
-def _unread(task: Task, question: Question, why: str) -> Prediction:
+def _unread(task: EvalTask, question: Question, why: str) -> Prediction:
     """Of a question that cannot be asked, such as one whose image does not decode."""
     return Prediction(
         benchmark=task.benchmark.name,

@@ -58,7 +58,7 @@ class JsonLines:
         self._file.close()
 
 
-class Journal:
+class PredictionJournal:
     """The folder beside the result while a run is not finished.
 
     Args:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..vas import FORMS
-from .benchmark import Judged, Prediction
+from .benchmark import JudgedBenchmark, Prediction
 from .judge.config import JudgeConfig
 from .prompt_vas import Table, TableSums
-from .tasks import Task, digest_of
+from .tasks import EvalTask, digest_of
 
 FORMAT = 1
 SAMPLED_BYTES = 1 << 16
@@ -23,7 +23,7 @@ MOST_REASONS = 3
 
 
 @dataclass(frozen=True)
-class Summary:
+class BenchmarkSummary:
     """One benchmark of one run; shares are from 0 to 1."""
 
     title: str
@@ -57,12 +57,12 @@ class Summary:
     answers; ``reasons``, {why it came to no verdict: answers}, the most frequent ones."""
 
 
-def summarise(
-    task: Task,
+def summarize(
+    task: EvalTask,
     predictions: Sequence[Prediction],
     table: TableSums,
     judge: JudgeConfig | None = None,
-) -> Summary:
+) -> BenchmarkSummary:
     """Scores of all predictions of a benchmark, whichever rank made them."""
     benchmark = task.benchmark
     scores = benchmark.scores(predictions)
@@ -73,7 +73,7 @@ def summarise(
         for form in FORMS
         if scored
     }
-    return Summary(
+    return BenchmarkSummary(
         title=benchmark.title,
         score=scores["score"],
         scores={name: value for name, value in scores.items() if name != "score"},
@@ -90,7 +90,7 @@ def summarise(
         data=task.path,
         digest=digest_of(task.questions),
         judge=None
-        if judge is None or not isinstance(benchmark, Judged)
+        if judge is None or not isinstance(benchmark, JudgedBenchmark)
         else judge.name | _judged(predictions),
     )
 
@@ -111,7 +111,10 @@ def _share(flags: list[bool]) -> float:
 
 
 def write_json(
-    out: Path, head: Mapping[str, Any], summaries: Mapping[str, Summary], predictions: Sequence
+    out: Path,
+    head: Mapping[str, Any],
+    summaries: Mapping[str, BenchmarkSummary],
+    predictions: Sequence,
 ) -> None:
     """Writes the result whole or not at all."""
     body = {
@@ -132,7 +135,7 @@ class Result:
     path: str
     head: dict[str, Any]
     """Model, commit, settings and what else the run noted of itself."""
-    benchmarks: dict[str, Summary]
+    benchmarks: dict[str, BenchmarkSummary]
     predictions: list[Prediction]
 
     @property
@@ -152,7 +155,9 @@ def read_result(path: str | Path) -> Result:
         body = json.loads(Path(path).read_text())
         if body["format"] != FORMAT:
             raise ValueError(f"its format is {body['format']}, this program reads {FORMAT}")
-        summaries = {name: Summary(**values) for name, values in body.pop("benchmarks").items()}
+        summaries = {
+            name: BenchmarkSummary(**values) for name, values in body.pop("benchmarks").items()
+        }
         predictions = [Prediction(**values) for values in body.pop("predictions")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -15,21 +15,21 @@ from ..rewards import AnswerChecker
 from .benchmark import Prediction
 from .benchmarks.rows import OwnRows
 from .generation import Answering, Chunk
-from .journal import Journal
+from .journal import PredictionJournal
 from .judge.asking import judge_all
 from .judge.config import JudgeConfig
 from .prompt_vas import TableSums
 from .ranks import Ranks
-from .result import Summary, summarise
+from .result import BenchmarkSummary, summarize
 from .settings import Settings
-from .tasks import RowsTask, Task, digest_of
+from .tasks import EvalTask, RowsTask, digest_of
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluationOutcome:
     """All predictions of a run, in the order of the questions."""
 
-    summaries: dict[str, Summary]
+    summaries: dict[str, BenchmarkSummary]
     predictions: list[Prediction]
     problems: list[str]
     """Answers that could not be judged by this process."""
@@ -37,8 +37,8 @@ class Outcome:
 
 
 def evaluate(
-    loaded: Loaded, task: Task, settings: Settings, batch_size: int = 8, name: str = "evaluate"
-) -> tuple[Summary, list[Prediction]]:
+    loaded: Loaded, task: EvalTask, settings: Settings, batch_size: int = 8, name: str = "evaluate"
+) -> tuple[BenchmarkSummary, list[Prediction]]:
     """Asks one benchmark in this process and keeps nothing on disk.
 
     Args:
@@ -61,12 +61,12 @@ def evaluate(
         answering.close()
         progress.close()
     ordered = [predictions[question.id] for question in task.questions]
-    return summarise(task, ordered, table), ordered
+    return summarize(task, ordered, table), ordered
 
 
 def evaluate_rows(
     loaded: Loaded, rows: Rows, settings: Settings, batch_size: int = 8, name: str = "rows"
-) -> tuple[Summary, list[Prediction]]:
+) -> tuple[BenchmarkSummary, list[Prediction]]:
     """As ``evaluate``, of rows of one's own, judged by ``settings.checker``."""
     with AnswerChecker(settings.checker) as checker:
         task = RowsTask(OwnRows(checker), rows, name, settings)
@@ -74,7 +74,7 @@ def evaluate_rows(
 
 
 def identity(
-    model: dict[str, Any], settings: Settings, tasks: Sequence[Task], judge: JudgeConfig | None
+    model: dict[str, Any], settings: Settings, tasks: Sequence[EvalTask], judge: JudgeConfig | None
 ) -> dict[str, Any]:
     """What must be the same when a run is resumed, and for two predictions to be of one run."""
     data = {f"data.{task.benchmark.name}": digest_of(task.questions) for task in tasks}
@@ -86,9 +86,12 @@ def identity(
 
 
 def run(
-    start: Callable[[], Answering], tasks: Sequence[Task], journal: Journal, ranks: Ranks,
+    start: Callable[[], Answering],
+    tasks: Sequence[EvalTask],
+    journal: PredictionJournal,
+    ranks: Ranks,
     judge: JudgeConfig | None = None,
-) -> Outcome | None:  # fmt: skip
+) -> EvaluationOutcome | None:
     """Answers what the journal does not hold yet, all ranks together.
 
     Args:
@@ -131,21 +134,24 @@ def run(
         name = task.benchmark.name
         own = [done[name, question.id] for question in task.questions]
         own = [judgements[name, p.id].applied(p) if (name, p.id) in judgements else p for p in own]
-        summaries[name] = summarise(task, own, tables.get(name, TableSums()), judge)
+        summaries[name] = summarize(task, own, tables.get(name, TableSums()), judge)
         predictions += own
-    return Outcome(summaries, predictions, problems, time.perf_counter() - started)
+    return EvaluationOutcome(summaries, predictions, problems, time.perf_counter() - started)
 
 
-def _is_open(done: Mapping[tuple[str, str], Prediction], task: Task, id: str) -> bool:
+def _is_open(done: Mapping[tuple[str, str], Prediction], task: EvalTask, id: str) -> bool:
     """Not answered yet; one that could not be asked is tried again."""
     found = done.get((task.benchmark.name, id))
     return found is None or found.error is not None
 
 
 def _answer(
-    answering: Answering, task: Task, questions: Sequence[Any], add: Callable[[str, Chunk], None],
+    answering: Answering,
+    task: EvalTask,
+    questions: Sequence[Any],
+    add: Callable[[str, Chunk], None],
     ranks: Ranks,
-) -> None:  # fmt: skip
+) -> None:
     name = task.benchmark.name
     title = f"{name} (rank 0 of {ranks.size})" if ranks.size > 1 else name
     progress = _Progress(title, len(questions), shown=ranks.rank == 0)

@@ -11,7 +11,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Source:
+class BenchmarkSource:
     """A published data set and what must be in it."""
 
     hub: str
@@ -50,7 +50,7 @@ class Records:
         SourceError: it is not there, has another split, or lacks a column.
     """
 
-    def __init__(self, name: str, source: Source, local: str | None) -> None:
+    def __init__(self, name: str, source: BenchmarkSource, local: str | None) -> None:
         self.name, self.source = name, source
         self.path = local or source.hub
         self.tables = [self._open(config, split, local) for config, split in source.parts]

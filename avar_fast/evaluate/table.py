@@ -9,7 +9,7 @@ import yaml
 from ..tables import markdown
 from ..vas import FORMS
 from .benchmarks import PARTS
-from .result import Result, Summary
+from .result import BenchmarkSummary, Result
 
 AVERAGE = "average"
 NONE = "-"
@@ -58,7 +58,7 @@ def score_table(results: Sequence[tuple[str, Mapping[str, float]]]) -> list[list
     return lines
 
 
-def detail_table(summaries: Mapping[str, Summary]) -> list[list[str]]:
+def detail_table(summaries: Mapping[str, BenchmarkSummary]) -> list[list[str]]:
     """What is behind the scores of a run."""
     lines = [
         ["benchmark", "score", "questions", "unparsable", "truncated", "not asked", "tokens"]
@@ -85,7 +85,7 @@ def detail_table(summaries: Mapping[str, Summary]) -> list[list[str]]:
     return lines
 
 
-def notes(result_name: str, summaries: Mapping[str, Summary]) -> list[str]:
+def notes(result_name: str, summaries: Mapping[str, BenchmarkSummary]) -> list[str]:
     """What a reader of the tables must know."""
     said = [
         f"{name}: {s.rule}. {f'Official: {s.official}.' if s.num_published else ''}".rstrip()

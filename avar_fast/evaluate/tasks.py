@@ -14,7 +14,7 @@ from .settings import Settings
 from .source import Records
 
 
-class Task(Protocol):
+class EvalTask(Protocol):
     """What the runner needs of a benchmark."""
 
     @property

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .model import build_image_processor, build_model, save_base
     from .tokenizer import DEFAULT_SYSTEM, build_tokenizer
-    from .world import Sample, WorldConfig, make_sample, to_row, write_rows
+    from .world import Scene, WorldConfig, make_scene, to_row, write_rows
 
 __all__ = [
     "DEFAULT_SYSTEM",
-    "Sample",
+    "Scene",
     "WorldConfig",
     "build_image_processor",
     "build_model",
     "build_tokenizer",
-    "make_sample",
+    "make_scene",
     "save_base",
     "to_row",
     "write_rows",
@@ -34,12 +34,12 @@ __all__ = [
 
 _HOME = {
     "DEFAULT_SYSTEM": ".tokenizer",
-    "Sample": ".world",
+    "Scene": ".world",
     "WorldConfig": ".world",
     "build_image_processor": ".model",
     "build_model": ".model",
     "build_tokenizer": ".tokenizer",
-    "make_sample": ".world",
+    "make_scene": ".world",
     "save_base": ".model",
     "to_row": ".world",
     "write_rows": ".world",

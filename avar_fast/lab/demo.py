@@ -20,7 +20,7 @@ from ..attention import attach
 from ..data import Rows, load_rows
 from ..evaluate import Settings, evaluate_rows, write_json
 from ..loading import load
-from ..report import Entry, write_report
+from ..report import ReportEntry, write_report
 from ..report.attention_maps import attention_map
 from ..report.page import text_table
 from .curriculum import write_curriculum
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n{table}\n\n{intro}\nReport: {out / 'report.html'}")
 
 
-def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> Entry:
+def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> ReportEntry:
     loaded = load(str(checkpoint(out, stage.key)), torch.float32)
     attach(loaded.model, loaded.tokenizer)
     settings = Settings(
@@ -97,7 +97,7 @@ def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> Entry
         attention_map(loaded, rows[i], DEFAULT_SYSTEM, MAX_NEW_TOKENS) for i in range(NUM_PICTURES)
     ]
     log = [json.loads(line) for line in (out / stage.key / "log.jsonl").read_text().splitlines()]
-    return Entry(
+    return ReportEntry(
         stage.title,
         result.score,
         {style: result.scores[f"style={style}"] for style in ("chain", "direct")},

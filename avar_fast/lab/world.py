@@ -85,7 +85,7 @@ class WorldConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Scene:
     """One question with its image and everything needed to check the answer."""
 
     image: Image.Image
@@ -99,7 +99,7 @@ class Sample:
     hint: int | None
 
 
-def make_sample(config: WorldConfig, split: str, seed: int, index: int) -> Sample:
+def make_scene(config: WorldConfig, split: str, seed: int, index: int) -> Scene:
     """Sample number `index` of the endless stream that `split` and `seed` name.
 
     Each sample has a random stream of its own, so the first thousand of a data set of ten thousand
@@ -125,7 +125,7 @@ def make_sample(config: WorldConfig, split: str, seed: int, index: int) -> Sampl
         question = f"Hint: {hint}. {question}"
     reasoning = f"{' + '.join(map(str, addends))} = {total}" if style == "chain" else None
     image = draw_grid(pictures, rng if config.vary and split == "train" else None)
-    return Sample(
+    return Scene(
         image=image,
         question=question,
         answer=str(total),
@@ -163,7 +163,7 @@ def _choose_hint(
     return fresh
 
 
-def to_row(sample: Sample, name: str, image_path: str) -> dict:
+def to_row(sample: Scene, name: str, image_path: str) -> dict:
     """The JSON object of a sample whose image lies at `image_path` beside the JSONL file."""
     row = {
         "id": name,
@@ -196,7 +196,7 @@ def write_rows(out: Path, config: WorldConfig, split: str, num_rows: int, seed: 
     path = out / f"{split}.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for index in range(num_rows):
-            sample = make_sample(config, split, seed, index)
+            sample = make_scene(config, split, seed, index)
             name = f"{split}-{seed}-{index:06d}"
             # Relative on purpose: the folder can be moved as one.
             image_path = f"images/{name}.png"

@@ -25,7 +25,7 @@ img { max-width: 100%; } .note { color: #555; font-size: 13px; }
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportEntry:
     """One row of the study."""
 
     name: str
@@ -43,7 +43,7 @@ class Entry:
     maps: list[AttentionMap] = field(default_factory=list)
 
 
-def table_rows(entries: list[Entry]) -> list[list[str]]:
+def table_rows(entries: list[ReportEntry]) -> list[list[str]]:
     """Header and one line per entry, as text."""
     styles = sorted({style for e in entries for style in e.accuracy_by_style})
     header = [
@@ -73,12 +73,12 @@ def table_rows(entries: list[Entry]) -> list[list[str]]:
     return lines
 
 
-def text_table(entries: list[Entry]) -> str:
+def text_table(entries: list[ReportEntry]) -> str:
     """The table for a terminal or a Markdown file."""
     return markdown(table_rows(entries))
 
 
-def write_report(path: Path, title: str, intro: str, entries: list[Entry]) -> None:
+def write_report(path: Path, title: str, intro: str, entries: list[ReportEntry]) -> None:
     """Writes the page; ``intro`` is plain text."""
     logs = {e.name: e.log for e in entries if e.log}
     tables = {e.name: e.vas_table["log_ratio"] for e in entries}

@@ -16,7 +16,7 @@ OF_TRL_ALONE = ("log_extra", "log_metric", "environments")
 """What TRL hands to functions too, and this trainer does not have."""
 
 
-class Problem(NamedTuple):
+class RewardFault(NamedTuple):
     """What is wrong with the rewards of a call."""
 
     index: int
@@ -87,7 +87,7 @@ def taken_by(function: Callable[..., Any]) -> Takes:
 
 def call(
     function: Callable[..., Any], arguments: dict[str, Any]
-) -> tuple[list[float | None], list[Problem]]:
+) -> tuple[list[float | None], list[RewardFault]]:
     """One reward per completion, None where the function says it does not apply.
 
     Args:
@@ -103,17 +103,17 @@ def call(
         returned = _run(function, arguments)
     except Exception as error:
         what = f"raised {type(error).__name__}: {error}"
-        return [None] * count, [Problem(0, what, everywhere=True)]
+        return [None] * count, [RewardFault(0, what, everywhere=True)]
     try:
         listed = list(returned)
     except TypeError:
         what = f"returned a {type(returned).__name__}, not a list"
-        return [None] * count, [Problem(0, what, everywhere=True)]
+        return [None] * count, [RewardFault(0, what, everywhere=True)]
     if len(listed) != count:
         what = f"returned {len(listed)} rewards for {count} completions"
-        return [None] * count, [Problem(0, what, everywhere=True)]
+        return [None] * count, [RewardFault(0, what, everywhere=True)]
     checked = [_checked(value) for value in listed]
-    problems = [Problem(i, wrong) for i, (_, wrong) in enumerate(checked) if wrong]
+    problems = [RewardFault(i, wrong) for i, (_, wrong) in enumerate(checked) if wrong]
     return [value for value, _ in checked], problems
 
 

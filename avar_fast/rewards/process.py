@@ -8,7 +8,7 @@ import sys
 from multiprocessing import Pipe
 from typing import Any
 
-from .functions import Problem, Takes
+from .functions import RewardFault, Takes
 
 START_SECONDS = 300.0  # a function may load a model when its module is imported
 
@@ -60,7 +60,7 @@ class RewardProcess:
         self.takes: Takes = answer
         return answer
 
-    def call(self, arguments: Any, seconds: float) -> tuple[Any, list[Problem]]:
+    def call(self, arguments: Any, seconds: float) -> tuple[Any, list[RewardFault]]:
         """What the worker gives for the arguments.
 
         Raises:

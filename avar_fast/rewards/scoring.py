@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from .functions import IMAGES, OF_TRL_ALONE, STANDARD, STATE, Problem, TrainerState
+from .functions import IMAGES, OF_TRL_ALONE, STANDARD, STATE, RewardFault, TrainerState
 from .process import RewardProcess, RewardTimeoutError
 from .rules import RULES
 
@@ -230,7 +230,7 @@ class Rewards:
 
     def _call(
         self, name: str, arguments: dict[str, Any], seconds: float
-    ) -> tuple[Values, list[Problem]]:
+    ) -> tuple[Values, list[RewardFault]]:
         """A function's rewards, whatever becomes of its process."""
         (worker,) = self._workers(name)
         try:
@@ -239,7 +239,7 @@ class Rewards:
             what = f"took longer than {round(seconds, 1):g} s and was killed"
         except (EOFError, ValueError) as error:
             what = f"failed: {error}"
-        return [None] * len(arguments["completions"]), [Problem(0, what, everywhere=True)]
+        return [None] * len(arguments["completions"]), [RewardFault(0, what, everywhere=True)]
 
     def _row_by_row(self, name: str, asked: Completions) -> tuple[Values, list[Failure]]:
         """Each process takes the next completion when it is done with one; a completion that hangs
@@ -256,7 +256,7 @@ class Rewards:
             todo.put(i)
         if todo.empty():
             return values, []
-        problems: list[Problem] = []
+        problems: list[RewardFault] = []
         end = time.monotonic() + self.seconds
 
         def serve(worker: RewardProcess) -> None:
@@ -270,13 +270,13 @@ class Rewards:
                     if limit <= 0:
                         raise RewardTimeoutError
                     values[i], wrong = worker.call((asked.texts[i], answers[i], *options), limit)
-                    problems.extend(Problem(i, problem.what) for problem in wrong)
+                    problems.extend(RewardFault(i, problem.what) for problem in wrong)
                 except RewardTimeoutError:
                     what = f"took longer than {self.row_seconds:g} s and was killed"
                     late = f"was not reached within {self.seconds:g} s"
-                    problems.append(Problem(i, what if limit > 0 else late))
+                    problems.append(RewardFault(i, what if limit > 0 else late))
                 except (EOFError, ValueError) as error:
-                    problems.append(Problem(i, f"failed: {error}"))
+                    problems.append(RewardFault(i, f"failed: {error}"))
 
         with ThreadPoolExecutor(self.processes) as pool:
             list(pool.map(serve, self._workers(name)))

@@ -9,7 +9,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from .functions import Problem, Takes, call, load_function, taken_by
+from .functions import RewardFault, Takes, call, load_function, taken_by
 from .rules import RULES
 
 RULE_BYTES = 4 * 2**30  # address space: an expression may not take the machine's memory either
@@ -43,7 +43,7 @@ def main(descriptor: int, name: str) -> None:
             try:
                 result = function(*arguments), []
             except Exception as error:
-                result = None, [Problem(0, f"raised {type(error).__name__}: {error}")]
+                result = None, [RewardFault(0, f"raised {type(error).__name__}: {error}")]
         else:
             result = call(function, arguments)
         signal.setitimer(signal.ITIMER_REAL, 0)

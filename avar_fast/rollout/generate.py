@@ -12,7 +12,7 @@ from transformers import Cache
 
 from ..attention import SpecialTokens
 from ..models import family_of
-from .rows import RoomyLayer, Rows
+from .rows import DecodingRows, RoomyLayer
 
 Prompt = TypeVar("Prompt")
 Reading = Callable[[int, dict[str, Tensor]], AbstractContextManager[Any]]
@@ -98,7 +98,7 @@ def _generate(
 ) -> Rollouts:
     group = sampling.num_samples
     said: list[list[int]] = [[] for _ in range(len(prompts) * group)]
-    rows: Rows | None = None
+    rows: DecodingRows | None = None
     noise = _Noise()
     begun = 0
     while rows is not None or begun < len(prompts):
@@ -143,7 +143,7 @@ def _is_over(ids: list[int], sampling: Sampling) -> bool:
     return len(ids) >= sampling.max_new_tokens or (bool(ids) and ids[-1] in sampling.eos_ids)
 
 
-def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> Rows:
+def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> DecodingRows:
     """One row per prompt, its cache filled and the logits of its first token known."""
     family = family_of(model)
     mask = inputs["attention_mask"].bool()
@@ -161,7 +161,7 @@ def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> Rows:
         )
     deltas = family.get_rope_deltas(model)
     owners = list(range(first, first + len(mask)))
-    return Rows(layers, inputs["input_ids"], mask, deltas, logits, owners)
+    return DecodingRows(layers, inputs["input_ids"], mask, deltas, logits, owners)
 
 
 class _Noise:

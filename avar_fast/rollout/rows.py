@@ -52,7 +52,7 @@ def _with_room(x: Tensor, length: int) -> Tensor:
     return x.new_empty(*x.shape[:2], length, x.shape[-1])
 
 
-class Rows:
+class DecodingRows:
     """Rows that are completed together.
 
     Args:
@@ -123,7 +123,7 @@ class Rows:
             layer.replace(*(x[chosen, :, start:] for x in layer.held))
         set_cached_ids(self.cache, self.ids)
 
-    def join(self, others: "Rows") -> None:
+    def join(self, others: "DecodingRows") -> None:
         """Takes in other rows, whose caches may be longer or shorter."""
         length = max(self.ids.shape[1], others.ids.shape[1])
         both = (self, others)

@@ -18,7 +18,7 @@ from ..evaluate import RowsTask, Settings
 from ..evaluate.benchmarks.rows import OwnRows
 from ..evaluate.command import Model, evaluate_once
 from ..evaluate.ranks import Ranks, local_device
-from ..evaluate.tasks import Task
+from ..evaluate.tasks import EvalTask
 from ..loading import Loaded, load, require_model
 from ..models import family_at
 from ..models.load_errors import naming_model
@@ -165,7 +165,7 @@ def _evaluate(
     )
     result = options.out / "results" / f"{name.replace('/', '_')}.json"
     result.parent.mkdir(exist_ok=True)
-    tasks: list[Task] = [RowsTask(OwnRows(checker), rows, options.data, settings)]
+    tasks: list[EvalTask] = [RowsTask(OwnRows(checker), rows, options.data, settings)]
     model = Model(path, _dtype(options), ranks.device)
     evaluate_once(result, model, settings, tasks, ranks, options.batch_size, None)
     return read_point(name, result)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..bootstrap import Bootstrap, Estimate, mean_over_queries
-from .masses import QUANTITIES, Collected
-from .summary import Summary, by_quantity, summarize
+from .masses import QUANTITIES, RowMasses
+from .summary import VasSummary, by_quantity, summarize
 
 THRESHOLD = math.log(1.15)
 """Of the rise of the mean log ratio: 15 % more visual per system mass, the lower end of what the
@@ -59,11 +59,11 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VasComparison:
     """Checkpoints against the first of them."""
 
     names: tuple[str, ...]
-    summaries: tuple[Summary, ...]
+    summaries: tuple[VasSummary, ...]
     shifts: tuple[Shift, ...]
     """One per checkpoint behind the first."""
     threshold: float
@@ -80,11 +80,11 @@ def verdict_of(log_ratio: Estimate, threshold: float) -> str:
 
 def compare(
     names: Sequence[str],
-    collected: Sequence[Collected],
+    collected: Sequence[RowMasses],
     threshold: float = THRESHOLD,
     bootstrap: Bootstrap | None = None,
     num_moves: int = 8,
-) -> Comparison:
+) -> VasComparison:
     """Every checkpoint against the first, row by row.
 
     Args:
@@ -115,7 +115,7 @@ def compare(
         for name, other in zip(names[1:], others, strict=True)
     )
     summaries = tuple(summarize(one, bootstrap) for one in collected)
-    return Comparison(tuple(names), summaries, shifts, threshold, bootstrap)
+    return VasComparison(tuple(names), summaries, shifts, threshold, bootstrap)
 
 
 def require_names(names: Sequence[str]) -> None:
@@ -142,8 +142,8 @@ def require_same_shape(
 
 def _shift(
     name: str,
-    base: Collected,
-    other: Collected,
+    base: RowMasses,
+    other: RowMasses,
     threshold: float,
     bootstrap: Bootstrap,
     num_moves: int,

@@ -41,7 +41,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Collected:
+class RowMasses:
     """Sums over the queries of each row, float64 on the CPU."""
 
     rows: tuple[str, ...]
@@ -79,7 +79,7 @@ class Collected:
 @torch.no_grad()
 def collect(
     loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses", purpose: str | None = None
-) -> Collected:
+) -> RowMasses:
     """Reads every row that has an image with one forward per batch.
 
     Args:
@@ -106,7 +106,7 @@ def collect(
         parts.append(_read(loaded.model, batch, tokens, reading))
         where += batch.rows
     counts, by_head, position_counts, by_position = (torch.cat(p) for p in zip(*parts, strict=True))
-    return Collected(
+    return RowMasses(
         tuple(where), len(rows) - len(where), counts, by_head, position_counts, by_position
     )
 

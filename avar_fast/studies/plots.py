@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..bootstrap import Estimate
-from .compare import LOG_RATIO, Comparison
+from .compare import LOG_RATIO, VasComparison
 from .correlate import PAPER, Correlation
 from .heads import HeadRanking
 from .masses import QUANTITIES
 from .points import Point
-from .summary import Summary
+from .summary import VasSummary
 
 SHARE = QUANTITIES.index("share")
 MASSES = ("text", "visual", "system")
@@ -29,7 +29,7 @@ MOST_STEPS = 24  # points beyond which their steps would cover one another
 LABELS = {"ratio": "VAS (ratio)", "log_ratio": "log ratio", "share": "share"}
 
 
-def plot_summary(path: Path, name: str, summary: Summary) -> None:
+def plot_summary(path: Path, name: str, summary: VasSummary) -> None:
     """Heat map of heads, curves over layers and over token positions."""
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.4), layout="constrained")
     _heads(figure, axes[0], summary.by_head.value[..., LOG_RATIO], "log ratio", "viridis")
@@ -47,7 +47,7 @@ def plot_summary(path: Path, name: str, summary: Summary) -> None:
     _save(figure, path)
 
 
-def plot_comparison(path: Path, comparison: Comparison) -> None:
+def plot_comparison(path: Path, comparison: VasComparison) -> None:
     """The rise of each checkpoint against the threshold, by layer, and by head."""
     shifts = comparison.shifts
     columns = 2 + len(shifts)

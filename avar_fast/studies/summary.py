@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from ..bootstrap import Bootstrap, Estimate, mean_over_queries
-from .masses import QUANTITIES, Collected
+from .masses import QUANTITIES, RowMasses
 
 
 @dataclass(frozen=True)
-class Summary:
+class VasSummary:
     """Estimates of every quantity in ``QUANTITIES``, the last dimension of each."""
 
     overall: Estimate
@@ -38,7 +38,7 @@ def by_quantity(estimate: Estimate) -> dict[str, Any]:
     return {name: estimate[..., i].as_dict() for i, name in enumerate(QUANTITIES)}
 
 
-def summarize(collected: Collected, bootstrap: Bootstrap) -> Summary:
+def summarize(collected: RowMasses, bootstrap: Bootstrap) -> VasSummary:
     """Means over all queries of all rows, with intervals over rows.
 
     Raises:
@@ -51,7 +51,7 @@ def summarize(collected: Collected, bootstrap: Bootstrap) -> Summary:
     def estimate(sums: np.ndarray, counts: np.ndarray = counts) -> Estimate:
         return mean_over_queries(sums, counts, bootstrap)
 
-    return Summary(
+    return VasSummary(
         overall=estimate(by_head.mean(axis=(1, 2))),
         by_layer=estimate(by_head.mean(axis=2)),
         by_head=estimate(by_head),

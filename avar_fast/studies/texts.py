@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from ..bootstrap import Estimate
 from ..tables import markdown
 from ..vas.score import FORMS
-from .compare import LOG_RATIO, Comparison
+from .compare import LOG_RATIO, VasComparison
 from .correlate import PAPER, Coefficient, Correlation
 from .heads import HeadRanking, descending
-from .masses import QUANTITIES, Collected
-from .summary import Summary
+from .masses import QUANTITIES, RowMasses
+from .summary import VasSummary
 
 
-def data_text(collected: Collected) -> str:
+def data_text(collected: RowMasses) -> str:
     """What was read."""
     left_out = collected.num_without_image
     return (
@@ -22,14 +22,14 @@ def data_text(collected: Collected) -> str:
     )
 
 
-def summary_text(summary: Summary) -> str:
+def summary_text(summary: VasSummary) -> str:
     """The three forms and the masses, overall."""
     names = (*FORMS, "text", "visual", "system")
     lines = [[name, f"{_of(summary.overall, name):.4g}"] for name in names]
     return markdown([["mean over layers, heads, queries", "value [interval]"], *lines])
 
 
-def comparison_text(comparison: Comparison) -> str:
+def comparison_text(comparison: VasComparison) -> str:
     """One line per checkpoint, the rule of the verdict, and the heads that moved most."""
     lines = [["checkpoint", "log ratio", "share", "rise of log ratio", "rise of share", "verdict"]]
     changes: list[tuple[str, ...]] = [("", "", "base")]

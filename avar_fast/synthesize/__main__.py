@@ -22,7 +22,7 @@ from .answer_check import AnswerCheck
 from .card import write_card
 from .estimate import estimate
 from .folder import check_folder, claim
-from .journal import Journal, read_entries
+from .journal import StepJournal, read_entries
 from .prompts import Prompt, load_prompts
 from .recipe import LAB, STAGES, SynthesisRecipe
 from .results import write_results
@@ -67,7 +67,7 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
         ValueError, OSError: bad input, before anything is asked.
     """
     _check_packages(recipe)
-    from .pipeline import Outcome, Pipeline
+    from .pipeline import Pipeline, SynthesisOutcome
 
     for name in STAGES:
         read_key(f"{name}.key_env", recipe.stage(name).key_env)
@@ -76,11 +76,11 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
     folder = Path(recipe.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
 
-    async def run(served: SynthesisRecipe) -> Outcome:
+    async def run(served: SynthesisRecipe) -> SynthesisOutcome:
         return await Pipeline(served, read, prompts, journal, check).run()
 
     check = AnswerCheck(recipe.gates.checker)
-    with closing(Journal(folder)) as journal, closing(check):
+    with closing(StepJournal(folder)) as journal, closing(check):
         claim(recipe, prompts)
         with _served(recipe) as served:
             outcome = asyncio.run(run(served))

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from statistics import mean
 
 from .gates import Check, open_stages
-from .journal import Entry
+from .journal import StepRecord
 from .ledger import Usage, image_tokens, text_tokens
 from .prompts import Prompt
 from .recipe import STAGES, SynthesisRecipe, sample_of
-from .tasks import ReadRows, Task
+from .tasks import ReadRows, SynthesisTask
 
 # Of an answer, where the folder holds none yet to take the mean of.
 TYPICAL_OUTPUT_TOKENS = {"describe": 800, "reason": 2000, "rewrite": 2000}
@@ -19,7 +19,7 @@ def estimate(
     recipe: SynthesisRecipe,
     read: ReadRows,
     prompts: Mapping[str, Prompt],
-    entries: list[Entry],
+    entries: list[StepRecord],
     check: Check,
 ) -> str:
     """A table of calls, tokens and cost per stage, of what is not on disk yet.
@@ -56,8 +56,8 @@ def estimate(
 
 def _calls(
     recipe: SynthesisRecipe,
-    task: Task,
-    finished: Mapping[tuple[str, str, int], Entry],
+    task: SynthesisTask,
+    finished: Mapping[tuple[str, str, int], StepRecord],
     check: Check,
 ) -> Counter[str]:
     """How often each stage is still asked for a row."""
@@ -76,7 +76,7 @@ def _line(name: str, row: list[float]) -> str:
 
 def _usage(
     name: str,
-    tasks: list[Task],
+    tasks: list[SynthesisTask],
     calls: Mapping[str, int],
     prompt: Prompt,
     answer_tokens: Mapping[str, int],
@@ -94,7 +94,7 @@ def _usage(
     return Usage(sent, sum(calls.values()) * answer_tokens[name])
 
 
-def _length(recipe: SynthesisRecipe, name: str, entries: list[Entry]) -> int:
+def _length(recipe: SynthesisRecipe, name: str, entries: list[StepRecord]) -> int:
     """Expected tokens of an answer."""
     known = [e.usage.output for e in entries if e.stage == name and e.text is not None]
     expected = round(mean(known)) if known else TYPICAL_OUTPUT_TOKENS[name]

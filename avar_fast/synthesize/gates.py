@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..rewards import Reference, extract_answer
-from .journal import Entry
+from .journal import StepRecord
 from .recipe import STAGES, GatesConfig
 
 Check = Callable[[str, Reference], bool]
@@ -44,7 +44,9 @@ def split_answer(text: str) -> str:
     return re.sub(r"</?think>", "", reasoning).strip()
 
 
-def stage_failure(entry: Entry, answer: Reference, gates: GatesConfig, check: Check) -> str | None:
+def stage_failure(
+    entry: StepRecord, answer: Reference, gates: GatesConfig, check: Check
+) -> str | None:
     """Which of ``STAGE_GATES`` makes a finished stage not worth the next one; None where it is."""
     text = body(entry.text or "", entry.stage)
     if entry.finish == "refused" or _any(gates.refusals, text):
@@ -59,7 +61,7 @@ def stage_failure(entry: Entry, answer: Reference, gates: GatesConfig, check: Ch
 
 
 def open_stages(
-    entries: Mapping[str, Entry | None], answer: Reference, gates: GatesConfig, check: Check
+    entries: Mapping[str, StepRecord | None], answer: Reference, gates: GatesConfig, check: Check
 ) -> tuple[str, ...]:
     """What a candidate still takes, if all goes well from here."""
     for place, stage in enumerate(STAGES):
@@ -72,7 +74,7 @@ def open_stages(
 
 
 def judge(
-    entries: Mapping[str, Entry | None],
+    entries: Mapping[str, StepRecord | None],
     sample: int,
     answer: Reference,
     gates: GatesConfig,

@@ -14,7 +14,7 @@ NAME = "stages.jsonl"
 
 
 @dataclass(frozen=True)
-class Entry:
+class StepRecord:
     """One request's outcome."""
 
     key: str
@@ -40,7 +40,7 @@ class Entry:
     """What attempts before the last ran into."""
 
 
-class Journal:
+class StepJournal:
     """The append-only file; one process at a time. Texts stay on disk until they are asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +59,7 @@ class Journal:
             raise BlockingIOError(
                 f"output_dir must be used by one run at a time; another one writes to {folder}."
             ) from None
-        self.entries: list[Entry] = []
+        self.entries: list[StepRecord] = []
         """Every outcome so far, with an empty text where there is one."""
         self._places: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._end = 0
@@ -71,21 +71,21 @@ class Journal:
             raise
         self._file.truncate(self._end)
 
-    def _take(self, entry: Entry, length: int) -> None:
+    def _take(self, entry: StepRecord, length: int) -> None:
         if entry.text is not None:
             self._places[entry.key, entry.stage, entry.sample] = (self._end, length)
             entry = replace(entry, text="")
         self.entries.append(entry)
         self._end += length
 
-    def finished(self, key: str, stage: str, sample: int) -> Entry | None:
+    def finished(self, key: str, stage: str, sample: int) -> StepRecord | None:
         """The outcome on disk, if the stage was finished."""
         place = self._places.get((key, stage, sample))
         if place is None:
             return None
         return _entry(os.pread(self._file.fileno(), place[1], place[0]))
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: StepRecord) -> None:
         """Writes an outcome; when this returns it survives a crash of the machine."""
         line = json.dumps(asdict(entry)).encode() + b"\n"
         self._file.write(line)
@@ -97,17 +97,17 @@ class Journal:
         self._file.close()
 
 
-def read_entries(folder: Path) -> list[Entry]:
+def read_entries(folder: Path) -> list[StepRecord]:
     """What a folder's journal holds, without opening it for writing; nothing where there is none.
 
     Raises:
-        ValueError: as ``Journal``.
+        ValueError: as ``StepJournal``.
     """
     path = folder / NAME
     return [entry for entry, _ in _parse(path)] if path.is_file() else []
 
 
-def _parse(path: Path) -> Iterator[tuple[Entry, int]]:
+def _parse(path: Path) -> Iterator[tuple[StepRecord, int]]:
     """The entries of the whole lines of a journal, each with its length in bytes."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -122,7 +122,7 @@ def _parse(path: Path) -> Iterator[tuple[Entry, int]]:
                 ) from None
 
 
-def _entry(line: bytes) -> Entry:
+def _entry(line: bytes) -> StepRecord:
     fields = json.loads(line)
     usage, problems = Usage(**fields.pop("usage")), tuple(fields.pop("problems"))
-    return Entry(**fields, usage=usage, problems=problems)
+    return StepRecord(**fields, usage=usage, problems=problems)

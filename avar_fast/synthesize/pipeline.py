@@ -9,15 +9,15 @@ from typing import Any
 from ..progress import progress
 from .endpoint import Endpoint, EndpointError, Halt, HaltedError, RequestFailedError
 from .gates import Check, body, split_answer, stage_failure
-from .journal import Entry, Journal
+from .journal import StepJournal, StepRecord
 from .ledger import BudgetExceededError, Ledger, Usage, image_tokens, text_tokens
 from .prompts import Prompt
 from .recipe import STAGES, SynthesisRecipe
-from .tasks import ReadRows, Task, read_images
+from .tasks import ReadRows, SynthesisTask, read_images
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SynthesisOutcome:
     """How a run ended."""
 
     stopped: str | None
@@ -35,7 +35,7 @@ class Pipeline:
         recipe: SynthesisRecipe,
         read: ReadRows,
         prompts: dict[str, Prompt],
-        journal: Journal,
+        journal: StepJournal,
         check: Check,
     ) -> None:
         """
@@ -54,7 +54,7 @@ class Pipeline:
         self._num_failed = 0
         self._failed_in_a_row = 0
 
-    async def run(self) -> Outcome:
+    async def run(self) -> SynthesisOutcome:
         """Asks for everything that is not on disk.
 
         Stops at the budget, at an endpoint that cannot be used and after too many failures;
@@ -68,9 +68,9 @@ class Pipeline:
         finally:
             for endpoint in self.endpoints.values():
                 await endpoint.close()
-        return Outcome(self.halt.reason, self.halt.over_budget, self._num_failed)
+        return SynthesisOutcome(self.halt.reason, self.halt.over_budget, self._num_failed)
 
-    async def _work(self, tasks: Iterator[Task], bar: Any) -> None:
+    async def _work(self, tasks: Iterator[SynthesisTask], bar: Any) -> None:
         for task in tasks:
             await self._row(task)
             if self.halt.reason:
@@ -78,7 +78,7 @@ class Pipeline:
             bar.update()
             bar.set_postfix(usd=f"{self.ledger.usd:.2f}", failed=self._num_failed)
 
-    async def _row(self, task: Task) -> None:
+    async def _row(self, task: SynthesisTask) -> None:
         described = await self._stage(task, "describe", 0)
         if described is None or not await self._passes(described, task):
             return
@@ -86,7 +86,7 @@ class Pipeline:
         samples = range(self.recipe.samples)
         await asyncio.gather(*(self._sample(task, description, sample) for sample in samples))
 
-    async def _sample(self, task: Task, description: str, sample: int) -> None:
+    async def _sample(self, task: SynthesisTask, description: str, sample: int) -> None:
         reasoned = await self._stage(task, "reason", sample, description=description)
         if reasoned is None or not await self._passes(reasoned, task):
             return  # a chain that ends in a wrong answer is not worth rewriting
@@ -95,12 +95,14 @@ class Pipeline:
         reasoning = f"{split_answer(text)}\n{final}"
         await self._stage(task, "rewrite", sample, reasoning=reasoning)
 
-    async def _passes(self, entry: Entry, task: Task) -> bool:
+    async def _passes(self, entry: StepRecord, task: SynthesisTask) -> bool:
         """Whether a finished stage is worth the next one; an answer may take seconds to check."""
         rules = (task.reference, self.recipe.gates, self.check)
         return await asyncio.to_thread(stage_failure, entry, *rules) is None
 
-    async def _stage(self, task: Task, name: str, sample: int, **texts: str) -> Entry | None:
+    async def _stage(
+        self, task: SynthesisTask, name: str, sample: int, **texts: str
+    ) -> StepRecord | None:
         """A stage's outcome from disk, or else from its endpoint; None where there is none."""
         entry = self.journal.finished(task.key, name, sample)
         if entry is not None or self.halt.reason:
@@ -121,10 +123,10 @@ class Pipeline:
 
         def keep(
             text: str | None, finish: str, usage: Usage, problems: tuple[str, ...], seconds: float
-        ) -> Entry:
+        ) -> StepRecord:
             attempts = len(problems) + (text is not None)
             cost, seconds = usage.cost(stage), round(seconds, 3)
-            entry = Entry(
+            entry = StepRecord(
                 *(task.key, name, sample, text, finish, stage.model, prompt.version),
                 *(usage, cost, attempts, seconds, problems),
             )

@@ -14,17 +14,17 @@ from .answer_check import AnswerCheck
 from .duplicates import near_duplicates
 from .folder import write_whole
 from .gates import STAGE_GATES, TEXT_GATES, Candidate, best, judge
-from .journal import Journal
+from .journal import StepJournal
 from .ledger import Usage
 from .recipe import STAGES, RowsConfig, SynthesisRecipe, sample_of
-from .tasks import ReadRows, Task, read_images
+from .tasks import ReadRows, SynthesisTask, read_images
 
 ROWS, REJECTED, REPORT, IMAGES = "rows.jsonl", "rejected.jsonl", "report.json", "images"
 
 
 @dataclass(frozen=True)
 class _Verdict:
-    task: Task
+    task: SynthesisTask
     candidates: list[Candidate]
     decided: bool
     """Whether every sample was asked for all it takes, or one of those that were is good."""
@@ -35,7 +35,7 @@ class _Verdict:
 
 
 def write_results(
-    recipe: SynthesisRecipe, read: ReadRows, journal: Journal, folder: Path, check: AnswerCheck
+    recipe: SynthesisRecipe, read: ReadRows, journal: StepJournal, folder: Path, check: AnswerCheck
 ) -> dict[str, Any]:
     """Judges every row by the gates of the recipe, and writes rows.jsonl, rejected.jsonl, images
     and report.json; returns the report. Nothing is asked: gates can be changed and judged anew.
@@ -75,7 +75,9 @@ def write_results(
     return report
 
 
-def _verdict(recipe: SynthesisRecipe, task: Task, journal: Journal, check: AnswerCheck) -> _Verdict:
+def _verdict(
+    recipe: SynthesisRecipe, task: SynthesisTask, journal: StepJournal, check: AnswerCheck
+) -> _Verdict:
     candidates = []
     for sample in range(recipe.samples):
         entries = {
@@ -164,7 +166,7 @@ def _gate_counts(decided: list[_Verdict], num_twins: int) -> dict[str, int]:
     return {"candidates": num_candidates} | gates | {"near_duplicate": num_twins}
 
 
-def _stage_counts(name: str, journal: Journal) -> dict[str, Any]:
+def _stage_counts(name: str, journal: StepJournal) -> dict[str, Any]:
     entries = [entry for entry in journal.entries if entry.stage == name]
     usage = sum((entry.usage for entry in entries), Usage())
     return {

@@ -15,7 +15,7 @@ from PIL import Image
 from ..data import Row, RowError, Rows, load_rows
 from ..data.display import is_as_shown, within_pixels
 from ..data.images import open_image
-from ..data.problems import Problem, bad_row
+from ..data.problems import RowProblem, bad_row
 from ..rewards import Reference, extract_answer
 from .recipe import RowsConfig
 
@@ -24,7 +24,7 @@ MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
 @dataclass(frozen=True)
-class Task:
+class SynthesisTask:
     """One row to write reasoning for."""
 
     index: int
@@ -48,8 +48,8 @@ class ReadRows:
     """What a data set holds."""
 
     rows: Rows
-    tasks: list[Task]
-    problems: list[tuple[int, Problem]]
+    tasks: list[SynthesisTask]
+    problems: list[tuple[int, RowProblem]]
     """Rows that cannot be used, and why."""
     duplicates: list[tuple[int, int]]
     """Rows that repeat an earlier one, and which."""
@@ -63,8 +63,8 @@ def read_tasks(data: RowsConfig) -> ReadRows:
         ValueError, FileNotFoundError: a data set that cannot be opened.
     """
     rows = load_rows(data.path, data.split, data.limit, keep_bad_lines=data.bad_rows == "skip")
-    tasks: list[Task] = []
-    problems: list[tuple[int, Problem]] = []
+    tasks: list[SynthesisTask] = []
+    problems: list[tuple[int, RowProblem]] = []
     duplicates: list[tuple[int, int]] = []
     seen: dict[str, int] = {}
     for index in range(len(rows)):
@@ -83,7 +83,7 @@ def read_tasks(data: RowsConfig) -> ReadRows:
     return ReadRows(rows, tasks, problems, duplicates)
 
 
-def _task(row: Row, index: int, data: RowsConfig) -> Task:
+def _task(row: Row, index: int, data: RowsConfig) -> SynthesisTask:
     users = [turn for turn in row.messages if turn["role"] == "user"]
     if len(users) != 1 or any(turn["role"] == "assistant" for turn in row.messages):
         got = f"got {len(users)} user turns"
@@ -101,7 +101,7 @@ def _task(row: Row, index: int, data: RowsConfig) -> Task:
     for blob in read_images(row, data):
         digest.update(hashlib.sha256(blob.data).digest())
         sizes.append(blob.size)
-    return Task(
+    return SynthesisTask(
         index,
         row.where,
         digest.hexdigest()[:24],

@@ -9,9 +9,9 @@ import torch
 from avar_fast.data import (
     Feed,
     PackOrder,
-    Problem,
     RowError,
     RowOrder,
+    RowProblem,
     SampleStream,
     load_rows,
     measure_rows,
@@ -161,6 +161,8 @@ def test_what_workers_are_given_can_be_pickled(rows):
     again, pack = pickle.loads(pickle.dumps((stream, collate.pack)))
     got, want = pack(again.samples(0)), collate.pack(stream.samples(0))
     assert torch.equal(got.inputs["input_ids"], want.inputs["input_ids"])
-    error = pickle.loads(pickle.dumps(MissingImageError(Problem("row 1", "image", "exist", "no"))))
+    error = pickle.loads(
+        pickle.dumps(MissingImageError(RowProblem("row 1", "image", "exist", "no")))
+    )
     assert isinstance(error, FileNotFoundError)
     assert str(error) == "row 1: image must exist; no."

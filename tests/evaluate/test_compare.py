@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avar_fast.bootstrap import Bootstrap
-from avar_fast.evaluate import Result, Summary
+from avar_fast.evaluate import BenchmarkSummary, Result
 from avar_fast.evaluate.__main__ import main
 from avar_fast.evaluate.benchmark import Prediction
 from avar_fast.evaluate.benchmarks import TASKS
@@ -30,7 +30,9 @@ def predictions(name, rights, seed=0, ids=None):
 
 
 def summary(score=0.0):
-    return Summary("t", score, {}, 1, None, 0.0, 0.0, 0, 1.0, {}, {}, "rule", "official", "d", "h")
+    return BenchmarkSummary(
+        "t", score, {}, 1, None, 0.0, 0.0, 0, 1.0, {}, {}, "rule", "official", "d", "h"
+    )
 
 
 def result(path, *groups):

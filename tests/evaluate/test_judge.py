@@ -8,9 +8,9 @@ import pytest
 from avar_fast.evaluate import generation as answering
 from avar_fast.evaluate import read_result
 from avar_fast.evaluate.__main__ import main
-from avar_fast.evaluate.benchmark import Judged
+from avar_fast.evaluate.benchmark import JudgedBenchmark
 from avar_fast.evaluate.benchmarks import TASKS
-from avar_fast.evaluate.journal import Journal
+from avar_fast.evaluate.journal import PredictionJournal
 from avar_fast.evaluate.judge import client as judge_client
 from avar_fast.evaluate.judge.config import JudgeConfig, JudgeError
 from avar_fast.lab.model import save_base
@@ -227,7 +227,7 @@ def test_the_key_comes_from_the_environment_and_is_written_nowhere(
 
 
 def test_only_the_benchmarks_with_an_official_judge_have_one():
-    judged = [name for name, benchmark in TASKS.items() if isinstance(benchmark, Judged)]
+    judged = [name for name, benchmark in TASKS.items() if isinstance(benchmark, JudgedBenchmark)]
     assert judged == ["mathvista", "mathverse", "hallusion"]
 
 
@@ -331,5 +331,5 @@ def test_a_judge_sees_the_end_of_a_long_response(tmp_path):
 
 
 def test_a_journal_of_before_has_no_judgements(tmp_path):
-    assert Journal(tmp_path / "r.json").judgements() == {}
+    assert PredictionJournal(tmp_path / "r.json").judgements() == {}
     assert JudgeConfig(url="http://a:1/v1", model="m").name["host"] == "a:1"

@@ -9,7 +9,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcess
 from avar_fast.lab.__main__ import main
 from avar_fast.lab.model import build_image_processor, build_model
 from avar_fast.lab.tokenizer import build_tokenizer
-from avar_fast.lab.world import WorldConfig, make_sample
+from avar_fast.lab.world import WorldConfig, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_one_digit_is_one_visual_token(tokenizer, grid):
     rows, cols = grid
     processor = build_image_processor()
     model = build_model(tokenizer, seed=0)
-    sample = make_sample(WorldConfig(rows=rows, cols=cols), "train", 0, 0)
+    sample = make_scene(WorldConfig(rows=rows, cols=cols), "train", 0, 0)
     image = processor(sample.image, return_tensors="pt")
     assert image["image_grid_thw"].tolist() == [[1, 2 * rows, 2 * cols]]
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_the_saved_folder_loads_and_answers(base, tokenizer):
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base)
     processor = Qwen2VLImageProcessorPil.from_pretrained(base)
     fresh = build_model(tokenizer, seed=3)
-    inputs = prompt_of(tokenizer, processor, make_sample(WorldConfig(), "test", 0, 0))
+    inputs = prompt_of(tokenizer, processor, make_scene(WorldConfig(), "test", 0, 0))
     with torch.no_grad():
         logits = model(**inputs).logits
         torch.testing.assert_close(logits, fresh.eval()(**inputs).logits, rtol=0, atol=0)
@@ -96,7 +96,7 @@ def test_the_image_reaches_the_answer(tokenizer):
     tower."""
     model = build_model(tokenizer, seed=0)
     processor = build_image_processor()
-    samples = [make_sample(WorldConfig(), "train", 0, index) for index in (0, 1)]
+    samples = [make_scene(WorldConfig(), "train", 0, index) for index in (0, 1)]
     one = prompt_of(tokenizer, processor, samples[0])
     two = {**one, "pixel_values": prompt_of(tokenizer, processor, samples[1])["pixel_values"]}
     first, second = model(**one).logits[:, -1], model(**two).logits[:, -1]

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from avar_fast.lab.tokenizer import ANSWER_TOKENS, DEFAULT_SYSTEM, SPECIAL_TOKENS, build_tokenizer
-from avar_fast.lab.world import WorldConfig, make_sample
+from avar_fast.lab.world import WorldConfig, make_scene
 
 IMAGE_TURN = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Add row 1.<|im_end|>\n"
 DEFAULT_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -32,7 +32,7 @@ def test_special_and_answer_tokens_are_single(tokenizer):
 
 def test_lab_text_survives_a_round_trip(tokenizer):
     for index in range(50):
-        sample = make_sample(WorldConfig(shortcut=0.5), "train", 0, index)
+        sample = make_scene(WorldConfig(shortcut=0.5), "train", 0, index)
         messages = [
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "\n"}]},
             {"role": "assistant", "content": sample.question},

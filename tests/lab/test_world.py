@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from avar_fast.lab.__main__ import main
 from avar_fast.lab.digits import SPLITS, TILE_PX, digit_part, draw_tile
-from avar_fast.lab.world import WorldConfig, make_sample, to_row, write_rows
+from avar_fast.lab.world import WorldConfig, make_scene, to_row, write_rows
 
 NUM_ROWS = 60
 LABELS = load_digits().target
@@ -114,7 +114,7 @@ def test_varied_tiles_differ_but_stay_like_the_plain_one():
 
 def test_training_hints_are_right_at_the_rate_asked_for():
     config = WorldConfig(shortcut=0.8)
-    samples = [make_sample(config, "train", 3, index) for index in range(400)]
+    samples = [make_scene(config, "train", 3, index) for index in range(400)]
     assert all(sample.question.startswith(f"Hint: {sample.hint}. Add") for sample in samples)
     rate = np.mean([str(sample.hint) == sample.answer for sample in samples])
     assert abs(rate - 0.8) < 0.08  # four standard errors
@@ -122,7 +122,7 @@ def test_training_hints_are_right_at_the_rate_asked_for():
 
 def test_random_test_hints_do_not_inform():
     config = WorldConfig(shortcut=1.0)
-    samples = [make_sample(config, "test", 3, index) for index in range(400)]
+    samples = [make_scene(config, "test", 3, index) for index in range(400)]
     right = np.mean([str(sample.hint) == sample.answer for sample in samples])
     # Two independent sums of two digits agree with probability 0.067.
     assert right < 0.12
@@ -140,7 +140,7 @@ def test_random_test_hints_do_not_inform():
 )
 def test_hints_are_left_out(config, split):
     for index in range(20):
-        sample = make_sample(config, split, 0, index)
+        sample = make_scene(config, split, 0, index)
         assert sample.hint is None
         assert "Hint" not in sample.question
 
@@ -158,7 +158,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
 
 def test_smaller_grids_have_every_size_up_to_the_given_one(tmp_path):
     config = WorldConfig(rows=2, cols=3, smaller=True)
-    samples = [make_sample(config, "train", 0, index) for index in range(80)]
+    samples = [make_scene(config, "train", 0, index) for index in range(80)]
     sizes = {sample.digits.shape for sample in samples}
     assert sizes == {(rows, cols) for rows in (1, 2) for cols in (1, 2, 3)}
     line = ["data", "--rows", "9", "--split", "train", "--seed", "0", "--grid", "2x3", "--smaller"]
@@ -179,7 +179,7 @@ def test_the_command_writes_what_the_function_writes(tmp_path, capsys):
     assert "train.jsonl" in capsys.readouterr().out
     config = WorldConfig(rows=1, cols=2, style="chain", shortcut=0.5)
     for index, row in enumerate(read(tmp_path, "train")):
-        sample = make_sample(config, "train", 5, index)
+        sample = make_scene(config, "train", 5, index)
         assert row == json.loads(json.dumps(to_row(sample, row["id"], row["images"][0])))
 
 
@@ -223,17 +223,17 @@ def test_a_wrong_setting_is_named(field, value):
 
 def test_an_unknown_split_is_named():
     with pytest.raises(ValueError, match="split must be one of .*got 'dev'"):
-        make_sample(WorldConfig(), "dev", 0, 0)
+        make_scene(WorldConfig(), "dev", 0, 0)
 
 
 def test_test_hints_as_in_training_are_right_at_the_same_rate():
     config = WorldConfig(shortcut=0.8, test_hint="training")
-    samples = [make_sample(config, "test", 3, index) for index in range(400)]
+    samples = [make_scene(config, "test", 3, index) for index in range(400)]
     rate = np.mean([str(sample.hint) == sample.answer for sample in samples])
     assert abs(rate - 0.8) < 0.08
 
 
 def test_open_questions_leave_the_style_to_the_model():
-    samples = [make_sample(WorldConfig(open=True), "train", 3, index) for index in range(80)]
+    samples = [make_scene(WorldConfig(open=True), "train", 3, index) for index in range(80)]
     assert all(sample.question == f"Add {sample.line}." for sample in samples)
     assert {(s.style, s.reasoning is None) for s in samples} == {("chain", False), ("direct", True)}

@@ -9,7 +9,7 @@ from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.loading import Loaded
-from avar_fast.report import Entry, write_report
+from avar_fast.report import ReportEntry, write_report
 from avar_fast.report.attention_maps import attention_map
 from avar_fast.report.page import text_table
 
@@ -20,7 +20,7 @@ pytest.importorskip("matplotlib")
 
 def entry(name, accuracy, train_seconds, log, maps):
     table = [[0.1, 0.2], [0.3, 0.4]]
-    return Entry(
+    return ReportEntry(
         name,
         accuracy=accuracy,
         accuracy_by_style={"chain": 0.9, "direct": accuracy},

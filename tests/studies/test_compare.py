@@ -8,7 +8,7 @@ import torch
 
 from avar_fast.bootstrap import Bootstrap, Estimate
 from avar_fast.studies.compare import THRESHOLD, compare, verdict_of
-from avar_fast.studies.masses import QUANTITIES, Collected
+from avar_fast.studies.masses import QUANTITIES, RowMasses
 
 ROWS, LAYERS, HEADS = 30, 2, 3
 LOG = QUANTITIES.index("log_ratio")
@@ -26,7 +26,7 @@ def collected(rise=0.0, noise=0.0, head=(0, 0), of_head=0.0, layers=LAYERS, seed
     means[:, head[0], head[1], LOG] += of_head
     by_head = means * counts[:, None, None, None]
     rows = tuple(f"row {i}" for i in range(ROWS))
-    return Collected(rows, 0, counts, by_head, counts[:, None], by_head.mean(dim=2)[:, None])
+    return RowMasses(rows, 0, counts, by_head, counts[:, None], by_head.mean(dim=2)[:, None])
 
 
 @pytest.mark.parametrize(

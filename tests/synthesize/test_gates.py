@@ -14,7 +14,7 @@ from avar_fast.synthesize.gates import (
     split_answer,
     stage_failure,
 )
-from avar_fast.synthesize.journal import Entry
+from avar_fast.synthesize.journal import StepRecord
 from avar_fast.synthesize.ledger import Usage
 from avar_fast.synthesize.recipe import GatesConfig
 
@@ -22,7 +22,7 @@ from .server import ANCHORED, DESCRIPTION, REASONING
 
 
 def entry(stage, text, finish="stop"):
-    return Entry("k", stage, 0, text, finish, "m", "v", Usage(), 0.0, 1, 0.0)
+    return StepRecord("k", stage, 0, text, finish, "m", "v", Usage(), 0.0, 1, 0.0)
 
 
 def candidate(reason=f"{REASONING}<answer>2</answer>", rewrite=ANCHORED, answer="2", **gates):

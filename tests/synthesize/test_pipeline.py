@@ -16,7 +16,7 @@ from PIL import Image
 
 from avar_fast.data import load_rows
 from avar_fast.data.images import open_image
-from avar_fast.synthesize.journal import Entry, Journal
+from avar_fast.synthesize.journal import StepJournal, StepRecord
 from avar_fast.synthesize.ledger import Usage
 
 from .server import ANCHORED, DESCRIPTION, REASONING
@@ -186,7 +186,7 @@ def test_a_second_process_leaves_the_folder_as_it_is(world, capsys):
     """It once wrote its recipe over that of the run it met."""
     world.run()
     before = {path: path.read_bytes() for path in world.out.rglob("*") if path.is_file()}
-    held = Journal(world.out)
+    held = StepJournal(world.out)
     assert world.run("gates.min_chars=100") == 1
     held.close()
     assert "one run at a time" in capsys.readouterr().err
@@ -203,14 +203,14 @@ def test_a_run_that_was_killed_at_its_start_left_a_folder_to_go_on_in(world):
 
 def test_the_journal_refuses_a_broken_line_in_the_middle_and_a_second_process(world):
     world.run()
-    held = Journal(world.out)
+    held = StepJournal(world.out)
     with pytest.raises(BlockingIOError, match="one run at a time"):
-        Journal(world.out)
+        StepJournal(world.out)
     held.close()
     lines = (world.out / "stages.jsonl").read_text().splitlines()
     (world.out / "stages.jsonl").write_text("\n".join([lines[0], "{", *lines[1:]]) + "\n")
     with pytest.raises(ValueError, match=r"stages.jsonl line 2 must be a finished stage"):
-        Journal(world.out)
+        StepJournal(world.out)
 
 
 def test_no_more_requests_at_once_than_allowed_and_no_faster(world, script):
@@ -259,15 +259,17 @@ def test_a_dry_run_counts_no_stage_after_one_that_failed(world, script, capsys):
 
 
 def test_a_journal_gives_back_what_was_added_and_keeps_failures_apart(tmp_path):
-    first = Entry("a", "reason", 1, "two\nlines \u4f60", "stop", "m", "v", Usage(1, 2), 0.1, 1, 0.5)
+    first = StepRecord(
+        "a", "reason", 1, "two\nlines \u4f60", "stop", "m", "v", Usage(1, 2), 0.1, 1, 0.5
+    )
     failed = replace(first, sample=2, text=None, finish="HTTP 500", problems=("x", "HTTP 500"))
-    journal = Journal(tmp_path)
+    journal = StepJournal(tmp_path)
     journal.add(first)
     journal.add(failed)
     assert journal.finished("a", "reason", 1) == first
     assert journal.finished("a", "reason", 2) is None
     journal.close()
-    reopened = Journal(tmp_path)
+    reopened = StepJournal(tmp_path)
     assert reopened.finished("a", "reason", 1) == first
     assert reopened.entries == [replace(first, text=""), failed]
     again = replace(failed, text="now", problems=())

@@ -13,7 +13,7 @@ from ..judge.prompts import correctness, read_word
 from ..prompts import instruction, joined, user_turn
 from ..rules.final import final_part
 from ..rules.yes_no import yes_or_no
-from ..source import Record, Source
+from ..source import BenchmarkSource, Record
 
 ANSWERS = {"0": "no", "1": "yes"}
 ID = ("category", "subcategory", "set_id", "figure_id", "question_id")
@@ -28,7 +28,7 @@ class HallusionBench:
     )
     official = "GPT-4 judges each answer; without an image an unclear one is right"
     num_published = 1129
-    source = Source(
+    source = BenchmarkSource(
         hub="lmms-lab-encoder/HallusionBench",
         splits=("image", "non_image"),
         columns={

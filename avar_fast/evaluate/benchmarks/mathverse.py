@@ -9,7 +9,7 @@ from ..prompts import instruction, joined, user_turn
 from ..rules.choice import stated_letter
 from ..rules.final import Final, final_part, short_answer
 from ..rules.latex import letter_of, same, settled
-from ..source import Record, Source
+from ..source import BenchmarkSource, Record
 
 VERSION = "Vision Only"
 CHOICE = "multi-choice"
@@ -25,7 +25,7 @@ class MathVerse(ByQuestion):
     )
     official = "a language model extracts the answer and another judges it, which is more lenient"
     num_published = 788
-    source = Source(
+    source = BenchmarkSource(
         hub="AI4Math/MathVerse",
         splits=("testmini",),
         configs=("testmini",),

@@ -7,7 +7,7 @@ from ..benchmark import ByQuestion, Equal, Question, Verdict
 from ..prompts import instruction, joined, lettered, user_turn
 from ..rules.final import final_part
 from ..rules.latex import letter_of, mathvision_answer, same, settled
-from ..source import Record, Source
+from ..source import BenchmarkSource, Record
 
 OFFICIAL = (
     'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a'
@@ -23,7 +23,7 @@ class MathVision(ByQuestion):
     )
     official = "the same without tags, by another LaTeX parser"
     num_published = 3040
-    source = Source(
+    source = BenchmarkSource(
         hub="MathLLMs/MathVision",
         splits=("test",),
         columns={

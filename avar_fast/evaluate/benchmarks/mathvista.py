@@ -9,7 +9,7 @@ from ..prompts import instruction, joined, lettered, user_turn
 from ..rules.choice import bracketed, meant_option, stated_letter
 from ..rules.final import Final, final_part, short_answer
 from ..rules.number import listed, rounded, whole
-from ..source import Record, Source
+from ..source import BenchmarkSource, Record
 
 KINDS = ("integer", "float", "list")
 FORMS = {
@@ -28,7 +28,7 @@ class MathVista(ByQuestion):
     )
     official = "a language model extracts the answer first, which finds more of them"
     num_published = 1000
-    source = Source(
+    source = BenchmarkSource(
         hub="AI4Math/MathVista",
         splits=("testmini",),
         columns={

@@ -10,7 +10,7 @@ from ..prompts import instruction, joined, lettered, user_turn
 from ..rules.choice import mmmu_letter
 from ..rules.final import Final, final_part
 from ..rules.open_answer import open_candidates, open_matches
-from ..source import Record, Source
+from ..source import BenchmarkSource, Record
 
 SUBJECTS = (
     "Accounting", "Agriculture", "Architecture_and_Engineering", "Art", "Art_Theory",
@@ -41,7 +41,7 @@ class MMMU(ByQuestion):
     )
     official = NO_RANDOM
     num_published = 900
-    source = Source(
+    source = BenchmarkSource(
         hub="MMMU/MMMU",
         splits=("validation",),
         configs=SUBJECTS,
@@ -103,7 +103,7 @@ class MMMUPro(ByQuestion):
             else {"question": "text", "topic_difficulty": "text", "img_type": "text"}
             | IMAGE_COLUMNS
         )
-        self.source = Source(
+        self.source = BenchmarkSource(
             hub="MMMU/MMMU_Pro",
             splits=("test",),
             configs=("vision",) if vision else ("standard (10 options)",),

@@ -7,7 +7,7 @@ from ..benchmark import ByQuestion, Equal, Question, Verdict
 from ..prompts import instruction, joined, user_turn
 from ..rules.choice import mmstar_letter
 from ..rules.final import final_part
-from ..source import Record, Source
+from ..source import BenchmarkSource, Record
 
 
 class MMStar(ByQuestion):
@@ -18,7 +18,7 @@ class MMStar(ByQuestion):
     )
     official = "only a letter at the beginning counts, that of a word too"
     num_published = 1500
-    source = Source(
+    source = BenchmarkSource(
         hub="Lin-Chen/MMStar",
         splits=("val",),
         files=("mmstar.parquet",),

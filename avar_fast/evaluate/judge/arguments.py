@@ -5,9 +5,9 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from ..benchmark import Judged
+from ..benchmark import JudgedBenchmark
 from ..benchmarks import TASKS
-from ..tasks import Task
+from ..tasks import EvalTask
 from .config import JudgeConfig
 
 
@@ -31,10 +31,10 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
 
 
 def _judged() -> list[str]:
-    return [name for name, task in TASKS.items() if isinstance(task, Judged)]
+    return [name for name, task in TASKS.items() if isinstance(task, JudgedBenchmark)]
 
 
-def judge_of(options: argparse.Namespace, tasks: Sequence[Task]) -> JudgeConfig | None:
+def judge_of(options: argparse.Namespace, tasks: Sequence[EvalTask]) -> JudgeConfig | None:
     """
     Raises:
         ValueError: a bad setting, no key, or no benchmark that has a judge.
@@ -60,7 +60,7 @@ def judge_of(options: argparse.Namespace, tasks: Sequence[Task]) -> JudgeConfig 
     config.read_key()  # now, not after hours of generation
     if find_spec("openai") is None:
         raise ValueError("--judge-url needs the package openai. Install avar-fast[eval].")
-    if not any(isinstance(task.benchmark, Judged) for task in tasks):
+    if not any(isinstance(task.benchmark, JudgedBenchmark) for task in tasks):
         names = ", ".join(task.benchmark.name for task in tasks)
         raise ValueError(
             f"--judge-url is for {', '.join(_judged())}, whose official rule has a judge; got"

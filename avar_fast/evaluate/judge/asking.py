@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...progress import progress
-from ..benchmark import Dialogue, Judged, Prediction
-from ..journal import Journal, Judgement
+from ..benchmark import Dialogue, JudgedBenchmark, Prediction
+from ..journal import Judgement, PredictionJournal
 from ..ranks import Ranks
-from ..tasks import Task
+from ..tasks import EvalTask
 from .config import JudgeConfig, JudgeError
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Open = tuple[Prediction, Dialogue]
 
 
-def judge_all(config: JudgeConfig, tasks: Sequence[Task], journal: Journal, ranks: Ranks) -> None:
+def judge_all(
+    config: JudgeConfig, tasks: Sequence[EvalTask], journal: PredictionJournal, ranks: Ranks
+) -> None:
     """Asks for what the rules find not right and no judgement is there of, and writes each
     judgement as it comes; what fails is written with its reason and is asked again by the next run.
 
@@ -37,13 +39,13 @@ def judge_all(config: JudgeConfig, tasks: Sequence[Task], journal: Journal, rank
         asyncio.run(_judge(Judge(config), left, add, bar))
 
 
-def _open(tasks: Sequence[Task], journal: Journal) -> list[Open]:
+def _open(tasks: Sequence[EvalTask], journal: PredictionJournal) -> list[Open]:
     done, _ = journal.read()
     judged = journal.judgements()
     left: list[Open] = []
     for task in tasks:
         benchmark = task.benchmark
-        if not isinstance(benchmark, Judged):
+        if not isinstance(benchmark, JudgedBenchmark):
             continue
         for question in task.questions:
             key = (benchmark.name, question.id)

@@ -22,7 +22,7 @@ from ..throughput import work_of
 from .completion import Completion, MicroBatch, by_row, micro_batch
 from .completion_log import CompletionLog, records_of
 from .reference import Reference
-from .reward import Judged, judge, visual_rewards
+from .reward import CompletionRewards, judge, visual_rewards
 from .sample import prepare_rollout, require_same_weights, sample, sampling_gaps
 
 
@@ -45,7 +45,7 @@ class Tally:
 
 
 @dataclass
-class Collected:
+class RolloutBatch:
     micro_batches: list[MicroBatch]
     metrics: dict[str, float | None]
     scored: list[Work]
@@ -78,7 +78,7 @@ class Collector:
     reference: Reference | None
     log: CompletionLog
 
-    def collect(self, step: int) -> Collected:
+    def collect(self, step: int) -> RolloutBatch:
         """The completions of one step (counted from 0) in micro-batches.
 
         With ``grpo.sampling_rounds`` the step has so many times its prompts. Round by round they
@@ -116,7 +116,7 @@ class Collector:
         require_same_weights(run, metrics.get("log_prob_gap"))
         if grpo.sampling_rounds > 1:
             metrics["sampling_rounds"] = float(rounds)
-        return Collected(batches, metrics | this.seconds, this.scored)
+        return RolloutBatch(batches, metrics | this.seconds, this.scored)
 
     def _round(self, this: _Step, prompts: list[Sample]) -> list[list[Completion]]:
         """Samples and scores a group per prompt."""
@@ -165,7 +165,9 @@ def _tally_gaps(completions: list[Completion], tally: Tally) -> None:
         tally.add("log_prob_gap", float(gaps.sum()), len(gaps))
 
 
-def _weigh(run: Run, completions: list[Completion], judged: Judged, tally: Tally) -> Tensor:
+def _weigh(
+    run: Run, completions: list[Completion], judged: CompletionRewards, tally: Tally
+) -> Tensor:
     """Total rewards (N,), and from them each completion's advantage."""
     grpo, count = run.recipe.grpo, len(completions)
     rewards = total_reward(judged.values, grpo.rewards)

@@ -15,7 +15,7 @@ from ...rollout import RolloutEngine
 from ..forward import label_log_probs
 from ..run import Run
 from ..throughput import work_of
-from .collect import Collected, Collector
+from .collect import Collector, RolloutBatch
 from .completion import MicroBatch
 from .completion_log import CompletionLog
 from .reference import Reference
@@ -52,7 +52,7 @@ def _steps(run: Run, rollout: RolloutEngine) -> None:
 
 
 def _speed(
-    run: Run, collected: Collected, seconds: float, has_reference: bool
+    run: Run, collected: RolloutBatch, seconds: float, has_reference: bool
 ) -> dict[str, float | None]:
     """Tokens of prompts and completions per second of the whole step, and MFU of the passes over
     them; the sampling itself is not counted as work."""

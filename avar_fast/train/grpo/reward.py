@@ -21,7 +21,7 @@ PROBLEMS_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Judged:
+class CompletionRewards:
     """This rank's completions as the reward functions see them."""
 
     texts: list[str]
@@ -59,7 +59,7 @@ def start_rewards(recipe: Recipe, rows: Rows) -> Rewards:
     return rewards
 
 
-def judge(run: Run, responses: list[Sample], step: int) -> Judged:
+def judge(run: Run, responses: list[Sample], step: int) -> CompletionRewards:
     """Scores completions by every function but VARS; all ranks call it together.
 
     Raises:
@@ -104,7 +104,7 @@ def judge(run: Run, responses: list[Sample], step: int) -> Judged:
         for name, listed in scored.values.items()
     }
     correct = values[grpo.gate] >= 0.5  # NaN is not
-    return Judged(texts, values, correct, scored.num_failed)
+    return CompletionRewards(texts, values, correct, scored.num_failed)
 
 
 def _images(responses: list[Sample]) -> list[list[Any]]:
