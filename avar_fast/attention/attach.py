@@ -33,6 +33,9 @@ class Recording:
     mass: dict[int, Tensor] = field(default_factory=dict)
     """{layer: (B, L, H, 3) float32}, part of the graph; with a cache, L is the new tokens only;
     with a split sequence, H is the heads of this rank."""
+    key_types: Tensor | None = None
+    """(B, Lk) int32 types of all keys that the masses are sums over; with a cache, Lk counts the
+    cached keys too. None before the first forward."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Attachment:
         call = AttnCall(ids, keys, torch.is_grad_enabled(), packing, slots, self.sequence)
         if self.recording is not None:
             call.mass = self.recording.mass = {}
+            self.recording.key_types = types
             call.record_layers = self.record_layers
         if self.intervention is not None:
             call.type_bias = torch.tensor(self.intervention.bias, device=ids.device)

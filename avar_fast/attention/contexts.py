@@ -19,7 +19,8 @@ def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> I
         layers: text layers to record; all by default.
 
     Yields:
-        Recording with ``mass`` = {layer: (B, L, H, 3) float32}, differentiable.
+        Recording with ``mass`` = {layer: (B, L, H, 3) float32}, differentiable, and ``key_types``
+        = (B, Lk) int32.
     """
     attachment = attachment_of(model)
     if attachment.recording is not None:
@@ -79,10 +80,10 @@ def intervene(
                 "intervene changes single heads of whole sequences only; this model's is split"
                 " among ranks. Undo it with split_sequence(model, None)."
             )
-        some = _subset("heads", heads, attachment.num_heads)
+        chosen_heads = _subset("heads", heads, attachment.num_heads)
         intervention = Intervention(
-            _by_head(bias, 0.0, some, attachment.num_heads),
-            _by_head(scale, 1.0, some, attachment.num_heads),
+            _by_head(bias, 0.0, chosen_heads, attachment.num_heads),
+            _by_head(scale, 1.0, chosen_heads, attachment.num_heads),
             chosen,
         )
     attachment.intervention = intervention

@@ -1,6 +1,6 @@
 """Rows -> samples -> padded or packed batches."""
 
-from .batch import NO_SAMPLE, Batch, Collator, collate
+from .batch import NO_SAMPLE, Batch, Collator, collate, prompt_inputs
 from .encode import Encoder, OverlongError
 from .measure import Measured, Selection, measure_rows, select
 from .order import PackOrder, RowOrder
@@ -31,5 +31,6 @@ __all__ = [
     "load_rows",
     "measure_rows",
     "parse_row",
+    "prompt_inputs",
     "select",
 ]

@@ -81,6 +81,13 @@ def collate(
     return Batch(inputs, labels, sample_ids, tuple(s.row.where for s in samples))
 
 
+def prompt_inputs(
+    samples: list[Sample], pad_id: int, visual_ids: tuple[int, ...], device: torch.device
+) -> dict[str, Tensor]:
+    """What a model's forward takes of prompts alone, padded on the left, on the device."""
+    return collate(samples, pad_id, visual_ids, with_target=False).to(device).inputs
+
+
 @dataclass(frozen=True)
 class Collator:
     """Batches for training one model: padded or packed, with an image in each, and with what the

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..attention import intervene
-from ..data import Encoder, RowError, Sample, collate
+from ..data import Encoder, RowError, Sample, prompt_inputs
 from ..loading import Loaded
 from ..models.pixels import limit_pixels
 from ..rewards import AnswerChecker
@@ -139,8 +139,8 @@ class Answering:
         settings, visual = self.settings, self.encoder.tokens.visual
         device = next(self.model.parameters()).device
 
-        def inputs_of(some: list[Sample]) -> dict[str, Tensor]:
-            return collate(some, sampling.pad_id, visual, with_target=False).to(device).inputs
+        def inputs_of(prompts: list[Sample]) -> dict[str, Tensor]:
+            return prompt_inputs(prompts, sampling.pad_id, visual, device)
 
         changed = intervene(self.model, **settings.intervention) if settings.intervention else None
         reading = looks.reading if settings.vas else None

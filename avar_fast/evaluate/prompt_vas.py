@@ -9,7 +9,7 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor, nn
 
-from ..attention import SpecialTokens, key_types, query_mask, record_attention, sees_image
+from ..attention import SpecialTokens, query_mask, record_attention, sees_image
 from ..vas import FORMS, score_table
 
 EPS = 1e-6  # the plain ratio of a query whose system mass has vanished stays finite
@@ -82,7 +82,8 @@ class Looks:
         with record_attention(self.model) as recording:
             yield
         span = (inputs["input_ids"], inputs["attention_mask"])
-        types = key_types(*span, tokens=self.tokens)
+        types = recording.key_types
+        assert types is not None
         queries = query_mask(*span, role="user", tokens=self.tokens) & sees_image(types)
         with_image = (types == KeyType.VISUAL).any(dim=1)
         for i in with_image.nonzero()[:, 0].tolist():

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..attention import SpecialTokens
-from ..data import Encoder, Row, Sample, collate
+from ..data import Encoder, Row, Sample, prompt_inputs
 from ..data.images import open_image
 from ..loading import Loaded
 from ..rollout import Sampling, generate, without_end
@@ -46,7 +46,7 @@ def attention_map(
 
     def inputs_of(samples: list[Sample]) -> dict[str, Tensor]:
         pad_id = tokenizer.pad_token_id
-        return collate(samples, pad_id, tokens.visual, with_target=False).to(device).inputs
+        return prompt_inputs(samples, pad_id, tokens.visual, device)
 
     inputs = inputs_of([sample])
     sampling = Sampling(

@@ -176,7 +176,8 @@ def _read(
     with record_attention(model) as recording:
         model(**batch.inputs, use_cache=False, logits_to_keep=1)
     span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
-    types = types_of(*span, tokens=tokens)
+    types = recording.key_types
+    assert types is not None
     chosen = query_mask(*span, role=reading.queries, tokens=tokens) & sees_image(types)
     masses = [recording.mass[layer][chosen].cpu() for layer in sorted(recording.mass)]
     chosen = chosen.cpu()  # from here on the CPU, where sums are taken in the same order every time

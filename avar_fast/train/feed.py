@@ -102,9 +102,9 @@ def make_feed(
 def _select(recipe: Recipe, rows: Rows, encoder: Encoder, rank: int, world_size: int) -> Selection:
     """Each rank measures its share of the rows; all come to the same selection."""
     data = recipe.data
-    mine = range(rank, len(rows), world_size)
-    measuring = measure_rows(rows, encoder, mine, data.workers, decode=data.bad_rows == "skip")
-    bar = progress(measuring, desc="measuring rows", total=len(mine), disable=rank > 0, leave=False)
+    own = range(rank, len(rows), world_size)
+    measuring = measure_rows(rows, encoder, own, data.workers, decode=data.bad_rows == "skip")
+    bar = progress(measuring, desc="measuring rows", total=len(own), disable=rank > 0, leave=False)
     shares: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(shares, list(bar))
     return select([m for share in shares for m in share], data.bad_rows, data.overlong)

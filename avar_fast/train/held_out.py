@@ -1,46 +1,65 @@
 """Evaluation during training: loss, VAS and accuracy on rows that are not trained on."""
 
 import time
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..attention import record_attention
+from ..attention import SpecialTokens, record_attention
 from ..config import Recipe
-from ..data import IGNORE, Encoder, Rows, Sample, load_rows
+from ..data import IGNORE, Collator, Encoder, Rows, Sample, load_rows, prompt_inputs
 from ..data.problems import bad_row
+from ..loading import Loaded
 from ..rewards import AnswerChecker
 from ..rollout import greedy_texts
 from ..vas import FORMS
-from .forward import evaluating, label_nll
-from .run import Run
+from .engine import Engine
+from .forward import HeadLimits, evaluating, label_nll
 from .spans import spans_of, vas_sums
 
 
 class HeldOut:
     """This rank's share of the rows of ``recipe.eval``, checked before the first step.
 
+    Args:
+        recipe: of the run; ``eval.path`` is set.
+        loaded: the model's tokenizer, image processor and end tokens.
+        engine: holds the model that is measured.
+        collator: makes the batches that the loss is taken of.
+        tokens: of the tokenizer.
+        head: limits of the LM head.
+
     Raises:
         RowError: a row that cannot be used, or that has no answer of any kind.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer: Any, image_processor: Any) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        loaded: Loaded,
+        engine: Engine,
+        collator: Collator,
+        tokens: SpecialTokens,
+        head: HeadLimits,
+    ) -> None:
         held_out = recipe.eval
         assert held_out.path is not None
         rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.engine, self.collator, self.tokens, self.head = engine, collator, tokens, head
+        self.tokenizer, self.eos_ids = loaded.tokenizer, loaded.eos_ids
+        self.queries = recipe.agto.queries
         self.checker = AnswerChecker(held_out.checker)
         self.rows: Rows = load_rows(held_out.path, held_out.split, held_out.limit, setting="eval")
-        self.mine = range(rank, len(self.rows), world_size)
+        self.own_indices = range(rank, len(self.rows), world_size)
         self.batch_size, self.max_new_tokens = held_out.batch_size, held_out.max_new_tokens
         self.encoder = Encoder(
-            tokenizer,
-            image_processor,
+            loaded.tokenizer,
+            loaded.image_processor,
             recipe.data.system_prompt,
             recipe.data.max_length,
             train_turns=recipe.data.train_turns,
         )
-        for index in self.mine:
+        for index in self.own_indices:
             row = self.rows[index]
             if row.target is None:
                 raise bad_row(row.where, "the answer", "be there, to evaluate with", "none")
@@ -49,7 +68,7 @@ class HeldOut:
     def close(self) -> None:
         self.checker.close()
 
-    def measure(self, run: Run) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Metrics over all ranks' rows, of those that apply to them.
 
         Returns:
@@ -59,13 +78,15 @@ class HeldOut:
         """
         started = time.perf_counter()
         sums = torch.zeros(5 + len(FORMS), dtype=torch.float64)
-        with run.engine.whole_weights() as model, evaluating(model), torch.no_grad():
-            for start in range(0, len(self.mine), self.batch_size):
-                indices = self.mine[start : start + self.batch_size]
+        with self.engine.whole_weights() as model, evaluating(model), torch.no_grad():
+            for start in range(0, len(self.own_indices), self.batch_size):
+                indices = self.own_indices[start : start + self.batch_size]
                 samples = [self.encoder(self.rows[i]) for i in indices]
-                sums[:-2] += self._forward(run, model, samples)
-                sums[-2:] += self._generate(run, model, samples)
-        nll, num_targets, num_scored, *scores, right, num_answers = run.engine.sum_over_ranks(*sums)
+                sums[:-2] += self._forward(model, samples)
+                sums[-2:] += self._generate(model, samples)
+        nll, num_targets, num_scored, *scores, right, num_answers = self.engine.sum_over_ranks(
+            *sums
+        )
         metrics = {}
         if num_targets:
             metrics["eval_loss"] = nll / num_targets
@@ -75,23 +96,27 @@ class HeldOut:
             metrics |= {f"eval_vas_{f}": v / num_scored for f, v in zip(FORMS, scores, strict=True)}
         return metrics | {"eval_seconds": time.perf_counter() - started}
 
-    def _forward(self, run: Run, model: nn.Module, samples: list[Sample]) -> Tensor:
+    def _forward(self, model: nn.Module, samples: list[Sample]) -> Tensor:
         """Sums of the loss, of its tokens, of the scored queries, and of their VAS in each form."""
-        batch = run.collate(samples)
-        spans = spans_of(batch, run.recipe.agto.queries, run.tokens)
+        batch = self.collator.pad(samples).to(self.engine.device)
+        spans = spans_of(batch, self.queries, self.tokens)
         with record_attention(model) as recording:
-            nll = label_nll(model, batch, run.head)
+            nll = label_nll(model, batch, self.head)
         counts = (batch.labels != IGNORE).sum(), spans.scored.sum()
         sums = (nll, *counts, *vas_sums(recording.mass, spans))
         return torch.tensor([float(x) for x in sums], dtype=torch.float64)
 
-    def _generate(self, run: Run, model: nn.Module, samples: list[Sample]) -> Tensor:
+    def _prompt_inputs(self, samples: list[Sample]) -> dict[str, Tensor]:
+        pad_id = self.tokenizer.pad_token_id
+        return prompt_inputs(samples, pad_id, self.tokens.visual, self.engine.device)
+
+    def _generate(self, model: nn.Module, samples: list[Sample]) -> Tensor:
         """Right answers, and rows that have one."""
         asked = [s for s in samples if s.row.answer is not None] if self.max_new_tokens else []
         if not asked:
             return torch.zeros(2, dtype=torch.float64)
         texts = greedy_texts(
-            model, run.tokenizer, asked, run.collate_prompts, run.eos_ids, self.max_new_tokens
+            model, self.tokenizer, asked, self._prompt_inputs, self.eos_ids, self.max_new_tokens
         )
         texts = [sample.opened + text for sample, text in zip(asked, texts, strict=True)]
         answers = [s.row.reference for s in asked if s.row.reference is not None]

@@ -6,24 +6,22 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..attention import SpecialTokens
 from ..config import Recipe
-from ..data import Batch, Collator, Feed, Sample, collate
+from ..data import Batch, Collator, Feed, Sample, prompt_inputs
 from ..data.fingerprint import Fingerprint
+from ..rewards import Rewards
 from . import checkpoint
 from .engine import Engine
 from .forward import HeadLimits
+from .held_out import HeldOut
 from .throughput import Throughput
 from .tracker import Tracker
-
-if TYPE_CHECKING:
-    from ..rewards import Rewards
-    from .held_out import HeldOut
 
 ROWS_NAMED = 16  # of a step that diverged
 
@@ -67,16 +65,15 @@ class Run:
     head: HeadLimits
     throughput: Throughput
     first_step: int
-    held_out: "HeldOut | None" = None
-    rewards: "Rewards | None" = None
+    held_out: HeldOut | None = None
+    rewards: Rewards | None = None
     """Of stage grpo."""
     stop_request: StopRequest = field(default_factory=StopRequest)
 
     def collate_prompts(self, samples: list[Sample]) -> dict[str, Tensor]:
         """The model's inputs of prompts, for generation, on the device."""
         pad_id = self.tokenizer.pad_token_id
-        batch = collate(samples, pad_id, self.tokens.visual, with_target=False)
-        return batch.to(self.engine.device).inputs
+        return prompt_inputs(samples, pad_id, self.tokens.visual, self.engine.device)
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Prompts and targets for a forward of training, on the device."""
@@ -116,7 +113,7 @@ class Run:
         recipe says so or a rank was asked to end, and tells whether to go on."""
         train = self.recipe.train
         if self.held_out and (step % self.recipe.eval.every == 0 or step == train.steps):
-            metrics |= self.held_out.measure(self)
+            metrics |= self.held_out.measure()
             shown = (*shown, "eval_loss", "eval_accuracy")
         self.tracker.log(step, metrics | self.data_counts, shown)
         (asked,) = self.engine.sum_over_ranks(float(self.stop_request.received))

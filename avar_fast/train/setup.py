@@ -69,9 +69,10 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
         loaded.model.config,
         getattr(torch, recipe.model.dtype),
     )
+    head = HeadLimits.of(recipe, device)
     held_out = None
     if recipe.eval.path is not None:
-        held_out = HeldOut(recipe, loaded.tokenizer, loaded.image_processor)
+        held_out = HeldOut(recipe, loaded, engine, collator, tokens, head)
     feed, selection, data, said = make_feed(recipe, loaded, collator, start, ranks_per_row, resumed)
     tracker = Tracker(recipe, rank, start[0])
     for line in resumed.report(engine) if resumed else []:
@@ -100,7 +101,7 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
         loaded.image_processor,
         tokens,
         loaded.eos_ids,
-        HeadLimits.of(recipe, device),
+        head,
         throughput,
         start[0],
         held_out,

@@ -11,10 +11,11 @@ from avar_fast.attention import SpecialTokens
 from avar_fast.config.grpo import GrpoConfig
 from avar_fast.data import RowError
 from avar_fast.train.forward import HeadLimits, label_log_probs
-from avar_fast.train.grpo.collect import Collector, Tally, _tally_gaps
+from avar_fast.train.grpo.collect import Collector, _tally_gaps
 from avar_fast.train.grpo.completion import Completion, by_row, micro_batch
 from avar_fast.train.grpo.reference import Reference
 from avar_fast.train.grpo.sample import require_text
+from avar_fast.train.grpo.tally import Tally
 from avar_fast.train.parameters import add_adapters
 from tests.data.world import TOKENIZER, collator, samples
 from tests.models.world import models

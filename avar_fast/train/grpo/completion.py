@@ -30,7 +30,7 @@ class Completion:
 
 @dataclass
 class MicroBatch:
-    """Some completions as one forward takes them; B completions, L - 1 positions."""
+    """Completions as one forward takes them; B completions, L - 1 positions."""
 
     batch: Batch
     old_log_probs: Tensor
@@ -52,16 +52,16 @@ def by_row(batch: Batch, values: Tensor) -> list[Tensor]:
     return [row[mask] for row, mask in zip(values, batch.label_mask, strict=True)]
 
 
-def micro_batch(run: Run, some: list[Completion]) -> MicroBatch:
-    """Some completions of a step, scored and with their advantages, on the device."""
+def micro_batch(run: Run, completions: list[Completion]) -> MicroBatch:
+    """Completions of a step, scored and with their advantages, on the device."""
     grpo, device = run.recipe.grpo, run.engine.device
-    batch = run.collate([c.sample for c in some])
-    old = _to_rows(batch, [c.old_log_probs for c in some])
+    batch = run.collate([c.sample for c in completions])
+    old = _to_rows(batch, [c.old_log_probs for c in completions])
     ref = weights = bounded = None
-    if some[0].ref_log_probs is not None:
-        ref = _to_rows(batch, [c.ref_log_probs for c in some if c.ref_log_probs is not None])
-    if some[0].sampling_log_probs is not None:
-        given = [c.sampling_log_probs for c in some if c.sampling_log_probs is not None]
+    if completions[0].ref_log_probs is not None:
+        ref = _to_rows(batch, [c.ref_log_probs for c in completions if c.ref_log_probs is not None])
+    if completions[0].sampling_log_probs is not None:
+        given = [c.sampling_log_probs for c in completions if c.sampling_log_probs is not None]
         weights, bounded = importance_weights(
             old,
             _to_rows(batch, given),
@@ -71,9 +71,11 @@ def micro_batch(run: Run, some: list[Completion]) -> MicroBatch:
             grpo.importance_cap,
             grpo.importance_floor,
         )
-    advantages = torch.tensor([c.advantage for c in some], device=device)
-    counted = torch.tensor([not (c.truncated and grpo.mask_truncated) for c in some], device=device)
-    informative = torch.tensor([c.informative for c in some], device=device)
+    advantages = torch.tensor([c.advantage for c in completions], device=device)
+    counted = torch.tensor(
+        [not (c.truncated and grpo.mask_truncated) for c in completions], device=device
+    )
+    informative = torch.tensor([c.informative for c in completions], device=device)
     trained = counted & informative
     return MicroBatch(batch, old, ref, advantages, weights, bounded, counted, trained)
 

@@ -25,10 +25,10 @@ class CompletionLog:
             cut_back(path, run.first_step)
             self.file = path.open("a")
 
-    def write(self, step: int, mine: list[dict[str, Any]]) -> None:
+    def write(self, step: int, own: list[dict[str, Any]]) -> None:
         """Adds the completions of a step, counted from 1; all ranks call it together."""
         shares: list[Any] = [None] * self.run.engine.world_size if self.file else None  # pyright: ignore
-        torch.distributed.gather_object(mine, shares)
+        torch.distributed.gather_object(own, shares)
         if self.file is None:
             return
         records = [{"step": step, **record} for share in shares for record in share]
@@ -46,7 +46,6 @@ class CompletionLog:
 
 
 def records_of(
-    run: Run,
     responses: list[Any],
     texts: list[str],
     values: dict[str, torch.Tensor],

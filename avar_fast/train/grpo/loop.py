@@ -57,7 +57,7 @@ def _speed(
     """Tokens of prompts and completions per second of the whole step, and MFU of the passes over
     them; the sampling itself is not counted as work."""
     rates, updates = run.throughput.flops, run.recipe.grpo.updates_per_rollout
-    trained = [work_of(some.batch) for some in collected.micro_batches]
+    trained = [work_of(micro_batch.batch) for micro_batch in collected.micro_batches]
     scoring = (2 if has_reference else 1) * sum(rates.forward.flops(w) for w in collected.scored)
     training = updates * sum(rates.training.flops(w) for w in trained)
     tokens, flops = run.engine.sum_over_ranks(sum(w.tokens for w in trained), scoring + training)
@@ -72,16 +72,16 @@ def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, f
     """
     grpo = run.recipe.grpo
     num_tokens, num_responses, num_trained = run.engine.sum_over_ranks(
-        sum((some.batch.label_mask & some.counted[:, None]).sum() for some in micro_batches),
-        sum(len(some.counted) for some in micro_batches),
-        sum(some.trained.sum() for some in micro_batches),
+        sum((m.batch.label_mask & m.counted[:, None]).sum() for m in micro_batches),
+        sum(len(m.counted) for m in micro_batches),
+        sum(m.trained.sum() for m in micro_batches),
     )
     normalizer = max(num_tokens, 1.0) if grpo.loss in ("dapo", "cispo") else num_responses
     totals = torch.zeros(3 + len(PolicyStats._fields), dtype=torch.float64)
-    for some in micro_batches:
+    for micro_batch in micro_batches:
         log_probs, mask, entropies = label_log_probs(
             run.engine.module,
-            some.batch,
+            micro_batch.batch,
             run.head,
             grpo.temperature,
             run.tokens.visual,
@@ -91,27 +91,27 @@ def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, f
         assert entropies is not None
         loss, stats = policy_loss(
             log_probs,
-            some.old_log_probs,
-            some.advantages,
-            mask & some.trained[:, None],
+            micro_batch.old_log_probs,
+            micro_batch.advantages,
+            mask & micro_batch.trained[:, None],
             grpo.loss,
             grpo.clip_low,
             grpo.clip_high,
-            ref_log_probs=some.ref_log_probs,
+            ref_log_probs=micro_batch.ref_log_probs,
             kl_coef=grpo.kl_coef,
             max_tokens=grpo.max_new_tokens,
             normalizer=normalizer,
-            weights=some.weights,
+            weights=micro_batch.weights,
         )
         run.engine.backward(loss)
-        share = float(some.trained.sum())
+        share = float(micro_batch.trained.sum())
         entropy = float(entropies.detach().sum())
         totals += torch.tensor(
             [loss.item(), entropy, float(mask.sum()), *(float(s) * share for s in stats)],
             dtype=torch.float64,
         )
     loss_sum, entropy, num_labels, *stat_sums = run.engine.sum_over_ranks(*totals)
-    rows = tuple(row for some in micro_batches for row in some.batch.rows)
+    rows = tuple(row for m in micro_batches for row in m.batch.rows)
     run.require_finite(loss_sum, step + 1, rows)
     norm = run.engine.step()
     run.require_finite(norm, step + 1, rows, "gradient norm")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...attention import Recording, key_types
+from ...attention import Recording
 from ...config import Recipe
 from ...config.grpo import VISUAL, reward_label
 from ...data import IGNORE, Batch, Rows, Sample
@@ -22,9 +22,10 @@ PROBLEMS_SHOWN = 3
 
 @dataclass(frozen=True)
 class CompletionRewards:
-    """This rank's completions as the reward functions see them."""
+    """The rewards of this rank's completions."""
 
     texts: list[str]
+    """Completions without their end token."""
     values: dict[str, Tensor]
     """(N,) float32 by name, NaN where a function does not apply; VARS is not among them yet."""
     correct: Tensor
@@ -59,7 +60,7 @@ def start_rewards(recipe: Recipe, rows: Rows) -> Rewards:
     return rewards
 
 
-def judge(run: Run, responses: list[Sample], step: int) -> CompletionRewards:
+def reward_completions(run: Run, responses: list[Sample], step: int) -> CompletionRewards:
     """Scores completions by every function but VARS; all ranks call it together.
 
     Raises:
@@ -122,14 +123,13 @@ def _images(responses: list[Sample]) -> list[list[Any]]:
 def visual_rewards(run: Run, recording: Recording, batch: Batch, correct: Tensor) -> Tensor:
     """(N,) VARS of a batch whose masses were recorded."""
     grpo = run.recipe.grpo
-    types = key_types(batch.inputs["input_ids"], batch.inputs["attention_mask"], tokens=run.tokens)
     return visual_reward(
         recording.mass,
         batch.labels != IGNORE,
         correct,
         grpo.visual_form,
         clip=grpo.visual_clip,
-        key_types=types,
+        key_types=recording.key_types,
     )
 
 

@@ -1,0 +1,39 @@
+"""How much memory a recipe needs, from the model's configuration alone."""
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from ..config import Recipe
+from ..models import family_at
+from .parameters import choose_trainable
+
+
+def memory_plan(recipe: Recipe, world_size: int) -> str:
+    """Bytes per rank of weights, gradients and AdamW's states under the recipe's ZeRO stage.
+
+    Activations are not counted: they depend on the rows.
+    """
+    _, config = family_at(recipe.model.path)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+        choose_trainable(model, recipe)
+    num_params = sum(p.numel() for p in model.parameters())
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    train, width = recipe.train, 4 if recipe.model.dtype == "float32" else 2
+    stage = train.zero_stage
+    sizes = {
+        "weights": num_params * width / (world_size if stage >= 3 else 1),
+        "gradients": num_trained * width / (world_size if stage >= 2 else 1),
+        "optimizer": num_trained * (8 if width == 4 else 12) / (world_size if stage >= 1 else 1),
+    }
+    on_host = {"weights": train.offload_params, "optimizer": train.offload_optimizer}
+    lines = [
+        f"memory plan per rank, {num_params / 1e6:.2f} M parameters, {num_trained / 1e6:.2f} M"
+        f" trained, ZeRO-{stage}, {world_size} ranks:"
+    ]
+    for name, size in sizes.items():
+        where = " in host memory" if on_host.get(name) else ""
+        lines.append(f"  {name:<10} {size / 2**30:8.3f} GiB{where}")
+    device = sum(size for name, size in sizes.items() if not on_host.get(name))
+    lines.append(f"  {'sum':<10} {device / 2**30:8.3f} GiB on the device, activations not counted")
+    return "\n".join(lines)
