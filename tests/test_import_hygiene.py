@@ -16,6 +16,7 @@ PACKAGE = ROOT / "avar_fast"
 LAYERS = {
     "bootstrap": 0,
     "missing": 0,
+    "journal": 0,
     "progress": 0,
     "tables": 0,
     "chat": 1,

@@ -1,18 +1,4 @@
-"""What endpoints that speak OpenAI's chat protocol say, and what follows from it: one place for all
-that ask one."""
+"""Asking endpoints that speak OpenAI's chat protocol: one client for all programs.
 
-from .answer import Answer, BadAnswerError
-from .pace import Pace
-from .receive import receive
-from .retry_after import asked_wait_s
-from .trouble import Trouble, trouble_of
-
-__all__ = [
-    "Answer",
-    "BadAnswerError",
-    "Pace",
-    "Trouble",
-    "asked_wait_s",
-    "receive",
-    "trouble_of",
-]
+``access`` needs no openai; the other modules do, and are imported where an endpoint is asked.
+"""

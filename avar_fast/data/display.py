@@ -13,7 +13,7 @@ DEEP_WHITE = 65535.0  # of 16 bits
 def as_shown(image: Image.Image) -> Image.Image:
     """The RGB image that a viewer shows.
 
-    EXIF orientation is applied and transparency laid on white. 16-bit grey is scaled to 8 bits.
+    EXIF orientation is applied and transparency laid on white. 16-bit gray is scaled to 8 bits.
     32-bit integers and floats do not say what is white: 1 (floats alone), 255 or 65535, the least
     of these that is not below the largest value.
 
@@ -89,7 +89,7 @@ def _depth(image: Image.Image) -> tuple[float | None, bool]:
 
 
 def _grey(image: Image.Image, white: float | None, zero_is_white: bool) -> Image.Image:
-    """8-bit grey of 9 to 16-bit or 32-bit integers or floats; a transparent value (PNG's tRNS)
+    """8-bit gray of 9 to 16-bit or 32-bit integers or floats; a transparent value (PNG's tRNS)
     becomes white."""
     values = np.asarray(image)
     share = values / (_white_of(image.mode, values) if white is None else white)

@@ -19,7 +19,7 @@ THINK = "<think>"
 class TextTokenizer:
     """Applies a tokenizer and its chat template to rows.
 
-    A control token that a user typed or that stands in an answer is tokenised as the characters it
+    A control token that a user typed or that stands in an answer is tokenized as the characters it
     is written with; all else as the tokenizer does it.
 
     Args:
@@ -129,7 +129,7 @@ def continue_reply(opened: str, target: str, where: str) -> str:
 
 
 def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbouring texts as one: a template sets them side by side, and two halves of a control
+    """Neighboring texts as one: a template sets them side by side, and two halves of a control
     token would make one."""
     joined: list[dict[str, Any]] = []
     for part in parts:

@@ -7,7 +7,6 @@ NAME.parts/judge-R.jsonl   what a judge said of predictions, where one is asked
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..journal import Journal, differing, whole_lines, write_whole
 from .benchmark import Prediction
 from .generation import Chunk
 from .prompt_vas import TableSums
@@ -23,7 +23,7 @@ SETTINGS, PROJECTS, PREDICTIONS = "settings.json", "projects.jsonl", "rank-*.jso
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """What came of asking a judge about a prediction."""
 
     benchmark: str
@@ -38,24 +38,6 @@ class Judgement:
         if self.error is not None:
             return replace(prediction, judge_replies=self.replies, judge_error=self.error)
         return replace(prediction, parsed=self.parsed, right=self.right, judge_replies=self.replies)
-
-
-class JsonLines:
-    """A file that grows by lines, each on the disk when ``add`` returns; a line that a kill tore is
-    cut off."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab+")
-        self._file.seek(0)
-        self._file.truncate(self._file.read().rfind(b"\n") + 1)
-
-    def add(self, value: Any) -> None:
-        self._file.write(json.dumps(value).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class PredictionJournal:
@@ -86,10 +68,8 @@ class PredictionJournal:
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / PROJECTS).unlink(missing_ok=True)
-            partial = held.with_suffix(".new")
-            partial.write_text(json.dumps(identity, indent=1))
-            partial.replace(held)
-        with closing(JsonLines(self.folder / PROJECTS)) as projects:
+            write_whole(held, [json.dumps(identity, indent=1)])
+        with closing(Journal(self.folder / PROJECTS)) as projects:
             projects.add(project)
 
     def projects(self) -> list[dict[str, Any]]:
@@ -118,25 +98,25 @@ class PredictionJournal:
             tables.setdefault(chunk["benchmark"], TableSums()).add_dict(chunk["vas"])
         return predictions, tables
 
-    def judgements(self) -> dict[tuple[str, str], Judgement]:
-        """{(benchmark, id): judgement}; the later one where the judge first came to no verdict."""
-        found: dict[tuple[str, str], Judgement] = {}
+    def judgments(self) -> dict[tuple[str, str], Judgment]:
+        """{(benchmark, id): judgment}; the later one where the judge first came to no verdict."""
+        found: dict[tuple[str, str], Judgment] = {}
         for values in self._lines("judge-*.jsonl"):
-            judgement = Judgement(**values)
-            key = (judgement.benchmark, judgement.id)
+            judgment = Judgment(**values)
+            key = (judgment.benchmark, judgment.id)
             if key not in found or found[key].error is not None:
-                found[key] = judgement
+                found[key] = judgment
         return found
 
     def _lines(self, files: str) -> Iterator[dict[str, Any]]:
         for file in sorted(self.folder.glob(files)):
-            for line in file.read_bytes().split(b"\n")[:-1]:  # a torn last line has no end
-                yield json.loads(line)
+            for line in whole_lines(file):
+                yield json.loads(line.content)
 
     @contextmanager
     def predictions_of(self, rank: int) -> Iterator[Callable[[str, Chunk], None]]:
         """Gives what adds a benchmark's chunk to this rank's file."""
-        lines = JsonLines(self.folder / f"rank-{rank}.jsonl")
+        lines = Journal(self.folder / f"rank-{rank}.jsonl")
 
         def add(benchmark: str, chunk: Chunk) -> None:
             values = [prediction.as_dict() for prediction in chunk.predictions]
@@ -146,11 +126,11 @@ class PredictionJournal:
             yield add
 
     @contextmanager
-    def judgements_of(self, rank: int) -> Iterator[Callable[[Judgement], None]]:
-        """Gives what adds a judgement to this rank's file."""
-        lines = JsonLines(self.folder / f"judge-{rank}.jsonl")
+    def judgments_of(self, rank: int) -> Iterator[Callable[[Judgment], object]]:
+        """Gives what adds a judgment to this rank's file."""
+        lines = Journal(self.folder / f"judge-{rank}.jsonl")
         with closing(lines):
-            yield lambda judgement: lines.add(asdict(judgement))
+            yield lambda judgment: lines.add(asdict(judgment))
 
     @property
     def is_empty(self) -> bool:
@@ -174,10 +154,9 @@ class PredictionJournal:
 
 def require_same(before: dict[str, Any], identity: dict[str, Any], what: str) -> None:
     """Raises ValueError that names the first setting in which two identities differ."""
-    for name in sorted({*before, *identity}):
+    for name in differing(before, identity):
         was, now = before.get(name), identity.get(name)
-        if was != now:
-            raise ValueError(
-                f"{what} with {name} = {json.dumps(was)}; this run has {json.dumps(now)}. Use the"
-                " same settings, another --out, or remove it."
-            )
+        raise ValueError(
+            f"{what} with {name} = {json.dumps(was)}; this run has {json.dumps(now)}. Use the"
+            " same settings, another --out, or remove it."
+        )

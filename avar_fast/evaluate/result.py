@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..journal import write_whole
 from ..vas import FORMS
 from .benchmark import JudgedBenchmark, Prediction
 from .judge.config import JudgeConfig
@@ -123,9 +124,7 @@ def write_json(
         "benchmarks": {name: asdict(summary) for name, summary in summaries.items()},
         "predictions": [prediction.as_dict() for prediction in predictions],
     }
-    partial = out.with_name(out.name + ".new")
-    partial.write_text(json.dumps(body, indent=1))
-    partial.replace(out)
+    write_whole(out, [json.dumps(body, indent=1)])
 
 
 @dataclass(frozen=True)

@@ -128,12 +128,12 @@ def run(
     if ranks.rank:
         return None
     done, tables = journal.read()
-    judgements = journal.judgements()
+    judgments = journal.judgments()
     summaries, predictions = {}, []
     for task in tasks:
         name = task.benchmark.name
         own = [done[name, question.id] for question in task.questions]
-        own = [judgements[name, p.id].applied(p) if (name, p.id) in judgements else p for p in own]
+        own = [judgments[name, p.id].applied(p) if (name, p.id) in judgments else p for p in own]
         summaries[name] = summarize(task, own, tables.get(name, TableSums()), judge)
         predictions += own
     return EvaluationOutcome(summaries, predictions, problems, time.perf_counter() - started)

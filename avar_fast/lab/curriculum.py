@@ -1,8 +1,8 @@
 """Rows in the order a model is to learn them.
 
-The base model reads one digit first, then answers in chains, then in both styles: reading comes
-within a hundred steps where a question shows a single digit, and answers at once are learnt several
-times sooner by a model that has learnt to look the digits up one by one.
+The base model reads one digit first, then answers in chains, then in both styles. It learns to read
+within a hundred steps if a question shows a single digit. It learns to answer at once several times
+sooner if it has learned to look the digits up one by one.
 """
 
 import json

@@ -25,19 +25,29 @@ from ..report.attention_maps import attention_map
 from ..report.page import text_table
 from .curriculum import write_curriculum
 from .model import save_base
-from .runs import CURRICULUM, MAX_NEW_TOKENS, TEST, TUNE, Stage, checkpoint, make_folder, say, train
+from .runs import (
+    CURRICULUM,
+    MAX_NEW_TOKENS,
+    TEST,
+    TUNE,
+    TrainingRun,
+    checkpoint,
+    make_folder,
+    say,
+    train,
+)
 from .tokenizer import DEFAULT_SYSTEM
 
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
 NUM_PICTURES = 4
 BATCH_SIZE = 25
 
-STAGES = (
-    Stage("base", "base model", "lab-base.yaml", "init"),
-    Stage("sft", "cold start", "lab-sft.yaml", "base"),
-    Stage("agto", "cold start + AGTO", "lab-sft-agto.yaml", "base"),
-    Stage("grpo", "AGTO, then GRPO", "lab-grpo.yaml", "agto"),
-    Stage("vars", "AGTO, then GRPO + VARS", "lab-grpo-vars.yaml", "agto"),
+RUNS = (
+    TrainingRun("base", "base model", "lab-base.yaml", "init"),
+    TrainingRun("sft", "cold start", "lab-sft.yaml", "base"),
+    TrainingRun("agto", "cold start + AGTO", "lab-sft-agto.yaml", "base"),
+    TrainingRun("grpo", "AGTO, then GRPO", "lab-grpo.yaml", "agto"),
+    TrainingRun("vars", "AGTO, then GRPO + VARS", "lab-grpo-vars.yaml", "agto"),
 )
 
 
@@ -62,11 +72,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     rows = load_rows(str(test))
     entries = []
-    for number, stage in enumerate(STAGES, start=1):
-        say(f"[{number}/{len(STAGES)}] {stage.title}")
-        data = learn if stage.key == "base" else tune
-        seconds = train(stage, out, data, options.seed)
-        entries.append(_measure(stage, out, rows, seconds))
+    for number, run in enumerate(RUNS, start=1):
+        say(f"[{number}/{len(RUNS)}] {run.title}")
+        data = learn if run.key == "base" else tune
+        seconds = train(run, out, data, options.seed)
+        entries.append(_measure(run, out, rows, seconds))
     minutes = (time.perf_counter() - started) / 60
     intro = (
         f"Seed {options.seed}, {len(rows)} held-out questions on images of handwritten digits,"
@@ -78,8 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n{table}\n\n{intro}\nReport: {out / 'report.html'}")
 
 
-def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> ReportEntry:
-    loaded = load(str(checkpoint(out, stage.key)), torch.float32)
+def _measure(run: TrainingRun, out: Path, rows: Rows, train_seconds: float) -> ReportEntry:
+    loaded = load(str(checkpoint(out, run.key)), torch.float32)
     attach(loaded.model, loaded.tokenizer)
     settings = Settings(
         system_prompt=DEFAULT_SYSTEM, max_new_tokens=MAX_NEW_TOKENS, checker="exact"
@@ -88,17 +98,17 @@ def _measure(stage: Stage, out: Path, rows: Rows, train_seconds: float) -> Repor
     result, predictions = evaluate_rows(loaded, rows, settings, BATCH_SIZE, "held-out digits")
     eval_seconds = time.perf_counter() - started
     write_json(
-        out / stage.key / "evaluation.json",
-        {"model": {"path": stage.title}, "settings": settings.as_dict()},
+        out / run.key / "evaluation.json",
+        {"model": {"path": run.title}, "settings": settings.as_dict()},
         {"rows": result},
         predictions,
     )
     maps = [
         attention_map(loaded, rows[i], DEFAULT_SYSTEM, MAX_NEW_TOKENS) for i in range(NUM_PICTURES)
     ]
-    log = [json.loads(line) for line in (out / stage.key / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (out / run.key / "log.jsonl").read_text().splitlines()]
     return ReportEntry(
-        stage.title,
+        run.title,
         result.score,
         {style: result.scores[f"style={style}"] for style in ("chain", "direct")},
         result.vas,

@@ -1,6 +1,6 @@
 """Real handwritten digits as image tiles.
 
-Source: the 1797 scanned 8 x 8 digits (grey values 0..16) that scikit-learn ships as `load_digits`.
+Source: the 1797 scanned 8 x 8 digits (gray values 0..16) that scikit-learn ships as `load_digits`.
 They are divided once and for all into a training part and a held-out part, digit by digit, so no
 handwriting of a test image was ever seen in training. A tile is 28 x 28 pixels: with patches of 14
 and a 2 x 2 merge it becomes exactly one visual token.

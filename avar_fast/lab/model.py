@@ -32,7 +32,7 @@ MAX_POSITIONS = 1024
 # Rotary frequencies per axis (time, height, width): they share half of a head's 32 dimensions in
 # about the proportions of the published models (16, 24, 24 of 64).
 MROPE_SECTION = [4, 6, 6]
-# The width axis gets the slowest frequencies. At Qwen's theta of 1e6 (or at 1e4) neighbouring
+# The width axis gets the slowest frequencies. At Qwen's theta of 1e6 (or at 1e4) neighboring
 # columns differ by a phase below 0.004 and a model this small does not learn in 800 steps to tell
 # them apart (chain answers 0.11 exact; 0.98 at 4). Prompts are short, so nothing is lost at the
 # other end.

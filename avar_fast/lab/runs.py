@@ -33,7 +33,7 @@ NUM_RANKS = min(2, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingRun:
     """One training run and its row in the table."""
 
     key: str
@@ -67,8 +67,8 @@ def checkpoint(out: Path, key: str) -> Path:
     return out / "init" if key == "init" else out / key / "latest"
 
 
-def train(stage: Stage, out: Path, data: Path, seed: int, num_ranks: int = NUM_RANKS) -> float:
-    """Runs the stage's recipe with torchrun, one thread a rank; returns its seconds.
+def train(run: TrainingRun, out: Path, data: Path, seed: int, num_ranks: int = NUM_RANKS) -> float:
+    """Runs the run's recipe with torchrun, one thread a rank; returns its seconds.
 
     Exits the program where the run fails.
     """
@@ -80,18 +80,18 @@ def train(stage: Stage, out: Path, data: Path, seed: int, num_ranks: int = NUM_R
             "--standalone",
             f"--nproc_per_node={num_ranks}",
         ),
-        *("-m", "avar_fast.train", str(CONFIGS / stage.recipe)),
-        f"model.path={checkpoint(out, stage.start)}",
+        *("-m", "avar_fast.train", str(CONFIGS / run.recipe)),
+        f"model.path={checkpoint(out, run.start)}",
         f"data.path={data}",
-        f"train.output_dir={out / stage.key}",
+        f"train.output_dir={out / run.key}",
         f"train.seed={seed}",
-        *stage.settings,
+        *run.settings,
     ]
     started = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         sys.exit(
-            f"error: {stage.title} failed with exit code {done.returncode}; its messages are above."
+            f"error: {run.title} failed with exit code {done.returncode}; its messages are above."
         )
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Does looking pay? AGTO and VARS on a model that has learnt a shortcut:
+"""Does looking pay? AGTO and VARS on a model that has learned a shortcut:
 ``python -m avar_fast.lab.study --out runs/study``.
 
 Every training question carries a hint that is right with probability rho; its answer may be copied
@@ -29,7 +29,7 @@ from ..evaluate import Settings, evaluate_rows
 from ..loading import load
 from .curriculum import Phase, write_curriculum
 from .model import save_base
-from .runs import CHAIN, MAX_NEW_TOKENS, MIXED, ONE_DIGIT, Stage, checkpoint, say, train
+from .runs import CHAIN, MAX_NEW_TOKENS, MIXED, ONE_DIGIT, TrainingRun, checkpoint, say, train
 from .study_report import write_study
 from .tokenizer import DEFAULT_SYSTEM
 from .world import WorldConfig
@@ -54,13 +54,13 @@ AGTO = (*SFT, "agto.alpha=0.001", "agto.beta=0.001")
 # At 40 steps GRPO alone answers 96 % of the questions with random hints (seed 0): nothing would be
 # left for VARS to add.
 GRPO = ("train.steps=15",)
-BASE = Stage("base", "base model", "lab-base.yaml", "init", (*SFT, "train.steps=600"))
-STAGES = (
-    Stage("sft", "cold start with hints", "lab-sft.yaml", "base", SFT),
-    Stage("agto", "+ AGTO", "lab-sft-agto.yaml", "base", AGTO),
-    Stage("grpo", "+ AGTO + GRPO", "lab-grpo.yaml", "agto", GRPO),
+BASE = TrainingRun("base", "base model", "lab-base.yaml", "init", (*SFT, "train.steps=600"))
+RUNS = (
+    TrainingRun("sft", "cold start with hints", "lab-sft.yaml", "base", SFT),
+    TrainingRun("agto", "+ AGTO", "lab-sft-agto.yaml", "base", AGTO),
+    TrainingRun("grpo", "+ AGTO + GRPO", "lab-grpo.yaml", "agto", GRPO),
     *(
-        Stage(
+        TrainingRun(
             form,
             f"+ AGTO + GRPO + VARS ({form})",
             "lab-grpo-vars.yaml",
@@ -89,12 +89,12 @@ def main(arguments: list[str] | None = None) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
         results = list(pool.map(run_seed, range(options.seeds), folders))
-    titles = {stage.key: stage.title for stage in (BASE, *STAGES)}
+    titles = {run.key: run.title for run in (BASE, *RUNS)}
     command = "python -m avar_fast.lab.study " + " ".join(sys.argv[1:])
     curves = {
-        stage.title: [_sampled_accuracy(folder / stage.key) for folder in folders]
-        for stage in STAGES
-        if "grpo" in stage.recipe
+        run.title: [_sampled_accuracy(folder / run.key) for folder in folders]
+        for run in RUNS
+        if "grpo" in run.recipe
     }
     page = options.docs or options.out
     print(write_study(page, titles, results, curves, RHO, NUM_TEST, command))
@@ -115,7 +115,7 @@ def _make_base(out: Path) -> None:
 
 
 def run_seed(seed: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Trains and measures what is not there yet; for each stage and test what it scores."""
+    """Trains and measures what is not there yet; for each run and test what it scores."""
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
     if not (out / "base").exists():
@@ -123,16 +123,16 @@ def run_seed(seed: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
         _make_data(seed, out)
         (out / "base").symlink_to("../base")
     results = {}
-    for stage in (BASE, *STAGES):
-        scored = out / f"{stage.key}.json"
+    for run in (BASE, *RUNS):
+        scored = out / f"{run.key}.json"
         if not scored.exists():
-            if stage is not BASE:
-                say(f"seed {seed}: {stage.title}")
-                shutil.rmtree(out / stage.key, ignore_errors=True)
-                train(stage, out, out / "data" / "train.jsonl", seed, num_ranks=1)
-            scores = {test: _measure(out, stage.key, test) for test in TESTS}
+            if run is not BASE:
+                say(f"seed {seed}: {run.title}")
+                shutil.rmtree(out / run.key, ignore_errors=True)
+                train(run, out, out / "data" / "train.jsonl", seed, num_ranks=1)
+            scores = {test: _measure(out, run.key, test) for test in TESTS}
             scored.write_text(json.dumps(scores, indent=1))
-        results[stage.key] = json.loads(scored.read_text())
+        results[run.key] = json.loads(scored.read_text())
     return results
 
 

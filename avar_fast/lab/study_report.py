@@ -8,7 +8,7 @@ from ..evaluate.result import project
 from ..tables import markdown
 
 Scores = dict[str, dict[str, dict[str, float]]]
-"""Stage -> hints of the test -> measure -> value, of one seed."""
+"""TrainingRun -> hints of the test -> measure -> value, of one seed."""
 COLUMNS = (
     ("accuracy, hints as in training", "training", "accuracy"),
     ("accuracy, random hints", "random", "accuracy"),
@@ -34,7 +34,7 @@ def write_study(
 
     Args:
         out: the folder.
-        titles: of the stages, in order.
+        titles: of the runs, in order.
         results: one per seed.
         curves: run's title -> per seed the accuracy of each step's samples.
         rho: probability that a training hint is right.
@@ -44,7 +44,7 @@ def write_study(
     out.mkdir(parents=True, exist_ok=True)
     table = _table(titles, results)
     page = [
-        "# Does looking pay? AGTO and VARS on a model that has learnt a shortcut",
+        "# Does looking pay? AGTO and VARS on a model that has learned a shortcut",
         "",
         f"Mean and standard deviation over {len(results)} seeds (data, order, samples; the base"
         f" model is one, as a pretrained model is); {rows} held-out questions, greedy answers."
@@ -72,16 +72,16 @@ def write_study(
     return table
 
 
-def _values(results: list[Scores], stage: str, test: str, measure: str) -> list[float]:
-    return [scores[stage][test][measure] for scores in results]
+def _values(results: list[Scores], run: str, test: str, measure: str) -> list[float]:
+    return [scores[run][test][measure] for scores in results]
 
 
 def _table(titles: dict[str, str], results: list[Scores]) -> str:
     lines = [["", *(name for name, *_ in COLUMNS)]]
-    for stage, title in titles.items():
+    for run, title in titles.items():
         cells = [title]
         for _, test, measure in COLUMNS:
-            values = _values(results, stage, test, measure)
+            values = _values(results, run, test, measure)
             cells.append(_spread(values, ".3g" if measure == "ratio" else ".3f"))
         lines.append(cells)
     return markdown(lines)
@@ -111,8 +111,8 @@ def _plot(path: Path, titles: dict[str, str], results: list[Scores]) -> None:
     axes = figure.subplots(1, len(PLOTTED), sharey=True)
     places = range(len(titles))
     for axis, (name, test, measure) in zip(axes, PLOTTED, strict=True):
-        for place, stage in zip(places, titles, strict=True):
-            values = _values(results, stage, test, measure)
+        for place, run in zip(places, titles, strict=True):
+            values = _values(results, run, test, measure)
             axis.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.35)
             axis.plot(statistics.mean(values), place, "|", color="black", markersize=18)
         axis.set_title(name, fontsize=9)

@@ -2,7 +2,7 @@
 in the question where an image row shows it.
 
 In the paper the text-only cold start is reasoning in language that needs no image. Here the digits
-are given, the steps to the answer are the same, and nothing in the row can be learnt by looking.
+are given, the steps to the answer are the same, and nothing in the row can be learned by looking.
 """
 
 import json

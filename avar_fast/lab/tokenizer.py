@@ -71,7 +71,7 @@ def lab_words() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the lab's tokenizer: the same every time, nothing is learnt or downloaded."""
+    """Build the lab's tokenizer: the same every time, nothing is learned or downloaded."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     vocab = {char: at for at, char in enumerate(sorted(byte_level.alphabet()))}
     for word in lab_words():

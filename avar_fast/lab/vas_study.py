@@ -23,16 +23,26 @@ from pathlib import Path
 from ..tables import markdown
 from .curriculum import write_curriculum
 from .model import save_base
-from .runs import CURRICULUM, MAX_NEW_TOKENS, NUM_RANKS, TEST, TUNE, Stage, checkpoint, say, train
+from .runs import (
+    CURRICULUM,
+    MAX_NEW_TOKENS,
+    NUM_RANKS,
+    TEST,
+    TUNE,
+    TrainingRun,
+    checkpoint,
+    say,
+    train,
+)
 from .text_only import write_text_rows
 
 MARKER = "vas-study.json"  # settings of the study that made the folder
 BASE_EVERY, START_EVERY = 145, 50  # steps between checkpoints: six of the base, four of the others
-BASE = Stage("base", "base model", "lab-base.yaml", "init")
+BASE = TrainingRun("base", "base model", "lab-base.yaml", "init")
 STARTS = (
-    Stage("multimodal", "multimodal cold start", "lab-sft.yaml", "base"),
-    Stage("text-only", "text-only cold start", "lab-sft.yaml", "base"),
-    Stage("agto", "multimodal cold start + AGTO", "lab-sft-agto.yaml", "base"),
+    TrainingRun("multimodal", "multimodal cold start", "lab-sft.yaml", "base"),
+    TrainingRun("text-only", "text-only cold start", "lab-sft.yaml", "base"),
+    TrainingRun("agto", "multimodal cold start + AGTO", "lab-sft-agto.yaml", "base"),
 )
 HEAD_ROWS = 100
 
@@ -63,10 +73,10 @@ def _studies(out: Path, num_seeds: int) -> dict[str, str]:
     shared = ("--data", str(test), "--batch-size", "100", "--dtype", "float32")
     base, seeds = f"base={checkpoint(out, 'base')}", range(num_seeds)
     starts = {
-        f"{stage.key}#{seed}-{step}": folder
-        for stage in STARTS
+        f"{run.key}#{seed}-{step}": folder
+        for run in STARTS
         for seed in seeds
-        for step, folder in _checkpoints(out / f"seed-{seed}" / stage.key)
+        for step, folder in _checkpoints(out / f"seed-{seed}" / run.key)
     }
     points = {f"base-{step}": folder for step, folder in _checkpoints(out / "base")} | starts
     named = [f"{name}={folder}" for name, folder in points.items()]
@@ -75,7 +85,7 @@ def _studies(out: Path, num_seeds: int) -> dict[str, str]:
     compared = {}
     for seed in seeds:
         folder = out / f"seed-{seed}"
-        models = [f"{stage.key}={checkpoint(folder, stage.key)}" for stage in STARTS]
+        models = [f"{run.key}={checkpoint(folder, run.key)}" for run in STARTS]
         command = ["compare", base, *models, *shared]
         compared[f"Seed {seed} against its base model"] = _study(command, folder / "compare")
     correlated = {
@@ -112,18 +122,18 @@ def _over_seeds(out: Path, num_seeds: int) -> str:
     points = json.loads((out / "correlate" / "correlate.json").read_text())["points"]
     accuracy = {point["name"]: point["accuracy"] for point in points}
     lines = [["checkpoint", "rise of log ratio", "rise of share", "accuracy", "verdicts"]]
-    for stage in STARTS:
-        shifts = [next(s for s in one["shifts"] if s["name"] == stage.key) for one in compared]
+    for run in STARTS:
+        shifts = [next(s for s in one["shifts"] if s["name"] == run.key) for one in compared]
         rises = [
             [shift["overall"][quantity]["value"] for shift in shifts]
             for quantity in ("log_ratio", "share")
         ]
         last = [
-            accuracy[f"{stage.key}#{seed}-{_checkpoints(out / f'seed-{seed}' / stage.key)[-1][0]}"]
+            accuracy[f"{run.key}#{seed}-{_checkpoints(out / f'seed-{seed}' / run.key)[-1][0]}"]
             for seed in range(num_seeds)
         ]
         verdicts = ", ".join(shift["verdict"] for shift in shifts)
-        lines.append([stage.key, *map(_spread, (*rises, last)), verdicts])
+        lines.append([run.key, *map(_spread, (*rises, last)), verdicts])
     return f"{markdown(lines)}\n\nMean and deviation over seeds; verdicts in their order.\n"
 
 
@@ -156,18 +166,18 @@ def _train_all(out: Path, num_seeds: int, num_ranks: int) -> None:
         told = write_text_rows(tune, folder / "data" / "text-only" / "train.jsonl")
         if not (folder / "base").exists():
             (folder / "base").symlink_to("../base")
-        for stage in STARTS:
-            say(f"seed {seed}: {stage.title}")
-            data = told if stage.key == "text-only" else tune
-            _train_once(stage, folder, data, seed, num_ranks, START_EVERY)
+        for run in STARTS:
+            say(f"seed {seed}: {run.title}")
+            data = told if run.key == "text-only" else tune
+            _train_once(run, folder, data, seed, num_ranks, START_EVERY)
 
 
-def _train_once(stage: Stage, out: Path, data: Path, seed: int, ranks: int, every: int) -> None:
-    finished = out / stage.key / "seconds.json"
+def _train_once(run: TrainingRun, out: Path, data: Path, seed: int, ranks: int, every: int) -> None:
+    finished = out / run.key / "seconds.json"
     if finished.is_file():
         return
-    shutil.rmtree(out / stage.key, ignore_errors=True)
-    kept = replace(stage, settings=(f"train.save_every={every}", "train.keep_last=100"))
+    shutil.rmtree(out / run.key, ignore_errors=True)
+    kept = replace(run, settings=(f"train.save_every={every}", "train.keep_last=100"))
     finished.write_text(json.dumps(train(kept, out, data, seed, ranks)))
 
 

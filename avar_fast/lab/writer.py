@@ -1,4 +1,4 @@
-"""A rule-based writer of the lab's three VARD stages: it reads digits by comparing them with the
+"""A rule-based writer of the lab's three VARD steps: it reads digits by comparing them with the
 known pictures, adds them up, and rephrases.
 
 It sees what a model would see, the request alone. Handwriting that it misreads becomes a wrong

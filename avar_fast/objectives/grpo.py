@@ -64,11 +64,11 @@ def group_advantages(
             f"rewards must be finite; response {bad} has {rewards[bad].item()}. Check the reward."
         )
     groups = rewards.reshape(-1, group_size)
-    centred = groups - groups.mean(dim=1, keepdim=True)
-    centred = torch.where(informative_groups(rewards, group_size)[:, None], centred, 0.0)
+    centered = groups - groups.mean(dim=1, keepdim=True)
+    centered = torch.where(informative_groups(rewards, group_size)[:, None], centered, 0.0)
     if scale_by_std:
-        centred = centred / (groups.std(dim=1, keepdim=True) + eps)
-    return centred.reshape(-1)
+        centered = centered / (groups.std(dim=1, keepdim=True) + eps)
+    return centered.reshape(-1)
 
 
 def informative_groups(rewards: Tensor, group_size: int) -> Tensor:

@@ -53,14 +53,14 @@ def curves(logs: dict[str, list[dict]], metrics: Sequence[tuple[str, str]]) -> s
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Centred moving average over a twentieth of the curve."""
+    """Centered moving average over a twentieth of the curve."""
     width = max(len(values) // 20, 1)
     padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
     return np.convolve(padded, np.ones(width) / width, mode="valid")
 
 
 def vas_tables(tables: dict[str, list[list[float]]], title: str) -> str:
-    """A heat map (layer x head) per row of the study, on one colour scale."""
+    """A heat map (layer x head) per row of the study, on one color scale."""
     arrays = {name: np.asarray(table) for name, table in tables.items()}
     low = min(a.min() for a in arrays.values())
     high = max(a.max() for a in arrays.values())

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ..chat.loopback import is_loopback
+from ..chat.access import is_loopback
 from ..config.rollout import RolloutConfig
 from ..data import Sample
 from ..data.problems import shown

@@ -84,7 +84,7 @@ def plot_correlation(
     path: Path, points: Sequence[Point], correlations: Sequence[Correlation]
 ) -> None:
     """Accuracy over each form of the score; points named KIND-STEP or KIND#SEED-STEP share their
-    kind's colour."""
+    kind's color."""
     kinds: dict[str, list[tuple[Point, str]]] = {}
     for point in points:
         kind, step = kind_of(point.name)

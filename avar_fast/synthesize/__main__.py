@@ -16,7 +16,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..chat.api_key import read_key
+from ..chat.access import read_key
 from ..config import read_recipe
 from .answer_check import AnswerCheck
 from .card import write_card
@@ -24,7 +24,7 @@ from .estimate import estimate
 from .folder import check_folder, claim
 from .journal import StepJournal, read_entries
 from .prompts import Prompt, load_prompts
-from .recipe import LAB, STAGES, SynthesisRecipe
+from .recipe import LAB, STEPS, SynthesisRecipe
 from .results import write_results
 from .tasks import read_tasks
 
@@ -69,8 +69,8 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
     _check_packages(recipe)
     from .pipeline import Pipeline, SynthesisOutcome
 
-    for name in STAGES:
-        read_key(f"{name}.key_env", recipe.stage(name).key_env)
+    for name in STEPS:
+        read_key(f"{name}.key_env", recipe.step(name).key_env)
     check_folder(recipe, prompts)
     read = read_tasks(recipe.data)
     folder = Path(recipe.output_dir)
@@ -107,7 +107,7 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
 def _check_packages(recipe: SynthesisRecipe) -> None:
     """Before anything is asked, what the run needs beyond the trainer's packages."""
     extras = {"openai": "synth"}
-    if any(recipe.stage(name).base_url == LAB for name in STAGES):
+    if any(recipe.step(name).base_url == LAB for name in STEPS):
         extras["sklearn"] = "lab"  # whose digits the lab's writer knows
     for package, extra in extras.items():
         if find_spec(package) is None:
@@ -120,18 +120,18 @@ def _check_packages(recipe: SynthesisRecipe) -> None:
 @contextmanager
 def _served(recipe: SynthesisRecipe) -> Iterator[SynthesisRecipe]:
     """The recipe with the address of the lab's writer in place of ``lab``, which runs meanwhile."""
-    if all(recipe.stage(name).base_url != LAB for name in STAGES):
+    if all(recipe.step(name).base_url != LAB for name in STEPS):
         yield recipe
         return
     from ..lab.endpoint import serve
 
     with serve() as url:
-        stages = {
-            name: replace(stage, base_url=url)
-            for name in STAGES
-            if (stage := recipe.stage(name)).base_url == LAB
+        steps = {
+            name: replace(step, base_url=url)
+            for name in STEPS
+            if (step := recipe.step(name)).base_url == LAB
         }
-        yield replace(recipe, **stages)
+        yield replace(recipe, **steps)
 
 
 if __name__ == "__main__":

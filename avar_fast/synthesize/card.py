@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from .folder import write_whole
+from ..journal import write_whole
 from .prompts import Prompt
-from .recipe import STAGES, SynthesisRecipe
+from .recipe import STEPS, SynthesisRecipe
 from .results import ROWS
 
 
@@ -28,22 +28,22 @@ def write_card(
         "",
         f"- rows: `{data.path}`, split {data.split}, {rows['read']} rows"
         + (" (the first)" if data.limit else ""),
-        f"- licence of rows and images: {data.licence}",
+        f"- license of rows and images: {data.license}",
         "",
         "## Writers",
         "",
-        "| stage | model | prompt | sampling | licence of the output | tokens in / out | USD |",
+        "| step | model | prompt | sampling | license of the output | tokens in / out | USD |",
         "|---|---|---|---|---|---:|---:|",
     ]
-    for name in STAGES:
-        stage, counts = recipe.stage(name), report["stages"][name]
+    for name in STEPS:
+        step, counts = recipe.step(name), report["steps"][name]
         settings = ("temperature", "top_p", "max_tokens", "seed")
         sampling = ", ".join(
-            f"{key} {value}" for key in settings if (value := getattr(stage, key)) is not None
+            f"{key} {value}" for key in settings if (value := getattr(step, key)) is not None
         )
         lines.append(
-            f"| {name} | {stage.model} | {prompts[name].version}"
-            f" (`{prompts[name].digest[:12]}`) | {sampling} | {stage.licence} |"
+            f"| {name} | {step.model} | {prompts[name].version}"
+            f" (`{prompts[name].digest[:12]}`) | {sampling} | {step.license} |"
             f" {counts['input_tokens']} / {counts['output_tokens']} | {counts['usd']} |"
         )
     lines += [

@@ -1,22 +1,17 @@
-"""One endpoint that speaks OpenAI's HTTP protocol: requests, limits, retries."""
+"""The endpoint of one step: requests within the budget, and what they cost."""
 
-import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import openai
-
-from ..chat import Answer, Pace, Trouble, receive, trouble_of
-from ..chat.api_key import read_key
-from ..chat.loopback import is_loopback
-from ..chat.trouble import ERRORS
+from ..chat.access import read_key
+from ..chat.answer import Answer
+from ..chat.client import ChatClient, EndpointAccess, FailedRequestError
 from .ledger import BudgetExceededError, Ledger, Usage, text_tokens
-from .recipe import StageConfig
-
-LONGEST_PROBLEM_CHARS = 300
-# A shorter key may be an ordinary word, which answers may hold.
-LEAST_KEY_CHARS = 16
+from .recipe import StepConfig
 
 
 class RequestFailedError(Exception):
@@ -60,26 +55,26 @@ class Reply:
 
 
 class Endpoint:
-    """Sends the requests of one stage."""
+    """Sends the requests of one step."""
 
-    def __init__(self, name: str, stage: StageConfig, ledger: Ledger, halt: Halt) -> None:
+    def __init__(self, name: str, step: StepConfig, ledger: Ledger, halt: Halt) -> None:
         """
         Raises:
             MissingKeyError: as ``read_key``.
         """
-        self.name, self.stage, self.ledger, self.halt = name, stage, ledger, halt
-        self._key = read_key(f"{name}.key_env", stage.key_env)
-        direct = is_loopback(stage.base_url)
-        self._client = openai.AsyncOpenAI(
-            base_url=stage.base_url,
-            api_key=self._key or "none",
-            max_retries=0,  # retries are counted and paid for here
-            timeout=stage.timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if direct else None,
+        self.name, self.step, self.ledger, self.halt = name, step, ledger, halt
+        self._client = ChatClient(
+            EndpointAccess(
+                base_url=step.base_url,
+                key=read_key(f"{name}.key_env", step.key_env),
+                attempt_seconds=step.timeout_s,
+                concurrency=step.concurrency,
+                retries=step.retries,
+                backoff_s=step.backoff_s,
+                max_backoff_s=step.max_backoff_s,
+                requests_per_minute=step.requests_per_minute,
+            )
         )
-        self._slots = asyncio.Semaphore(stage.concurrency)
-        rate = stage.requests_per_minute
-        self._pace = Pace(60.0 / rate if rate else 0.0, stage.backoff_s, stage.max_backoff_s)
 
     async def close(self) -> None:
         await self._client.close()
@@ -90,82 +85,72 @@ class Endpoint:
         Args:
             messages: of the chat.
             input_tokens: estimate, for the budget and where the endpoint reports no usage.
-            sample: added to the stage's seed.
+            sample: added to the step's seed.
 
         Raises:
             EndpointError: no request can succeed.
-            RequestFailedError: this one did not; has all that was tried.
-            BudgetExceededError: it was not sent, as it could exceed the budget.
-            HaltedError: it was not sent, as the run is to stop.
+            RequestFailedError: this request did not succeed; holds all that was tried.
+            BudgetExceededError: the request was not sent, as it could exceed the budget.
+            HaltedError: the request was not sent, as the run is to stop.
         """
-        stage, started = self.stage, time.monotonic()
-        worst = Usage(input_tokens, stage.max_tokens)
+        started = time.monotonic()
         problems: list[str] = []
-        paid = Usage()
-        for attempt in range(1 + stage.retries):
-            answer = Answer()
-            try:
-                async with self._slots:
-                    await self._pace.turn()
-                    async with self.ledger.hold(worst, stage):
-                        if self.halt.reason:
-                            raise HaltedError(self.halt.reason)
-                        try:
-                            async with asyncio.timeout(stage.timeout_s):
-                                await self._receive(messages, sample, answer)
-                        finally:  # an answer that broke off was computed all the same
-                            usage = _usage(answer, input_tokens)
-                            self.ledger.spend(usage, usage.cost(stage))
-                            paid += usage
-                text, finish = answer.read(stage.take_reasoning)
-                if self._key and len(self._key) >= LEAST_KEY_CHARS:
-                    text = text.replace(self._key, "***")
-                return Reply(text, finish, paid, tuple(problems), time.monotonic() - started)
-            except (BudgetExceededError, HaltedError) as error:
-                if not problems:
-                    raise
-                # What the attempts so far cost must reach the journal.
-                trouble = Trouble(str(error), retry=False)
-            except (TimeoutError, openai.APITimeoutError):
-                trouble = Trouble(f"no whole answer within {stage.timeout_s:g} s")
-            except ERRORS as error:
-                trouble = trouble_of(error)
-            problems.append(self._told(trouble.problem))
-            last = attempt == stage.retries or not trouble.retry
-            if trouble.hopeless or (trouble.unreachable and last):
+        paid = [Usage()]
+        attempt = partial(self._paid_attempt, input_tokens, paid)
+        try:
+            text, finish = await self._client.ask(
+                self._body(messages, sample),
+                problems,
+                take_reasoning=self.step.take_reasoning,
+                attempt=attempt,
+            )
+        except (BudgetExceededError, HaltedError) as error:
+            if not problems:
+                raise
+            # What the attempts so far cost must reach the journal.
+            problems.append(self._client.masked(str(error)))
+        except FailedRequestError as error:
+            if error.hopeless:
                 problems[-1] = (
-                    f"{self.name}: {stage.model} at {stage.base_url} cannot be used, tried"
-                    f" {attempt + 1} time{'s' * (attempt > 0)}; {problems[-1]}"
+                    f"{self.name}: {self.step.model} at {self.step.base_url} cannot be used, tried"
+                    f" {error.attempts} time{'s' * (error.attempts > 1)}; {problems[-1]}"
                 )
-                raise EndpointError(problems, paid, time.monotonic() - started)
-            if last:
-                break
-            await self._pace.back_off(attempt, trouble.wait_s)
-        raise RequestFailedError(problems, paid, time.monotonic() - started)
+                seconds = time.monotonic() - started
+                raise EndpointError(problems, paid[0], seconds) from None
+        else:
+            return Reply(text, finish, paid[0], tuple(problems), time.monotonic() - started)
+        raise RequestFailedError(problems, paid[0], time.monotonic() - started)
 
-    async def _receive(self, messages: list[dict[str, Any]], sample: int, answer: Answer) -> None:
-        """Sends one request and fills ``answer``, piece by piece where the stage streams."""
-        stage = self.stage
-        body: dict[str, Any] = {"model": stage.model, "messages": messages}
-        body[stage.max_tokens_field] = stage.max_tokens
-        if stage.temperature is not None:
-            body["temperature"] = stage.temperature
-        if stage.top_p is not None:
-            body["top_p"] = stage.top_p
-        if stage.seed is not None:
-            body["seed"] = stage.seed + sample
-        body["extra_body"] = stage.extra_body
-        if stage.stream:
+    @asynccontextmanager
+    async def _paid_attempt(
+        self, input_tokens: int, paid: list[Usage], answer: Answer
+    ) -> AsyncIterator[None]:
+        """Holds the worst cost of an attempt back from the budget, then books what it cost."""
+        worst = Usage(input_tokens, self.step.max_tokens)
+        async with self.ledger.hold(worst, self.step):
+            if self.halt.reason:
+                raise HaltedError(self.halt.reason)
+            try:
+                yield
+            finally:  # an answer that broke off was computed all the same
+                usage = _usage(answer, input_tokens)
+                self.ledger.spend(usage, usage.cost(self.step))
+                paid[0] += usage
+
+    def _body(self, messages: list[dict[str, Any]], sample: int) -> dict[str, Any]:
+        step = self.step
+        body: dict[str, Any] = {"model": step.model, "messages": messages}
+        body[step.max_tokens_field] = step.max_tokens
+        if step.temperature is not None:
+            body["temperature"] = step.temperature
+        if step.top_p is not None:
+            body["top_p"] = step.top_p
+        if step.seed is not None:
+            body["seed"] = step.seed + sample
+        body["extra_body"] = step.extra_body
+        if step.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        await receive(self._client, body, answer)
-
-    def _told(self, text: str) -> str:
-        """What an endpoint said, short, on one line and without the key."""
-        text = " ".join(text.split())
-        if self._key:
-            text = text.replace(self._key, "***")
-        short = text[:LONGEST_PROBLEM_CHARS]
-        return text if text == short else f"{short}..."
+        return body
 
 
 def _usage(answer: Answer, input_tokens: int) -> Usage:

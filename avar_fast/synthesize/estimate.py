@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from statistics import mean
 
-from .gates import Check, open_stages
+from .gates import Check, open_steps
 from .journal import StepRecord
 from .ledger import Usage, image_tokens, text_tokens
 from .prompts import Prompt
-from .recipe import STAGES, SynthesisRecipe, sample_of
+from .recipe import STEPS, SynthesisRecipe, sample_of
 from .tasks import ReadRows, SynthesisTask
 
 # Of an answer, where the folder holds none yet to take the mean of.
@@ -22,32 +22,32 @@ def estimate(
     entries: list[StepRecord],
     check: Check,
 ) -> str:
-    """A table of calls, tokens and cost per stage, of what is not on disk yet.
+    """A table of calls, tokens and cost per step, of what is not on disk yet.
 
     The expected figures take an answer to be as long as those on disk on average, or as a typical
-    one; the upper ones have every answer at max_tokens. A row whose stages on disk pass is taken
-    to reach every stage; retries are not counted.
+    one; the upper ones have every answer at max_tokens. A row whose steps on disk pass is taken
+    to reach every step; retries are not counted.
     """
-    finished = {(e.key, e.stage, e.sample): e for e in entries if e.text is not None}
+    finished = {(e.key, e.step, e.sample): e for e in entries if e.text is not None}
     open_calls = {task.key: _calls(recipe, task, finished, check) for task in read.tasks}
-    expected_lengths = {name: _length(recipe, name, entries) for name in STAGES}
-    longest = {name: recipe.stage(name).max_tokens for name in STAGES}
+    expected_lengths = {name: _length(recipe, name, entries) for name in STEPS}
+    longest = {name: recipe.step(name).max_tokens for name in STEPS}
     spent = sum(entry.cost for entry in entries)
     lines = [
         f"rows      {len(read.tasks)} usable of {len(read.rows)} ({len(read.problems)} bad,"
         f" {len(read.duplicates)} repeated)",
-        f"on disk   {len(finished)} finished stages, {spent:.4f} USD spent",
+        f"on disk   {len(finished)} finished steps, {spent:.4f} USD spent",
         "",
-        f"{'stage':<10}{'calls':>9}{'tokens in':>14}{'tokens out':>14}{'USD':>12}"
+        f"{'step':<10}{'calls':>9}{'tokens in':>14}{'tokens out':>14}{'USD':>12}"
         f"{'USD at most':>14}",
     ]
     sums = [0, 0, 0, 0.0, 0.0]
-    for name in STAGES:
+    for name in STEPS:
         calls = {key: counts[name] for key, counts in open_calls.items()}
         expected = _usage(name, read.tasks, calls, prompts[name], expected_lengths)
         most = _usage(name, read.tasks, calls, prompts[name], longest)
         row = [sum(calls.values()), expected.input, expected.output]
-        row += [usage.cost(recipe.stage(name)) for usage in (expected, most)]
+        row += [usage.cost(recipe.step(name)) for usage in (expected, most)]
         sums = [total + one for total, one in zip(sums, row, strict=True)]
         lines.append(_line(name, row))
     lines.append(_line("sum", sums))
@@ -60,11 +60,11 @@ def _calls(
     finished: Mapping[tuple[str, str, int], StepRecord],
     check: Check,
 ) -> Counter[str]:
-    """How often each stage is still asked for a row."""
+    """How often each step is still asked for a row."""
     calls: Counter[str] = Counter()
     for sample in range(recipe.samples):
-        entries = {name: finished.get((task.key, name, sample_of(name, sample))) for name in STAGES}
-        calls.update(open_stages(entries, task.reference, recipe.gates, check))
+        entries = {name: finished.get((task.key, name, sample_of(name, sample))) for name in STEPS}
+        calls.update(open_steps(entries, task.reference, recipe.gates, check))
     calls["describe"] = min(calls["describe"], 1)
     return calls
 
@@ -81,10 +81,10 @@ def _usage(
     prompt: Prompt,
     answer_tokens: Mapping[str, int],
 ) -> Usage:
-    """Of a stage's open calls, where the answers of each stage have so many tokens."""
-    # What the stage before wrote is part of what this one is sent.
-    place = STAGES.index(name)
-    before = answer_tokens[STAGES[place - 1]] if place else 0
+    """Of a step's open calls, where the answers of each step have so many tokens."""
+    # What the step before wrote is part of what this one is sent.
+    place = STEPS.index(name)
+    before = answer_tokens[STEPS[place - 1]] if place else 0
     sent = 0
     for task in tasks:
         tokens = text_tokens(prompt.system + prompt.user + task.question) + before
@@ -96,6 +96,6 @@ def _usage(
 
 def _length(recipe: SynthesisRecipe, name: str, entries: list[StepRecord]) -> int:
     """Expected tokens of an answer."""
-    known = [e.usage.output for e in entries if e.stage == name and e.text is not None]
+    known = [e.usage.output for e in entries if e.step == name and e.text is not None]
     expected = round(mean(known)) if known else TYPICAL_OUTPUT_TOKENS[name]
-    return min(expected, recipe.stage(name).max_tokens)
+    return min(expected, recipe.step(name).max_tokens)

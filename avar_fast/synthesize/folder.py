@@ -1,20 +1,19 @@
 """The output folder: which recipe it belongs to, and what may change between runs."""
 
 import json
-import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..config import dump_recipe
+from ..journal import differing, write_whole
 from .journal import NAME as JOURNAL
 from .prompts import Prompt
-from .recipe import STAGES, SynthesisRecipe
+from .recipe import STEPS, SynthesisRecipe
 
 IDENTITY, RECIPE = "identity.json", "recipe.yaml"
 # What makes two texts come from different distributions; limits, prices, gates, budget, number of
 # samples and of rows may change from run to run.
-_STAGE_KEYS = (
+_STEP_KEYS = (
     "model", "temperature", "top_p", "max_tokens", "seed", "take_reasoning", "extra_body",
 )  # fmt: skip
 
@@ -30,17 +29,6 @@ def claim(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
     folder = Path(recipe.output_dir)
     write_whole(folder / IDENTITY, [json.dumps(_identity(recipe, prompts), indent=1), "\n"])
     write_whole(folder / RECIPE, [dump_recipe(recipe)])
-
-
-def write_whole(path: Path, pieces: Iterable[str]) -> None:
-    """Writes a file so that whoever reads it, even after a kill, sees the old or the new one
-    whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def check_folder(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
@@ -63,7 +51,7 @@ def check_folder(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
         )
     before = json.loads(marker.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(_identity(recipe, prompts)))
-    different = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    different = differing(before, now)
     if different:
         changes = "; ".join(
             f"{key}: {before.get(key)!r}, now {now.get(key)!r}" for key in different
@@ -84,8 +72,8 @@ def _identity(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> dict[str, 
     data = recipe.data
     names = ("path", "split", "min_pixels", "max_pixels")
     identity: dict[str, Any] = {f"data.{name}": getattr(data, name) for name in names}
-    for name in STAGES:
-        stage = recipe.stage(name)
-        identity |= {f"{name}.{key}": getattr(stage, key) for key in _STAGE_KEYS}
+    for name in STEPS:
+        step = recipe.step(name)
+        identity |= {f"{name}.{key}": getattr(step, key) for key in _STEP_KEYS}
         identity[f"{name}.prompt"] = f"{prompts[name].version} {prompts[name].digest[:16]}"
     return identity

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..rewards import Reference, extract_answer
 from .journal import StepRecord
-from .recipe import STAGES, GatesConfig
+from .recipe import STEPS, GatesConfig
 
 Check = Callable[[str, Reference], bool]
 """(what a model wrote, the row's answer or answers) -> whether its answer is right."""
@@ -22,15 +22,15 @@ class Candidate:
 
     sample: int
     reasoning: str | None
-    """Rewritten; None where a stage before it did not yield one."""
+    """Rewritten; None where a step before it did not yield one."""
     failures: tuple[str, ...]
     """Gates that were not passed; empty: it is good."""
     anchors_per_1000_chars: float = 0.0
 
 
-def body(text: str, stage: str) -> str:
-    """What a stage hands on: its text without the thoughts that a model had before it spoke."""
-    if stage == "reason":
+def body(text: str, step: str) -> str:
+    """What a step hands on: its text without the thoughts that a model had before it spoke."""
+    if step == "reason":
         return text
     rest = _OWN_THOUGHT.sub("", text)
     return rest.strip() or text
@@ -44,50 +44,50 @@ def split_answer(text: str) -> str:
     return re.sub(r"</?think>", "", reasoning).strip()
 
 
-def stage_failure(
+def step_failure(
     entry: StepRecord, answer: Reference, gates: GatesConfig, check: Check
 ) -> str | None:
-    """Which of ``STAGE_GATES`` makes a finished stage not worth the next one; None where it is."""
-    text = body(entry.text or "", entry.stage)
+    """Which of ``STEP_GATES`` makes a finished step not worth the next one; None where it is."""
+    text = body(entry.text or "", entry.step)
     if entry.finish == "refused" or _any(gates.refusals, text):
         return "refused"
     if entry.finish == "length":
         return "cut"
-    if entry.stage == "describe":
+    if entry.step == "describe":
         return None
     if check(text, answer):
         return None
     return "wrong_answer" if extract_answer(text) is not None or "\\boxed" in text else "no_answer"
 
 
-def open_stages(
+def open_steps(
     entries: Mapping[str, StepRecord | None], answer: Reference, gates: GatesConfig, check: Check
 ) -> tuple[str, ...]:
     """What a candidate still takes, if all goes well from here."""
-    for place, stage in enumerate(STAGES):
-        entry = entries[stage]
+    for place, step in enumerate(STEPS):
+        entry = entries[step]
         if entry is None:
-            return STAGES[place:]
-        if stage_failure(entry, answer, gates, check):
+            return STEPS[place:]
+        if step_failure(entry, answer, gates, check):
             break
     return ()
 
 
-def judge(
+def gate_candidate(
     entries: Mapping[str, StepRecord | None],
     sample: int,
     answer: Reference,
     gates: GatesConfig,
     check: Check,
 ) -> Candidate | None:
-    """The candidate that finished stages make; None where a stage is still to be asked."""
-    for stage in STAGES:
-        entry = entries[stage]
+    """The candidate that finished steps make; None where a step is still to be asked."""
+    for step in STEPS:
+        entry = entries[step]
         if entry is None:
             return None
-        failure = stage_failure(entry, answer, gates, check)
+        failure = step_failure(entry, answer, gates, check)
         if failure:
-            return Candidate(sample, None, (f"{stage}: {failure}",))
+            return Candidate(sample, None, (f"{step}: {failure}",))
     last = entries["rewrite"]
     assert last is not None
     reasoning = split_answer(body(last.text or "", "rewrite"))
@@ -133,11 +133,11 @@ def _any(patterns: tuple[str, ...], text: str) -> bool:
     return any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
 
 
-STAGE_GATES = tuple(
-    f"{stage}: {gate}"
-    for stage in STAGES
+STEP_GATES = tuple(
+    f"{step}: {gate}"
+    for step in STEPS
     for gate in ("refused", "cut", "no_answer", "wrong_answer")
-    if stage != "describe" or not gate.endswith("_answer")
+    if step != "describe" or not gate.endswith("_answer")
 )
 TEXT_GATES: dict[str, Callable[[str, GatesConfig], bool]] = {
     "too_short": lambda text, gates: len(text) >= gates.min_chars,

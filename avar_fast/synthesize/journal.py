@@ -1,16 +1,15 @@
-"""Finished stages on disk: one JSON line each, synced before the next step, so that a run that was
+"""Finished steps on disk: one JSON line each, synced before the next step, so that a run that was
 killed goes on where it was."""
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ..journal import Journal, whole_lines
 from .ledger import Usage
 
-NAME = "stages.jsonl"
+NAME = "steps.jsonl"
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class StepRecord:
 
     key: str
     """Of the row."""
-    stage: str
+    step: str
     sample: int
     """0 for describe, which all samples of a row share."""
     text: str | None
@@ -41,60 +40,49 @@ class StepRecord:
 
 
 class StepJournal:
-    """The append-only file; one process at a time. Texts stay on disk until they are asked for."""
+    """The outcomes of all requests so far; one process at a time. Texts stay on disk until they
+    are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens or creates the file; a last line that was cut off by a kill is taken out.
-
+        """
         Raises:
-            BlockingIOError: another process writes to it.
-            ValueError: a line that is no entry, other than a cut last one.
+            BlockingIOError: another process writes to the folder.
+            ValueError: a line that is no entry.
         """
         self.path = folder / NAME
-        self._file = self.path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._journal = Journal(self.path, exclusive=True)
         except BlockingIOError:
-            self._file.close()
             raise BlockingIOError(
                 f"output_dir must be used by one run at a time; another one writes to {folder}."
             ) from None
         self.entries: list[StepRecord] = []
         """Every outcome so far, with an empty text where there is one."""
         self._places: dict[tuple[str, str, int], tuple[int, int]] = {}
-        self._end = 0
         try:
-            for entry, length in _parse(self.path):
-                self._take(entry, length)
+            for entry, start, length in _parse(self.path):
+                self._take(entry, start, length)
         except ValueError:
-            self._file.close()
+            self.close()
             raise
-        self._file.truncate(self._end)
 
-    def _take(self, entry: StepRecord, length: int) -> None:
+    def _take(self, entry: StepRecord, start: int, length: int) -> None:
         if entry.text is not None:
-            self._places[entry.key, entry.stage, entry.sample] = (self._end, length)
+            self._places[entry.key, entry.step, entry.sample] = (start, length)
             entry = replace(entry, text="")
         self.entries.append(entry)
-        self._end += length
 
-    def finished(self, key: str, stage: str, sample: int) -> StepRecord | None:
-        """The outcome on disk, if the stage was finished."""
-        place = self._places.get((key, stage, sample))
-        if place is None:
-            return None
-        return _entry(os.pread(self._file.fileno(), place[1], place[0]))
+    def finished(self, key: str, step: str, sample: int) -> StepRecord | None:
+        """The outcome on disk, if the step was finished."""
+        place = self._places.get((key, step, sample))
+        return None if place is None else _entry(self._journal.read(*place))
 
     def add(self, entry: StepRecord) -> None:
-        """Writes an outcome; when this returns it survives a crash of the machine."""
-        line = json.dumps(asdict(entry)).encode() + b"\n"
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._take(entry, len(line))
+        """Writes an outcome; it survives a crash of the machine from then on."""
+        self._take(entry, *self._journal.add(asdict(entry)))
 
     def close(self) -> None:
-        self._file.close()
+        self._journal.close()
 
 
 def read_entries(folder: Path) -> list[StepRecord]:
@@ -104,22 +92,19 @@ def read_entries(folder: Path) -> list[StepRecord]:
         ValueError: as ``StepJournal``.
     """
     path = folder / NAME
-    return [entry for entry, _ in _parse(path)] if path.is_file() else []
+    return [entry for entry, *_ in _parse(path)] if path.is_file() else []
 
 
-def _parse(path: Path) -> Iterator[tuple[StepRecord, int]]:
-    """The entries of the whole lines of a journal, each with its length in bytes."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield _entry(line), len(line)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(
-                    f"{path} line {number} must be a finished stage; {error}. Take the line out;"
-                    " its stage is then asked again."
-                ) from None
+def _parse(path: Path) -> Iterator[tuple[StepRecord, int, int]]:
+    """The entries of the whole lines of a journal, each with its start and length in bytes."""
+    for number, start, content in whole_lines(path):
+        try:
+            yield _entry(content), start, len(content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} line {number} must be a finished step; {error}. Take the line out;"
+                " its step is then asked again."
+            ) from None
 
 
 def _entry(line: bytes) -> StepRecord:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from .recipe import BudgetConfig, StageConfig
+from .recipe import BudgetConfig, StepConfig
 
 # Rules of thumb where an endpoint reports no usage, and before it has: English text, and Qwen-VL's
 # tokens of 28 x 28 pixels.
@@ -38,9 +38,9 @@ class Usage:
     def total(self) -> int:
         return self.input + self.output
 
-    def cost(self, stage: StageConfig) -> float:
-        """USD at the stage's prices."""
-        return (self.input * stage.input_price + self.output * stage.output_price) / 1e6
+    def cost(self, step: StepConfig) -> float:
+        """USD at the step's prices."""
+        return (self.input * step.input_price + self.output * step.output_price) / 1e6
 
 
 def text_tokens(text: str) -> int:
@@ -66,14 +66,14 @@ class Ledger:
         self.tokens += usage.total
 
     @asynccontextmanager
-    async def hold(self, worst: Usage, stage: StageConfig) -> AsyncIterator[None]:
+    async def hold(self, worst: Usage, step: StepConfig) -> AsyncIterator[None]:
         """Keeps the most that a request may take aside while it runs; waits for others to settle
         where that is too much just now.
 
         Raises:
             BudgetExceededError: it is too much even with nothing under way.
         """
-        usd, tokens = worst.cost(stage), worst.total
+        usd, tokens = worst.cost(step), worst.total
         async with self._settled:
             while not self._fits(usd, tokens):
                 if self._held_tokens == 0:

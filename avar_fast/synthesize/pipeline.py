@@ -1,4 +1,4 @@
-"""Takes rows through describe, reason and rewrite, many at once; every finished stage is on disk
+"""Takes rows through describe, reason and rewrite, many at once; every finished step is on disk
 before the next one is asked."""
 
 import asyncio
@@ -8,11 +8,11 @@ from typing import Any
 
 from ..progress import progress
 from .endpoint import Endpoint, EndpointError, Halt, HaltedError, RequestFailedError
-from .gates import Check, body, split_answer, stage_failure
+from .gates import Check, body, split_answer, step_failure
 from .journal import StepJournal, StepRecord
 from .ledger import BudgetExceededError, Ledger, Usage, image_tokens, text_tokens
 from .prompts import Prompt
-from .recipe import STAGES, SynthesisRecipe
+from .recipe import STEPS, SynthesisRecipe
 from .tasks import ReadRows, SynthesisTask, read_images
 
 
@@ -49,7 +49,7 @@ class Pipeline:
             self.ledger.spend(entry.usage, entry.cost)
         self.halt = Halt()
         self.endpoints = {
-            name: Endpoint(name, recipe.stage(name), self.ledger, self.halt) for name in STAGES
+            name: Endpoint(name, recipe.step(name), self.ledger, self.halt) for name in STEPS
         }
         self._num_failed = 0
         self._failed_in_a_row = 0
@@ -60,7 +60,7 @@ class Pipeline:
         Stops at the budget, at an endpoint that cannot be used and after too many failures;
         requests under way are then still received and kept.
         """
-        width = sum(self.recipe.stage(name).concurrency for name in STAGES)
+        width = sum(self.recipe.step(name).concurrency for name in STEPS)
         try:
             with progress(total=len(self.read.tasks), desc="rows") as bar:
                 tasks = iter(self.read.tasks)
@@ -79,7 +79,7 @@ class Pipeline:
             bar.set_postfix(usd=f"{self.ledger.usd:.2f}", failed=self._num_failed)
 
     async def _row(self, task: SynthesisTask) -> None:
-        described = await self._stage(task, "describe", 0)
+        described = await self._step(task, "describe", 0)
         if described is None or not await self._passes(described, task):
             return
         description = body(described.text or "", "describe")
@@ -87,27 +87,27 @@ class Pipeline:
         await asyncio.gather(*(self._sample(task, description, sample) for sample in samples))
 
     async def _sample(self, task: SynthesisTask, description: str, sample: int) -> None:
-        reasoned = await self._stage(task, "reason", sample, description=description)
+        reasoned = await self._step(task, "reason", sample, description=description)
         if reasoned is None or not await self._passes(reasoned, task):
             return  # a chain that ends in a wrong answer is not worth rewriting
         text = reasoned.text or ""
         final = f"<answer>{task.answer}</answer>"
         reasoning = f"{split_answer(text)}\n{final}"
-        await self._stage(task, "rewrite", sample, reasoning=reasoning)
+        await self._step(task, "rewrite", sample, reasoning=reasoning)
 
     async def _passes(self, entry: StepRecord, task: SynthesisTask) -> bool:
-        """Whether a finished stage is worth the next one; an answer may take seconds to check."""
+        """Whether a finished step is worth the next one; an answer may take seconds to check."""
         rules = (task.reference, self.recipe.gates, self.check)
-        return await asyncio.to_thread(stage_failure, entry, *rules) is None
+        return await asyncio.to_thread(step_failure, entry, *rules) is None
 
-    async def _stage(
+    async def _step(
         self, task: SynthesisTask, name: str, sample: int, **texts: str
     ) -> StepRecord | None:
-        """A stage's outcome from disk, or else from its endpoint; None where there is none."""
+        """A step's outcome from disk, or else from its endpoint; None where there is none."""
         entry = self.journal.finished(task.key, name, sample)
         if entry is not None or self.halt.reason:
             return entry
-        prompt, stage = self.prompts[name], self.recipe.stage(name)
+        prompt, step = self.prompts[name], self.recipe.step(name)
         filled = prompt.fill(question=task.question, **texts)
         content: Any = filled
         input_tokens = text_tokens(prompt.system + filled)
@@ -125,9 +125,9 @@ class Pipeline:
             text: str | None, finish: str, usage: Usage, problems: tuple[str, ...], seconds: float
         ) -> StepRecord:
             attempts = len(problems) + (text is not None)
-            cost, seconds = usage.cost(stage), round(seconds, 3)
+            cost, seconds = usage.cost(step), round(seconds, 3)
             entry = StepRecord(
-                *(task.key, name, sample, text, finish, stage.model, prompt.version),
+                *(task.key, name, sample, text, finish, step.model, prompt.version),
                 *(usage, cost, attempts, seconds, problems),
             )
             self.journal.add(entry)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from .recipe import STAGES, SynthesisRecipe
+from .recipe import STEPS, SynthesisRecipe
 
 SHIPPED = Path(__file__).parent / "prompts"
 FIELDS = {
@@ -20,7 +20,7 @@ _FIELD = re.compile(r"\{\{(\w+)\}\}")
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one stage is told."""
+    """What one step is told."""
 
     version: str
     system: str
@@ -35,23 +35,23 @@ class Prompt:
 
 
 def load_prompts(recipe: SynthesisRecipe) -> dict[str, Prompt]:
-    """The prompt of every stage.
+    """The prompt of every step.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a key that is missing or unknown, or marks that are not those of the stage.
+        ValueError: a key that is missing or unknown, or marks that are not those of the step.
     """
-    own = {name: recipe.stage(name).prompt for name in STAGES}
-    shipped = {name: SHIPPED / f"{name}.yaml" for name in STAGES}
+    own = {name: recipe.step(name).prompt for name in STEPS}
+    shipped = {name: SHIPPED / f"{name}.yaml" for name in STEPS}
     return {
         name: _load(name, shipped[name] if file is None else Path(file))
         for name, file in own.items()
     }
 
 
-def _load(stage: str, file: Path) -> Prompt:
+def _load(step: str, file: Path) -> Prompt:
     if not file.is_file():
-        raise FileNotFoundError(f"{stage}.prompt must be an existing YAML file; {file} is not.")
+        raise FileNotFoundError(f"{step}.prompt must be an existing YAML file; {file} is not.")
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -67,10 +67,10 @@ def _load(stage: str, file: Path) -> Prompt:
     if _FIELD.search(system):
         raise ValueError(f"{file}: system must hold no marks, only user is filled; got one.")
     marks = set(_FIELD.findall(user))
-    if marks != FIELDS[stage]:
+    if marks != FIELDS[step]:
         wanted, got = (
             ", ".join(f"{{{{{mark}}}}}" for mark in sorted(some)) or "none"
-            for some in (FIELDS[stage], marks)
+            for some in (FIELDS[step], marks)
         )
         raise ValueError(f"{file}: user must hold the marks {wanted}; got {got}.")
     digest = hashlib.sha256("\0".join((version, system, user)).encode()).hexdigest()

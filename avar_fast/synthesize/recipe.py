@@ -1,4 +1,4 @@
-"""The recipe of a synthesis: three stages, budget, gates, as frozen dataclasses with checks."""
+"""The recipe of a synthesis: three steps, budget, gates, as frozen dataclasses with checks."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from ..config.ranges import require_not_negative, require_pixels, require_positive
 from .patterns import ANCHORS, DESCRIPTION_WORDS, REFUSALS, check_patterns, scripts
 
-STAGES = ("describe", "reason", "rewrite")
+STEPS = ("describe", "reason", "rewrite")
 LAB = "lab"
 # Of a request's JSON, what other settings say, what budget and accounting rest on, and keys.
 OWN_FIELDS = (
@@ -33,12 +33,12 @@ class RowsConfig:
     bad_rows: Literal["error", "skip"] = "error"
     """A row without an answer or with an image that cannot be read: stop before the first request
     and name it, or reject it with the reason."""
-    licence: str = "not given"
+    license: str = "not given"
     """Of the rows and their images; goes into the data card."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageConfig:
+class StepConfig:
     base_url: str
     """Of an endpoint that speaks OpenAI's HTTP protocol, as far as /v1; ``lab`` starts the lab's
     rule-based writer for the time of the run."""
@@ -81,7 +81,7 @@ class StageConfig:
     """USD per million tokens sent."""
     output_price: float = 0.0
     """USD per million tokens received."""
-    licence: str = "not given"
+    license: str = "not given"
     """Terms of the model's output; go into the data card."""
 
 
@@ -89,7 +89,7 @@ class StageConfig:
 class BudgetConfig:
     usd: float | None = None
     """No request is sent that could take the cost over all runs of the folder above this, at the
-    stage's prices: its prompt by a rule of thumb (4 characters or 28 x 28 pixels a token), its
+    step's prices: its prompt by a rule of thumb (4 characters or 28 x 28 pixels a token), its
     answer at max_tokens. What was under way when a run was killed is not known and not counted."""
     tokens: int | None = None
     """The same in tokens, sent and received."""
@@ -125,11 +125,11 @@ class GatesConfig:
 @dataclass(frozen=True, kw_only=True)
 class SynthesisRecipe:
     output_dir: str
-    """Finished stages, rows, rejected rows, images, report and data card."""
+    """Finished steps, rows, rejected rows, images, report and data card."""
     data: RowsConfig
-    describe: StageConfig
-    reason: StageConfig
-    rewrite: StageConfig
+    describe: StepConfig
+    reason: StepConfig
+    rewrite: StepConfig
     samples: int = 1
     """Chains of thought per row, of which the best that passes the gates is kept."""
     max_failures: int = 20
@@ -137,7 +137,7 @@ class SynthesisRecipe:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
 
-    def stage(self, name: str) -> StageConfig:
+    def step(self, name: str) -> StepConfig:
         return getattr(self, name)
 
     def __post_init__(self) -> None:
@@ -155,22 +155,22 @@ class SynthesisRecipe:
             "gates.min_anchors": self.gates.min_anchors,
             "gates.min_anchors_per_1000_chars": self.gates.min_anchors_per_1000_chars,
         }
-        for name in STAGES:
-            stage = self.stage(name)
-            _check_stage(name, stage)
+        for name in STEPS:
+            step = self.step(name)
+            _check_step(name, step)
             positive |= {
-                f"{name}.max_tokens": stage.max_tokens,
-                f"{name}.concurrency": stage.concurrency,
-                f"{name}.timeout_s": stage.timeout_s,
-                f"{name}.backoff_s": stage.backoff_s,
-                f"{name}.max_backoff_s": stage.max_backoff_s,
-                f"{name}.requests_per_minute": stage.requests_per_minute,
+                f"{name}.max_tokens": step.max_tokens,
+                f"{name}.concurrency": step.concurrency,
+                f"{name}.timeout_s": step.timeout_s,
+                f"{name}.backoff_s": step.backoff_s,
+                f"{name}.max_backoff_s": step.max_backoff_s,
+                f"{name}.requests_per_minute": step.requests_per_minute,
             }
             not_negative |= {
-                f"{name}.retries": stage.retries,
-                f"{name}.input_price": stage.input_price,
-                f"{name}.output_price": stage.output_price,
-                f"{name}.temperature": stage.temperature,
+                f"{name}.retries": step.retries,
+                f"{name}.input_price": step.input_price,
+                f"{name}.output_price": step.output_price,
+                f"{name}.temperature": step.temperature,
             }
         require_positive({key: x for key, x in positive.items() if x is not None})
         require_not_negative({key: x for key, x in not_negative.items() if x is not None})
@@ -195,23 +195,23 @@ class SynthesisRecipe:
             check_patterns(f"gates.{name}", getattr(gates, name))
 
 
-def sample_of(stage: str, sample: int) -> int:
-    """The number a stage's text is kept by: all samples of a row share its description."""
-    return 0 if stage == "describe" else sample
+def sample_of(step: str, sample: int) -> int:
+    """The number a step's text is kept by: all samples of a row share its description."""
+    return 0 if step == "describe" else sample
 
 
-def _check_stage(name: str, stage: StageConfig) -> None:
-    _check_url(f"{name}.base_url", stage.base_url)
-    if not stage.model:
+def _check_step(name: str, step: StepConfig) -> None:
+    _check_url(f"{name}.base_url", step.base_url)
+    if not step.model:
         raise ValueError(f"{name}.model must name a model of the endpoint; got an empty text.")
-    if stage.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", stage.key_env, re.ASCII):
+    if step.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", step.key_env, re.ASCII):
         # Not repeated: it may well be the key.
         raise ValueError(
             f"{name}.key_env must be the name of an environment variable, never the key; got what"
             " is none. Use: export MY_KEY=..., and name MY_KEY."
         )
-    _check_share(f"{name}.top_p", stage.top_p)
-    for key in stage.extra_body:
+    _check_share(f"{name}.top_p", step.top_p)
+    for key in step.extra_body:
         if key in OWN_FIELDS:
             raise ValueError(
                 f"{name}.extra_body must leave {key} to the setting of its own, or out; got it."

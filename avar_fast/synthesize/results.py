@@ -1,4 +1,4 @@
-"""What finished stages amount to: rows that train, rejected rows, and a report of both."""
+"""What finished steps amount to: rows that train, rejected rows, and a report of both."""
 
 import hashlib
 import json
@@ -10,13 +10,13 @@ from typing import Any
 
 from ..data import Row, load_rows
 from ..data.schemas import IMAGE_MARK, with_marks_escaped
+from ..journal import write_whole
 from .answer_check import AnswerCheck
 from .duplicates import near_duplicates
-from .folder import write_whole
-from .gates import STAGE_GATES, TEXT_GATES, Candidate, best, judge
+from .gates import STEP_GATES, TEXT_GATES, Candidate, best, gate_candidate
 from .journal import StepJournal
 from .ledger import Usage
-from .recipe import STAGES, RowsConfig, SynthesisRecipe, sample_of
+from .recipe import STEPS, RowsConfig, SynthesisRecipe, sample_of
 from .tasks import ReadRows, SynthesisTask, read_images
 
 ROWS, REJECTED, REPORT, IMAGES = "rows.jsonl", "rejected.jsonl", "report.json", "images"
@@ -66,7 +66,7 @@ def write_results(
         "rejected_by": dict(Counter(row["reasons"][0] for row in rejected).most_common()),
         "gates": _gate_counts(decided, len(twins)),
         "answers_not_judged": len(check.problems),
-        "stages": {name: _stage_counts(name, journal) for name in STAGES},
+        "steps": {name: _step_counts(name, journal) for name in STEPS},
         "usd": round(sum(entry.cost for entry in journal.entries), 6),
     }
     write_whole(folder / REPORT, [json.dumps(report, indent=1), "\n"])
@@ -81,9 +81,9 @@ def _verdict(
     candidates = []
     for sample in range(recipe.samples):
         entries = {
-            name: journal.finished(task.key, name, sample_of(name, sample)) for name in STAGES
+            name: journal.finished(task.key, name, sample_of(name, sample)) for name in STEPS
         }
-        candidate = judge(entries, sample, task.reference, recipe.gates, check)
+        candidate = gate_candidate(entries, sample, task.reference, recipe.gates, check)
         if candidate is not None:
             candidates.append(candidate)
     good = any(not candidate.failures for candidate in candidates)
@@ -161,13 +161,13 @@ def _rejected(verdict: _Verdict, reasons: tuple[str, ...], twin: int | None) -> 
 def _gate_counts(decided: list[_Verdict], num_twins: int) -> dict[str, int]:
     """Candidates that each gate turned away (one candidate may fail several)."""
     counts = Counter(name for v in decided for c in v.candidates for name in c.failures)
-    gates = {name: counts[name] for name in (*STAGE_GATES, *TEXT_GATES)}
+    gates = {name: counts[name] for name in (*STEP_GATES, *TEXT_GATES)}
     num_candidates = sum(len(v.candidates) for v in decided)
     return {"candidates": num_candidates} | gates | {"near_duplicate": num_twins}
 
 
-def _stage_counts(name: str, journal: StepJournal) -> dict[str, Any]:
-    entries = [entry for entry in journal.entries if entry.stage == name]
+def _step_counts(name: str, journal: StepJournal) -> dict[str, Any]:
+    entries = [entry for entry in journal.entries if entry.step == name]
     usage = sum((entry.usage for entry in entries), Usage())
     return {
         "finished": sum(entry.text is not None for entry in entries),

@@ -30,7 +30,7 @@ class SynthesisTask:
     index: int
     where: str
     key: str
-    """Of messages, answer and the images' bytes: finished stages are found again by it, wherever
+    """Of messages, answer and the images' bytes: finished steps are found again by it, wherever
     the row moves in the file."""
     question: str
     answer: str

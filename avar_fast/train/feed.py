@@ -39,7 +39,7 @@ def make_feed(
 
     Args:
         start: the first step to make, and the units that the steps before it have dealt.
-        ranks_per_row: neighbouring ranks that share rows.
+        ranks_per_row: neighboring ranks that share rows.
         resumed: the checkpoint that the run goes on from.
 
     Raises:

@@ -19,7 +19,7 @@ class SequenceParallel:
     """This rank's part in a group of ranks that share rows.
 
     Args:
-        size: ranks in a group; neighbours by rank, so that groups stay within a machine.
+        size: ranks in a group; neighbors by rank, so that groups stay within a machine.
 
     Raises:
         ValueError: the number of ranks is not a multiple of ``size``.

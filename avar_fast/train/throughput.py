@@ -1,4 +1,4 @@
-"""Tokens per second and model FLOPs utilisation (MFU) of a step, for the log.
+"""Tokens per second and model FLOPs utilization (MFU) of a step, for the log.
 
     MFU = model FLOPs of the step / (seconds * ranks * peak FLOP/s of a device)
 

@@ -4,8 +4,8 @@ from email.utils import formatdate
 
 import pytest
 
-from avar_fast.chat import asked_wait_s
 from avar_fast.chat import retry_after as waiting
+from avar_fast.chat.retry_after import asked_wait_s
 
 NOW = 1_800_000_000
 

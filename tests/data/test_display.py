@@ -90,7 +90,7 @@ def test_garbage_in_place_of_exif_data_is_no_error():
 
 
 def ink(mode):
-    """A black stroke on nothing, whose hidden colour is black too."""
+    """A black stroke on nothing, whose hidden color is black too."""
     image = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
     image.putpixel((1, 1), (0, 0, 0, 255))
     if mode == "P":
@@ -180,10 +180,10 @@ def test_values_without_a_known_white_are_an_error(value):
         open_image(encoded(image, "TIFF"), "row 1")
 
 
-def test_colour_spaces_and_first_frames():
+def test_color_spaces_and_first_frames():
     cmyk = Image.new("CMYK", (2, 2), (0, 0, 0, 255))
     assert open_image(encoded(cmyk, "TIFF"), "row 1").getpixel((0, 0)) == (0, 0, 0)
-    frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (2, 2), color) for color in ("red", "blue")]
     gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert open_image(gif, "row 1").getpixel((0, 0)) == (255, 0, 0)
 

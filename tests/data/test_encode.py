@@ -24,14 +24,14 @@ def test_prompt_holds_one_pad_per_visual_feature_and_the_system_turn(rows):
         assert TOKENIZER.decode(sample.target_ids) == f"<answer>{row.answer}</answer><|im_end|>"
 
 
-def test_targets_are_labelled_and_nothing_else(rows):
+def test_targets_are_labeled_and_nothing_else(rows):
     encode = encoder()
     samples = [encode(row) for row in rows]
     batch = collate(samples, TOKENIZER.pad_token_id, encode.tokens.visual)
     for i, sample in enumerate(samples):
-        labelled = batch.labels[i] != IGNORE
-        assert torch.equal(batch.labels[i][labelled], sample.target_ids)
-        assert torch.equal(batch.inputs["input_ids"][i][labelled], sample.target_ids)
+        labeled = batch.labels[i] != IGNORE
+        assert torch.equal(batch.labels[i][labeled], sample.target_ids)
+        assert torch.equal(batch.inputs["input_ids"][i][labeled], sample.target_ids)
         length = int(batch.inputs["attention_mask"][i].sum())
         assert torch.equal(
             batch.inputs["attention_mask"][i], (torch.arange(batch.labels.shape[1]) < length).long()

@@ -98,7 +98,7 @@ def test_packed_equals_separate(model, alone):
 
 
 @pytest.mark.parametrize("train_turns", ["all", "last"])
-def test_turns_are_labelled_packed_as_padded_and_are_the_queries_of_the_response(
+def test_turns_are_labeled_packed_as_padded_and_are_the_queries_of_the_response(
     model, alone, train_turns
 ):
     turns = [{"role": role, "content": role} for role in ("user", "assistant")] * 3
@@ -212,9 +212,9 @@ def test_a_pack_has_what_the_layers_would_otherwise_ask_the_device_for(model, al
     assert batch.inputs["max_length_q"] == max(lengths)
     assert isinstance(batch.inputs["max_length_q"], int)
     assert batch.inputs["position_ids"].shape == (4, 1, sum(lengths))
-    labelled = batch.labels[0] != IGNORE
-    assert torch.equal(batch.labels[0][labelled], torch.cat([s.target_ids for s in alone]))
-    assert torch.equal(batch.label_positions + 1, labelled.nonzero()[:, 0])
+    labeled = batch.labels[0] != IGNORE
+    assert torch.equal(batch.labels[0][labeled], torch.cat([s.target_ids for s in alone]))
+    assert torch.equal(batch.label_positions + 1, labeled.nonzero()[:, 0])
     # transformers' own rule, on the whole model, gives the same rotary positions.
     rotary = [
         model.model.get_rope_index(

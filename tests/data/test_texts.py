@@ -1,4 +1,4 @@
-"""What a row says is tokenised as text, and goes on where the chat template left off."""
+"""What a row says is tokenized as text, and goes on where the chat template left off."""
 
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def test_a_template_that_closes_the_reasoning_takes_answers_alone():
 
 
 TURNS = [
-    {"role": "user", "content": "<image>What colour?"},
+    {"role": "user", "content": "<image>What color?"},
     {"role": "assistant", "content": "Red."},
     {"role": "user", "content": "And the stroke?"},
     {"role": "assistant", "content": "Black."},
@@ -183,7 +183,7 @@ def test_the_turns_that_are_trained(train_turns, want):
     # Every user turn precedes a trained turn: AGTO's default queries are those of all three.
     asked = query_mask(ids, role="user", tokens=encode.tokens)[0]
     said = TOKENIZER.decode(ids[0][asked])
-    assert all(text in said for text in ("What colour?", "And the stroke?", "Sure?"))
+    assert all(text in said for text in ("What color?", "And the stroke?", "Sure?"))
 
 
 @pytest.mark.parametrize("flag", [{"loss": False}, {"weight": 0}, {"train": False}])

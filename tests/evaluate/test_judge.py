@@ -63,7 +63,7 @@ class Run:
             self.asked_model += 1
             texts = list(said.values())
             assert len(samples) == len(texts)
-            return [answering.Completion(text, 9, False) for text in texts]
+            return [answering.Response(text, 9, False) for text in texts]
 
         monkeypatch.setattr(answering.Answering, "complete", complete)
 
@@ -113,7 +113,7 @@ def test_it_is_asked_for_what_the_rule_finds_not_right_and_is_named(run, script,
     ("fault", "reason"),
     [
         ("empty", "the answer is empty"),
-        ("hang", "no answer within 0.3 s"),
+        ("hang", "no whole answer within 0.3 s"),
         ("refusal", "the judge refused"),
         ("filter", "the judge refused"),
         ("length", "the answer is cut"),
@@ -330,6 +330,6 @@ def test_a_judge_sees_the_end_of_a_long_response(tmp_path):
     assert "the end" in prompts[0]
 
 
-def test_a_journal_of_before_has_no_judgements(tmp_path):
-    assert PredictionJournal(tmp_path / "r.json").judgements() == {}
+def test_a_journal_of_before_has_no_judgments(tmp_path):
+    assert PredictionJournal(tmp_path / "r.json").judgments() == {}
     assert JudgeConfig(url="http://a:1/v1", model="m").name["host"] == "a:1"

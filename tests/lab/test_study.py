@@ -9,7 +9,7 @@ from avar_fast.lab import study
 from avar_fast.lab.runs import CONFIGS
 from avar_fast.lab.study_report import write_study
 
-TITLES = {stage.key: stage.title for stage in (study.BASE, *study.STAGES)}
+TITLES = {run.key: run.title for run in (study.BASE, *study.RUNS)}
 
 
 def scores(value):
@@ -17,19 +17,19 @@ def scores(value):
     return {test: dict.fromkeys(measures, value) for test in study.TESTS}
 
 
-@pytest.mark.parametrize("stage", [study.BASE, *study.STAGES], ids=lambda stage: stage.key)
-def test_every_run_is_a_recipe_that_can_be_read(stage):
-    recipe = load_recipe(CONFIGS / stage.recipe, list(stage.settings))
-    if stage.key in ("ratio", "log_ratio", "share"):
-        assert recipe.grpo.visual_form == stage.key
+@pytest.mark.parametrize("run", [study.BASE, *study.RUNS], ids=lambda run: run.key)
+def test_every_run_is_a_recipe_that_can_be_read(run):
+    recipe = load_recipe(CONFIGS / run.recipe, list(run.settings))
+    if run.key in ("ratio", "log_ratio", "share"):
+        assert recipe.grpo.visual_form == run.key
         assert recipe.grpo.visual_weight > 0
 
 
 def test_forms_of_the_reward_are_all_that_the_runs_of_grpo_differ_in():
     recipes = {
-        stage.key: load_recipe(CONFIGS / stage.recipe, list(stage.settings))
-        for stage in study.STAGES
-        if "grpo" in stage.recipe
+        run.key: load_recipe(CONFIGS / run.recipe, list(run.settings))
+        for run in study.RUNS
+        if "grpo" in run.recipe
     }
     assert recipes.keys() == {"grpo", "ratio", "log_ratio", "share"}
     plain = recipes.pop("grpo")
@@ -45,11 +45,11 @@ def test_what_is_scored_is_not_run_again(tmp_path, monkeypatch):
     (tmp_path / "base").mkdir()
     trained, fails = [], ["agto"]
 
-    def train(stage, out, data, seed, num_ranks):
-        trained.append(stage.key)
-        assert not (out / stage.key).exists()
-        (out / stage.key).mkdir()
-        if stage.key in fails:
+    def train(run, out, data, seed, num_ranks):
+        trained.append(run.key)
+        assert not (out / run.key).exists()
+        (out / run.key).mkdir()
+        if run.key in fails:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(study, "train", train)

@@ -32,11 +32,11 @@ def quick(monkeypatch):
     seed 0 and by 4 with seed 1."""
     ran = []
 
-    def train(stage, out, data, seed, num_ranks):
-        ran.append((out.name, stage.key, stage.start, data.parent.name, seed))
-        every = int(stage.settings[0].partition("=")[2])
+    def train(run, out, data, seed, num_ranks):
+        ran.append((out.name, run.key, run.start, data.parent.name, seed))
+        every = int(run.settings[0].partition("=")[2])
         for step in (every, 2 * every):
-            (out / stage.key / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+            (out / run.key / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
         return 1.0
 
     def study(command, folder):

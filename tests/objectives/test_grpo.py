@@ -142,7 +142,7 @@ def test_a_given_normalizer_makes_micro_batches_add_up(form):
     assert torch.allclose(sum(parts), whole)
 
 
-def test_advantages_are_normalised_within_groups():
+def test_advantages_are_normalized_within_groups():
     rewards = torch.tensor([1.0, 0.0, 0.0, 2.0, 2.0, 2.0])
     got = group_advantages(rewards, 3)
     mean, std = 1 / 3, math.sqrt(((2 / 3) ** 2 + 2 * (1 / 3) ** 2) / 2)

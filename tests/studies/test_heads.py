@@ -107,7 +107,7 @@ def test_rankings_and_their_agreement(tmp_path):
 
 
 def test_intervening_on_one_head_leaves_the_others_as_they_are():
-    """Without its visual keys, a head's mass on the rest is what it was, renormalised."""
+    """Without its visual keys, a head's mass on the rest is what it was, renormalized."""
     model, _ = models()
     inputs = batch()
 

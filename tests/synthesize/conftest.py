@@ -24,7 +24,7 @@ class World:
         self.folder, self.out = folder, folder / "out"
         self.data = folder / "rows.jsonl"
         self.write_rows(3)
-        stages = {
+        steps = {
             name: {
                 "base_url": url,
                 "model": f"test-{name}",
@@ -39,8 +39,8 @@ class World:
         }
         self.recipe = {
             "output_dir": str(self.out),
-            "data": {"path": str(self.data), "licence": "CC0"},
-            **stages,
+            "data": {"path": str(self.data), "license": "CC0"},
+            **steps,
             "gates": {"max_similarity": None},
         }
 

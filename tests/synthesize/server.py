@@ -1,7 +1,7 @@
 """A small OpenAI-compatible chat server with faults on demand, independent of the lab's.
 
-It is scripted: ``answer(stage, request)`` says what a model writes, and ``faults`` what goes wrong
-with the next requests of a stage before it does.
+It is scripted: ``answer(step, request)`` says what a model writes, and ``faults`` what goes wrong
+with the next requests of a step before it does.
 """
 
 import json
@@ -25,32 +25,32 @@ ANCHORED = (
 )
 
 
-def usual(stage, request):
+def usual(step, request):
     return {
         "describe": DESCRIPTION,
         "reason": f"{REASONING}\n<answer>2</answer>",
         "rewrite": f"{ANCHORED}\n<answer>2</answer>",
-    }[stage]
+    }[step]
 
 
 @dataclass
 class Script:
     answer: object = usual
     faults: dict = field(default_factory=lambda: defaultdict(deque))
-    """{stage: faults, one per request}: a name, a status, or a dict with "body" (and "status",
+    """{step: faults, one per request}: a name, a status, or a dict with "body" (and "status",
     "type", "headers") in place of an answer, or with "finish", "parts" or "message" for one."""
     fault_if: object = None
-    """(stage, request) -> a fault, or None; where none is scripted."""
+    """(step, request) -> a fault, or None; where none is scripted."""
     requests: list = field(default_factory=list)
-    """(stage, body, headers, time) of every request that came."""
+    """(step, body, headers, time) of every request that came."""
     delay_s: float = 0.0
     at_once: int = 0
     most_at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     url: str = ""
 
-    def asked(self, stage=None):
-        return [r for r in self.requests if stage in (None, r[0])]
+    def asked(self, step=None):
+        return [r for r in self.requests if step in (None, r[0])]
 
 
 @contextmanager
@@ -63,17 +63,17 @@ def serving(script):
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            stage = body["model"].removeprefix("test-")
+            step = body["model"].removeprefix("test-")
             with script.lock:
-                script.requests.append((stage, body, self.headers, time.monotonic()))
+                script.requests.append((step, body, self.headers, time.monotonic()))
                 script.at_once += 1
                 script.most_at_once = max(script.most_at_once, script.at_once)
-                fault = script.faults[stage].popleft() if script.faults[stage] else None
+                fault = script.faults[step].popleft() if script.faults[step] else None
             if fault is None and script.fault_if:
-                fault = script.fault_if(stage, body)
+                fault = script.fault_if(step, body)
             try:
                 time.sleep(script.delay_s)
-                reply(self, body, fault, script.answer(stage, body))
+                reply(self, body, fault, script.answer(step, body))
             except (BrokenPipeError, ConnectionResetError):
                 pass  # a client that gave up
             finally:

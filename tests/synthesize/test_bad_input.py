@@ -73,7 +73,7 @@ def test_text_that_utf_8_cannot_hold_is_a_bad_row(world, script, capsys):
     ("answer", "given"), [(r"\frac{1}{2}", "0.5"), ("7", "7 cm"), ("B", "(B)"), ("2.0", "2")]
 )
 def test_answers_are_checked_as_the_rewards_check_them(world, script, answer, given):
-    script.answer = lambda stage, request: f"{ANCHORED}\n<answer>{given}</answer>"
+    script.answer = lambda step, request: f"{ANCHORED}\n<answer>{given}</answer>"
     world.put([GOOD | {"answer": answer}])
     assert world.run() == 0
     assert world.report["rows"]["accepted"] == 1
@@ -83,7 +83,7 @@ def test_answers_are_checked_as_the_rewards_check_them(world, script, answer, gi
 
 
 def test_another_rule_judges_answers_anew(world, script):
-    script.answer = lambda stage, request: f"{ANCHORED}\n<answer>7 cm</answer>"
+    script.answer = lambda step, request: f"{ANCHORED}\n<answer>7 cm</answer>"
     world.put([GOOD | {"answer": "7"}])
     assert world.run("gates.checker=exact") == 0
     assert world.report["rejected_by"] == {"reason: wrong_answer": 1}
@@ -114,7 +114,7 @@ def test_rows_that_nearly_repeat_an_earlier_one_are_rejected(world):
     assert "nearly repeats row 1" in world.lines("rejected.jsonl")[0]["detail"]
 
 
-def test_finished_stages_are_found_again_when_rows_move(world, script):
+def test_finished_steps_are_found_again_when_rows_move(world, script):
     rows = world.write_rows(3)
     world.put(rows[:2])
     world.run()

@@ -18,7 +18,7 @@ def test_a_fault_that_passes_is_tried_again(world, script, fault, stream):
     assert world.run() == 0
     assert len(script.asked("reason")) == 2
     assert world.report["rows"]["accepted"] == 1
-    entry = next(e for e in world.lines("stages.jsonl") if e["stage"] == "reason")
+    entry = next(e for e in world.lines("steps.jsonl") if e["step"] == "reason")
     assert (entry["attempts"], len(entry["problems"])) == (2, 1)
 
 
@@ -26,7 +26,7 @@ def test_a_stream_that_ends_without_its_end_is_tried_again_and_paid_for(world, s
     world.write_rows(1)
     script.faults["reason"].append("ends early")
     assert world.run() == 0
-    entry = next(e for e in world.lines("stages.jsonl") if e["stage"] == "reason")
+    entry = next(e for e in world.lines("steps.jsonl") if e["step"] == "reason")
     assert "ends in the middle" in entry["problems"][0]
     assert entry["usage"]["estimated"]
     assert entry["usage"]["output"] > 50  # the lost answer's tokens on top of the counted 50
@@ -37,7 +37,7 @@ def test_a_hanging_answer_times_out_and_is_tried_again(world, script):
     world.recipe["describe"]["timeout_s"] = 0.5
     script.faults["describe"].append("hang")
     assert world.run() == 0
-    assert "no whole answer within 0.5 s" in world.lines("stages.jsonl")[0]["problems"][0]
+    assert "no whole answer within 0.5 s" in world.lines("steps.jsonl")[0]["problems"][0]
 
 
 def test_retry_after_is_kept_to_by_all_requests(world, script):
@@ -62,13 +62,13 @@ def test_requests_that_waited_for_a_pause_keep_to_the_rate(world, script):
 
 def test_a_request_that_fails_for_good_leaves_its_row_open_and_is_asked_again(world, script):
     world.recipe["reason"]["backoff_s"] = 0.001
-    script.fault_if = lambda stage, body: (
-        500 if stage == "reason" and "(1)" in body["messages"][1]["content"] else None
+    script.fault_if = lambda step, body: (
+        500 if step == "reason" and "(1)" in body["messages"][1]["content"] else None
     )
     assert world.run() == 4
     assert world.report["rows"] == {"read": 3, "accepted": 2, "rejected": 0, "open": 1}
-    assert world.report["stages"]["reason"]["failed"] == 1
-    assert world.report["stages"]["reason"]["attempts"] == 5
+    assert world.report["steps"]["reason"]["failed"] == 1
+    assert world.report["steps"]["reason"]["attempts"] == 5
     script.fault_if = None
     assert world.run() == 0
     assert world.report["rows"] == {"read": 3, "accepted": 3, "rejected": 0, "open": 0}
@@ -77,7 +77,7 @@ def test_a_request_that_fails_for_good_leaves_its_row_open_and_is_asked_again(wo
 def test_a_good_sample_decides_a_row_whose_other_sample_fails(world, script):
     world.write_rows(1)
     world.recipe["rewrite"]["seed"] = 0
-    script.fault_if = lambda stage, body: 400 if body.get("seed") == 1 else None
+    script.fault_if = lambda step, body: 400 if body.get("seed") == 1 else None
     assert world.run("samples=2") == 4
     assert world.report["rows"]["accepted"] == 1
     assert world.lines("rows.jsonl")[0]["meta"]["sample"] == 0
@@ -116,7 +116,7 @@ def test_what_an_endpoint_took_before_it_failed_is_counted(world, script):
     world.write_rows(1)
     script.faults["reason"].extend(["ends early", 404])
     assert world.run() == 4
-    counts = world.report["stages"]["reason"]
+    counts = world.report["steps"]["reason"]
     assert (counts["failed"], counts["attempts"]) == (1, 2)
     assert counts["output_tokens"] > 30  # by rule of thumb
     assert counts["tokens_partly_estimated"]
@@ -131,7 +131,7 @@ def test_an_unreachable_endpoint_is_named_after_bounded_retries(world, capsys):
 
 
 @pytest.mark.parametrize(
-    ("stage", "fault", "reason"),
+    ("step", "fault", "reason"),
     [
         ("describe", "refusal", "describe: refused"),
         ("reason", "filter", "reason: refused"),
@@ -139,9 +139,9 @@ def test_an_unreachable_endpoint_is_named_after_bounded_retries(world, capsys):
         ("reason", "length", "reason: cut"),
     ],
 )
-def test_a_refusing_model_and_a_cut_answer_reject_the_row(world, script, stage, fault, reason):
+def test_a_refusing_model_and_a_cut_answer_reject_the_row(world, script, step, fault, reason):
     world.write_rows(1)
-    script.faults[stage].append(fault)
+    script.faults[step].append(fault)
     assert world.run() == 0
     assert world.report["rejected_by"] == {reason: 1}
     assert world.lines("rows.jsonl") == []
@@ -151,14 +151,14 @@ def test_an_answer_that_stays_empty_is_a_failure(world, script):
     world.write_rows(1)
     script.faults["describe"].extend(["empty"] * 3)
     assert world.run() == 4
-    assert world.lines("stages.jsonl")[0]["finish"] == "the answer is empty"
+    assert world.lines("steps.jsonl")[0]["finish"] == "the answer is empty"
 
 
 def test_missing_usage_is_estimated_and_said_to_be(world, script):
     world.write_rows(1)
     script.faults["rewrite"].append("no usage")
     world.run()
-    counts = world.report["stages"]["rewrite"]
+    counts = world.report["steps"]["rewrite"]
     assert counts["tokens_partly_estimated"]
     assert counts["output_tokens"] == pytest.approx(len(ANCHORED) / 4, rel=0.2)
 
@@ -168,7 +168,7 @@ def test_a_count_that_cannot_be_is_estimated(world, script):
     world.write_rows(1)
     script.faults["rewrite"].append("bad usage")
     assert world.run() == 0
-    counts = world.report["stages"]["rewrite"]
+    counts = world.report["steps"]["rewrite"]
     assert counts["tokens_partly_estimated"]
     assert 0 < counts["input_tokens"] < 1000
     assert 0 < counts["output_tokens"] < 1000
@@ -176,7 +176,7 @@ def test_a_count_that_cannot_be_is_estimated(world, script):
 
 def test_half_of_a_surrogate_pair_is_replaced(world, script):
     """JSON can hold it, the UTF-8 of the next request and of rows.jsonl cannot."""
-    script.answer = lambda stage, request: f"{ANCHORED} \ud83d\n<answer>2</answer>"
+    script.answer = lambda step, request: f"{ANCHORED} \ud83d\n<answer>2</answer>"
     assert world.run() == 0
     assert world.report["rows"]["accepted"] == 3
     assert "\ufffd" in world.lines("rows.jsonl")[0]["messages"][1]["content"]
@@ -210,14 +210,14 @@ def test_a_budget_in_tokens(world, script):
 
 def test_keys_come_from_the_environment_and_are_written_nowhere(world, script, monkeypatch, capsys):
     key = "sk-very-secret-0123456789"
-    for stage in ("describe", "reason", "rewrite"):
-        world.recipe[stage]["key_env"] = "AVAR_TEST_KEY"
+    for step in ("describe", "reason", "rewrite"):
+        world.recipe[step]["key_env"] = "AVAR_TEST_KEY"
     monkeypatch.delenv("AVAR_TEST_KEY", raising=False)
     assert world.run() == 1
     assert re.search(r"describe.key_env .* AVAR_TEST_KEY is not set", capsys.readouterr().err)
     assert not script.asked()
     monkeypatch.setenv("AVAR_TEST_KEY", key)
-    script.answer = lambda stage, request: f"{ANCHORED}\n<answer>2</answer>"
+    script.answer = lambda step, request: f"{ANCHORED}\n<answer>2</answer>"
     script.faults["reason"].append("leak")  # an error that repeats the key it was sent
     script.faults["describe"].append("echo")  # as an answer does
     assert world.run() == 0

@@ -9,10 +9,10 @@ from avar_fast.synthesize.duplicates import NUM_HASHES, band_width, near_duplica
 from avar_fast.synthesize.gates import (
     best,
     count_anchors,
-    judge,
+    gate_candidate,
     script_share,
     split_answer,
-    stage_failure,
+    step_failure,
 )
 from avar_fast.synthesize.journal import StepRecord
 from avar_fast.synthesize.ledger import Usage
@@ -21,8 +21,8 @@ from avar_fast.synthesize.recipe import GatesConfig
 from .server import ANCHORED, DESCRIPTION, REASONING
 
 
-def entry(stage, text, finish="stop"):
-    return StepRecord("k", stage, 0, text, finish, "m", "v", Usage(), 0.0, 1, 0.0)
+def entry(step, text, finish="stop"):
+    return StepRecord("k", step, 0, text, finish, "m", "v", Usage(), 0.0, 1, 0.0)
 
 
 def candidate(reason=f"{REASONING}<answer>2</answer>", rewrite=ANCHORED, answer="2", **gates):
@@ -31,7 +31,7 @@ def candidate(reason=f"{REASONING}<answer>2</answer>", rewrite=ANCHORED, answer=
         "reason": entry("reason", reason),
         "rewrite": entry("rewrite", f"{rewrite}\n<answer>2</answer>"),
     }
-    return judge(entries, 0, answer, GatesConfig(**gates), is_correct)
+    return gate_candidate(entries, 0, answer, GatesConfig(**gates), is_correct)
 
 
 def test_a_good_candidate_passes_and_keeps_its_reasoning_alone():
@@ -70,14 +70,14 @@ def test_each_gate_turns_away_what_it_is_for(rewrite, failure):
         ("I can\u2019t describe people.", "reason: refused"),
     ],
 )
-def test_a_stage_that_fails_ends_the_candidate(reason, failure):
+def test_a_step_that_fails_ends_the_candidate(reason, failure):
     got = candidate(reason=reason)
     assert (got.failures, got.reasoning) == ((failure,), None)
 
 
-def test_a_candidate_with_a_stage_to_come_is_none():
+def test_a_candidate_with_a_step_to_come_is_none():
     entries = {"describe": entry("describe", DESCRIPTION), "reason": None, "rewrite": None}
-    assert judge(entries, 0, "2", GatesConfig(), is_correct) is None
+    assert gate_candidate(entries, 0, "2", GatesConfig(), is_correct) is None
 
 
 def test_thoughts_that_a_model_had_before_it_wrote_are_not_taken_for_its_text():
@@ -87,7 +87,7 @@ def test_thoughts_that_a_model_had_before_it_wrote_are_not_taken_for_its_text():
 
 def test_an_answer_among_those_thoughts_is_none():
     text = f"<think>It says <answer>2</answer>.</think>\n{ANCHORED}"
-    failure = stage_failure(entry("rewrite", text), "2", GatesConfig(), is_correct)
+    failure = step_failure(entry("rewrite", text), "2", GatesConfig(), is_correct)
     assert failure == "no_answer"
 
 

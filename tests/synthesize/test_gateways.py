@@ -9,15 +9,15 @@ import pytest
 STREAMS = pytest.mark.parametrize("stream", [True, False])
 
 
-def first(world, stage="reason"):
-    return next(e for e in world.lines("stages.jsonl") if e["stage"] == stage)
+def first(world, step="reason"):
+    return next(e for e in world.lines("steps.jsonl") if e["step"] == step)
 
 
-def run_with(world, script, fault, stream, times=1, stage="reason"):
+def run_with(world, script, fault, stream, times=1, step="reason"):
     world.write_rows(1)
-    world.recipe[stage]["stream"] = stream
-    world.recipe[stage]["backoff_s"] = 0.001
-    script.faults[stage].extend([fault] * times)
+    world.recipe[step]["stream"] = stream
+    world.recipe[step]["backoff_s"] = 0.001
+    script.faults[step].extend([fault] * times)
     return world.run()
 
 
@@ -122,8 +122,8 @@ def test_thoughts_in_parts_are_no_answer(world, script, thoughts, stream):
     world.recipe["reason"]["take_reasoning"] = False
 
 
-def asked_twice(script, stage="reason"):
-    times = [request[3] for request in script.asked(stage)]
+def asked_twice(script, step="reason"):
+    times = [request[3] for request in script.asked(step)]
     assert len(times) == 2
     return times[1] - times[0]
 

@@ -1,4 +1,4 @@
-"""The three stages over real HTTP: what is asked, what trains, what a killed run asks again."""
+"""The three steps over real HTTP: what is asked, what trains, what a killed run asks again."""
 
 import base64
 import io
@@ -24,8 +24,8 @@ from .server import ANCHORED, DESCRIPTION, REASONING
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_rows_come_out_as_the_trainer_takes_them(world, script, stream):
-    for stage in ("describe", "reason", "rewrite"):
-        world.recipe[stage]["stream"] = stream
+    for step in ("describe", "reason", "rewrite"):
+        world.recipe[step]["stream"] = stream
     assert world.run() == 0
     rows = list(load_rows(str(world.out / "rows.jsonl")))
     assert [row.target for row in rows] == [
@@ -40,12 +40,12 @@ def test_rows_come_out_as_the_trainer_takes_them(world, script, stream):
     assert len(script.asked()) == 9
 
 
-def test_each_stage_sees_what_it_should_and_nothing_else(world, script):
+def test_each_step_sees_what_it_should_and_nothing_else(world, script):
     world.write_rows(1)
     world.run()
     described, reasoned, rewritten = (
-        script.asked(stage)[0][1]["messages"][1]["content"]
-        for stage in ("describe", "reason", "rewrite")
+        script.asked(step)[0][1]["messages"][1]["content"]
+        for step in ("describe", "reason", "rewrite")
     )
     image, text = described
     sent = base64.b64decode(image["image_url"]["url"].removeprefix("data:image/png;base64,"))
@@ -62,7 +62,7 @@ def test_report_and_card_count_calls_tokens_and_cost(world):
     world.run()
     # 9 requests of 100 tokens in at 1 USD and 50 out at 10 USD per million.
     assert world.report["usd"] == pytest.approx(9 * (100 * 1 + 50 * 10) / 1e6)
-    assert world.report["stages"]["reason"] == {
+    assert world.report["steps"]["reason"] == {
         "finished": 3,
         "failed": 0,
         "attempts": 3,
@@ -104,7 +104,7 @@ def test_a_second_run_asks_nothing_and_new_gates_judge_anew(world, script):
 def test_more_samples_ask_only_for_the_new_ones(world, script):
     world.run()
     assert world.run("samples=3") == 0
-    assert [len(script.asked(stage)) for stage in ("describe", "reason", "rewrite")] == [3, 9, 9]
+    assert [len(script.asked(step)) for step in ("describe", "reason", "rewrite")] == [3, 9, 9]
 
 
 def test_what_is_sent_and_kept_is_what_the_trainer_sees(world, script):
@@ -134,16 +134,16 @@ def test_what_is_sent_and_kept_is_what_the_trainer_sees(world, script):
 
 
 def test_the_best_of_several_samples_is_kept(world, script):
-    def answer(stage, request):
-        if stage == "reason":  # the first sample is wrong
+    def answer(step, request):
+        if step == "reason":  # the first sample is wrong
             return f"{REASONING}\n<answer>{2 if request['seed'] > 7 else 3}</answer>"
-        if stage == "rewrite" and request["seed"] == 8:
+        if step == "rewrite" and request["seed"] == 8:
             return f"{ANCHORED} As described, two.\n<answer>2</answer>"
         return f"{ANCHORED}\n<answer>2</answer>"
 
     script.answer = answer
-    for stage in ("reason", "rewrite"):
-        world.recipe[stage]["seed"] = 7
+    for step in ("reason", "rewrite"):
+        world.recipe[step]["seed"] = 7
     world.write_rows(1)
     assert world.run("samples=3") == 0
     assert world.lines("rows.jsonl")[0]["meta"]["sample"] == 2
@@ -159,12 +159,12 @@ def test_the_best_of_several_samples_is_kept(world, script):
 def test_a_run_that_was_killed_asks_nothing_twice(world, script):
     """kill -9 in the middle, then the same command."""
     world.write_rows(12)
-    for stage in ("describe", "reason", "rewrite"):
-        world.recipe[stage]["concurrency"] = 2
+    for step in ("describe", "reason", "rewrite"):
+        world.recipe[step]["concurrency"] = 2
     script.delay_s = 0.1
     world.folder.joinpath("recipe.yaml").write_text(json.dumps(world.recipe))
     command = [sys.executable, "-m", "avar_fast.synthesize", str(world.folder / "recipe.yaml")]
-    journal = world.out / "stages.jsonl"
+    journal = world.out / "steps.jsonl"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not journal.is_file() or journal.read_bytes().count(b"\n") < 8:
@@ -174,7 +174,7 @@ def test_a_run_that_was_killed_asks_nothing_twice(world, script):
     kept = journal.read_bytes().count(b"\n")
     assert 8 <= kept < 36
     with journal.open("ab") as file:  # a line that was being written
-        file.write(b'{"key": "abc", "stage": "rea')
+        file.write(b'{"key": "abc", "step": "rea')
     script.delay_s = 0.0
     before = len(script.asked())
     assert world.run() == 0
@@ -195,7 +195,7 @@ def test_a_second_process_leaves_the_folder_as_it_is(world, capsys):
 
 def test_a_run_that_was_killed_at_its_start_left_a_folder_to_go_on_in(world):
     world.out.mkdir()
-    (world.out / "stages.jsonl").touch()
+    (world.out / "steps.jsonl").touch()
     (world.out / "identity.json.partial").write_text('{"data.pa')
     assert world.run() == 0
     assert not list(world.out.glob("*.partial"))
@@ -207,17 +207,17 @@ def test_the_journal_refuses_a_broken_line_in_the_middle_and_a_second_process(wo
     with pytest.raises(BlockingIOError, match="one run at a time"):
         StepJournal(world.out)
     held.close()
-    lines = (world.out / "stages.jsonl").read_text().splitlines()
-    (world.out / "stages.jsonl").write_text("\n".join([lines[0], "{", *lines[1:]]) + "\n")
-    with pytest.raises(ValueError, match=r"stages.jsonl line 2 must be a finished stage"):
+    lines = (world.out / "steps.jsonl").read_text().splitlines()
+    (world.out / "steps.jsonl").write_text("\n".join([lines[0], "{", *lines[1:]]) + "\n")
+    with pytest.raises(ValueError, match=r"steps.jsonl line 2 must be a finished step"):
         StepJournal(world.out)
 
 
 def test_no_more_requests_at_once_than_allowed_and_no_faster(world, script):
     world.write_rows(8)
     script.delay_s = 0.05
-    for stage in ("describe", "reason", "rewrite"):
-        world.recipe[stage]["concurrency"] = 1
+    for step in ("describe", "reason", "rewrite"):
+        world.recipe[step]["concurrency"] = 1
     world.recipe["describe"]["requests_per_minute"] = 600  # one in 0.1 s
     world.run()
     assert script.most_at_once <= 3
@@ -236,20 +236,20 @@ def test_dry_run_asks_nothing_and_shrinks_with_what_is_on_disk(world, script, ca
         ["rewrite", "6"],
         ["sum", "15"],
     ]
-    # At most: 500 tokens an answer; stages after the first are sent those of the one before.
+    # At most: 500 tokens an answer; steps after the first are sent those of the one before.
     line = next(line for line in said.splitlines() if line.startswith("describe"))
     assert float(line.split()[-1]) >= 3 * 500 * 10 / 1e6
     world.run()
     capsys.readouterr()
     world.run("--dry-run")
     said = capsys.readouterr().out
-    assert "9 finished stages" in said
+    assert "9 finished steps" in said
     assert next(x for x in said.splitlines() if x.startswith("sum")).split()[1] == "0"
 
 
-def test_a_dry_run_counts_no_stage_after_one_that_failed(world, script, capsys):
+def test_a_dry_run_counts_no_step_after_one_that_failed(world, script, capsys):
     """It once counted the rewriting of wrong answers, which no run asks for."""
-    script.answer = lambda stage, request: "<answer>3</answer>"
+    script.answer = lambda step, request: "<answer>3</answer>"
     assert world.run() == 0
     assert world.report["rejected_by"] == {"reason: wrong_answer": 3}
     capsys.readouterr()

@@ -49,11 +49,11 @@ class World:
     def __init__(self, folder, address):
         self.folder, self.out = folder, folder / "out"
         self.data = write_rows(folder / "data", WorldConfig(), "train", NUM_ROWS, seed=0)
-        stage = {"base_url": f"{address}/v1", "model": "tiny", "retries": 1, "backoff_s": 0.2}
+        step = {"base_url": f"{address}/v1", "model": "tiny", "retries": 1, "backoff_s": 0.2}
         self.recipe = {
             "output_dir": str(self.out),
             "data": {"path": str(self.data)},
-            **{name: stage | {"max_tokens": 400} for name in ("describe", "reason", "rewrite")},
+            **{name: step | {"max_tokens": 400} for name in ("describe", "reason", "rewrite")},
         }
 
     def start(self):
@@ -94,18 +94,17 @@ def world(tmp_path, server):
 def test_noise_is_rejected_and_counted_as_the_server_counts(world, server, long_model):
     counters = ("prompt_tokens", "generation_tokens", "request_success")
     before = [server.total(name) for name in counters]
-    for stage in ("describe", "reason", "rewrite"):
-        world.recipe[stage]["max_tokens"] = 48
+    for step in ("describe", "reason", "rewrite"):
+        world.recipe[step]["max_tokens"] = 48
     world.recipe["describe"]["extra_body"] = NOISE
     world.run()
     took = [server.total(name) - old for name, old in zip(counters, before, strict=True)]
-    stages = world.report["stages"].values()
+    steps = world.report["steps"].values()
     assert took == [
-        sum(stage[name] for stage in stages)
-        for name in ("input_tokens", "output_tokens", "attempts")
+        sum(step[name] for step in steps) for name in ("input_tokens", "output_tokens", "attempts")
     ]
-    assert not any(stage["tokens_partly_estimated"] for stage in stages)
-    entries = world.lines("stages.jsonl")
+    assert not any(step["tokens_partly_estimated"] for step in steps)
+    entries = world.lines("steps.jsonl")
     for entry in entries:  # a finish reason for each: most noise has no end
         assert (entry["finish"] == "length") == (entry["usage"]["output"] == 48)
     reasons = {row["reasons"][0] for row in world.lines("rejected.jsonl")}
@@ -119,7 +118,7 @@ def test_the_image_is_read_and_a_length_is_a_cut(world, long_model):
     world.recipe["describe"] |= {"max_tokens": 16, "extra_body": {"ignore_eos": True}}
     world.run()
     assert world.report["rejected_by"] == {"describe: cut": NUM_ROWS}
-    described = world.lines("stages.jsonl")
+    described = world.lines("steps.jsonl")
     assert [entry["usage"]["output"] for entry in described] == [16] * NUM_ROWS
     prompt = yaml.safe_load((ROOT / "avar_fast/synthesize/prompts/describe.yaml").read_text())
     tokenizer = AutoTokenizer.from_pretrained(long_model)
@@ -138,7 +137,7 @@ def test_the_image_is_read_and_a_length_is_a_cut(world, long_model):
     assert sorted(entry["usage"]["input"] for entry in described) == sorted(wanted)
 
 
-def test_three_stages_make_rows_that_load(world):
+def test_three_steps_make_rows_that_load(world):
     answers = [row.answer for row in load_rows(str(world.data))]
     most = max(set(answers), key=answers.count)
 
@@ -166,21 +165,21 @@ def test_a_model_that_the_server_does_not_have(world):
     assert "reason: tiny-2 at http://127.0.0.1" in said
     assert "The model `tiny-2` does not exist" in said
     assert "Check model" in said
-    assert {entry["stage"] for entry in world.lines("stages.jsonl")} == {"describe"}
+    assert {entry["step"] for entry in world.lines("steps.jsonl")} == {"describe"}
 
 
 def test_a_server_that_dies_half_way_and_comes_back(world, server):
-    for stage in ("describe", "reason"):
-        world.recipe[stage] |= {"extra_body": NOISE, "concurrency": 1}
+    for step in ("describe", "reason"):
+        world.recipe[step] |= {"extra_body": NOISE, "concurrency": 1}
     running = world.start()
     deadline = time.monotonic() + 60
-    while len(world.lines("stages.jsonl")) < 4:
+    while len(world.lines("steps.jsonl")) < 4:
         assert running.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     server.kill()
     assert "cannot be used" in world.end(running, expect=4)
-    finished = sum(entry["text"] is not None for entry in world.lines("stages.jsonl"))
+    finished = sum(entry["text"] is not None for entry in world.lines("steps.jsonl"))
     assert 4 <= finished < 2 * NUM_ROWS
     assert world.report["rows"]["open"] > 0
     server.start()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...progress import progress
 from ..benchmark import Dialogue, JudgedBenchmark, Prediction
-from ..journal import Judgement, PredictionJournal
+from ..journal import Judgment, PredictionJournal
 from ..ranks import Ranks
 from ..tasks import EvalTask
 from .config import JudgeConfig, JudgeError
@@ -20,8 +20,8 @@ Open = tuple[Prediction, Dialogue]
 def judge_all(
     config: JudgeConfig, tasks: Sequence[EvalTask], journal: PredictionJournal, ranks: Ranks
 ) -> None:
-    """Asks for what the rules find not right and no judgement is there of, and writes each
-    judgement as it comes; what fails is written with its reason and is asked again by the next run.
+    """Asks for what the rules find not right and no judgment is there of, and writes each
+    judgment as it comes; what fails is written with its reason and is asked again by the next run.
 
     Raises:
         ValueError: the key is not in the environment.
@@ -33,7 +33,7 @@ def judge_all(
     if not left:
         return
     with (
-        journal.judgements_of(ranks.rank) as add,
+        journal.judgments_of(ranks.rank) as add,
         progress(total=len(left), desc="judge", disable=ranks.rank != 0) as bar,
     ):
         asyncio.run(_judge(Judge(config), left, add, bar))
@@ -41,7 +41,7 @@ def judge_all(
 
 def _open(tasks: Sequence[EvalTask], journal: PredictionJournal) -> list[Open]:
     done, _ = journal.read()
-    judged = journal.judgements()
+    judged = journal.judgments()
     left: list[Open] = []
     for task in tasks:
         benchmark = task.benchmark
@@ -59,19 +59,19 @@ def _open(tasks: Sequence[EvalTask], journal: PredictionJournal) -> list[Open]:
 
 
 async def _judge(
-    judge: "Judge", left: Sequence[Open], add: Callable[[Judgement], None], bar: Any
+    judge: "Judge", left: Sequence[Open], add: Callable[[Judgment], object], bar: Any
 ) -> None:
     failed = 0
     async with judge:
-        for next_one in asyncio.as_completed([_judgement(judge, *one) for one in left]):
-            judgement = await next_one
-            add(judgement)
-            failed += judgement.error is not None
+        for next_one in asyncio.as_completed([_judgment(judge, *one) for one in left]):
+            judgment = await next_one
+            add(judgment)
+            failed += judgment.error is not None
             bar.update()
             bar.set_postfix_str(f"failed {failed}")
 
 
-async def _judgement(judge: "Judge", prediction: Prediction, dialogue: Dialogue) -> Judgement:
+async def _judgment(judge: "Judge", prediction: Prediction, dialogue: Dialogue) -> Judgment:
     key, replies = (prediction.benchmark, prediction.id), []
     try:
         prompt = next(dialogue)
@@ -79,6 +79,6 @@ async def _judgement(judge: "Judge", prediction: Prediction, dialogue: Dialogue)
             replies.append(await judge.ask(prompt))
             prompt = dialogue.send(replies[-1])
     except StopIteration as end:
-        return Judgement(*key, replies, end.value.parsed, end.value.right)
+        return Judgment(*key, replies, end.value.parsed, end.value.right)
     except JudgeError as error:
-        return Judgement(*key, replies, error=str(error))
+        return Judgment(*key, replies, error=str(error))

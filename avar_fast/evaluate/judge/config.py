@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...chat.api_key import read_key
+from ...chat.access import read_key
 
 
 class JudgeError(Exception):

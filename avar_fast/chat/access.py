@@ -1,7 +1,10 @@
-"""Keys of endpoints: from the environment alone, and never repeated."""
+"""How an endpoint is reached: its key, and whether a proxy stands between. Needs no openai."""
 
 import os
 import re
+from urllib.parse import urlsplit
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 class MissingKeyError(ValueError):
@@ -32,3 +35,9 @@ def read_key(setting: str, variable: str | None) -> str | None:
             " line breaks or letters outside ASCII."
         )
     return key
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is this machine's own. Clients must ignore a proxy named in the
+    environment for it: no proxy can reach such an address."""
+    return urlsplit(url).hostname in LOOPBACK_HOSTS

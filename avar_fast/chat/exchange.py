@@ -12,7 +12,7 @@ from .served import ServedError, as_text
 _OBJECTS: Any = openai.AsyncStream[object]  # pieces as JSON, not as openai's types have them
 
 
-async def receive(client: openai.AsyncOpenAI, body: dict[str, Any], answer: Answer) -> None:
+async def exchange(client: openai.AsyncOpenAI, body: dict[str, Any], answer: Answer) -> None:
     """Sends a request (``stream`` in its body) and fills ``answer``, piece by piece where the
     endpoint streams; one that streams unasked, or answers whole where it was to stream, is read
     too.
