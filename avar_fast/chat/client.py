@@ -9,7 +9,7 @@ from typing import Any
 import openai
 
 from .access import is_loopback
-from .answer import Answer
+from .answer import Answer, BadAnswerError
 from .exchange import exchange
 from .pace import Pace
 from .trouble import ERRORS, Trouble, trouble_of
@@ -78,6 +78,7 @@ class ChatClient:
         problems: list[str],
         *,
         take_reasoning: bool = False,
+        retry_unusable: bool = True,
         attempt: Attempt = nullcontext,
     ) -> tuple[str, str]:
         """Sends a request until it is answered or the retries are used up.
@@ -86,6 +87,8 @@ class ChatClient:
             body: of the request, as openai's ``chat.completions.create`` takes it.
             problems: gets what went wrong in each failed attempt, in order.
             take_reasoning: puts thoughts that come apart from the answer in front of it.
+            retry_unusable: asks again after an answer that came whole and cannot be used, such as an
+                empty one.
             attempt: is entered around each attempt, with the answer that it fills. What it raises
                 ends the request.
 
@@ -103,7 +106,7 @@ class ChatClient:
                     await self._pace.turn()
                     async with attempt(answer), asyncio.timeout(seconds):
                         await exchange(self._openai, body, answer)
-                text, finish = answer.read(take_reasoning)
+                text, finish = _read(answer, take_reasoning, retry_unusable)
                 return self._without_key(text), finish
             except (TimeoutError, openai.APITimeoutError):
                 trouble = Trouble(f"no whole answer within {seconds:g} s")
@@ -128,3 +131,10 @@ class ChatClient:
     def _without_key(self, text: str) -> str:
         key = self.access.key
         return text.replace(key, "***") if key and len(key) >= LEAST_KEY_CHARS else text
+
+
+def _read(answer: Answer, take_reasoning: bool, retry_unusable: bool) -> tuple[str, str]:
+    try:
+        return answer.read(take_reasoning)
+    except BadAnswerError as error:
+        raise BadAnswerError(str(error), retry=error.retry and retry_unusable) from None

@@ -41,13 +41,13 @@ torch.set_num_threads(1)
 from avar_fast.evaluate import journal
 from avar_fast.evaluate.__main__ import main
 
-lines, add = [], journal.JsonLines.add
+lines, add = [], journal.Journal.add
 def add_and_be_killed(self, value):
     add(self, value)
     lines.extend([value] if "predictions" in value else [])
     if len(lines) == {killed_after}:
         os.kill(os.getpid(), signal.SIGKILL)
-journal.JsonLines.add = add_and_be_killed
+journal.Journal.add = add_and_be_killed
 sys.exit(main({given!r}))
 """
 

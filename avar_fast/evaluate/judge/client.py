@@ -56,7 +56,8 @@ class Judge:
             if self._given_up is not None:
                 raise JudgeError(f"not asked, the endpoint was given up: {self._given_up}")
             try:
-                text, finish = await self._client.ask(body, [])
+                # At temperature 0 the same question has the same answer.
+                text, finish = await self._client.ask(body, [], retry_unusable=False)
             except FailedRequestError as error:
                 raise self._failure(str(error), error.hopeless) from None
             if finish == "refused":
