@@ -16,9 +16,9 @@ from triton.runtime import interpreter
 
 def imitate(arch: str) -> None:
     """From here on kernels of this process run as on ``arch``, a member of ``tiles.ARCHS``."""
-    from avar_kernels.triton_backend import call
+    from avar_kernels.triton_backend import launch_inputs
 
-    call._arch = lambda device: arch
+    launch_inputs._arch = lambda device: arch
     builder: Any = interpreter.InterpreterBuilder
     if builder.create_dot is _dot:
         return

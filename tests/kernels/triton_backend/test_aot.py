@@ -55,7 +55,7 @@ MATRIX |= {
     f"sm90-{kind}": {
         "arch": "sm90", "kind": kind, "dtype": "bfloat16", "head_dim": 128, "value_dim": 128,
     }
-    for kind in ("stats", "plan")
+    for kind in ("stats", "sort")
 }  # fmt: skip
 MATRIX |= {
     f"{arch}-types_128-{kind}": {
