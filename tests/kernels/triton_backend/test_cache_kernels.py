@@ -1,10 +1,8 @@
 """Decoding and column sums of the Triton kernels against eager, in Triton's interpreter."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from .children import assert_agrees
 
 PROGRAMS = {
     "decode": """
@@ -115,9 +113,4 @@ print("agree")
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_agrees_with_eager(name):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAMS[name]],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "agree" in done.stdout, done.stderr[-3000:]
+    assert_agrees(PROGRAMS[name])

@@ -60,23 +60,22 @@ def _report(key: str, name: str, case: Any) -> None:
 
 def _run_case(name: str, case: Any) -> list[str]:
     from avar_kernels import triton_backend
-    from avar_kernels.types import AttnOutput, AttnParams, PackedLengths
+    from avar_kernels.types import AttnInputs, AttnOutput, AttnParams, PackedLengths
     from cases import make_inputs
     from oracle import attention_and_gradients
 
     x, options = make_inputs(name, case)
-    inputs = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
-    cotangents = [x[key] for key in ("dout", "dmass", "dlse")]
+    packed = None if options["packed"] is None else PackedLengths(*options["packed"])
+    tensors = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
+    inputs = AttnInputs(*tensors, packed)
     params = AttnParams(
         options["num_types"], options["softmax_scale"], options["causal"], options["window"]
     )
-    packed = None if options["packed"] is None else PackedLengths(*options["packed"])
+    grads = AttnOutput(*(x[key] for key in ("dout", "dmass", "dlse")))
 
     def run() -> dict[str, torch.Tensor]:
-        outputs = triton_backend.forward(*inputs, params, packed)
-        gradients = triton_backend.backward(
-            AttnOutput(*cotangents), *inputs, outputs, params, packed
-        )
+        outputs = triton_backend.forward(inputs, params)
+        gradients = triton_backend.backward(grads, inputs, outputs, params)
         names = ("out", "mass", "lse", "dq", "dk", "dv", "dtype_bias", "dtype_scale")
         return dict(zip(names, (*outputs, *gradients), strict=True))
 
