@@ -2,7 +2,7 @@
 
     python -m bench.report
 
-writes docs/benchmarks.md, docs/bench_*.png and the part of README.md between its two markers. No
+It writes docs/benchmarks.md, docs/bench_*.png and the part of README.md between its two markers. No
 number in them is typed by hand.
 """
 
@@ -28,7 +28,7 @@ UNITS = {
     "tokens_per_s": "tokens/s",
     "extra_memory": "MiB",
 }
-ANCHORS = {  # where it is another than UNITS says
+ANCHORS = {  # of the operations whose anchor is another one
     "train_step": "times avar_sft, run in turns",
     "rollout": "times num_return_sequences, run in turns",
     "scoring": "times avar_log_probs, run in turns",
@@ -164,8 +164,8 @@ def training_table(rows: Rows) -> list[str]:
 
 
 def write_readme(rows: Rows, pictures: list[Path], training: list[str]) -> None:
-    """Ratios and times at the longest length of each machine and dtype, pictures, and the training
-    table, into the README's marked part."""
+    """Writes the README's marked part: ratios and times at the longest length of each machine and
+    dtype, pictures, and the training table."""
     lines = []
     for (device, threads, dtype), of_machine in grouped(rows, "device", "threads", "dtype").items():
         longest = max(int(row["length"]) for row in of_machine)
@@ -196,7 +196,7 @@ def write_readme(rows: Rows, pictures: list[Path], training: list[str]) -> None:
 
 
 def _order(cells: dict[tuple[str, str, str], float], provider: str, mode: str) -> float:
-    """By the ratio to the anchor, whose own is 1; last what cannot run."""
+    """The ratio to the anchor, which has 1; infinity for a provider that cannot run."""
     if ("time", provider, mode) not in cells:
         return math.inf
     return cells.get(("time_over_anchor", provider, mode), 1.0)

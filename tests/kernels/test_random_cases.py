@@ -1,10 +1,11 @@
-"""Ten thousand small random calls of every CPU backend against the specification in float64.
+"""Thousands of small random calls of the fused CPU backends against the specification in float64.
 
-The specification itself is held by the row-by-row oracle (test_visual_attn). One call checks out,
-mass, lse and all gradients at once. The budget is style's: twice the error of the specification
-computed in float32, and a band for the rounding of sums that it happens to get exact.
+The row-by-row oracle checks the specification itself (test_visual_attn). One call checks out, mass,
+lse and all gradients at once. The budget is twice the error of the specification computed in
+float32, plus a band for the rounding of sums that the float32 form happens to get exact.
 """
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -16,23 +17,28 @@ from hypothesis import strategies as st
 from .random_calls import draw, outcome
 
 BACKENDS = [name for name in ("sdpa", "cpu") if available_backends()[name]]
-CALLS, GROUPS = 10_000, 10
+CALLS, GROUPS = 5_000, 10
+SDPA_EVERY = 4  # the default on CPU is the C++ kernel; sdpa takes twice its time in small calls
 # Logits up to about 30 are rounded in float32: a relative error of 30 * 2^-24 in P, over sums of up
 # to 40 keys; the same again through the backward's products.
 BAND = 3e-5
 
 
-def complaints(got, plain, want):
-    for i, (a, reference, b) in enumerate(zip(got, plain, want, strict=True)):
+def largest_error(a, b):
+    return torch.where(torch.isfinite(b), a.double() - b, 0.0).abs().max()
+
+
+def complaints(got, want, float32_form):
+    """What is wrong with ``got``; ``float32_form()`` gives the specification's own float32 results,
+    which only errors above the band ask for."""
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
         if a.shape != b.shape or a.isnan().any() or not torch.equal(a.isinf(), b.isinf()):
             yield f"tensor {i}: shape, NaN or infinities"
         elif b.numel():
-            finite = torch.isfinite(b)
-            error = torch.where(finite, a.double() - b, 0.0).abs().max()
-            allowed = torch.where(finite, reference.double() - b, 0.0).abs().max()
-            size = torch.where(finite, b, 0.0).abs().max().clamp(min=1.0)
-            if error > 2 * allowed + BAND * size:
-                yield f"tensor {i}: error {error:.1e}, the plain form's {allowed:.1e}"
+            error = largest_error(a, b)
+            band = BAND * torch.where(torch.isfinite(b), b, 0.0).abs().max().clamp(min=1.0)
+            if error > band and error > 2 * (allowed := largest_error(float32_form()[i], b)) + band:
+                yield f"tensor {i}: error {error:.1e}, the float32 form's {allowed:.1e}"
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
@@ -41,10 +47,12 @@ def test_random_calls(group):
     for seed in range(group * CALLS // GROUPS, (group + 1) * CALLS // GROUPS):
         case = draw(torch.Generator().manual_seed(seed))
         want = outcome(*case, "eager", torch.float64, seed)
-        plain = outcome(*case, "eager", torch.float32, seed)
+        float32_form = partial(outcome, *case, "eager", torch.float32, seed)
         for backend in BACKENDS:
+            if backend == "sdpa" and "cpu" in BACKENDS and seed % SDPA_EVERY:
+                continue
             got = outcome(*case, backend, torch.float32, seed)
-            assert not (found := list(complaints(got, plain, want))), (seed, backend, found)
+            assert not (found := list(complaints(got, want, float32_form))), (seed, backend, found)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

@@ -72,10 +72,10 @@ class Resources:
     shared_bytes: int
     main_loop: int | None
     """Instructions in the shortest loop with a matrix product, the one over plain blocks. None on
-    AMD, and where the kernel has no such loop."""
+    AMD, where the kernel has no such loop, and where nobody asked for the count."""
 
 
-def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
+def compile_kernel(kind: str, variant: Variant, dtype: str, count_loop: bool = True) -> Resources:
     """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned."""
     kernel = sort_blocks_kernel if kind == "sort" else KERNELS[kind]
     if kind == "sort":
@@ -109,7 +109,8 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
     if variant.arch.startswith("gfx"):
         return Resources(*_read_amdgcn(compiled.asm["amdgcn"]), shared, None)
     registers, spills = _read_ptxas(compiled.asm["ptx"], variant.arch)
-    return Resources(registers, spills, shared, _main_loop(compiled.asm["cubin"]))
+    main_loop = _main_loop(compiled.asm["cubin"]) if count_loop else None
+    return Resources(registers, spills, shared, main_loop)
 
 
 def _type_of(name: str, dtype: str) -> str:
@@ -121,7 +122,7 @@ def _type_of(name: str, dtype: str) -> str:
 
 
 def _read_ptxas(ptx: str, arch: str) -> tuple[int, int]:
-    """(registers, spilled bytes) as the assembler that triton brings along reports them."""
+    """(registers, spilled bytes) as triton's own assembler reports them."""
     ptxas = NVIDIA_TOOLS / ("ptxas-blackwell" if arch == "sm100" else "ptxas")
     gpu = {"sm90": "sm_90a", "sm100": "sm_100a"}.get(arch, arch.replace("sm", "sm_"))
     with tempfile.TemporaryDirectory() as folder:

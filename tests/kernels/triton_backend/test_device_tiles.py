@@ -14,7 +14,7 @@ REQUESTS = [
         for name in ("typed", "wide")
     ),
     *(f"gfx942:{dtype}:rich" for dtype in ("bfloat16", "float16")),
-    "sm90:float32:odd",
+    "sm90:float32:short",
 ]
 
 
