@@ -2,10 +2,10 @@
 
     python -m bench.aot [--arch sm90 ...] [--dtype bfloat16 ...] [--head-dim 128 ...]
 
-prints registers, spilled bytes, shared memory (with the chip's limit) and the length of the main
-loop for each set of optional inputs, and what mass adds to that loop. Exits with 1 on a spill or
-too much shared memory. Everything takes about half an hour on one core; one chip, dtype and head
-dimension a minute.
+For each set of optional inputs it prints registers, spilled bytes, shared memory (with the chip's
+limit), the length of the main loop, and what mass adds to that loop. It exits with 1 on a spill or
+too much shared memory. The whole table takes about half an hour on one core; one chip, dtype and
+head dimension takes a minute.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from avar_kernels.triton_backend.tiles import KINDS
 
 ALL = {"causal": True, "packed": True, "window": True, "num_types": 16}
 INPUTS = {
-    "plain": {"types": False, "bias": False, "scale": False, "causal": True},
+    "untyped": {"types": False, "bias": False, "scale": False, "causal": True},
     "types": {"bias": False, "scale": False, "causal": True},
     "types, bias": {"scale": False, "causal": True},
     "types, bias, scale, packed": {"causal": True, "packed": True},
@@ -54,14 +54,14 @@ def main() -> None:
 
 def _rows(arch: str, dtype: str, dim: int, kind: str) -> int:
     """Prints one kernel with all sets of inputs; returns how many are bad."""
-    bad, plain_loop = 0, None
+    bad, untyped_loop = 0, None
     for name, inputs in INPUTS.items():
         variant = make_variant(arch, dtype, dim, dim, **inputs)
         used = compile_kernel(kind, variant, dtype)
-        plain_loop = used.main_loop if name == "plain" else plain_loop
+        untyped_loop = used.main_loop if name == "untyped" else untyped_loop
         tile = variant.tile(kind)
         shape = f"{tile.block_m}x{tile.block_n} w{tile.num_warps} s{tile.num_stages}"
-        extra = "" if not (plain_loop and used.main_loop) else _percent(used, plain_loop)
+        extra = "" if not (untyped_loop and used.main_loop) else _percent(used, untyped_loop)
         print(
             f"{arch:7}{dtype:9}{dim:4} {kind:9}{name:30}{shape:>17}{used.registers:6}"
             f"{used.spill_bytes:7}{used.shared_bytes:9}{SHARED_LIMIT_BYTES[arch]:9}"
@@ -72,9 +72,9 @@ def _rows(arch: str, dtype: str, dim: int, kind: str) -> int:
     return bad
 
 
-def _percent(used: Resources, plain_loop: int) -> str:
+def _percent(used: Resources, untyped_loop: int) -> str:
     assert used.main_loop is not None
-    return f"{100 * (used.main_loop / plain_loop - 1):+.1f}%"
+    return f"{100 * (used.main_loop / untyped_loop - 1):+.1f}%"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CSV rows of every suite, and at the end why some rivals did not run."""
+"""CSV rows of every suite, and at the end the reasons why rivals did not run."""
 
 import time
 
@@ -26,8 +26,8 @@ def record(table, benchmark):
 
     Returns p20, p50, p80 in milliseconds, or None with --benchmark-disable.
 
-    With an anchor (what to run and its own setup, or None), each round runs it right before: the
-    ratio of the two is what a noisy machine leaves of a comparison.
+    An anchor is a call and its own setup (or None). Each round runs it right before ``run``. The
+    ratio of the two times is recorded too, because it can be trusted on a noisy machine.
     """
 
     def time_it(run, rounds, work=None, peak=None, setup=None, anchor=None, **case):
@@ -55,7 +55,7 @@ def record(table, benchmark):
         table.add(milliseconds, percent, metric="time", unit="ms", **case)
         if anchor is not None:
             pairs = zip(seconds, anchor_seconds[-rounds:], strict=True)
-            ratios = quantiles([mine / its for mine, its in pairs])
+            ratios = quantiles([own / anchor_time for own, anchor_time in pairs])
             benchmark.extra_info["over_anchor"] = round(ratios[1], 2)
             table.add(ratios, None, metric="time_over_anchor", unit="x", **case)
         return milliseconds

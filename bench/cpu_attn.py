@@ -1,8 +1,10 @@
-"""The C++ kernel beside torch's fused attention and eager attention: ``python -m bench.cpu_attn``.
+"""Times the C++ kernel against torch's fused attention and eager attention.
 
-One layer of Qwen2.5-VL-7B, causal. Providers of a case take turns within one run, so that all see
-the same machine; medians are compared. Nothing is timed before outputs agree with the specification
-in float64. ``--length`` and ``--rounds`` change the defaults.
+    python -m bench.cpu_attn [--length 2048] [--rounds 7] [--no-memory]
+
+One layer of Qwen2.5-VL-7B, causal. The providers of a case take turns within one run, so that all
+see the same machine; medians are compared. Nothing is timed before its outputs agree with the
+specification in float64.
 """
 
 import argparse
@@ -67,7 +69,7 @@ def step(run: Provider, length: int, dtype: torch.dtype, mode: str) -> Callable[
 
 
 def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every call in every round but a first one, in turns."""
+    """Milliseconds of every call in every round; the calls take turns, after one untimed round."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for index in range(rounds + 1):
         for name, call in steps.items():
@@ -99,14 +101,15 @@ def compare(length: int, dtype: torch.dtype, mode: str, rounds: int, table: Tabl
             f" {causal_flops(length, mode) / values[1] / 1e6:7.0f} GFLOP/s"
             f" {torch_ms / values[1]:6.2f}x torch {eager_ms / values[1]:6.2f}x eager"
         )
-    plain = medians["avar_cpu_without_types"]
+    untyped = medians["avar_cpu_without_types"]
     for name in ("avar_cpu", "avar_cpu_shuffled_types"):
-        print(f"{kind:9s} {mode:16s} {name:24s} types cost {medians[name] / plain - 1:+.1%}")
+        print(f"{kind:9s} {mode:16s} {name:24s} types cost {medians[name] / untyped - 1:+.1%}")
 
 
 def memory(length: int, dtype: torch.dtype, table: Table) -> None:
-    """Peak extra memory of forward and backward, outputs and gradients included, beside eager's:
-    measured at the timed length and, as it is L x L matrices, scaled by the square."""
+    """Peak extra memory of forward and backward, outputs and gradients included, beside eager's.
+
+    Eager's is measured at the timed length and scaled by the square, as it is L x L matrices."""
     kind = str(dtype)[6:]
     found = {}
     for name, at in (("avar_cpu", MEMORY_LENGTH), ("eager_output_attentions", length)):
@@ -123,7 +126,9 @@ def memory(length: int, dtype: torch.dtype, table: Table) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)

@@ -1,4 +1,4 @@
-"""Timing, memory, the machine's roofline, and the tidy rows that keep them."""
+"""Timing, memory, the machine's roofline, and the table rows that record them."""
 
 import csv
 import ctypes
@@ -23,7 +23,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-def synchronise() -> None:
+def synchronize() -> None:
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
@@ -38,35 +38,35 @@ def quantiles(values: list[float]) -> tuple[float, float, float]:
 
 @functools.cache
 def peak_flops(dtype: torch.dtype) -> float:
-    """FLOP/s of the best matrix product measured here: the roof of anything made of products.
+    """FLOP/s of the best matrix product measured here, the limit of anything made of products.
 
-    On a CPU without fast half precision the float32 rate is the higher one; the faster of the two
-    counts, as a kernel may convert.
+    On a CPU the faster of ``dtype`` and float32 counts: without fast half precision, a kernel may
+    convert to float32.
     """
     size = 8192 if DEVICE == "cuda" else 1536
     best = 0.0
     for kind in {dtype, torch.float32} if DEVICE == "cpu" else {dtype}:
         a = torch.randn(size, size, device=DEVICE).to(kind)
         for _ in range(8):
-            synchronise()
+            synchronize()
             start = time.perf_counter()
             torch.matmul(a, a)
-            synchronise()
+            synchronize()
             best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
 
 
 @functools.cache
 def copy_bandwidth() -> float:
-    """Bytes per second of the best copy measured here, read and write counted."""
+    """Bytes per second of the best copy measured here; reading and writing both count."""
     x = torch.empty(1 << 28 if DEVICE == "cuda" else 1 << 26, device=DEVICE).fill_(1.0)
     y = torch.empty_like(x)
     best = 0.0
     for _ in range(8):
-        synchronise()
+        synchronize()
         start = time.perf_counter()
         y.copy_(x)
-        synchronise()
+        synchronize()
         best = max(best, 2 * x.nbytes / (time.perf_counter() - start))
     return best
 
@@ -81,7 +81,9 @@ def extra_memory_mib(run: Callable[[], object]) -> float:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - base) / 2**20
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would be used again, uncounted
+    ctypes.CDLL(None).malloc_trim(
+        0
+    )  # freed memory that malloc keeps would be used again, uncounted
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     base = _status_kib("VmRSS")
     run()
@@ -95,7 +97,7 @@ def _status_kib(field: str) -> int:
 
 @functools.cache
 def machine() -> dict[str, object]:
-    """The columns that say where and when."""
+    """The columns that say where and when a row was measured."""
     device = platform.processor() or platform.machine()
     if DEVICE == "cuda":
         device = torch.cuda.get_device_name()

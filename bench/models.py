@@ -11,8 +11,8 @@ from avar_fast.lab.tokenizer import build_tokenizer
 
 from .shapes import DEVICE
 
-# Text layers of Qwen2.5-VL-3B on a CPU and of 7B on a GPU; the vision tower is the lab's, so that
-# what is timed is the text tower.
+# Text layers of Qwen2.5-VL-3B on a CPU and of 7B on a GPU. The vision tower is the small one of the
+# lab, so that the time is that of the text tower.
 WIDTHS = {
     "cpu": ("3B width, 2 layers", 2, 2048, 11008, 16, 2),
     "cuda": ("7B width, 8 layers", 8, 3584, 18944, 28, 4),

@@ -2,7 +2,7 @@
 
     python -m bench.report
 
-writes docs/benchmarks.md, docs/bench_*.png and the part of README.md between its two markers. No
+It writes docs/benchmarks.md, docs/bench_*.png and the part of README.md between its two markers. No
 number in them is typed by hand.
 """
 
@@ -28,13 +28,13 @@ UNITS = {
     "tokens_per_s": "tokens/s",
     "extra_memory": "MiB",
 }
-ANCHORS = {  # where it is another than UNITS says
+ANCHORS = {  # of the operations whose anchor is another one
     "train_step": "times avar_sft, run in turns",
     "rollout": "times num_return_sequences, run in turns",
     "scoring": "times avar_log_probs, run in turns",
 }
 README_SUITE, README_MODES = "attention", ("forward", "forward_backward")
-Rows = list[dict[str, str]]
+CsvRows = list[dict[str, str]]
 
 
 def main() -> None:
@@ -60,14 +60,14 @@ def main() -> None:
         write_readme(suites[README_SUITE], shown[:1], training_table(suites.get("train", [])))
 
 
-def grouped(rows: Rows, *keys: str) -> dict[tuple[str, ...], Rows]:
-    groups: dict[tuple[str, ...], Rows] = defaultdict(list)
+def grouped(rows: CsvRows, *keys: str) -> dict[tuple[str, ...], CsvRows]:
+    groups: dict[tuple[str, ...], CsvRows] = defaultdict(list)
     for row in rows:
         groups[tuple(row[key] for key in keys)].append(row)
     return dict(groups)
 
 
-def table(group: tuple[str, ...], rows: Rows) -> list[str]:
+def table(group: tuple[str, ...], rows: CsvRows) -> list[str]:
     """Median times with p20..p80 and percent of the roofline, a column per length."""
     device, threads, dtype, op, mode = group
     shapes = sorted({row["shape"] for row in rows})
@@ -108,7 +108,7 @@ def _cell(row: dict[str, str] | None) -> str:
     return f"{row['p50']} ({row['p20']} to {row['p80']}{percent})"
 
 
-def plots(suite: str, rows: Rows) -> list[Path]:
+def plots(suite: str, rows: CsvRows) -> list[Path]:
     """Time and memory against length, log-log, a line per provider."""
     written = []
     for group, of_group in grouped(rows, "device", "dtype", "op", "mode", "metric").items():
@@ -134,7 +134,7 @@ def plots(suite: str, rows: Rows) -> list[Path]:
     return written
 
 
-def training_table(rows: Rows) -> list[str]:
+def training_table(rows: CsvRows) -> list[str]:
     """Training steps at the longest length of each machine and dtype."""
     lines = []
     for (device, threads, dtype), of_machine in grouped(rows, "device", "threads", "dtype").items():
@@ -163,9 +163,9 @@ def training_table(rows: Rows) -> list[str]:
     return lines
 
 
-def write_readme(rows: Rows, pictures: list[Path], training: list[str]) -> None:
-    """Ratios and times at the longest length of each machine and dtype, pictures, and the training
-    table, into the README's marked part."""
+def write_readme(rows: CsvRows, pictures: list[Path], training: list[str]) -> None:
+    """Writes the README's marked part: ratios and times at the longest length of each machine and
+    dtype, pictures, and the training table."""
     lines = []
     for (device, threads, dtype), of_machine in grouped(rows, "device", "threads", "dtype").items():
         longest = max(int(row["length"]) for row in of_machine)
@@ -196,7 +196,7 @@ def write_readme(rows: Rows, pictures: list[Path], training: list[str]) -> None:
 
 
 def _order(cells: dict[tuple[str, str, str], float], provider: str, mode: str) -> float:
-    """By the ratio to the anchor, whose own is 1; last what cannot run."""
+    """The ratio to the anchor, which has 1; infinity for a provider that cannot run."""
     if ("time", provider, mode) not in cells:
         return math.inf
     return cells.get(("time_over_anchor", provider, mode), 1.0)

@@ -1,7 +1,7 @@
-"""What a user could take instead, each as a function of q, k, v and key types.
+"""What a user could use instead, each as a function of q, k, v and key types.
 
-A provider returns out and mass, or None for the mass where it has none. ``CANNOT_RUN`` says why the
-others do not run on this machine.
+A provider returns out and mass; the mass is None if it has none. ``CANNOT_RUN`` says why the others
+do not run on this machine.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import one_hot, scaled_dot_product_attention
 
-from .measure import synchronise
+from .measure import synchronize
 from .shapes import DEVICE, EAGER_MAX_LENGTH, HEAD_DIM, HEADS, KV_HEADS, NUM_TYPES, Inputs
 
 Provider = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
@@ -55,7 +55,7 @@ def second_sdpa_call(q, k, v, types):
 
 
 def flex_attention_without_mass(q, k, v, types):
-    """FlexAttention, compiled: no mass either, a mask of its own making."""
+    """FlexAttention, compiled, with its own block mask; it returns no mass either."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     length = q.shape[1]
@@ -71,7 +71,8 @@ def flex_attention_without_mass(q, k, v, types):
 def partition_with_lse_merge(q, k, v, types):
     """One attention per type over its own keys, merged by logsumexp: the mass is the merge weight.
 
-    Exact and fused, but causal masking needs a mask per type: keys of one type are not a prefix.
+    It is exact and fused, but causal masking needs a mask per type, because the keys of one type
+    are not a prefix.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     k, v = (x.repeat_interleave(GROUP, dim=1) for x in (k, v))
@@ -148,7 +149,7 @@ def _installed(module: str | None) -> bool:
         return True
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of its parent
+    except ModuleNotFoundError:  # its parent package is not installed
         return False
 
 
@@ -190,22 +191,22 @@ def why_not(name: str, length: int, mode: str) -> str | None:
 
 
 def calls(run: Provider, inputs: Inputs, mode: str):
-    """What is timed of a provider in a mode, and its setup or None."""
+    """The call that is timed for a provider in a mode, and its setup or None."""
     q, k, v, types, grad_out, grad_mass = inputs
 
     def forward():
         run(q.detach(), k.detach(), v.detach(), types)
-        synchronise()
+        synchronize()
 
     def with_graph():
         out, mass = run(q, k, v, types)
         outputs = [(out, grad_out)] if mass is None else [(out, grad_out), (mass, grad_mass)]
-        synchronise()
+        synchronize()
         return ([x for x, _ in outputs], [g.to(x.dtype) for x, g in outputs]), {}
 
     def backward(outputs, grads):
         torch.autograd.grad(outputs, (q, k, v), grads)
-        synchronise()
+        synchronize()
 
     def both():
         backward(*with_graph()[0])

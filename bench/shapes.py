@@ -14,7 +14,7 @@ LENGTHS = (2048, 4096, 8192, 16384) if DEVICE == "cuda" else (256, 512, 1024, 20
 # Eager keeps L x L matrices: above this length it is not tried.
 EAGER_MAX_LENGTH = 8192 if DEVICE == "cuda" else 2048
 
-# Nothing is timed before it agrees with the specification at this length, so closely.
+# Nothing is timed before it agrees with the specification at this length, within this error.
 GATE_LENGTH, GATE = 192, {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 
 
@@ -53,6 +53,6 @@ def make_inputs(length: int, dtype: torch.dtype, shuffled: bool = False) -> Inpu
 
 
 def causal_flops(length: int, mode: str) -> float:
-    """Of the products of causal attention: 2 forward, 5 backward, half of the plane each."""
+    """FLOPs of causal attention's products: 2 forward, 5 backward, each over half of the plane."""
     products = {"forward": 2, "backward": 5, "forward_backward": 7}[mode]
     return products * 2 * HEADS * length * length * HEAD_DIM / 2

@@ -1,4 +1,4 @@
-"""The operation forward, backward and both beside its rivals, with peak memory; ``make bench``.
+"""Times forward, backward and both of the operation and its rivals, with peak memory.
 
 One layer of Qwen2.5-VL-7B (28 query heads on 4, D = 128), causal. No provider is timed before its
 outputs agree with the specification in float64.

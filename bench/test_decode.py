@@ -1,4 +1,4 @@
-"""One new query per sequence on a long cache, and column sums; bound by memory, not by products."""
+"""Times one new query per sequence on a long cache, which memory bounds, and column sums."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from avar_kernels import (
 )
 from torch.nn.functional import scaled_dot_product_attention
 
-from .measure import copy_bandwidth, peak_flops, synchronise
+from .measure import copy_bandwidth, peak_flops, synchronize
 from .shapes import DEVICE, DTYPES, HEAD_DIM, HEADS, KV_HEADS, LENGTHS, key_types, make_inputs
 
 CACHES = (8192, 32768, 131072) if DEVICE == "cuda" else (2048, 8192, 32768)
@@ -49,7 +49,7 @@ def test_decode(record, backend, keys, batch, dtype):
     def finished(call):
         def run():
             call()
-            synchronise()
+            synchronize()
 
         return run
 
@@ -85,7 +85,7 @@ def test_received(record, provider, length):
 
     def run():
         (ours if provider == "avar" else matrix)()
-        synchronise()
+        synchronize()
 
     record(
         run, 5, HEADS * length * length * HEAD_DIM, peak_flops(dtype),

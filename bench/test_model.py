@@ -1,5 +1,7 @@
-"""An SFT step with AGTO and the log-probability pass of VARS on a stack of real layers, with this
-project's attention and without; tokens per second are the length over the time."""
+"""Times an SFT step with AGTO, and the log-probability pass of VARS, on a stack of real layers.
+
+Each runs with this project's attention and without. Tokens per second are the length over the time.
+"""
 
 import functools
 
@@ -10,7 +12,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from avar_fast.attention import SpecialTokens, key_types, query_mask, record_attention
 from avar_fast.objectives import agto_loss, visual_reward
 
-from .measure import extra_memory_mib, peak_flops, synchronise
+from .measure import extra_memory_mib, peak_flops, synchronize
 from .models import DTYPE, HEADS, NUM_LAYERS, SHAPE, TOKENIZER, build, sample
 from .shapes import DEVICE, EAGER_MAX_LENGTH, HEAD_DIM
 
@@ -76,7 +78,7 @@ def test_step(record, table, name, length, attention):
 
     def run():
         step(name, attention, inputs)
-        synchronise()
+        synchronize()
 
     parameters = sum(p.numel() for p in model(attention).model.language_model.layers.parameters())
     passes = 2 if name == "vars_pass" else 6  # FLOPs per parameter and token
@@ -93,7 +95,7 @@ def test_step(record, table, name, length, attention):
 
 @functools.cache
 def _gate(name):
-    """The step's loss or reward with avar against eager."""
+    """The step's loss or reward is the same with avar as with eager."""
     inputs = sample(128)
     got = step(name, "avar", inputs)
     want = step(name, "eager", inputs)

@@ -1,5 +1,8 @@
-"""Sampling groups of completions for prompts with an image: the rollout engine beside transformers'
-own ways. Work is counted in sampled tokens; tokens per second are their number over the time."""
+"""Times sampling groups of completions for prompts with an image: the rollout engine beside
+transformers' own ways.
+
+Tokens per second are the number of sampled tokens over the time.
+"""
 
 import functools
 from typing import Any
@@ -9,7 +12,7 @@ import torch
 
 from avar_fast.rollout import Sampling, generate
 
-from .measure import synchronise
+from .measure import synchronize
 from .models import SMALL, TOKENIZER, build, sample
 
 GROUP, NEW_TOKENS, VOCABULARY = 8, 32, 8192
@@ -64,8 +67,10 @@ def transformers(length, repeated=False):
 
 @functools.cache
 def gate(length):
-    """All ways draw the same completions with the same seed; the first tokens decide, as two kinds
-    of attention may part ways where two tokens are as good as equal."""
+    """All ways draw the same completions with the same seed.
+
+    Only the first tokens are compared: later on, two kinds of attention may differ where two tokens
+    are almost equally likely."""
     _ = model("avar"), model("sdpa"), prompt(length)  # not made with the seed of the samples
     drawn = []
     for call in (ours, transformers, functools.partial(transformers, repeated=True)):
@@ -86,7 +91,7 @@ def test_rollout(record, table, provider, length):
     def finished(call):
         def run():
             call()
-            synchronise()
+            synchronize()
 
         return run
 

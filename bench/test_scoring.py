@@ -1,6 +1,8 @@
-"""The pass of stage grpo that scores completions: log-probabilities of the response alone, and with
-VARS from the same forward; through the stage's own functions. Every variant runs in turns with the
-log-probabilities alone."""
+"""Times the pass of stage grpo that scores completions, through the stage's own functions.
+
+It computes the log-probabilities of the response, alone or with VARS from the same forward. Every
+variant runs in turns with the log-probabilities alone.
+"""
 
 import functools
 
@@ -11,7 +13,7 @@ from avar_fast.train.forward import label_log_probs
 from avar_fast.train.grpo.reward import visual_rewards
 from avar_fast.train.throughput import work_of
 
-from .measure import peak_flops, synchronise
+from .measure import peak_flops, synchronize
 from .models import DTYPE, SHAPE
 from .shapes import DEVICE, EAGER_MAX_LENGTH
 from .trainer import batch, choose, recorder_of, the_run
@@ -29,19 +31,19 @@ def scoring(mode, attention, length):
 
     def prepare():
         choose(run, "sft", attention, batch(length))
-        synchronise()
+        synchronize()
         return (), {}
 
     @torch.no_grad()
     def call():
-        model, some = run.engine.module, batch(length)
+        model, completion = run.engine.module, batch(length)
         if mode == "log_probs":
-            found = label_log_probs(model, some, *options).log_probs, None
+            found = label_log_probs(model, completion, *options).log_probs, None
         else:
             with recorder_of(attention)(model) as recording:
-                log_probs = label_log_probs(model, some, *options).log_probs
-            found = log_probs, visual_rewards(run, recording, some, torch.tensor([True]))
-        synchronise()
+                log_probs = label_log_probs(model, completion, *options).log_probs
+            found = log_probs, visual_rewards(run, recording, completion, torch.tensor([True]))
+        synchronize()
         return found
 
     return call, prepare

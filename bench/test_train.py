@@ -1,5 +1,5 @@
-"""Training steps of stage sft through the trainer's own loop and engine: forward, losses, backward,
-clipping, AdamW, and the log's figures.
+"""Times training steps of stage sft through the trainer's own loop and engine: forward, losses,
+backward, clipping, AdamW, and the log's figures.
 
     MFU = model FLOPs / (seconds * measured rate of the best large matrix product)
 
@@ -15,7 +15,7 @@ import torch
 from avar_fast.train.sft import training_step
 from avar_fast.train.throughput import work_of
 
-from .measure import extra_memory_mib, peak_flops, synchronise
+from .measure import extra_memory_mib, peak_flops, synchronize
 from .models import DTYPE, SHAPE
 from .shapes import DEVICE, EAGER_MAX_LENGTH
 from .trainer import batch, choose, the_run
@@ -30,12 +30,12 @@ def step(mode, attention, length):
 
     def prepare():
         choose(the_run(), mode, attention, batch(length))
-        synchronise()
+        synchronize()
         return (), {}
 
     def call():
         metrics = training_step(the_run(), 0)
-        synchronise()
+        synchronize()
         return metrics
 
     return call, prepare
@@ -56,7 +56,7 @@ def gate():
     for key in ("loss", "agto_enhance", "agto_suppress", "grad_norm", "vas_log_ratio"):
         assert found["sft_agto", "eager"][key] == close(guided[key]), key
     assert found["sft", "sdpa"]["grad_norm"] == close(plain["grad_norm"])
-    assert abs(guided["loss"] - plain["loss"]) > 0.1  # AGTO is there
+    assert abs(guided["loss"] - plain["loss"]) > 0.1  # AGTO is on
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -1,5 +1,8 @@
-"""A run of stage sft on one synthetic sample, whose attention and objective can be changed between
-steps: all variants then share weights, optimizer and allocator."""
+"""A run of stage sft on one synthetic sample.
+
+Its attention and objective can change between steps, so all variants share weights, optimizer and
+allocator.
+"""
 
 import contextlib
 import dataclasses
@@ -35,14 +38,14 @@ from avar_fast.train.throughput import Throughput
 from .models import DTYPE, TOKENIZER, build, sample
 from .shapes import DEVICE
 
-# The share of the LM head in the model's weights is then that of Qwen2.5-VL-3B on a CPU, a tenth,
-# and of 7B on a GPU, a fourteenth, though there are few layers.
+# With these sizes the LM head has its share of the whole model's weights although there are few
+# layers: a tenth on a CPU (Qwen2.5-VL-3B), a fourteenth on a GPU (7B).
 VOCABULARY = {"cpu": 8192, "cuda": 36864}[DEVICE]
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 
 
 class OneSample:
-    """A feed that deals one batch for ever."""
+    """A feed that always gives the same batch."""
 
     def __init__(self) -> None:
         self.batch: Batch | None = None
@@ -54,7 +57,7 @@ class OneSample:
 
 @functools.cache
 def the_run() -> Run:
-    """Of this process. Weights hardly move: Adam's steps at this rate are lost in float32."""
+    """The run of this process. Its weights hardly move: float32 rounds such small steps away."""
     _, world_size, device = init_distributed()
     model = build("avar", VOCABULARY).train()
     use_linear_patch_embedding(family_of(model).vision_tower(model))
@@ -114,7 +117,7 @@ def choose(run: Run, mode: str, attention: str, batch: Batch) -> None:
 
 
 def recorder_of(attention: str) -> Any:
-    """What records masses where the text tower has this attention."""
+    """What records the masses of a text tower with this attention."""
     return {"avar": record_attention, "eager": _from_matrices, "sdpa": _nothing}[attention]
 
 

@@ -1,5 +1,5 @@
-// What Python hands over, field by field as the ctypes structure in kernels/avar_kernels/cpu.py:
-// every field has eight bytes, so that no padding rule has to agree.
+// The arguments that Python passes: the same fields, in the same order, as in the ctypes structure
+// of kernels/avar_kernels/cpu.py. Every field has eight bytes, so padding rules do not matter.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 // Backward of one chunk of keys against all tiles of columns of its unit.
 //
-// The chunk owns its rows of dk and dv. What it adds to dq it adds in turn: chunk by chunk from the
-// first, tile by tile, so the order of every sum is fixed, whatever the threads do. A chunk waits
-// only for chunks before it, and tiles run from the last to the first, where under causal masking
-// every chunk has work: in practice nobody waits.
+// The chunk owns its rows of dk and dv. Chunks add to the dq of a tile one after another, from the
+// first chunk on, so the order of every sum is fixed, whatever the threads do. A chunk waits only
+// for chunks before it. Tiles run from the last to the first, because under causal masking every
+// chunk has work in the last ones: in practice no chunk waits.
 #pragma once
 
 #include "forward.h"
@@ -17,7 +17,7 @@ struct BackwardScratch {
   // [table_rows or num_types][COLUMNS]:
   float *shifted;   // offset - lse, in base 2; -infinity where a column sees nothing
   float *constant;  // dmass[type] - delta + dlse
-  float *steep;     // what dz is multiplied by on its way to dq and dk: softmax_scale * type_scale
+  float *steep;     // factor of dz in dq and dk: softmax_scale * type_scale
   float *bias_sums, *scale_sums;
   float *scores, *weight_grads;  // [BLOCK][COLUMNS]
   float *dq;                     // [padded dim][COLUMNS]
@@ -53,7 +53,7 @@ struct BackwardScratch {
   }
 };
 
-// Operands and numbers of a tile.
+// Loads the operands and numbers of a tile.
 template <class E>
 inline void load_tile(BackwardScratch<E>& s, const Args& args, const Unit& unit, int64_t tile) {
   constexpr int64_t N = E::COLUMNS;
@@ -70,7 +70,7 @@ inline void load_tile(BackwardScratch<E>& s, const Args& args, const Unit& unit,
   for (int64_t j = 0; j < N; ++j) {
     const float lse = *columns.floats_at(unit, args.lse, j);
     const bool blind = j >= columns.count || lse == -kInfinity;
-    if (blind)  // its weights are 0, and 0 times a cotangent of infinity would not be
+    if (blind)  // its weights are 0, but 0 times an infinite gradient would be NaN
       for (int64_t i = 0; i < value_dim; ++i) s.rows[j * value_dim + i] = 0.0f;
     const float* grad_mass = columns.floats_at(unit, args.grad_mass, j);
     const float* mass = columns.floats_at(unit, args.mass, j);
@@ -81,9 +81,10 @@ inline void load_tile(BackwardScratch<E>& s, const Args& args, const Unit& unit,
     for (int i = 0; i < W; ++i) row_constant -= sum[i];
     for (int64_t t = 0; t < args.num_types; ++t) row_constant -= grad_mass[t] * mass[t];
     for (int64_t t = 0; t < args.num_types; ++t) {
-      const float* scale = args.type_scale ? args.type_scale + columns.heads[j] * args.num_types + t : nullptr;
+      const int64_t at = columns.heads[j] * args.num_types + t;
       s.constant[t * N + j] = blind ? 0.0f : row_constant + grad_mass[t];
-      s.steep[t * N + j] = (float)args.softmax_scale * (scale ? *scale : 1.0f);
+      const float scale = args.type_scale ? args.type_scale[at] : 1.0f;
+      s.steep[t * N + j] = (float)args.softmax_scale * scale;
       s.bias_sums[t * N + j] = s.scale_sums[t * N + j] = 0.0f;
     }
     for (int64_t t = 0; t < columns.table_rows; ++t)
@@ -94,14 +95,14 @@ inline void load_tile(BackwardScratch<E>& s, const Args& args, const Unit& unit,
   pack_right<E>(s.turned, value_dim, N, s.grad_out);
 }
 
-// Scores and dP of a block to P and dZ as operands. UNIFORM: one type, all seen; TABLES: sums for
-// type_bias and type_scale are wanted.
-template <class E, bool UNIFORM, bool TABLES>
+// Turns the scores and dP of a block into P and dZ, as operands. PLAIN: the block is plain and seen
+// by all columns; TABLES: the call has type_bias or type_scale, so their sums are needed.
+template <class E, bool PLAIN, bool TABLES>
 inline void differentiate(BackwardScratch<E>& s, int64_t first_key, const int8_t* types) {
   constexpr int64_t N = E::COLUMNS;
   const Columns<E>& columns = s.columns;
   for (int64_t v = 0; v < N; v += W) {
-    const int64_t common = UNIFORM ? types[0] : 0;
+    const int64_t common = PLAIN ? types[0] : 0;
     const vf slope = load(columns.of_type(columns.slope, common) + v);
     const vf shift = load(columns.of_type(s.shifted, common) + v);
     const vf constant = load(s.constant + common * N + v);
@@ -115,7 +116,7 @@ inline void differentiate(BackwardScratch<E>& s, int64_t first_key, const int8_t
         const vf weight_grad = load(s.weight_grads + (n + i) * N + v);
         vf weight = splat(0.0f);
         grads[i] = splat(0.0f);
-        if (UNIFORM) {
+        if (PLAIN) {
           weight = exp2<E::PRECISE_EXP>(score * slope + shift);
           const vf dz = weight * (weight_grad + constant);
           if (TABLES) {
@@ -143,7 +144,7 @@ inline void differentiate(BackwardScratch<E>& s, int64_t first_key, const int8_t
       }
       E::put_right(s.logit_grads_right, E::BLOCK, N, n, v, grads[0], grads[1]);
     }
-    if (UNIFORM && TABLES) {
+    if (PLAIN && TABLES) {
       float *bias = s.bias_sums + common * N + v, *scale = s.scale_sums + common * N + v;
       store(bias, load(bias) + bias_sum);
       store(scale, load(scale) + scale_sum);
@@ -156,9 +157,9 @@ inline void differentiate(BackwardScratch<E>& s, const Args& args, const Unit& u
                           int64_t block) {
   const int64_t first = block * E::BLOCK;
   const int8_t* types = unit.types + first;
-  const bool uniform = unit.classes[block] >= 0 && !s.columns.cuts(first, E::BLOCK);
+  const bool plain = unit.classes[block] >= 0 && !s.columns.cuts(first, E::BLOCK);
   const bool tables = args.grad_type_bias || args.grad_type_scale;
-  if (uniform)
+  if (plain)
     tables ? differentiate<E, true, true>(s, first, types)
            : differentiate<E, true, false>(s, first, types);
   else
@@ -166,14 +167,15 @@ inline void differentiate(BackwardScratch<E>& s, const Args& args, const Unit& u
            : differentiate<E, false, false>(s, first, types);
 }
 
-// Adds the tile's share to dq when the chunks before this one have added theirs.
+// Waits until the chunks before this one have added their share to the tile's dq, then adds its
+// own.
 template <class E>
 inline void add_dq(BackwardScratch<E>& s, const Args& args, const Unit& unit, int64_t chunk,
-                   int64_t first_chunk, bool some, int32_t* done) {
+                   int64_t first_chunk, bool has_work, int32_t* done) {
   const int64_t dim = padded<E>(args.dim);
-  if (some) transpose(s.dq, dim, E::COLUMNS, s.rows);
+  if (has_work) transpose(s.dq, dim, E::COLUMNS, s.rows);
   while (__atomic_load_n(done, __ATOMIC_ACQUIRE) != chunk - first_chunk) wait_a_little();
-  if (some)
+  if (has_work)
     for (int64_t j = 0; j < s.columns.count; ++j) {
       float* to = s.columns.floats_at(unit, args.dq, j);
       const float* from = s.rows + j * dim;
@@ -184,7 +186,7 @@ inline void add_dq(BackwardScratch<E>& s, const Args& args, const Unit& unit, in
   __atomic_store_n(done, (int32_t)(chunk - first_chunk + 1), __ATOMIC_RELEASE);
 }
 
-// Sums over the columns of each head of the group.
+// Adds up the columns of each head of the group.
 template <class E>
 inline void add_table_sums(const BackwardScratch<E>& s, const Args& args, double* sums) {
   const int64_t group = s.columns.group, num_types = args.num_types;
@@ -225,10 +227,10 @@ void backward_chunk(const Args& args, const Unit& unit, int64_t chunk, int64_t c
     const int64_t key_begin = larger(begin, s.columns.key_begin);
     const int64_t key_end = smaller(end, s.columns.key_end);
     if (key_begin >= key_end) continue;
-    bool some = false;
+    bool has_work = false;
     for (int64_t block = key_begin / E::BLOCK; block * E::BLOCK < key_end; ++block) {
       if (unit.classes[block] == kAbsent) continue;
-      if (!some) load_tile(s, args, unit, tile);
+      if (!has_work) load_tile(s, args, unit, tile);
       const int64_t at = block * E::BLOCK - begin;
       E::multiply(E::BLOCK, E::COLUMNS, dim, unit.k + block * k_bytes, s.q, s.scores, false);
       E::multiply(E::BLOCK, E::COLUMNS, value_dim, unit.v + block * v_bytes, s.grad_out,
@@ -238,11 +240,11 @@ void backward_chunk(const Args& args, const Unit& unit, int64_t chunk, int64_t c
                   s.dv + at * value_dim, true);
       E::multiply(E::BLOCK, dim, E::COLUMNS, s.logit_grads, s.q_rows, s.dk + at * dim, true);
       E::multiply(dim, E::COLUMNS, E::BLOCK, unit.k_transposed + block * k_bytes,
-                  s.logit_grads_right, s.dq, some);
-      some = true;
+                  s.logit_grads_right, s.dq, has_work);
+      has_work = true;
     }
-    add_dq(s, args, unit, chunk, s.columns.key_begin / chunk_keys, some, tile_done + tile);
-    if (some && table_sums) add_table_sums(s, args, table_sums);
+    add_dq(s, args, unit, chunk, s.columns.key_begin / chunk_keys, has_work, tile_done + tile);
+    if (has_work && table_sums) add_table_sums(s, args, table_sums);
   }
   write_keys<E>(s.dk, args, unit, args.dk, args.dim, begin, end);
   write_keys<E>(s.dv, args, unit, args.dv, args.value_dim, begin, end);

@@ -1,5 +1,5 @@
-// Operands in bfloat16, as the machine multiplies pairs: left operands are [rows][depth], right
-// operands interleave neighbours along the depth, [depth / 2][columns][2].
+// Operands in bfloat16. The machine multiplies pairs, so right operands interleave neighbors along
+// the depth, [depth / 2][columns][2]; left operands are [rows][depth].
 #pragma once
 
 #include "simd.h"

@@ -1,15 +1,15 @@
-// The functions that Python calls through ctypes: no Python, no torch, one build for all versions
-// of both.
+// The functions that Python calls through ctypes. They use neither Python nor torch, so one build
+// serves all versions of both.
 #include "cpu_features.h"
 #include "driver.h"
 #include "threads.h"
 
 #define AVAR_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Bytes of Args, by which Python sees that it describes the same structure.
+// Bytes of Args; Python compares them with those of its own structure.
 AVAR_EXPORT int64_t avar_args_bytes() { return sizeof(avar::Args); }
 
-// Names of the instruction sets, least first; null behind the last.
+// The names of the instruction sets, least first; null after the last.
 AVAR_EXPORT const char* avar_isa_name(int64_t isa) { return avar::isa_name(isa); }
 AVAR_EXPORT int64_t avar_isa_runs(int64_t isa) { return avar::isa_runs(isa); }
 

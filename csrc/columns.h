@@ -1,5 +1,5 @@
-// A tile of columns: which rows and heads they are, which keys they see, and per type the numbers
-// that turn q.k into a logit.
+// A tile of columns: their rows and heads, the keys they see, and for each type the numbers that
+// turn q.k into a logit.
 #pragma once
 
 #include "pack.h"
@@ -18,7 +18,7 @@ struct Columns {
   int64_t inner_begin, inner_end;  // keys that all of them see
   int64_t table_rows;              // num_types, or 1 where all types share their numbers
   int32_t low[N], high[N];         // first and last key of each column
-  int64_t rows[N], heads[N];       // of the query tensor; what pads the tile repeats the last
+  int64_t rows[N], heads[N];       // of the query tensor; columns that pad the tile repeat the last
   // [table_rows][N]: base-2 logit = slope * (q.k) + offset.
   float *slope, *offset;
 
@@ -31,7 +31,7 @@ struct Columns {
     offset = arena.take<float>(args.num_types * N);
   }
 
-  // The keys that a row sees, [begin, end); empty: end <= begin.
+  // The keys that a row sees, [begin, end); none if end <= begin.
   static void visible(const Args& args, const Unit& unit, int64_t row, int64_t& begin,
                       int64_t& end) {
     const int64_t position = row + unit.len_k - unit.len_q;
@@ -47,7 +47,7 @@ struct Columns {
     return unit.len_q * (args.heads / args.kv_heads);
   }
 
-  // Which rows and keys, without the numbers.
+  // Sets the rows and keys, but not the numbers of each column.
   void place(const Args& args, const Unit& unit, int64_t tile) {
     group = args.heads / args.kv_heads;
     first = tile * N;
@@ -81,7 +81,7 @@ struct Columns {
     }
   }
 
-  // The columns of a tensor in rows, float32 [N][padded dim]; zeros pad the tile.
+  // Loads the columns of a tensor as rows, float32 [N][padded dim]; zeros pad the tile.
   void load_rows(const Args& args, const Unit& unit, const Tensor& x, int64_t dim,
                  float* to) const {
     const int64_t width = padded<E>(dim);
@@ -91,7 +91,7 @@ struct Columns {
     }
   }
 
-  // Where a tensor in the inputs' dtype, or one in float32, has what belongs to a column.
+  // The address of a column's data in a tensor of the inputs' dtype (at) or of float32 (floats_at).
   char* at(const Args& args, const Unit& unit, const Tensor& x, int64_t column) const {
     return row_of(x, element_bytes(args.dtype), unit.batch, rows[column], heads[column]);
   }

@@ -1,4 +1,4 @@
-// Instruction sets, least first, and what this machine runs.
+// Instruction sets, least first, and those that this machine runs.
 #pragma once
 
 #include "kernels.h"

@@ -1,5 +1,5 @@
-// Forward and backward as lists of tasks. The lists are a function of shapes alone, and so are the
-// results: threads only take tasks from them.
+// Forward and backward as lists of tasks. The lists depend on shapes alone, and threads only take
+// tasks from them, so results do not depend on the threads.
 #include "driver.h"
 
 #include <algorithm>
@@ -7,16 +7,16 @@
 #include <memory>
 
 #include "cpu_features.h"
-#include "plan.h"
 #include "threads.h"
+#include "units.h"
 
 namespace avar {
 namespace {
 
-// Operands are packed for as many units at once as fit, so memory stays small beside long inputs.
+// Operands are packed for as many units at a time as fit into this much memory.
 constexpr int64_t kOperandBytes = 96 << 20;
-// Keys of a task of the backward: few enough tasks to prepare the columns' operands rarely, enough
-// of them to keep threads busy.
+// Keys of a task of the backward. Larger tasks prepare the columns' operands less often; smaller
+// ones keep more threads busy.
 constexpr int64_t kChunkKeys = 512;
 
 struct Task {
@@ -78,13 +78,13 @@ void backward_chunk(void* context, int64_t i, char* scratch) {
                                round.tiles_done.data() + round.tiles_at[task.unit], sums, scratch);
 }
 
-// The forward reads the operands of a unit once for each tile: not worth their memory for one tile,
-// which is what decoding has.
+// The forward reads the operands of a unit once for each tile. A single tile, as in decoding, is
+// not worth the memory.
 bool has_operands(const Round& round, const Unit& unit, bool backward) {
   return backward || round.tiles_of(unit) > 1;
 }
 
-// Places the operands of units from first on in the buffer, as many as fit; returns the end.
+// Places the operands of as many units as fit in the buffer, from first on; returns the end.
 int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffer) {
   const int64_t k_bytes = round.kernels.operand_bytes(round.args.dim);
   const int64_t v_bytes = round.kernels.operand_bytes(round.args.value_dim);
@@ -115,15 +115,15 @@ int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffe
 void list_blocks(Round& round, int64_t first, int64_t end) {
   round.tasks.clear();
   for (int64_t u = first; u < end; ++u) {
-    if (!round.units[u].k) continue;  // packs its blocks itself
+    if (!round.units[u].k) continue;  // its forward packs the blocks itself
     const int64_t blocks = blocks_of(round.units[u], round.kernels.block_keys);
     for (int64_t b = 0; b < blocks; ++b) round.tasks.push_back({u, b, 0});
   }
 }
 
-// Unit after unit, so that threads find its operands in their caches, the longest units first; of
-// each the heaviest tiles first, so that no long one is left for the end. The cost of a tile is the
-// keys its last row may see; a window makes them all alike.
+// Tiles of one unit stay together, so that threads find its operands in their caches. The longest
+// units go first, and the heaviest tiles of each, so that no long task is left for the end. The
+// cost of a tile is the number of keys that its last row may see; windows are left out of it.
 void list_tiles(Round& round, int64_t first, int64_t end) {
   const Args& args = round.args;
   round.tasks.clear();
@@ -131,8 +131,8 @@ void list_tiles(Round& round, int64_t first, int64_t end) {
     const Unit& unit = round.units[u];
     const int64_t tiles = round.tiles_of(unit);
     for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t last_row = std::min(
-          ((t + 1) * round.kernels.tile_columns - 1) / (args.heads / args.kv_heads), unit.len_q - 1);
+      const int64_t last_column = (t + 1) * round.kernels.tile_columns - 1;
+      const int64_t last_row = std::min(last_column / (args.heads / args.kv_heads), unit.len_q - 1);
       const int64_t keys = last_row + 1 + unit.len_k - unit.len_q;
       round.tasks.push_back({u, t, args.causal ? std::max<int64_t>(keys, 0) : unit.len_k});
     }
@@ -144,7 +144,8 @@ void list_tiles(Round& round, int64_t first, int64_t end) {
   });
 }
 
-// First chunks first: a chunk waits for those before it, which must have been started.
+// The first chunks of all units go first: a chunk waits for the chunks before it, so they must have
+// been started.
 void list_chunks(Round& round, int64_t first, int64_t end) {
   round.tasks.clear();
   round.tiles_at.assign(round.units.size(), 0);
@@ -164,13 +165,13 @@ void run(Round& round, int64_t scratch_bytes, Work work) {
   parallel_for(round.args.threads, round.tasks.size(), scratch_bytes, work, &round);
 }
 
-bool fits_narrow(const Args& args, const Plan& plan, const Kernels& wide) {
-  return std::all_of(plan.units.begin(), plan.units.end(), [&](const Unit& unit) {
+bool fits_narrow(const Args& args, const UnitList& list, const Kernels& wide) {
+  return std::all_of(list.units.begin(), list.units.end(), [&](const Unit& unit) {
     return unit.len_q * (args.heads / args.kv_heads) <= wide.narrow->tile_columns;
   });
 }
 
-// Sums of the tasks, in their order, into the gradients of the tables.
+// Adds the sums of the tasks, in their order, to the gradients of the tables.
 void add_table_sums(const Round& round, std::vector<double>& total) {
   const Args& args = round.args;
   const int64_t group = args.heads / args.kv_heads, table = args.heads * args.num_types;
@@ -189,12 +190,12 @@ void add_table_sums(const Round& round, std::vector<double>& total) {
 
 void forward(const Args& args) {
   const Kernels& wide = kernels_of(args.isa, args.dtype);
-  Plan plan = make_plan(args, wide.block_keys);
-  const Kernels& kernels = fits_narrow(args, plan, wide) ? *wide.narrow : wide;
-  Round round{args, kernels, plan.units};
+  UnitList list = list_units(args, wide.block_keys);
+  const Kernels& kernels = fits_narrow(args, list, wide) ? *wide.narrow : wide;
+  Round round{args, kernels, list.units};
   const int64_t scratch = kernels.forward_scratch_bytes(args);
   Buffer operands;
-  const int64_t num_units = plan.units.size();
+  const int64_t num_units = list.units.size();
   for (int64_t first = 0, end; first < num_units; first = end) {
     end = place_operands(round, first, false, operands);
     list_blocks(round, first, end);
@@ -206,14 +207,14 @@ void forward(const Args& args) {
 
 void backward(const Args& args) {
   const Kernels& kernels = kernels_of(args.isa, args.dtype);
-  Plan plan = make_plan(args, kernels.block_keys);
-  Round round{args, kernels, plan.units};
+  UnitList list = list_units(args, kernels.block_keys);
+  Round round{args, kernels, list.units};
   round.chunk_blocks = kChunkKeys / kernels.block_keys;
   const int64_t scratch = kernels.backward_scratch_bytes(args, round.chunk_blocks);
   const bool tables = args.grad_type_bias || args.grad_type_scale;
   std::vector<double> total(tables ? 2 * args.heads * args.num_types : 0, 0.0);
   Buffer operands;
-  const int64_t num_units = plan.units.size();
+  const int64_t num_units = list.units.size();
   for (int64_t first = 0, end; first < num_units; first = end) {
     end = place_operands(round, first, true, operands);
     list_blocks(round, first, end);

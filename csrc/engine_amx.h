@@ -10,7 +10,8 @@ struct AmxEngine : Bf16Operands {
   static constexpr int64_t COLUMNS = 64;
   static constexpr int64_t NARROW = 32;
   static constexpr int64_t BLOCK = 64;
-  // Reading and writing tiles of the output costs more than the products of one block.
+  // More than one, because reading and writing tiles of the output costs more than the products of
+  // one block.
   static constexpr int64_t PENDING = 4;
 
   static void begin() {

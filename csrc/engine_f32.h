@@ -1,5 +1,5 @@
-// The engine of float32 fused multiply-adds. An engine says how operands lie in memory and
-// multiplies them; forward.h and backward.h are written once over engines:
+// The engine of float32 fused multiply-adds. An engine defines how operands lie in memory and
+// multiplies them; forward.h and backward.h are written once for all engines:
 //
 //   left operand   [rows][depth]     put_left(operand, rows, depth, i, j, values): row i, from j on
 //   right operand  [depth][columns]  put_right(operand, depth, columns, k, j, a, b): rows k, k + 1
@@ -41,7 +41,7 @@ struct FloatEngine {
                                   (const float*)right, columns, c, columns, add);
   }
 
-  // Keys and values may be read where they lie, rows a stride of floats apart; 0: packed.
+  // Keys and values may be read in place, with a stride of floats from row to row; 0: packed.
   static constexpr bool IN_PLACE = true;
   static bool can_read(const Args& args) {
     return args.dtype == kFloat32 && args.dim % PAD == 0 && args.value_dim % PAD == 0 &&
@@ -59,7 +59,7 @@ struct FloatEngine {
                                         (const float*)right, columns, c, columns, add);
   }
 
-  // Around the work of one thread.
+  // Called before and after the work of one thread.
   static void begin() {}
   static void end() {}
 };

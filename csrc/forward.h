@@ -1,9 +1,9 @@
 // Forward of one tile of columns: online softmax over blocks of keys.
 //
-// Everything is transposed: scores are [keys][columns], so what belongs to a column (maximum,
-// visible range, the numbers of its head) is a vector, what belongs to a key (its type) is one
-// number for a row, and the weights of a key are added to the mass of its type as they are. The row
-// sum of softmax is the sum of the masses.
+// Everything is transposed: scores are [keys][columns]. Properties of a column (maximum, visible
+// range, the numbers of its head) are then vectors, and the type of a key is one number for its
+// row, so the weights of a key are added to the mass of its type as they are. The row sum of
+// softmax is the sum of the masses.
 #pragma once
 
 #include "columns.h"
@@ -11,8 +11,9 @@
 namespace avar {
 namespace AVAR_ISA {
 
-// Weights grow to 2^8 before the maximum they refer to is raised: the output is rescaled a few
-// times in all rather than in most blocks, and nothing is lost, as float32 has room above.
+// Weights may grow to 2^8 before the maximum that they refer to is raised. The output is then
+// rescaled a few times in all rather than in most blocks. Nothing is lost, as float32 has room
+// above.
 constexpr float kMaximumSlack = 8.0f;
 
 template <class E>
@@ -26,11 +27,12 @@ struct ForwardScratch {
   float *rows, *turned;
   char *q, *weights;
   char *own_k, *own_v, *packing;  // own_k, own_v [PENDING]: operands of a unit that has none
-  // Blocks wait in slots [waiting, slot) of the weights until they are multiplied with their values.
+  // Blocks in slots [waiting, slot) of the weights wait until they are multiplied with their
+  // values.
   const char* values[E::PENDING];
   int64_t waiting = 0, slot = 0;
   bool started = false;  // the output holds something
-  // Values that wait lie in their tensor, rows so many elements apart; 0: packed.
+  // Distance, in elements, of the rows of the waiting values in their tensor; 0: they are packed.
   int64_t value_stride = 0;
 
   ForwardScratch(Arena& arena, const Args& args) : columns(arena, args) {
@@ -52,10 +54,11 @@ struct ForwardScratch {
   char* weights_of(int64_t i) const { return weights + i * E::right_bytes(E::BLOCK, E::COLUMNS); }
 };
 
-// Raises the reference of the columns at v where a block's maximum is far above it; says whether
+// Raises the reference of the columns at v where a block's maximum is far above it. Returns whether
 // the output must be rescaled.
 template <class E>
-AVAR_INLINE bool raise_maximum(ForwardScratch<E>& s, int64_t num_types, int64_t v, vf block_maximum) {
+AVAR_INLINE bool raise_maximum(ForwardScratch<E>& s, int64_t num_types, int64_t v,
+                               vf block_maximum) {
   const vf old = load(s.maximum + v);
   const vi raise = block_maximum > old + kMaximumSlack;
   if (!any(raise)) {
@@ -72,16 +75,17 @@ AVAR_INLINE bool raise_maximum(ForwardScratch<E>& s, int64_t num_types, int64_t 
   return true;
 }
 
-// The reference to subtract: anything finite where a column has seen nothing.
+// The reference to subtract; 0, which is finite, where a column has seen nothing.
 template <class E>
 AVAR_INLINE vf reference(const ForwardScratch<E>& s, int64_t v) {
   const vf m = load(s.maximum + v);
   return select(m == splat(-kInfinity), splat(0.0f), m);
 }
 
-// Scores to weights where all keys exist, have one type and are seen by all columns.
+// Turns the scores of a plain block into weights: all keys exist, have one type and are seen by all
+// columns.
 template <class E>
-inline bool weigh_uniform(ForwardScratch<E>& s, int64_t num_types, int64_t type) {
+inline bool weigh_plain(ForwardScratch<E>& s, int64_t num_types, int64_t type) {
   char* weights = s.weights_of(s.slot);
   bool raised = false;
   for (int64_t v = 0; v < E::COLUMNS; v += W) {
@@ -106,7 +110,7 @@ inline bool weigh_uniform(ForwardScratch<E>& s, int64_t num_types, int64_t type)
   return raised;
 }
 
-// The same for any block.
+// Turns the scores of a general block into weights. CUT: some columns do not see all keys.
 template <class E, bool CUT>
 inline bool weigh(ForwardScratch<E>& s, int64_t num_types, int64_t first_key, const int8_t* types) {
   char* weights = s.weights_of(s.slot);
@@ -159,7 +163,7 @@ inline void add_values(ForwardScratch<E>& s, int64_t value_dim) {
   s.started = true;
 }
 
-// After a block raised the maximum: all before it referred to the old one.
+// Called after a block raised the maximum: all blocks before it referred to the old one.
 template <class E>
 inline void rescale_output(ForwardScratch<E>& s, int64_t value_dim) {
   add_values(s, value_dim);
@@ -215,7 +219,7 @@ void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratc
     if (unit.k) {
       k = unit.k + block * operand_bytes<E>(args.dim);
       v = unit.v + block * operand_bytes<E>(args.value_dim);
-    } else if (in_place && unit.classes[block] >= 0) {  // what absent keys hold may be NaN
+    } else if (in_place && unit.classes[block] >= 0) {  // all keys exist; others may hold NaN
       k = row_of(args.k, element_bytes(args.dtype), unit.batch, unit.start_k + first, unit.kv_head);
       v = row_of(args.v, element_bytes(args.dtype), unit.batch, unit.start_k + first, unit.kv_head);
       key_stride = args.k.row;
@@ -230,10 +234,10 @@ void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratc
     bool raised;
     if (s.columns.cuts(first, E::BLOCK))
       raised = weigh<E, true>(s, args.num_types, first, unit.types + first);
-    else if (unit.classes[block] == kMixed)
+    else if (unit.classes[block] == kGeneral)
       raised = weigh<E, false>(s, args.num_types, first, unit.types + first);
     else
-      raised = weigh_uniform<E>(s, args.num_types, unit.classes[block]);
+      raised = weigh_plain<E>(s, args.num_types, unit.classes[block]);
     if (raised) rescale_output(s, value_dim);
     s.values[s.slot++] = v;
     if (s.slot < E::PENDING) continue;

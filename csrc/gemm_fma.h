@@ -1,9 +1,9 @@
-// C[rows][columns] (+)= A[rows][depth] B[depth][columns] by broadcasting elements of A, which lies in
-// memory by rows, or by columns if TURNED.
+// C[rows][columns] (+)= A[rows][depth] B[depth][columns] by broadcasting elements of A, which lies
+// in memory by rows, or by columns if TURNED.
 //
 // A register block of C is summed from zero and added to memory once, so a long sum over blocks is
 // a sum of short ones. LANE says what a 32-bit element is: one float32, or a pair of bfloat16
-// neighbours along the depth, which is then counted in pairs.
+// neighbors along the depth; the depth is then counted in pairs.
 #pragma once
 
 #include "simd.h"
@@ -13,7 +13,7 @@ namespace AVAR_ISA {
 
 constexpr int kPanelVectors = W == 16 ? 4 : 2;  // with 6 rows: 24 of 32, or 12 of 16 registers
 constexpr int kPanelRows = 6;
-constexpr int kNarrowPanelRows = 12;  // with one vector: fewer sums would wait for one another
+constexpr int kNarrowPanelRows = 12;  // with one vector; fewer sums would wait for one another
 
 struct FloatLane {
   static AVAR_INLINE vf multiply_add(float a, vf b, vf c) { return splat(a) * b + c; }
@@ -78,9 +78,10 @@ inline void multiply(int64_t rows, int64_t columns, int64_t depth, const float* 
   int64_t j = 0;
   for (; j + kPanelVectors * W <= columns; j += kPanelVectors * W)
     multiply_columns<LANE, TURNED, kPanelVectors>(rows, depth, a, a_stride, b + j, b_stride, c + j,
-                                          c_stride, add);
+                                                  c_stride, add);
   for (; j < columns; j += W)
-    multiply_columns<LANE, TURNED, 1>(rows, depth, a, a_stride, b + j, b_stride, c + j, c_stride, add);
+    multiply_columns<LANE, TURNED, 1>(rows, depth, a, a_stride, b + j, b_stride, c + j, c_stride,
+                                      add);
 }
 
 }  // namespace AVAR_ISA

@@ -1,32 +1,34 @@
 // The border between the driver, compiled for any machine, and the kernels of one instruction set.
 //
-// Only plain structures and function pointers cross it. Code behind it lives in a namespace of its
-// own and calls no inline function of the standard library: the linker keeps one copy of such a
-// function for all files, and it might be the one with instructions this machine lacks.
+// Only structures of C and function pointers cross it. The code of an instruction set lives in a
+// namespace of its own and calls no inline function of the standard library: the linker keeps one
+// copy of such a function for all files, and that copy might have instructions that this machine
+// lacks.
 #pragma once
 
 #include "args.h"
 
 namespace avar {
 
-// Classes of key blocks; zero and above: all keys exist and have this type.
-enum BlockClass : int8_t { kMixed = -1, kAbsent = -2 };
+// Classes of key blocks. Zero and above: plain, all keys exist and have this type. General: types
+// meet, or some keys do not exist. Absent: no key exists.
+enum BlockClass : int8_t { kGeneral = -1, kAbsent = -2 };
 
-// One key head of one sequence with the query heads that share it. Its "columns" are the pairs
-// (query row, head of the group), heads fastest, so that few rows fill a tile too.
+// One key head of one sequence, with the query heads that share it. Its "columns" are the pairs
+// (query row, head of the group), heads fastest, so that a few rows fill a tile too.
 struct Unit {
   int64_t batch, start_q, len_q, start_k, len_k, kv_head;
   const int8_t* types;    // per key, padded to whole blocks with -1
   const int8_t* classes;  // per block of keys
-  // Packed operands, block after block; forward: v is transposed. Forward of a single tile has none
-  // and packs each block when it comes to it.
+  // Packed operands, block after block; in the forward v is transposed. The forward of a single
+  // tile has none and packs each block when it comes to it.
   char *k, *k_transposed, *v;
 };
 
 struct Kernels {
   const char* name;
-  // The forward for calls whose units have no more columns than its tiles, which decoding makes:
-  // those tiles are a fraction as wide. Null in itself.
+  // The kernels with narrow tiles, for the forward of calls whose units have no more columns than
+  // such a tile, as in decoding. They have no narrow ones of their own: null.
   const Kernels* narrow;
   int64_t tile_columns, block_keys;
   // Bytes of one key block as operands: keys or values by rows, and transposed.
@@ -42,10 +44,10 @@ struct Kernels {
                          int32_t* tile_done, double* table_sums, char* scratch);
 };
 
-// For a moment, where one chunk waits for another.
+// Waits for a moment; for a chunk that waits for another.
 void wait_a_little();
 
-// The kernels of an instruction set for a dtype; null where the dtype is left to a lesser set.
+// The kernels of an instruction set for a dtype; null where a lesser set serves the dtype.
 const Kernels* portable_kernels(int64_t dtype);
 const Kernels* avx2_kernels(int64_t dtype);
 const Kernels* avx512_kernels(int64_t dtype);

@@ -1,4 +1,4 @@
-// From tensors to operands of an engine, by way of float32 rows and their transpose.
+// Packs tensors into operands of an engine, through float32 rows and their transpose.
 #pragma once
 
 #include "kernels.h"
@@ -28,8 +28,8 @@ inline void pack_right(const float* from, int64_t depth, int64_t columns, char* 
                    load(from + (k + 1) * columns + j));
 }
 
-// A block of keys or values as float32 [BLOCK][padded dim]; absent keys become zeros, whatever they
-// hold: 0 * NaN would be NaN.
+// A block of keys or values as float32 [BLOCK][padded dim]. Keys that do not exist become zeros,
+// whatever they hold: 0 * NaN would be NaN.
 template <class E>
 inline void load_keys(const Args& args, const Unit& unit, const Tensor& x, int64_t dim,
                       int64_t block, float* to) {

@@ -27,8 +27,8 @@ AVAR_INLINE uint16_t float_to_bfloat16(float x) {
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Half precision by integers: shift the exponent by 112, and let float arithmetic normalise what
-// is subnormal in half precision.
+// float16 by integer arithmetic: the exponent is shifted by 112, and float arithmetic normalizes
+// numbers that are subnormal in half precision.
 AVAR_INLINE float float16_to_float(uint16_t x) {
   const uint32_t sign = (uint32_t)(x & 0x8000) << 16, rest = (uint32_t)(x & 0x7fff);
   if (rest >= 0x7c00) return from_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13);

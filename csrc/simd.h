@@ -37,8 +37,8 @@ AVAR_INLINE vf splat(float x) { return x - vf{}; }
 AVAR_INLINE vi splat(int32_t x) { return x - vi{}; }
 AVAR_INLINE vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
 
-// The second argument where either is NaN, as the machine's instruction: exp2's clamp then lets NaN
-// through, and a running maximum does not.
+// Returns the second argument where either is NaN, as the machine's instruction does. exp2's clamp
+// therefore lets NaN through, and a running maximum does not.
 AVAR_INLINE vf maximum(vf a, vf b) {
 #if defined(__AVX512F__)
   return (vf)_mm512_max_ps((__m512)a, (__m512)b);
@@ -75,7 +75,7 @@ AVAR_INLINE bool any(vi mask) {
 #endif
 }
 
-// 2^x for x below 128, 0 from -127 down: what is hidden has weight exactly 0. NaN stays NaN.
+// 2^x for x below 128; 0 from -127 down, so hidden keys have weight exactly 0. NaN stays NaN.
 // 2^x = 2^n * 2^f with n = round(x), f in [-1/2, 1/2]; the coefficients are a minimax fit of the
 // relative error of 2^f: 2e-9 in degree 6, 2.6e-6 in degree 4 (plenty for bfloat16 weights).
 template <bool PRECISE>

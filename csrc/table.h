@@ -1,4 +1,4 @@
-// The table of an engine's kernels, with the thread's settings around each of them.
+// The table of an engine's kernels. Each runs with the floating-point settings of its own thread.
 #pragma once
 
 #include "backward.h"
@@ -6,8 +6,8 @@
 namespace avar {
 namespace AVAR_ISA {
 
-// Subnormal numbers count as zero while a kernel runs: a weight below 1e-38 matters to nobody, and
-// arithmetic on one takes a hundred cycles.
+// While a kernel runs, subnormal numbers count as zero: a weight below 1e-38 does not matter, and
+// arithmetic with one takes a hundred cycles.
 template <class E>
 struct Session {
 #if defined(__x86_64__)
@@ -61,7 +61,7 @@ struct Table {
             forward_tile,
             backward_chunk};
   }
-  // Without a backward.
+  // The kernels with narrow tiles, which have no backward.
   static constexpr Kernels make_narrow(const char* name) {
     return {name,           nullptr, E::COLUMNS,   E::BLOCK,     operand_bytes<E>,
             forward_scratch_bytes<E>, nullptr, pack_forward, nullptr, forward_tile,

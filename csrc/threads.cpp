@@ -1,6 +1,6 @@
-// Threads are those of the OpenMP runtime that torch has loaded, called through its entry point:
-// its workers are awake already, and two pools on the same cores would wait for each other. Where
-// torch brings no such runtime the threads are started anew for each call.
+// The threads are those of the OpenMP runtime that torch has loaded, called through its entry
+// point. Its workers are awake already, and two pools on the same cores would wait for each other.
+// Where torch has no such runtime, new threads are started for each call.
 #include "threads.h"
 
 #include <atomic>
@@ -33,8 +33,8 @@ namespace {
 using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
 #if defined(__linux__)
-// Symbols are looked up from libtorch_cpu, which finds the runtime it was linked to, whichever
-// others the process has loaded.
+// The symbol is looked up from libtorch_cpu. That finds the runtime which torch was linked to, even
+// if the process has loaded others.
 int find_torch(dl_phdr_info* info, size_t, void* path) {
   const char* name = info->dlpi_name ? std::strstr(info->dlpi_name, "libtorch_cpu") : nullptr;
   if (!name) return 0;
@@ -57,7 +57,8 @@ GompParallel runtime() {
   return found;
 }
 
-// Kept from call to call, as fresh pages cost more than small problems; large ones are given back.
+// Scratch memory of a thread. It is kept from call to call, because fresh pages cost more than a
+// small problem; large memory is given back.
 struct Scratch {
   static constexpr int64_t kKeptBytes = 16 << 20;
   char* data = nullptr;

@@ -1,12 +1,13 @@
-"""Public functions: arguments are checked here, then handed to a backend."""
+"""The public attention functions: they check their arguments, then call a backend."""
 
 from torch import Tensor
 
 from . import reference, validation
 from .backends import resolve_backend
+from .key_plan import KeyPlan
+from .op_arguments import flatten
 from .ops import visual_attn
-from .plan import KeyPlan
-from .types import AttnOutput, AttnParams, PackedLengths
+from .types import AttnInputs, AttnOutput, AttnParams, PackedLengths
 from .value_checks import check_key_values, check_packed_values
 
 
@@ -40,16 +41,18 @@ def visual_attn_func(
             and v are brought to its dtype.
         k: (B, Lk, Hkv, D), q's dtype and device; H must be a multiple of Hkv.
         v: (B, Lk, Hkv, Dv).
-        key_types: (B, Lk) integers below ``num_types``; negative: the key does not exist. None: all
-            0. Or what ``plan_keys`` made of them, which spares every layer the checks and the sort.
+        key_types: (B, Lk) integers below ``num_types``; a negative one means that the key does not
+            exist. None: all 0. Or the ``KeyPlan`` that ``plan_keys`` made of the types: then no
+            layer checks and sorts them again.
         num_types: number of types, 1 to 16.
         type_bias: (num_types,) or (H, num_types), added to the logits; differentiable.
         type_scale: the same shapes, multiplies the logits before the bias; differentiable.
         softmax_scale: positive; D ** -0.5 by default.
         causal: query i sees key j only if j <= i + Lk - Lq (bottom-right, as flash-attn >= 2.1).
         window_size: (left, right) keys a query sees around its own position, -1 for unlimited.
-        deterministic: ask for bitwise reproducible gradients; every backend here always is.
-        backend: "eager" | "sdpa" | "cpu" | "triton" | "hopper"; None takes the best that runs here.
+        deterministic: asks for bitwise reproducible gradients, which every backend here gives
+            anyway.
+        backend: "eager" | "sdpa" | "cpu" | "triton"; None takes the best that runs here.
             A named backend never falls back to another.
 
     Returns:
@@ -66,20 +69,8 @@ def visual_attn_func(
     """
     q, k, v = validation.autocast(q, k, v)
     validation.check_qkv(q, k, v, packed=False)
-    return _attention(
-        q,
-        k,
-        v,
-        key_types,
-        num_types,
-        type_bias,
-        type_scale,
-        softmax_scale,
-        causal,
-        window_size,
-        backend,
-        None,
-    )
+    params = validation.checked_params(q, num_types, softmax_scale, causal, window_size)
+    return _attention(q, k, v, key_types, type_bias, type_scale, None, params, backend)
 
 
 def visual_attn_varlen_func(
@@ -108,9 +99,9 @@ def visual_attn_varlen_func(
         k: (Tk, Hkv, D).
         v: (Tk, Hkv, Dv).
         cu_seqlens_q: (N + 1,) int32 on q's device: sequence n is rows cu_seqlens_q[n] to
-            cu_seqlens_q[n + 1]. Starts at 0, never decreases (equal: an empty sequence), ends at or
-            before Tq; rows behind its end belong to no sequence and give out = 0, mass = 0, lse =
-            -inf.
+            cu_seqlens_q[n + 1]. It starts at 0, never decreases (two equal offsets are an empty
+            sequence) and ends at or before Tq. Rows behind its end belong to no sequence and give
+            out = 0, mass = 0, lse = -inf.
         cu_seqlens_k: the same for the keys.
         max_seqlen_q: length of the longest query sequence.
         max_seqlen_k: length of the longest key sequence.
@@ -120,27 +111,15 @@ def visual_attn_varlen_func(
         AttnOutput(out, mass, lse): (Tq, H, Dv), (Tq, H, num_types) and (H, Tq).
 
     Raises:
-        As ``visual_attn_func``; also ValueError for offsets that do not start at 0, decrease, leave
-        the tokens or lie further apart than max_seqlen.
+        As ``visual_attn_func``; also ValueError for offsets that do not start at 0, that decrease,
+        end behind the tokens, or lie further apart than max_seqlen.
     """
     q, k, v = validation.autocast(q, k, v)
     validation.check_qkv(q, k, v, packed=True)
     packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     validation.check_packed(packed, q.device)
-    return _attention(
-        q,
-        k,
-        v,
-        key_types,
-        num_types,
-        type_bias,
-        type_scale,
-        softmax_scale,
-        causal,
-        window_size,
-        backend,
-        packed,
-    )
+    params = validation.checked_params(q, num_types, softmax_scale, causal, window_size)
+    return _attention(q, k, v, key_types, type_bias, type_scale, packed, params, backend)
 
 
 def _attention(
@@ -148,78 +127,30 @@ def _attention(
     k: Tensor,
     v: Tensor,
     key_types: Tensor | KeyPlan | None,
-    num_types: int,
     type_bias: Tensor | None,
     type_scale: Tensor | None,
-    softmax_scale: float | None,
-    causal: bool,
-    window_size: tuple[int, int],
-    backend: str | None,
     packed: PackedLengths | None,
+    params: AttnParams,
+    backend: str | None,
 ) -> AttnOutput:
-    validation.check_num_types(num_types)
-    plan = key_types if isinstance(key_types, KeyPlan) else None
-    types = key_types.key_types if isinstance(key_types, KeyPlan) else key_types
-    if plan is not None:
-        _check_plan(plan, num_types, packed)
+    planned = isinstance(key_types, KeyPlan)
+    if planned:
+        key_types.check_fits(params.num_types, packed)
+    types = key_types.key_types if planned else key_types
     if types is not None:
         validation.check_types(types)
         validation.check_types_fit(types, k)
-    bias = validation.per_head_table("type_bias", type_bias, q, num_types)
-    scale = validation.per_head_table("type_scale", type_scale, q, num_types)
-    window = validation.check_window(window_size)
-    validation.check_flag("causal", causal)
-    softmax_scale = validation.softmax_scale_or_default(softmax_scale, q.shape[-1])
+    bias = validation.per_head_table("type_bias", type_bias, q, params.num_types)
+    scale = validation.per_head_table("type_scale", type_scale, q, params.num_types)
+    blocks = key_types.blocks if planned else None
+    inputs = AttnInputs(q, k, v, types, bias, scale, packed, blocks)
     backend = resolve_backend(backend, q.device, q.dtype, max(q.shape[-1], v.shape[-1]))
-    if backend == "eager":
-        if plan is None:
-            check_key_values(types, num_types)
-            check_packed_values(packed, q.shape[0], k.shape[0])
-        params = AttnParams(num_types, softmax_scale, causal, window)
-        return reference.attention(q, k, v, types, bias, scale, params, packed)
-    cu_q, cu_k, max_q, max_k = packed or (None, None, 0, 0)
-    return AttnOutput(
-        *visual_attn(
-            q,
-            k,
-            v,
-            types,
-            bias,
-            scale,
-            cu_q,
-            cu_k,
-            None if plan is None else plan.blocks,
-            max_q,
-            max_k,
-            num_types,
-            softmax_scale,
-            causal,
-            *window,
-            plan is not None,
-            backend,
-        )
-    )
-
-
-def _check_plan(plan: KeyPlan, num_types: int, packed: PackedLengths | None) -> None:
-    """Raises unless the plan was made for this call's types and offsets."""
-    if plan.num_types != num_types:
-        raise ValueError(
-            f"num_types must be {plan.num_types}, as in the plan; got {num_types}. Make the plan"
-            " with the same num_types."
-        )
-    same = packed is plan.packed is None or (
-        packed is not None
-        and plan.packed is not None
-        and packed.cu_seqlens_q is plan.packed.cu_seqlens_q
-        and packed.cu_seqlens_k is plan.packed.cu_seqlens_k
-        and packed[2:] == plan.packed[2:]
-    )
-    if not same:
-        raise ValueError(
-            "key_types must be a plan made with this call's cu_seqlens and max_seqlen; it was made"
-            " with others. Call plan_keys with the same tensors."
-        )
+    if backend != "eager":
+        return AttnOutput(*visual_attn(*flatten(inputs, params), planned, backend))
+    if not planned:
+        check_key_values(types, params.num_types)
+        check_packed_values(packed, q.shape[0], k.shape[0])
+    return reference.forward(inputs, params)
 
 
 def flash_attn_func(
@@ -238,9 +169,8 @@ def flash_attn_func(
     """flash-attn 2's ``flash_attn_func``: (B, Lq, H, Dv) attention output, no types.
 
     Raises:
-        NotImplementedError: for dropout_p, softcap, alibi_slopes or return_attn_probs, which are
-        declared
-            so that a caller who passes them hears of it.
+        NotImplementedError: for dropout_p, softcap, alibi_slopes or return_attn_probs. They are
+            declared so that a caller who passes them gets this error.
     """
     _refuse_unsupported(dropout_p, softcap, alibi_slopes, return_attn_probs)
     return visual_attn_func(

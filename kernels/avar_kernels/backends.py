@@ -8,7 +8,7 @@ import torch
 
 from . import cpu
 
-BACKENDS = ("eager", "sdpa", "cpu", "triton", "hopper")
+BACKENDS = ("eager", "sdpa", "cpu", "triton")
 MAX_HEAD_DIM = {"cpu": cpu.MAX_HEAD_DIM, "triton": 256}
 
 
@@ -24,7 +24,9 @@ class BackendStatus:
 
 
 def interpreting() -> bool:
-    """Triton runs kernels in its CPU interpreter; the variable is read when triton is imported."""
+    """Whether Triton runs kernels in its CPU interpreter.
+
+    Triton itself reads the variable when it is imported."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -40,7 +42,6 @@ def available_backends() -> dict[str, BackendStatus]:
         "sdpa": BackendStatus(True),
         "cpu": _cpu_status(),
         "triton": _triton_status(),
-        "hopper": BackendStatus(False, "the sm_90 kernel is not part of this release"),
     }
 
 
@@ -68,10 +69,10 @@ def triton_takes(device: torch.device) -> bool:
 def resolve_backend(
     name: str | None, device: torch.device, dtype: torch.dtype, head_dim: int
 ) -> str:
-    """The backend a call takes. A named one is never replaced by another: it works or raises.
+    """The backend that a call takes. A named one is never replaced by another: it works or raises.
 
     Args:
-        name: asked for, or None for the best.
+        name: the backend asked for, or None for the best.
         device, dtype: of q.
         head_dim: the larger of D and Dv.
 

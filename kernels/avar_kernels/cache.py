@@ -1,12 +1,15 @@
 """Decoding: few queries of each sequence against its key-value cache. Inference only."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from . import reference, validation
+from . import validation
 from .backends import resolve_backend
+from .op_arguments import NUM_ARGUMENTS, NUMBERS, TENSORS, flatten, restore
 from .ops import implementation
-from .types import AttnOutput, AttnParams
+from .types import AttnInputs, AttnOutput
 from .value_checks import check_cache_values
 
 
@@ -60,8 +63,7 @@ def visual_attn_with_kvcache(
     """
     q, k_cache, v_cache = validation.autocast(q, k_cache, v_cache)
     validation.check_qkv(q, k_cache, v_cache, packed=False, paged=block_table is not None)
-    validation.check_num_types(num_types)
-    validation.check_flag("causal", causal)
+    params = validation.checked_params(q, num_types, softmax_scale, causal, window_size)
     capacity = k_cache.shape[1]
     if block_table is not None:
         validation.check_integers("block_table", block_table, (q.shape[0], None), q.device)
@@ -76,54 +78,40 @@ def visual_attn_with_kvcache(
         cache_seqlens = cache_seqlens.to(torch.int32).contiguous()
     bias = validation.per_head_table("type_bias", type_bias, q, num_types)
     scale = validation.per_head_table("type_scale", type_scale, q, num_types)
-    window = validation.check_window(window_size)
-    softmax_scale = validation.softmax_scale_or_default(softmax_scale, q.shape[-1])
     head_dim = max(q.shape[-1], v_cache.shape[-1])
     backend = resolve_backend(backend, q.device, q.dtype, head_dim)
-    return AttnOutput(
-        *_with_kvcache(
-            q, k_cache, v_cache, key_types, bias, scale, cache_seqlens, block_table,
-            num_types, softmax_scale, causal, *window, backend,
-        )
-    )  # fmt: skip
+    inputs = AttnInputs(q, k_cache, v_cache, key_types, bias, scale)
+    return AttnOutput(*_with_kvcache(*flatten(inputs, params), cache_seqlens, block_table, backend))
 
 
-@torch.library.custom_op("avar_kernels::visual_attn_with_kvcache", mutates_args=())
-def _with_kvcache(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    cache_seqlens: Tensor | None,
-    block_table: Tensor | None,
-    num_types: int,
-    softmax_scale: float,
-    causal: bool,
-    window_left: int,
-    window_right: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    check_cache_values(k_cache, key_types, num_types, cache_seqlens, block_table)
-    params = AttnParams(num_types, softmax_scale, causal, (window_left, window_right))
-    tables = (type_bias, type_scale)
+@torch.library.custom_op(
+    "avar_kernels::visual_attn_with_kvcache",
+    mutates_args=(),
+    schema=(
+        f"({TENSORS}, {NUMBERS}, Tensor? cache_seqlens, Tensor? block_table, str backend)"
+        " -> (Tensor, Tensor, Tensor)"
+    ),
+)
+def _with_kvcache(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    inputs, params = restore(arguments)
+    cache_seqlens, block_table, backend = arguments[NUM_ARGUMENTS:]
+    q, k_cache, v_cache, key_types, *_ = inputs
+    check_cache_values(k_cache, key_types, params.num_types, cache_seqlens, block_table)
     if backend == "triton":
         from .triton_backend.cache_launch import with_kvcache
 
-        return with_kvcache(
-            q, k_cache, v_cache, key_types, *tables, cache_seqlens, block_table, params
-        )
-    attend = reference.attention if backend == "eager" else implementation(backend).forward
+        return with_kvcache(inputs, params, cache_seqlens, block_table)
+    attend = implementation(backend).forward
     if cache_seqlens is None and block_table is None:
-        out, mass, lse = attend(q, k_cache, v_cache, key_types, *tables, params)
+        out, mass, lse = attend(inputs, params)
         return out, mass, lse
     parts = []
     for b in range(q.shape[0]):
         k, v = _keys_of(k_cache, block_table, b), _keys_of(v_cache, block_table, b)
         length = k.shape[1] if cache_seqlens is None else int(cache_seqlens[b])
         types = None if key_types is None else key_types[b : b + 1, :length]
-        parts.append(attend(q[b : b + 1], k[:, :length], v[:, :length], types, *tables, params))
+        one = inputs._replace(q=q[b : b + 1], k=k[:, :length], v=v[:, :length], key_types=types)
+        parts.append(attend(one, params))
     out, mass, lse = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return out, mass, lse
 
@@ -137,15 +125,17 @@ def _keys_of(cache: Tensor, block_table: Tensor | None, index: int) -> Tensor:
 
 
 @_with_kvcache.register_fake
-def _(q, k_cache, v_cache, key_types, type_bias, type_scale, lengths, table, num_types, *_):
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    inputs, params = restore(arguments)
+    q = inputs.q
     accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
     batch, rows, heads, _ = q.shape
-    out = q.new_empty(batch, rows, heads, v_cache.shape[-1])
-    mass = q.new_empty(batch, rows, heads, num_types, dtype=accumulate)
+    out = q.new_empty(batch, rows, heads, inputs.v.shape[-1])
+    mass = q.new_empty(batch, rows, heads, params.num_types, dtype=accumulate)
     return out, mass, q.new_empty(batch, heads, rows, dtype=accumulate)
 
 
-def _no_backward(ctx, *grads):
+def _no_backward(ctx: Any, *grads: Tensor) -> None:
     raise NotImplementedError(
         "visual_attn_with_kvcache is for inference and has no gradient; use visual_attn_func."
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .types import AttnOutput, AttnParams, PackedLengths
+from .types import AttnGrads, AttnInputs, AttnOutput, AttnParams
 
 MAX_HEAD_DIM = 1024  # scratch memory per thread grows with it
 LIBRARY = Path(__file__).parent / "_cpu.so"
@@ -99,7 +99,7 @@ def _library() -> ctypes.CDLL:
 
 @functools.cache
 def instruction_sets() -> tuple[str, ...]:
-    """Those that the library knows, least first; empty names for what does not run here."""
+    """The sets that the library knows, least first; an empty name where one does not run here."""
     library, names, index = _library(), [], 0
     while (name := library.avar_isa_name(index)) is not None:
         names.append(name.decode() if library.avar_isa_runs(index) else "")
@@ -119,77 +119,52 @@ def _isa() -> int:
     return max(i for i, name in enumerate(names) if name)
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    params: AttnParams,
-    packed: PackedLengths | None = None,
-) -> AttnOutput:
-    """Dense (B, L, H, D) or, with ``packed``, (T, H, D) attention; arguments already validated."""
+def forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
+    """out, mass and lse of a dense or packed call; arguments already validated."""
+    q, v = inputs.q, inputs.v
     rows, heads = q.shape[:-2], q.shape[-2]
     # The kernel writes every row of a dense batch; packed tokens may lie behind the last sequence.
     out = q.new_empty(*rows, heads, v.shape[-1])
     mass = q.new_empty(*rows, heads, params.num_types, dtype=torch.float32)
     lse = q.new_empty(*rows[:-1], heads, rows[-1], dtype=torch.float32)
-    if packed is not None:
+    if inputs.packed is not None:
         out.zero_()
         mass.zero_()
         lse.fill_(float("-inf"))
-    result = AttnOutput(out, mass, lse)
-    call = _Call(q, k, v, key_types, type_bias, type_scale, params, packed)
-    call.outputs(result)
-    _library().avar_forward(call.args)
-    return result
+    outputs = AttnOutput(out, mass, lse)
+    filled = _FilledArgs(inputs, params)
+    filled.outputs(outputs)
+    _library().avar_forward(filled.args)
+    return outputs
 
 
 def backward(
-    cotangents: AttnOutput,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    result: AttnOutput,
-    params: AttnParams,
-    packed: PackedLengths | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients of q, k, v, type_bias and type_scale (the last two None where not given)."""
-    call = _Call(q, k, v, key_types, type_bias, type_scale, params, packed)
-    call.outputs(result)
-    call.tensor("grad_out", cotangents.out)
-    call.tensor("grad_mass", cotangents.mass)
-    call.tensor("grad_lse", cotangents.lse, heads_first=True)
+    grads: AttnOutput, inputs: AttnInputs, outputs: AttnOutput, params: AttnParams
+) -> AttnGrads:
+    """Gradients of the inputs from those of the outputs."""
+    filled = _FilledArgs(inputs, params)
+    filled.outputs(outputs)
+    filled.tensor("grad_out", grads.out)
+    filled.tensor("grad_mass", grads.mass)
+    filled.tensor("grad_lse", grads.lse, heads_first=True)
+    q, k, v, *_ = inputs
     dq = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
-    make = torch.empty if packed is None else torch.zeros
+    make = torch.empty if inputs.packed is None else torch.zeros
     dk, dv = (make(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
-    call.tensor("dq", dq)
-    call.tensor("dk", dk)
-    call.tensor("dv", dv)
-    dbias = call.table("grad_type_bias", type_bias)
-    dscale = call.table("grad_type_scale", type_scale)
-    _library().avar_backward(call.args)
-    return dq.to(q.dtype), dk, dv, dbias, dscale
+    filled.tensor("dq", dq)
+    filled.tensor("dk", dk)
+    filled.tensor("dv", dv)
+    dbias = filled.table_grad("grad_type_bias", inputs.type_bias)
+    dscale = filled.table_grad("grad_type_scale", inputs.type_scale)
+    _library().avar_backward(filled.args)
+    return AttnGrads(dq.to(q.dtype), dk, dv, dbias, dscale)
 
 
-class _Call:
-    """The arguments of one call, and whatever they point to."""
+class _FilledArgs:
+    """The ``Args`` of one call, and the tensors they point to."""
 
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        key_types: Tensor | None,
-        type_bias: Tensor | None,
-        type_scale: Tensor | None,
-        params: AttnParams,
-        packed: PackedLengths | None,
-    ) -> None:
+    def __init__(self, inputs: AttnInputs, params: AttnParams) -> None:
+        q, k, v, key_types, type_bias, type_scale, packed, _ = inputs
         self.kept: list[Tensor] = []
         self.args = args = _Args()
         args.isa, args.dtype, args.threads = _isa(), _DTYPES[q.dtype], torch.get_num_threads()
@@ -213,13 +188,14 @@ class _Call:
         for name, x in (("q", q), ("k", k), ("v", v)):
             self.tensor(name, x)
 
-    def outputs(self, result: AttnOutput) -> None:
-        self.tensor("out", result.out)
-        self.tensor("mass", result.mass)
-        self.tensor("lse", result.lse, heads_first=True)
+    def outputs(self, outputs: AttnOutput) -> None:
+        """Enters out, mass and lse."""
+        self.tensor("out", outputs.out)
+        self.tensor("mass", outputs.mass)
+        self.tensor("lse", outputs.lse, heads_first=True)
 
     def tensor(self, name: str, x: Tensor, heads_first: bool = False) -> None:
-        """(B, L, H, n) or (L, H, n); (B, H, L) or (H, L) with ``heads_first``."""
+        """Enters a tensor (B, L, H, n) or (L, H, n); with ``heads_first`` (B, H, L) or (H, L)."""
         if heads_first:
             x = x.transpose(-1, -2)[..., None]
         if x.stride(-1) != 1 and x.shape[-1] > 1:
@@ -228,11 +204,11 @@ class _Call:
         batch = x.stride(0) if x.dim() == 4 else 0
         setattr(self.args, name, _Tensor(x.data_ptr(), batch, x.stride(-3), x.stride(-2)))
 
-    def table(self, name: str, like: Tensor | None) -> Tensor | None:
-        """A new gradient of a table, None where there is no table."""
-        if like is None:
+    def table_grad(self, name: str, table: Tensor | None) -> Tensor | None:
+        """Enters a new tensor for the gradient of a table; None where there is no table."""
+        if table is None:
             return None
-        grad = torch.empty(like.shape, dtype=torch.float32, device=like.device)
+        grad = torch.empty(table.shape, dtype=torch.float32, device=table.device)
         setattr(self.args, name, self._pointer(grad))
         return grad
 

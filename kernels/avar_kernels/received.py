@@ -1,14 +1,16 @@
 """Column sums of attention: how much every key receives, without the matrix. Not differentiable."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import validation
 from .backends import resolve_backend
+from .op_arguments import NUM_ARGUMENTS, NUMBERS, TENSORS, flatten, restore
 from .reference import visible_keys
-from .types import AttnParams, PackedLengths
+from .types import AttnInputs, AttnParams
 from .value_checks import check_key_values, check_packed_values
 
 CHUNK_ELEMENTS = 1 << 22  # attention weights alive at a time in the chunked form
@@ -66,7 +68,7 @@ def attn_received(
     validation.check_qkv(q, k, k, packed=packed is not None)
     if packed is not None:
         validation.check_packed(packed, q.device)
-    validation.check_num_types(num_types)
+    params = validation.checked_params(q, num_types, softmax_scale, causal, window_size)
     if key_types is not None:
         validation.check_types(key_types)
         validation.check_types_fit(key_types, k)
@@ -77,81 +79,49 @@ def attn_received(
     validation.check_floats("query_weight", query_weight, (*rows, heads), q.device)
     bias = validation.per_head_table("type_bias", type_bias, q, num_types)
     scale = validation.per_head_table("type_scale", type_scale, q, num_types)
-    window = validation.check_window(window_size)
-    validation.check_flag("causal", causal)
-    softmax_scale = validation.softmax_scale_or_default(softmax_scale, q.shape[-1])
     backend = resolve_backend(backend, q.device, q.dtype, q.shape[-1])
-    cu_q, cu_k, max_q, max_k = packed or (None, None, 0, 0)
-    return _received(
-        q, k, lse, query_weight, key_types, bias, scale, cu_q, cu_k, max_q, max_k,
-        num_types, softmax_scale, causal, *window, backend,
-    )  # fmt: skip
+    inputs = AttnInputs(q, k, k, key_types, bias, scale, packed)  # the sums need no values
+    return _received(*flatten(inputs, params), lse, query_weight, backend)
 
 
-@torch.library.custom_op("avar_kernels::attn_received", mutates_args=())
-def _received(
-    q: Tensor,
-    k: Tensor,
-    lse: Tensor,
-    query_weight: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    cu_seqlens_q: Tensor | None,
-    cu_seqlens_k: Tensor | None,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-    num_types: int,
-    softmax_scale: float,
-    causal: bool,
-    window_left: int,
-    window_right: int,
-    backend: str,
-) -> Tensor:
-    packed = None
-    if cu_seqlens_q is not None and cu_seqlens_k is not None:
-        packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    check_key_values(key_types, num_types)
-    check_packed_values(packed, q.shape[0], k.shape[0])
-    params = AttnParams(num_types, softmax_scale, causal, (window_left, window_right))
+@torch.library.custom_op(
+    "avar_kernels::attn_received",
+    mutates_args=(),
+    schema=f"({TENSORS}, {NUMBERS}, Tensor lse, Tensor query_weight, str backend) -> Tensor",
+)
+def _received(*arguments: Any) -> Tensor:
+    inputs, params = restore(arguments)
+    lse, query_weight, backend = arguments[NUM_ARGUMENTS:]
+    q, k = inputs.q, inputs.k
+    check_key_values(inputs.key_types, params.num_types)
+    check_packed_values(inputs.packed, q.shape[0], k.shape[0])
     if backend == "triton":
         from .triton_backend.cache_launch import received
 
-        return received(q, k, lse, query_weight, key_types, type_bias, type_scale, params, packed)
+        return received(inputs, params, lse, query_weight)
     accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
     result = q.new_zeros(*k.shape[:-2], q.shape[-2], dtype=accumulate)
-    for rows, keys, lse_rows in _sequences(len(q), packed):
-        result[keys] = _one_sequence(
-            q[rows], k[keys], lse[lse_rows], query_weight[rows],
-            None if key_types is None else key_types[keys],
-            type_bias, type_scale, params, accumulate,
-        )  # fmt: skip
+    for rows, keys, lse_rows in _sequences(inputs):
+        types = None if inputs.key_types is None else inputs.key_types[keys]
+        one = inputs._replace(q=q[rows], k=k[keys], key_types=types)
+        result[keys] = _one_sequence(one, params, lse[lse_rows], query_weight[rows], accumulate)
     return result
 
 
-def _sequences(batch_size: int, packed: PackedLengths | None) -> Iterator[tuple]:
+def _sequences(inputs: AttnInputs) -> Iterator[tuple[Any, Any, Any]]:
     """Indices of each sequence: of its rows, its keys, and its rows in lse (heads come first)."""
-    if packed is None:
-        yield from ((b, b, b) for b in range(batch_size))
+    if inputs.packed is None:
+        yield from ((b, b, b) for b in range(len(inputs.q)))
         return
-    starts_q, starts_k = packed.cu_seqlens_q.tolist(), packed.cu_seqlens_k.tolist()
-    for n in range(len(starts_q) - 1):
-        rows, keys = slice(*starts_q[n : n + 2]), slice(*starts_k[n : n + 2])
+    for rows, keys in inputs.packed.slices():
         yield rows, keys, (slice(None), rows)
 
 
 def _one_sequence(
-    q: Tensor,
-    k: Tensor,
-    lse: Tensor,
-    weight: Tensor,
-    types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    params: AttnParams,
-    dtype: torch.dtype,
+    inputs: AttnInputs, params: AttnParams, lse: Tensor, weight: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """(Lk, H) column sums of q (Lq, H, D) on k (Lk, Hkv, D), a stretch of queries at a time."""
+    q, k, _, types, type_bias, type_scale, *_ = inputs
     (num_rows, heads, _), (num_keys, kv_heads, _) = q.shape, k.shape
     exists = (
         torch.ones(num_keys, dtype=torch.bool, device=k.device) if types is None else types >= 0
@@ -178,12 +148,13 @@ def _one_sequence(
 
 
 @_received.register_fake
-def _(q, k, *_):
+def _(*arguments: Any) -> Tensor:
+    q, k = arguments[:2]
     accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
     return q.new_empty(*k.shape[:-2], q.shape[-2], dtype=accumulate)
 
 
-def _no_backward(ctx, *grads):
+def _no_backward(ctx: Any, *grads: Tensor) -> None:
     raise NotImplementedError(
         "attn_received has no gradient; use the mass of visual_attn_func, which has."
     )

@@ -4,15 +4,15 @@
     lse_i  = logsumexp of z_ij over visible keys with t_j >= 0,   P_ij = exp(z_ij - lse_i)
     out_i  = sum_j P_ij v_j,   mass_i[c] = sum_j P_ij [t_j = c]
 
-Materialises P: O(Lq * Lk) memory per head. Half precision inputs are computed in float32 and only
-``out`` is rounded back; float64 stays float64. Gradients come from autograd, so this file shares no
-formula with the fused backends.
+Keeps the whole matrix P: O(Lq * Lk) memory per head. Half precision inputs are computed in float32
+and only ``out`` is rounded back; float64 stays float64. Gradients come from autograd, so this file
+shares no formula with the fused backends.
 """
 
 import torch
 from torch import Tensor
 
-from .types import AttnOutput, AttnParams, PackedLengths
+from .types import AttnInputs, AttnOutput, AttnParams
 
 
 def visible_keys(position: Tensor, num_keys: int, causal: bool, window: tuple[int, int]) -> Tensor:
@@ -31,46 +31,27 @@ def visible_keys(position: Tensor, num_keys: int, causal: bool, window: tuple[in
     return visible
 
 
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    params: AttnParams,
-    packed: PackedLengths | None = None,
-) -> AttnOutput:
-    """Dense (B, L, H, D) or, with ``packed``, (T, H, D) attention; arguments already validated."""
+def forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
+    """out, mass and lse of a dense or packed call; arguments already validated."""
+    packed = inputs.packed
     if packed is None:
-        return _dense(q, k, v, key_types, type_bias, type_scale, params)
+        return _dense(inputs, params)
     outs, masses, lses = [], [], []
-    starts_q, starts_k = packed.cu_seqlens_q.tolist(), packed.cu_seqlens_k.tolist()
-    for i in range(len(starts_q) - 1):
-        rows, keys = slice(starts_q[i], starts_q[i + 1]), slice(starts_k[i], starts_k[i + 1])
-        types = None if key_types is None else key_types[None, keys]
-        one = _dense(
-            q[None, rows], k[None, keys], v[None, keys], types, type_bias, type_scale, params
-        )
+    for rows, keys in packed.slices():
+        one = _dense(inputs.sequence(rows, keys), params)
         outs.append(one.out[0])
         masses.append(one.mass[0])
         lses.append(one.lse[0])
-    tail = q.shape[0] - starts_q[-1]  # tokens behind the last boundary belong to no sequence
+    q, v = inputs.q, inputs.v
+    tail = q.shape[0] - rows.stop  # tokens behind the last sequence belong to none
     outs.append(q.new_zeros(tail, q.shape[1], v.shape[2]))
     masses.append(masses[0].new_zeros(tail, q.shape[1], params.num_types))
     lses.append(lses[0].new_full((q.shape[1], tail), float("-inf")))
     return AttnOutput(torch.cat(outs), torch.cat(masses), torch.cat(lses, dim=1))
 
 
-def _dense(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    params: AttnParams,
-) -> AttnOutput:
+def _dense(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
+    q, k, v, key_types, type_bias, type_scale, *_ = inputs
     batch, num_queries, heads, _ = q.shape
     num_keys, group = k.shape[1], heads // k.shape[2]
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
@@ -100,8 +81,7 @@ def _dense(
     if type_bias is not None:  # a bias of -inf hides its type, even from rows that see no other
         visible = visible & ~torch.isneginf(per_key_bias)[:, :, None, :]
     sees = visible.any(dim=-1, keepdim=True)  # (B, 1 or H, Lq, 1)
-    # A row that sees nothing gets finite logits here and is put right below, so that no NaN is
-    # made.
+    # A row that sees nothing gets finite logits, so that no NaN arises; its results are set below.
     logits = torch.where(sees, logits.masked_fill(~visible, float("-inf")), 0.0)
     lse = torch.logsumexp(logits, dim=-1, keepdim=True)
     weights = torch.where(visible, torch.exp(logits - lse), 0.0)

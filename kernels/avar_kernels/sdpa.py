@@ -22,82 +22,52 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .types import AttnOutput, AttnParams, PackedLengths
+from .types import AttnGrads, AttnInputs, AttnOutput, AttnParams, PackedLengths
 from .widening import Piece, Widened, rows_first
 
 WINDOW_BLOCK = 256  # queries per piece under a sliding window: the mask is 256 x (256 + window)
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    params: AttnParams,
-    packed: PackedLengths | None = None,
-) -> AttnOutput:
-    """Dense (B, L, H, D) or, with ``packed``, (T, H, D) attention; arguments already validated."""
-    if packed is None:
-        return _dense_forward(q, k, v, key_types, type_bias, type_scale, params)
+def forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
+    """out, mass and lse of a dense or packed call; arguments already validated."""
+    if inputs.packed is None:
+        return _dense_forward(inputs, params)
+    q, v = inputs.q, inputs.v
     acc = q.dtype if q.dtype == torch.float64 else torch.float32
     tokens, heads = q.shape[:2]
     out = q.new_zeros(tokens, heads, v.shape[2])
     mass = q.new_zeros(tokens, heads, params.num_types, dtype=acc)
     lse = q.new_full((heads, tokens), float("-inf"), dtype=acc)
-    for rows, keys in _sequences(packed):
-        types = None if key_types is None else key_types[None, keys]
-        one = _dense_forward(
-            q[None, rows], k[None, keys], v[None, keys], types, type_bias, type_scale, params
-        )
+    for rows, keys in _sequences(inputs.packed):
+        one = _dense_forward(inputs.sequence(rows, keys), params)
         out[rows], mass[rows], lse[:, rows] = one.out[0], one.mass[0], one.lse[0]
     return AttnOutput(out, mass, lse)
 
 
 def backward(
-    cotangents: AttnOutput,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    result: AttnOutput,
-    params: AttnParams,
-    packed: PackedLengths | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients of q, k, v, type_bias and type_scale (the last two None where not given)."""
-    args = (type_bias, type_scale)
-    if packed is None:
-        return _dense_backward(cotangents, q, k, v, key_types, *args, result, params)
-    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-    dbias = None if type_bias is None else torch.zeros_like(type_bias)
-    dscale = None if type_scale is None else torch.zeros_like(type_scale)
-    for rows, keys in _sequences(packed):
-        types = None if key_types is None else key_types[None, keys]
-        one = _dense_backward(
-            _rows_of(cotangents, rows),
-            q[None, rows],
-            k[None, keys],
-            v[None, keys],
-            types,
-            *args,
-            _rows_of(result, rows),
-            params,
-        )
-        dq[rows], dk[keys], dv[keys] = one[0][0], one[1][0], one[2][0]
-        for total, part in ((dbias, one[3]), (dscale, one[4])):
+    grads: AttnOutput, inputs: AttnInputs, outputs: AttnOutput, params: AttnParams
+) -> AttnGrads:
+    """Gradients of the inputs from those of the outputs."""
+    if inputs.packed is None:
+        return _dense_backward(grads, inputs, outputs, params)
+    dq, dk, dv = (torch.zeros_like(x) for x in inputs[:3])
+    tables = (inputs.type_bias, inputs.type_scale)
+    dbias, dscale = (None if table is None else torch.zeros_like(table) for table in tables)
+    for rows, keys in _sequences(inputs.packed):
+        sequence = inputs.sequence(rows, keys)
+        one = _dense_backward(_rows_of(grads, rows), sequence, _rows_of(outputs, rows), params)
+        dq[rows], dk[keys], dv[keys] = one.q[0], one.k[0], one.v[0]
+        for total, part in ((dbias, one.type_bias), (dscale, one.type_scale)):
             if total is not None and part is not None:
                 total += part
-    return dq, dk, dv, dbias, dscale
+    return AttnGrads(dq, dk, dv, dbias, dscale)
 
 
 def _sequences(packed: PackedLengths) -> Iterator[tuple[slice, slice]]:
-    starts_q, starts_k = packed.cu_seqlens_q.tolist(), packed.cu_seqlens_k.tolist()
-    for i in range(len(starts_q) - 1):
-        if starts_q[i + 1] > starts_q[i] and starts_k[i + 1] > starts_k[i]:
-            yield slice(starts_q[i], starts_q[i + 1]), slice(starts_k[i], starts_k[i + 1])
+    """Rows and keys of the sequences that have some of both."""
+    for rows, keys in packed.slices():
+        if rows.stop > rows.start and keys.stop > keys.start:
+            yield rows, keys
 
 
 def _rows_of(packed_output: AttnOutput, rows: slice) -> AttnOutput:
@@ -106,20 +76,12 @@ def _rows_of(packed_output: AttnOutput, rows: slice) -> AttnOutput:
     return AttnOutput(out[None, rows], mass[None, rows], lse[None, :, rows])
 
 
-def _dense_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    params: AttnParams,
-) -> AttnOutput:
-    wide = Widened(q, k, v, key_types, type_bias, type_scale, params)
+def _dense_forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
+    wide = Widened(inputs, params)
     batch, heads, num_queries = wide.q.shape[:3]
     total = wide.q.new_zeros(batch, heads, num_queries, wide.width)
     lse = wide.q.new_full((batch, heads, num_queries), float("-inf"))
-    for piece in _pieces(num_queries, k.shape[1], params, q.device):
+    for piece in _pieces(inputs, params):
         rows = piece.rows
         part, part_lse = _fused_forward(wide, piece)
         if piece.again:
@@ -131,43 +93,34 @@ def _dense_forward(
             part_lse = merged
         total[:, :, rows] = part
         lse[:, :, rows] = part_lse
-    value_dim = v.shape[-1]
-    out = rows_first(total[..., :value_dim], q.dtype)
+    value_dim = inputs.v.shape[-1]
+    out = rows_first(total[..., :value_dim], inputs.q.dtype)
     mass = rows_first(total[..., value_dim : value_dim + params.num_types], total.dtype)
     return AttnOutput(out, mass, lse)
 
 
 def _dense_backward(
-    cotangents: AttnOutput,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    result: AttnOutput,
-    params: AttnParams,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    wide = Widened(q, k, v, key_types, type_bias, type_scale, params)
-    blind = torch.isneginf(result.lse)  # (B, H, Lq): rows that see no key get zero gradients
-    grad_out = wide.join(*cotangents).masked_fill(blind[..., None], 0.0)
-    out = wide.join(result.out, result.mass, torch.zeros_like(result.lse))
-    lse = result.lse.masked_fill(blind, 0.0)
+    grads: AttnOutput, inputs: AttnInputs, outputs: AttnOutput, params: AttnParams
+) -> AttnGrads:
+    wide = Widened(inputs, params)
+    blind = torch.isneginf(outputs.lse)  # (B, H, Lq): rows that see no key get zero gradients
+    grad_out = wide.join(*grads).masked_fill(blind[..., None], 0.0)
+    out = wide.join(outputs.out, outputs.mass, torch.zeros_like(outputs.lse))
+    lse = outputs.lse.masked_fill(blind, 0.0)
 
     dq, dk, dv = torch.zeros_like(wide.q), torch.zeros_like(wide.k), torch.zeros_like(wide.v)
-    for piece in _pieces(q.shape[1], k.shape[1], params, q.device):
+    for piece in _pieces(inputs, params):
         rows, keys = piece.rows, piece.keys
-        grads = _fused_backward(wide, piece, grad_out[:, :, rows], out[:, :, rows], lse[:, :, rows])
-        dq[:, :, rows] += grads[0]
-        dk[:, :, keys] += grads[1]
-        dv[:, :, keys] += grads[2]
-    return wide.gradients(dq, dk, dv, q, k, v)
+        parts = _fused_backward(wide, piece, grad_out[:, :, rows], out[:, :, rows], lse[:, :, rows])
+        dq[:, :, rows] += parts[0]
+        dk[:, :, keys] += parts[1]
+        dv[:, :, keys] += parts[2]
+    return wide.gradients(dq, dk, dv)
 
 
-def _pieces(
-    num_queries: int, num_keys: int, params: AttnParams, device: torch.device
-) -> Iterator[Piece]:
-    """Cuts the (Lq, Lk) plane into fused calls; what no query sees is left out."""
+def _pieces(inputs: AttnInputs, params: AttnParams) -> Iterator[Piece]:
+    """Cuts the (Lq, Lk) plane into fused calls; keys that no query sees are left out."""
+    num_queries, num_keys, device = inputs.q.shape[1], inputs.k.shape[1], inputs.q.device
     past = num_keys - num_queries  # query i stands at key position i + past
     left, right = params.window
     if params.causal:

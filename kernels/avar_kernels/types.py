@@ -1,6 +1,8 @@
-"""The vocabulary of the operation: key types and the tuple it returns."""
+"""The vocabulary of the operation: key types, and the structures that a call is made of."""
 
+from collections.abc import Iterator
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 from torch import Tensor
@@ -43,11 +45,57 @@ class PackedLengths(NamedTuple):
     max_seqlen_q: int
     max_seqlen_k: int
 
+    def slices(self) -> Iterator[tuple[slice, slice]]:
+        """The rows of q and of k that each sequence has; reads the offsets from the device."""
+        starts_q, starts_k = self.cu_seqlens_q.tolist(), self.cu_seqlens_k.tolist()
+        for rows, keys in zip(pairwise(starts_q), pairwise(starts_k), strict=True):
+            yield slice(*rows), slice(*keys)
+
+
+class AttnInputs(NamedTuple):
+    """The tensors of one call, dense or packed."""
+
+    q: Tensor
+    """(B, Lq, H, D), or packed (Tq, H, D)."""
+    k: Tensor
+    """(B, Lk, Hkv, D), or packed (Tk, Hkv, D)."""
+    v: Tensor
+    """(B, Lk, Hkv, Dv), or packed (Tk, Hkv, Dv)."""
+    key_types: Tensor | None
+    """(B, Lk), or packed (Tk,), integers; None: all keys are of type 0."""
+    type_bias: Tensor | None
+    """(H, num_types), added to the logits."""
+    type_scale: Tensor | None
+    """(H, num_types), factor of the logits."""
+    packed: PackedLengths | None = None
+    """None for a dense call."""
+    blocks: Tensor | None = None
+    """The key blocks that a ``KeyPlan`` has sorted; only the Triton kernels read them."""
+
+    def sequence(self, rows: slice, keys: slice) -> "AttnInputs":
+        """One sequence of a packed call as a dense batch of one."""
+        types = None if self.key_types is None else self.key_types[None, keys]
+        tables = (self.type_bias, self.type_scale)
+        return AttnInputs(
+            self.q[None, rows], self.k[None, keys], self.v[None, keys], types, *tables
+        )
+
 
 class AttnParams(NamedTuple):
-    """The non-tensor arguments every backend takes."""
+    """The numbers of one call."""
 
     num_types: int
     softmax_scale: float
     causal: bool
     window: tuple[int, int]
+    """(left, right), -1 for unlimited."""
+
+
+class AttnGrads(NamedTuple):
+    """Gradients of the differentiable inputs; None for a table that the call does not have."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    type_bias: Tensor | None
+    type_scale: Tensor | None

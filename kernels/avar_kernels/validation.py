@@ -1,8 +1,7 @@
 """Argument checks of the public functions.
 
-Shapes, dtypes, devices and plain numbers are checked here, by the caller, before dispatch. What
-needs the *values* of a tensor (types in range, offsets in order) is checked inside the operator, by
-``value_checks``.
+Shapes, dtypes, devices and numbers are checked here, before dispatch. ``value_checks`` checks the
+*values* of tensors (types in range, offsets in order), inside the operator.
 """
 
 import math
@@ -11,7 +10,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from .types import MAX_TYPES, PackedLengths
+from .types import MAX_TYPES, AttnParams, PackedLengths
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
@@ -23,8 +22,9 @@ def refuse(name: str, expected: str, got: object, remedy: str) -> NoReturn:
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in autocast's dtype where autocast is on, as torch's own attention does; float64
-    and what is no tensor stay as they are."""
+    """Casts to autocast's dtype where autocast is on, as torch's own attention does.
+
+    float64 tensors, and arguments that are no tensors, stay as they are."""
     first = tensors[0]
     if not isinstance(first, Tensor) or not torch.is_autocast_enabled(first.device.type):
         return tensors
@@ -35,8 +35,9 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool, paged: bool = False) -> None:
-    """Raises unless q, k, v are (B, L, H, D), or (T, H, D) when packed, and fit one another; k and
-    v may be pages of a cache, whose number is not q's batch size."""
+    """Raises unless q, k, v are (B, L, H, D), or (T, H, D) when packed, and fit one another.
+
+    With ``paged``, k and v are pages of a cache, whose number need not be q's batch size."""
     layout, rank = ("(T, H, D)", 3) if packed else ("(B, L, H, D)", 4)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
@@ -88,6 +89,22 @@ def check_num_types(num_types: int) -> None:
         raise TypeError(f"num_types must be an int; got {type(num_types).__name__}.")
     if not 1 <= num_types <= MAX_TYPES:
         refuse("num_types", f"in 1..{MAX_TYPES}", num_types, "Merge types or renumber them.")
+
+
+def checked_params(
+    q: Tensor,
+    num_types: int,
+    softmax_scale: float | None,
+    causal: bool,
+    window_size: tuple[int, int],
+) -> AttnParams:
+    """The numbers of a call, with the default softmax_scale of q's head dimension; raises if one is
+    wrong."""
+    check_num_types(num_types)
+    check_flag("causal", causal)
+    window = check_window(window_size)
+    scale = softmax_scale_or_default(softmax_scale, q.shape[-1])
+    return AttnParams(num_types, scale, causal, window)
 
 
 def check_types(key_types: Tensor) -> None:
@@ -149,7 +166,9 @@ def packed_or_none(
     max_seqlen_q: int | None,
     max_seqlen_k: int | None,
 ) -> PackedLengths | None:
-    """The four arguments of packed sequences as one, None where none is given; raises for some."""
+    """The four arguments of packed sequences as one, or None if none is given.
+
+    Raises ValueError if only one to three are given."""
     lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     given = [x is not None for x in lengths]
     if any(given) and not all(given):
@@ -161,8 +180,9 @@ def packed_or_none(
 
 
 def per_head_table(name: str, table: Tensor | None, q: Tensor, num_types: int) -> Tensor | None:
-    """(num_types,) or (H, num_types) -> (H, num_types) in the accumulation dtype; raises if
-    neither."""
+    """The table as (H, num_types) in the accumulation dtype; None where there is none.
+
+    Raises unless it is (num_types,) or (H, num_types), floating, and on q's device."""
     if table is None:
         return None
     heads = q.shape[-2]
@@ -217,7 +237,7 @@ def check_window(window_size: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_flag(name: str, flag: bool) -> None:
-    """Raises unless the argument is a bool: None or a tensor would be taken for one silently."""
+    """Raises unless the argument is a bool, as None or a tensor would silently count as one."""
     if not isinstance(flag, bool):
         raise TypeError(f"{name} must be a bool; got {type(flag).__name__}.")
 

@@ -1,5 +1,7 @@
-"""The checks that read tensor values. On a GPU they become device-side assertions: reading a value
-there would stall the stream."""
+"""The checks that read tensor values.
+
+On a GPU they are device-side assertions, because reading a value there would stall the stream.
+"""
 
 import torch
 from torch import Tensor
@@ -27,8 +29,10 @@ def check_key_values(key_types: Tensor | None, num_types: int) -> None:
 
 
 def check_packed_values(packed: PackedLengths | None, num_rows: int | None, num_keys: int) -> None:
-    """Raises unless the offsets describe sequences inside the tokens (those of q are not known yet
-    where ``num_rows`` is None); on a GPU device-side assertions."""
+    """Raises unless the offsets describe sequences inside the tokens; on a GPU device-side
+    assertions.
+
+    With ``num_rows`` None the number of query tokens is not known yet and is not checked."""
     if packed is None:
         return
     for name, offsets, tokens, longest in (

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .types import AttnParams
+from .types import AttnGrads, AttnInputs, AttnParams
 
 COLUMN_MULTIPLE = 8  # torch's kernels are up to 1.5x slower on widths that are no multiple of 8
 
@@ -28,17 +28,9 @@ class Piece(NamedTuple):
 class Widened:
     """q, k, v as (B, heads, L, width) with the extra columns described in the module docstring."""
 
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        key_types: Tensor | None,
-        type_bias: Tensor | None,
-        type_scale: Tensor | None,
-        params: AttnParams,
-    ) -> None:
-        self.params = params
+    def __init__(self, inputs: AttnInputs, params: AttnParams) -> None:
+        self.inputs, self.params = inputs, params
+        q, k, v, key_types, type_bias, type_scale, *_ = inputs
         self.group = q.shape[2] // k.shape[2]
         acc = q.dtype if q.dtype == torch.float64 else torch.float32
         batch, num_keys = k.shape[:2]
@@ -110,10 +102,9 @@ class Widened:
             return visible.cumsum(-1) > 0
         return visible.any(-1)[:, :, None]
 
-    def gradients(
-        self, dq: Tensor, dk: Tensor, dv: Tensor, q: Tensor, k: Tensor, v: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    def gradients(self, dq: Tensor, dk: Tensor, dv: Tensor) -> AttnGrads:
         """Strips the extra columns and turns them into the gradients they stand for."""
+        q, k, v, *_ = self.inputs
         head_dim, num_types = q.shape[-1], self.params.num_types
         dbias = dscale = None
         if self.key_bias is not None:
@@ -128,7 +119,7 @@ class Widened:
             dv = dv.unflatten(1, (-1, self.group)).sum(2)
         dq = rows_first(dq[..., :head_dim], q.dtype)
         dv = rows_first(dv[..., : v.shape[-1]], v.dtype)
-        return dq, rows_first(dk, k.dtype), dv, dbias, dscale
+        return AttnGrads(dq, rows_first(dk, k.dtype), dv, dbias, dscale)
 
 
 def rows_first(x: Tensor, dtype: torch.dtype) -> Tensor:

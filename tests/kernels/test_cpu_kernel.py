@@ -17,9 +17,8 @@ from avar_kernels import (
     visual_attn_with_kvcache,
 )
 
-from .oracle import attention_oracle
-from .test_random_cases import draw, outcome
-from .test_visual_attn import NAMES, SHAPES, compare, make, poisoned, run
+from .calls import NAMES, SHAPES, attend, by_oracle, compare, make, poisoned, run
+from .random_calls import draw, outcome
 
 pytestmark = pytest.mark.skipif(bool(cpu.WHY_NOT), reason=cpu.WHY_NOT)
 ISAS = [name for name in cpu.instruction_sets() if name] if available_backends()["cpu"] else []
@@ -49,17 +48,6 @@ def isa(request, monkeypatch):
     return request.param
 
 
-def attend(types, options, backend, num_types=4):
-    def function(q, k, v, bias, scale):
-        table = torch.float64 if q.dtype == torch.float64 else torch.float32
-        return visual_attn_func(
-            q, k, v, types, num_types=num_types, type_bias=bias.to(table),
-            type_scale=scale.to(table), backend=backend, **options,
-        )  # fmt: skip
-
-    return function
-
-
 def within_budget(got, plain, want, band):
     for name, a, reference, b in zip(NAMES[: len(want)], got, plain, want, strict=True):
         assert a.shape == b.shape, name
@@ -79,16 +67,12 @@ def within_budget(got, plain, want, band):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_small_shapes_match_the_oracle(isa, shape):
     leaves, types, options = make(shape, torch.float32)
-
-    def oracle(q, k, v, bias, scale):
-        return attention_oracle(q, k, v, types, 4, bias, scale, **options)
-
     got = run(attend(types, options, "cpu"), poisoned(leaves, types))
-    compare(got, run(oracle, leaves, torch.float64), 1e-5)
+    compare(got, run(by_oracle(types, options), leaves, torch.float64), 1e-5)
 
 
 def in_runs(types):
-    """Types as real batches have them: some whole blocks of one type, some absent."""
+    """Types as real batches have them: plain, general and absent blocks."""
     types = types.sort(dim=1).values
     return types.roll(types.shape[1] // 3, dims=1)
 
@@ -130,8 +114,8 @@ def test_few_queries_on_views_of_a_cache(isa, shape, shuffled, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("blocks_per_rise", [1, 2, 3, 6])
 def test_a_maximum_that_rises_while_blocks_wait_for_their_values(isa, blocks_per_rise, dtype):
-    """Weights of several blocks are multiplied together, but each refers to the maximum of its
-    time: a raise that comes first, second or last of them must reach all before it and none after.
+    """Weights of several blocks are multiplied together, but each refers to the maximum of its own
+    time. A rise in the first, second or last block must reach all blocks before it, none after it.
     """
     leaves, _, options = make((1, 80, 1000, 2, 1, 32, 32, False, (-1, -1)), dtype)
     step = torch.arange(1000) // (64 * blocks_per_rise)
@@ -145,7 +129,7 @@ def test_a_maximum_that_rises_while_blocks_wait_for_their_values(isa, blocks_per
 
 
 def test_random_calls(isa):
-    """The cases of test_random_cases, which holds the default set to ten thousand of them."""
+    """Sixty of the calls that test_random_cases makes with the default instruction set."""
     for seed in range(60):
         case = draw(torch.Generator().manual_seed(seed))
         want = outcome(*case, "eager", torch.float64, seed)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from avar_kernels import cpu
 
-from .test_cpu_kernel import attend
-from .test_visual_attn import make, run
+from .calls import attend, make, run
 
 pytestmark = pytest.mark.skipif(bool(cpu.WHY_NOT), reason=cpu.WHY_NOT)
 SHAPE = (2, 300, 1200, 4, 2, 24, 16, True, (-1, -1))  # three chunks of keys, several tiles

@@ -10,6 +10,7 @@ from avar_kernels import (
     visual_attn_with_kvcache,
 )
 
+from .calls import NAMES
 from .oracle import finite_loss
 
 pytestmark = [
@@ -17,7 +18,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device"),
 ]
 
-NAMES = ("out", "mass", "lse", "dq", "dk", "dv", "dtype_bias", "dtype_scale")
 # B, Lq, Lk, H, Hkv, D, Dv, causal, window
 SHAPES = {
     "gqa7": (1, 300, 300, 7, 1, 128, 128, True, (-1, -1)),
@@ -35,7 +35,7 @@ def leaves_of(shape, dtype):
     k = torch.randn(batch, num_keys, kv_heads, head_dim).to(dtype)
     v = torch.randn(batch, num_keys, kv_heads, value_dim).to(dtype)
     types = torch.randint(-1, 3, (batch, num_keys), dtype=torch.int32)
-    types[:, : num_keys // 3] = 1  # a uniform stretch, as an image makes
+    types[:, : num_keys // 3] = 1  # a long run of one type, as an image makes
     return [q, k, v, torch.randn(heads, 3), torch.rand(heads, 3) + 0.5], types
 
 
@@ -142,7 +142,7 @@ def test_decoding_and_column_sums_on_device(dtype, num_keys):
 
 
 def test_types_out_of_range_stop_the_device_without_a_host_sync():
-    """The check is a device-side assertion; it surfaces at the next synchronisation."""
+    """The check is a device-side assertion; it surfaces at the next synchronization."""
     import subprocess
     import sys
 

@@ -61,16 +61,18 @@ import sys, torch
 from avar_kernels import visual_attn_func
 def kib(field):
     return int(next(x for x in open("/proc/self/status") if x.startswith(field)).split()[1])
-length = int(sys.argv[1])
-make = lambda heads: torch.randn(1, length, heads, 32, requires_grad=True)
-q, k, v = make(4), make(2), make(2)
-types = torch.arange(length)[None] % 3
-bias = torch.zeros(3, requires_grad=True)
+def step(length):
+    make = lambda heads: torch.randn(1, length, heads, 32, requires_grad=True)
+    q, k, v = make(4), make(2), make(2)
+    types = torch.arange(length)[None] % 3
+    bias = torch.zeros(3, requires_grad=True)
+    result = visual_attn_func(q, k, v, types, type_bias=bias, causal=True, backend=sys.argv[2])
+    (result.out.sum() + result.mass[..., 1].sum() + result.lse.sum()).backward()
+step(128)  # loads the code that the first call needs
 with open("/proc/self/clear_refs", "w") as peak:
     peak.write("5")  # the peak so far is forgotten
 base = kib("VmRSS")
-result = visual_attn_func(q, k, v, types, type_bias=bias, causal=True, backend=sys.argv[2])
-(result.out.sum() + result.mass[..., 1].sum() + result.lse.sum()).backward()
+step(int(sys.argv[1]))
 print(kib("VmHWM") - base)
 """
 
@@ -78,15 +80,15 @@ print(kib("VmHWM") - base)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("backend", FUSED)
 def test_memory_grows_linearly_with_length(backend):
-    """Doubling L doubles the peak; one 16384 x 16384 float32 matrix alone would be 1 GiB."""
+    """Doubling L doubles the peak; one 8192 x 8192 float32 matrix alone would be 256 MiB."""
 
     def peak_kib(length: int) -> int:
         run = [sys.executable, "-c", PEAK, str(length), backend]
         return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
 
-    short, long = peak_kib(8192), peak_kib(16384)
+    short, long = peak_kib(4096), peak_kib(8192)
     assert long < 2.3 * short
-    assert long < 512 * 1024
+    assert long < 256 * 1024
 
 
 def test_flash_attn_signatures_return_the_output_only():
@@ -118,7 +120,7 @@ def test_flash_attn_options_we_lack_are_refused(extra):
 
 def test_backends_say_whether_they_run_and_why_not():
     backends = available_backends()
-    assert set(backends) == {"eager", "sdpa", "cpu", "triton", "hopper"}
+    assert set(backends) == {"eager", "sdpa", "cpu", "triton"}
     assert backends["eager"]
     assert backends["sdpa"]
     for status in backends.values():

@@ -1,10 +1,11 @@
-"""Ten thousand small random calls of every CPU backend against the specification in float64.
+"""Thousands of small random calls of the fused CPU backends against the specification in float64.
 
-The specification itself is held by the row-by-row oracle (test_visual_attn). One call checks out,
-mass, lse and all gradients at once. The budget is style's: twice the error of the specification
-computed in float32, and a band for the rounding of sums that it happens to get exact.
+The row-by-row oracle checks the specification itself (test_visual_attn). One call checks out, mass,
+lse and all gradients at once. The budget is twice the error of the specification computed in
+float32, plus a band for the rounding of sums that the float32 form happens to get exact.
 """
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,71 +14,31 @@ from avar_kernels import available_backends, visual_attn_func, visual_attn_varle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from .random_calls import draw, outcome
+
 BACKENDS = [name for name in ("sdpa", "cpu") if available_backends()[name]]
-CALLS, GROUPS = 10_000, 10
+CALLS, GROUPS = 5_000, 10
+SDPA_EVERY = 4  # the default on CPU is the C++ kernel; sdpa takes twice its time in small calls
 # Logits up to about 30 are rounded in float32: a relative error of 30 * 2^-24 in P, over sums of up
 # to 40 keys; the same again through the backward's products.
 BAND = 3e-5
 
 
-def draw(generator):
-    """Arguments of one call: shapes, types, tables and options, all random."""
-
-    def pick(*values):
-        return values[int(torch.randint(len(values), (1,), generator=generator))]
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    kv_heads = pick(1, 1, 2)
-    heads = kv_heads * pick(1, 2, 3, 7)
-    rows, keys = pick(1, 2, 5, 17, 33), pick(0, 1, 3, 18, 40)
-    dim, value_dim, num_types = pick(1, 7, 16, 24), pick(1, 8, 19), pick(1, 3, 16)
-    batch = pick(1, 2)
-    q, k = normal(batch, rows, heads, dim), normal(batch, keys, kv_heads, dim)
-    v = normal(batch, keys, kv_heads, value_dim)
-    types = torch.randint(-1, num_types, (batch, keys), generator=generator)
-    if pick(True, False):  # long runs, as real batches have
-        types = types.sort(dim=1).values
-    options = dict(causal=pick(True, False), window_size=pick((-1, -1), (-1, -1), (3, 1), (0, -1)))
-    tables = {
-        name: normal(heads, num_types) if pick(True, False) else None
-        for name in ("type_bias", "type_scale")
-    }
-    if tables["type_bias"] is not None and pick(True, False, False):
-        tables["type_bias"][:, 0] = float("-inf")
-    return (q, k, v), types, tables, options | dict(num_types=num_types)
+def largest_error(a, b):
+    return torch.where(torch.isfinite(b), a.double() - b, 0.0).abs().max()
 
 
-def outcome(leaves, types, tables, options, backend, dtype, seed):
-    """out, mass, lse and the gradients of a random linear function of all three."""
-    table_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    leaves = [x.to(dtype).requires_grad_() for x in leaves]
-    tables = {
-        n: None if x is None else x.to(table_dtype).requires_grad_() for n, x in tables.items()
-    }
-    result = visual_attn_func(*leaves, types, **tables, **options, backend=backend)
-    generator = torch.Generator().manual_seed(seed)
-    loss = 0.0
-    for x in result:
-        weight = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        loss = loss + (torch.where(torch.isfinite(x), x, 0.0).double() * weight).sum()
-    wanted = [*leaves, *(x for x in tables.values() if x is not None)]
-    grads = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
-    return [*(x.detach() for x in result), *grads]
-
-
-def complaints(got, plain, want):
-    for i, (a, reference, b) in enumerate(zip(got, plain, want, strict=True)):
+def complaints(got, want, float32_form):
+    """What is wrong with ``got``; ``float32_form()`` gives the specification's own float32 results,
+    which only errors above the band ask for."""
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
         if a.shape != b.shape or a.isnan().any() or not torch.equal(a.isinf(), b.isinf()):
             yield f"tensor {i}: shape, NaN or infinities"
         elif b.numel():
-            finite = torch.isfinite(b)
-            error = torch.where(finite, a.double() - b, 0.0).abs().max()
-            allowed = torch.where(finite, reference.double() - b, 0.0).abs().max()
-            size = torch.where(finite, b, 0.0).abs().max().clamp(min=1.0)
-            if error > 2 * allowed + BAND * size:
-                yield f"tensor {i}: error {error:.1e}, the plain form's {allowed:.1e}"
+            error = largest_error(a, b)
+            band = BAND * torch.where(torch.isfinite(b), b, 0.0).abs().max().clamp(min=1.0)
+            if error > band and error > 2 * (allowed := largest_error(float32_form()[i], b)) + band:
+                yield f"tensor {i}: error {error:.1e}, the float32 form's {allowed:.1e}"
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
@@ -86,10 +47,12 @@ def test_random_calls(group):
     for seed in range(group * CALLS // GROUPS, (group + 1) * CALLS // GROUPS):
         case = draw(torch.Generator().manual_seed(seed))
         want = outcome(*case, "eager", torch.float64, seed)
-        plain = outcome(*case, "eager", torch.float32, seed)
+        float32_form = partial(outcome, *case, "eager", torch.float32, seed)
         for backend in BACKENDS:
+            if backend == "sdpa" and "cpu" in BACKENDS and seed % SDPA_EVERY:
+                continue
             got = outcome(*case, backend, torch.float32, seed)
-            assert not (found := list(complaints(got, plain, want))), (seed, backend, found)
+            assert not (found := list(complaints(got, want, float32_form))), (seed, backend, found)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,6 +1,6 @@
 """Compiles a kernel variant for a chip without having one, and reads back what it uses.
 
-    python -m avar_kernels.triton_backend.aot sm90 bfloat16 128 128 [--plain] [--causal]
+    python -m avar_kernels.triton_backend.aot sm90 bfloat16 128 128 [--untyped] [--causal]
 
 prints registers, spilled bytes, shared memory and the length of the main loop of every kernel.
 Needs ``TRITON_INTERPRET`` unset.
@@ -17,13 +17,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .blocks import plan_kernel
+from .blocks import sort_blocks_kernel
 from .kernel_decode import visual_attn_decode_kernel
 from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
 from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
 from .kernel_forward import visual_attn_fwd_kernel
 from .kernel_received import attn_received_kernel
-from .tiles import KINDS, PLAN_CHUNK_KEYS
+from .tiles import KINDS, SORT_CHUNK_KEYS
 from .variants import Variant
 
 KERNELS = {
@@ -58,7 +58,7 @@ FLOAT32_POINTERS = (
     "received_ptr",
 )  # fmt: skip
 INT32_POINTERS = (
-    "types_ptr", "plan_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "lengths_ptr", "table_ptr",
+    "types_ptr", "lists_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "lengths_ptr", "table_ptr",
 )  # fmt: skip
 DECODE_PAGE_SIZE = 256  # of the decode kernel that is compiled with pages
 
@@ -71,20 +71,20 @@ class Resources:
     spill_bytes: int
     shared_bytes: int
     main_loop: int | None
-    """Instructions in the shortest loop with a matrix product, the one over uniform blocks; None on
-    AMD, and where the kernel has no such loop."""
+    """Instructions in the shortest loop with a matrix product, the one over plain blocks. None on
+    AMD, where the kernel has no such loop, and where nobody asked for the count."""
 
 
-def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
-    """Compiles kernel ``kind`` ("plan" too) for ``variant.arch``; arguments are aligned."""
-    kernel = plan_kernel if kind == "plan" else KERNELS[kind]
-    if kind == "plan":
+def compile_kernel(kind: str, variant: Variant, dtype: str, count_loop: bool = True) -> Resources:
+    """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned."""
+    kernel = sort_blocks_kernel if kind == "sort" else KERNELS[kind]
+    if kind == "sort":
         block_n = variant.tile("forward").block_n
         constexprs = {
             "NUM_TYPES": variant.num_types,
             "PACKED": variant.packed,
             "BLOCK_N": block_n,
-            "CHUNK": PLAN_CHUNK_KEYS // block_n,
+            "CHUNK": SORT_CHUNK_KEYS // block_n,
         }
         options = {"num_warps": 4}
     else:
@@ -109,7 +109,8 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
     if variant.arch.startswith("gfx"):
         return Resources(*_read_amdgcn(compiled.asm["amdgcn"]), shared, None)
     registers, spills = _read_ptxas(compiled.asm["ptx"], variant.arch)
-    return Resources(registers, spills, shared, _main_loop(compiled.asm["cubin"]))
+    main_loop = _main_loop(compiled.asm["cubin"]) if count_loop else None
+    return Resources(registers, spills, shared, main_loop)
 
 
 def _type_of(name: str, dtype: str) -> str:
@@ -121,7 +122,7 @@ def _type_of(name: str, dtype: str) -> str:
 
 
 def _read_ptxas(ptx: str, arch: str) -> tuple[int, int]:
-    """(registers, spilled bytes) as the assembler that triton brings along reports them."""
+    """(registers, spilled bytes) as triton's own assembler reports them."""
     ptxas = NVIDIA_TOOLS / ("ptxas-blackwell" if arch == "sm100" else "ptxas")
     gpu = {"sm90": "sm_90a", "sm100": "sm_100a"}.get(arch, arch.replace("sm", "sm_"))
     with tempfile.TemporaryDirectory() as folder:
@@ -206,14 +207,14 @@ def main() -> None:
     parser.add_argument("dtype", choices=ELEMENT)
     parser.add_argument("head_dim", type=int)
     parser.add_argument("value_dim", type=int)
-    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--untyped", action="store_true")
     parser.add_argument("--causal", action="store_true")
     parser.add_argument("--packed", action="store_true")
     parser.add_argument("--precision", default="ieee", choices=("ieee", "tf32"))
     args = parser.parse_args()
     variant = make_variant(
         args.arch, args.dtype, args.head_dim, args.value_dim,
-        types=not args.plain, bias=not args.plain, scale=not args.plain,
+        types=not args.untyped, bias=not args.untyped, scale=not args.untyped,
         causal=args.causal, packed=args.packed, precision=args.precision,
     )  # fmt: skip
     for kind in KINDS:

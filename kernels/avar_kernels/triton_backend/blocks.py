@@ -1,19 +1,23 @@
 """Which key blocks a query block visits, and how tiles are loaded: the parts all kernels share.
 
-Blocks come in two classes. A *plain* block is wholly visible to the query block and holds existing
-keys of one type: no masks, the type's bias and scale are scalars, its attention mass is the row sum
-that softmax needs anyway. Every other block (diagonal, window edge, ragged end, padding, types that
-meet) is *general* and pays for masks and for a product with the one-hot types. Images and turns are
-long runs, so general blocks are few; softmax does not care about the order, so plain blocks go
-first in a loop of their own instead of a branch inside one loop.
+Key blocks come in three classes:
+    plain      all keys exist, have one type and are visible to the whole query block. There are no
+               masks, the type's bias and scale are scalars, and the attention mass is the row sum
+               that softmax needs anyway.
+    general    types meet, or a mask is needed: diagonal, window edge, ragged end, padding beside
+               other keys. Such a block pays for masks and for a product with the one-hot types.
+    absent     no key exists. Nobody visits it.
+Images and turns are long runs, so general blocks are few. Softmax does not depend on the order of
+the keys, so plain blocks go first, in a loop of their own without a branch.
 
-``plan_kernel`` sorts the key blocks of every sequence into lists: one of plain blocks per type, in
-order of type, then the general ones (blocks without any existing key are in none). A kernel walks
-the list of one type at a time, so inside the loop nothing depends on the type: bias, scale and the
-backward's row constant are loaded once, and mass costs nothing until the list ends. The result is
-int32 (N, NUM_TYPES + 2, num_blocks + 1) with the rows
-    0        the lists one after another, blocks of each in ascending order
-    1 + l    where list l has its first block that is not before b, for b = 0 .. num_blocks
+``sort_blocks_kernel`` sorts the key blocks of every sequence into lists: one list of plain blocks
+per type, in order of type, then the list of general blocks. It knows the types only; a kernel
+treats a listed plain block as general where the diagonal or the window cuts it. A kernel walks one
+list at a time, so nothing inside its loop depends on the type: bias, scale and the backward's row
+constant are loaded once, and the mass is added when the list ends. The result is int32
+(N, NUM_TYPES + 2, num_blocks + 1) with the rows
+    0        the lists one after another, the blocks of each in ascending order
+    1 + l    for b = 0 .. num_blocks: the position of the first block of list l that is not before b
 so that the part of a list inside any range of blocks is found without a search.
 """
 
@@ -39,7 +43,7 @@ def key_block_range(
     row_first, row_last, num_rows, num_keys, left, right,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """(start, lo, hi, end): rows see keys of blocks [start, end), all keys of [lo, hi)."""
+    """(start, lo, hi, end): the rows see keys in blocks [start, end), and all keys in [lo, hi)."""
     offset = num_keys - num_rows
     first_seen = tl.zeros((), tl.int32)
     first_by_all = tl.zeros((), tl.int32)
@@ -63,7 +67,7 @@ def query_block_range(
     key_first, key_last, num_rows, num_keys, left, right,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """(start, end): the keys are seen by rows of blocks [start, end) only."""
+    """(start, end): only rows in blocks [start, end) see the keys."""
     offset = num_keys - num_rows
     first_seeing = tl.zeros((), tl.int32)
     end_seeing = num_rows
@@ -76,14 +80,14 @@ def query_block_range(
 
 
 @triton.jit
-def general_block(plan_list_ptr, position, num_listed, start, lo, hi, HAS_TYPES: tl.constexpr):
-    """The ``position``-th general block: those of the plan, then [start, lo), then [hi, end)."""
+def general_block(list_ptr, position, num_listed, start, lo, hi, HAS_TYPES: tl.constexpr):
+    """The ``position``-th general block: those of the list, then [start, lo), then [hi, end)."""
     past_list = position - num_listed
     past_left = past_list - (lo - start)
     block = tl.where(past_left < 0, start + past_list, hi + past_left)
     if HAS_TYPES:
         listed = position < num_listed
-        block = tl.where(listed, tl.load(plan_list_ptr + position, mask=listed, other=0), block)
+        block = tl.where(listed, tl.load(list_ptr + position, mask=listed, other=0), block)
     return block
 
 
@@ -137,15 +141,15 @@ def sees(rows, keys, offset, left, right, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.
 
 
 @triton.jit
-def listed_blocks(plan_ptr, plan_stride, index, lo, hi):
-    """(first, behind the last) position in the plan of list ``index``'s blocks in [lo, hi)."""
-    before_ptr = plan_ptr + (1 + index) * plan_stride
+def listed_blocks(lists_ptr, lists_stride, index, lo, hi):
+    """[begin, end) of the positions that list ``index``'s blocks in [lo, hi) have."""
+    before_ptr = lists_ptr + (1 + index) * lists_stride
     return tl.load(before_ptr + lo), tl.load(before_ptr + hi)
 
 
 @triton.jit
 def _class_of_blocks(types_ptr, blocks, length, BLOCK_N: tl.constexpr, NUM_TYPES: tl.constexpr):
-    """[CHUNK] list of each block: its type if plain, NUM_TYPES if general, -1 if no key exists."""
+    """[CHUNK] list of each block: its type if plain, NUM_TYPES if general, -1 if absent."""
     keys = blocks[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]  # [CHUNK, N]
     types = tl.load(types_ptr + keys, mask=keys < length, other=-1)
     low = tl.min(types, 1)
@@ -155,8 +159,8 @@ def _class_of_blocks(types_ptr, blocks, length, BLOCK_N: tl.constexpr, NUM_TYPES
 
 
 @triton.jit(do_not_specialize=["num_keys", "row_stride"])
-def plan_kernel(
-    types_ptr, cu_seqlens_k_ptr, plan_ptr, num_keys, row_stride,
+def sort_blocks_kernel(
+    types_ptr, cu_seqlens_k_ptr, lists_ptr, num_keys, row_stride,
     NUM_TYPES: tl.constexpr, PACKED: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Sorts the key blocks of one sequence; see the module docstring. Grid (N,)."""
@@ -165,7 +169,7 @@ def plan_kernel(
     if not PACKED:
         first = index.to(tl.int64) * num_keys
     types_ptr += first
-    plan_ptr += index.to(tl.int64) * (NUM_TYPES + 2) * row_stride
+    lists_ptr += index.to(tl.int64) * (NUM_TYPES + 2) * row_stride
     num_blocks = tl.cdiv(length, BLOCK_N)
     lists = tl.arange(0, 32)
     is_list = lists <= NUM_TYPES
@@ -183,10 +187,10 @@ def plan_kernel(
         in_list = (of_block[:, None] == lists[None, :]).to(tl.int32)  # [CHUNK, 32]
         before = begin[None, :] + tl.cumsum(in_list, 0) - in_list
         own = tl.sum(before * in_list, 1)  # the position of the block in its list
-        tl.store(plan_ptr + own, blocks, mask=of_block >= 0)
+        tl.store(lists_ptr + own, blocks, mask=of_block >= 0)
         tl.store(
-            plan_ptr + (1 + lists)[None, :] * row_stride + blocks[:, None], before,
+            lists_ptr + (1 + lists)[None, :] * row_stride + blocks[:, None], before,
             mask=(blocks < num_blocks)[:, None] & is_list[None, :],
         )  # fmt: skip
         begin += tl.sum(in_list, 0)
-    tl.store(plan_ptr + (1 + lists) * row_stride + num_blocks, begin, mask=is_list)
+    tl.store(lists_ptr + (1 + lists) * row_stride + num_blocks, begin, mask=is_list)

@@ -4,11 +4,11 @@ import torch
 import triton
 from torch import Tensor
 
-from ..types import AttnParams, PackedLengths
-from .call import Call
+from ..types import AttnInputs, AttnParams
 from .kernel_decode import visual_attn_decode_kernel, visual_attn_decode_merge_kernel
 from .kernel_received import attn_received_kernel
 from .launch import on_device
+from .launch_inputs import LaunchInputs
 from .tiles import padded_dim
 
 MAX_SPLITS = 128
@@ -17,25 +17,25 @@ MIN_KEYS_PER_SPLIT = 256
 PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
-def is_decode(q: Tensor, k: Tensor) -> bool:
-    """Whether splitting the keys pays: few queries per key head, on many keys."""
-    rows = q.shape[1] * q.shape[2] // k.shape[2]
-    return rows <= DECODE_ROWS and k.shape[1] >= 4 * MIN_KEYS_PER_SPLIT
+def is_decode(inputs: AttnInputs) -> bool:
+    """Whether splitting the keys pays: a dense call, few queries per key head, many keys."""
+    if inputs.packed is not None:
+        return False
+    _, num_queries, heads, _ = inputs.q.shape
+    _, num_keys, kv_heads, _ = inputs.k.shape
+    rows = num_queries * heads // kv_heads
+    return rows <= DECODE_ROWS and num_keys >= 4 * MIN_KEYS_PER_SPLIT
 
 
 def with_kvcache(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
+    inputs: AttnInputs,
+    params: AttnParams,
     cache_seqlens: Tensor | None,
     block_table: Tensor | None,
-    params: AttnParams,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """out, mass, lse of few queries on a cache; arguments already validated."""
-    call = Call(q, k_cache, v_cache, key_types, type_bias, type_scale, params, None)
+    q, k_cache, v_cache, *_ = inputs
+    call = LaunchInputs(inputs, params)
     batch, num_rows, heads, _ = q.shape
     page_size = 0 if block_table is None else k_cache.shape[1]
     capacity = k_cache.shape[1] if block_table is None else block_table.shape[1] * page_size
@@ -60,8 +60,8 @@ def with_kvcache(
     with on_device(q):
         visual_attn_decode_kernel[(row_blocks * splits, call.kv_heads, batch)](
             call.q, call.k, call.v,
-            call.or_dummy(call.types), call.or_dummy(call.bias), call.or_dummy(call.scale),
-            call.or_dummy(cache_seqlens), call.or_dummy(block_table),
+            call.or_any(call.types), call.or_any(call.bias), call.or_any(call.scale),
+            call.or_any(cache_seqlens), call.or_any(block_table),
             part_out, part_mass, part_lse,
             params.softmax_scale, num_rows, capacity, group, keys_per_split, splits,
             call.left, call.right,
@@ -81,8 +81,10 @@ def with_kvcache(
 
 
 def split_keys(capacity: int, programs: int, block_n: int, multiprocessors: int) -> tuple[int, int]:
-    """(number of stretches, keys in each), from shapes alone: enough programs to fill the device,
-    but no stretch under ``MIN_KEYS_PER_SPLIT`` keys."""
+    """(number of stretches, keys in each), from shapes alone.
+
+    There are enough stretches to fill the device, but none has fewer than ``MIN_KEYS_PER_SPLIT``
+    keys."""
     wanted = triton.cdiv(PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, max(programs, 1))
     most = max(1, capacity // MIN_KEYS_PER_SPLIT)
     splits = max(1, min(wanted, most, MAX_SPLITS))
@@ -92,23 +94,14 @@ def split_keys(capacity: int, programs: int, block_n: int, multiprocessors: int)
 
 def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
-        return 4  # Triton's interpreter: a few stretches, so that tests merge some
+        return 4  # Triton's interpreter: a few stretches, so that tests merge them
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def received(
-    q: Tensor,
-    k: Tensor,
-    lse: Tensor,
-    query_weight: Tensor,
-    key_types: Tensor | None,
-    type_bias: Tensor | None,
-    type_scale: Tensor | None,
-    params: AttnParams,
-    packed: PackedLengths | None,
-) -> Tensor:
+def received(inputs: AttnInputs, params: AttnParams, lse: Tensor, query_weight: Tensor) -> Tensor:
     """Column sums (B, Lk, H), or packed (Tk, H); query_weight is (B, Lq, H) or (Tq, H)."""
-    call = Call(q, k, k, key_types, type_bias, type_scale, params, packed)
+    q, k, *_ = inputs
+    call = LaunchInputs(inputs, params)
     shape = (*k.shape[:-2], call.heads)
     result = torch.zeros(shape, dtype=torch.float32, device=q.device)
     tile = call.variant.tile("received")
@@ -116,13 +109,16 @@ def received(
     if 0 in grid:
         return result
     lse = lse.float().contiguous()
-    batch_stride = (lambda x: 0) if call.packed else (lambda x: x.stride(0))
+
+    def batch_stride(x: Tensor) -> int:
+        return 0 if call.packed else x.stride(0)
+
     constexprs = call.variant.constexprs("received")
     with on_device(q):
         attn_received_kernel[grid](
             call.q, call.k,
-            call.or_dummy(call.types), call.or_dummy(call.bias), call.or_dummy(call.scale),
-            call.or_dummy(call.cu_q), call.or_dummy(call.cu_k),
+            call.or_any(call.types), call.or_any(call.bias), call.or_any(call.scale),
+            call.or_any(call.cu_q), call.or_any(call.cu_k),
             lse, query_weight, result,
             call.softmax_scale, call.max_rows, call.max_keys, call.heads // call.kv_heads,
             call.left, call.right,

@@ -4,7 +4,7 @@
 
 One program of the first kernel takes one stretch of keys for all query heads of one key head, so K
 and V are read once per group; rows of a tile are (head of the group, query). It leaves a float32
-partial result that is normalised over its own stretch, with its own lse. The second kernel weighs
+partial result that is normalized over its own stretch, with its own lse. The second kernel weights
 the stretches by exp(lse_s - lse), which merges out and mass alike. The number of stretches depends
 on shapes alone, so nothing waits for the device and results are bitwise reproducible.
 
@@ -165,17 +165,17 @@ def visual_attn_decode_merge_kernel(
     out = tl.zeros([BLOCK_DV], tl.float32)
     mass = tl.zeros([16], tl.float32)
     for start in range(0, num_splits, MERGE_CHUNK):
-        some = start + tl.arange(0, MERGE_CHUNK)
-        inside = some < num_splits
-        part_lse = tl.load(part_lse_ptr + first + some, mask=inside, other=float("-inf"))
+        chunk = start + tl.arange(0, MERGE_CHUNK)
+        inside = chunk < num_splits
+        part_lse = tl.load(part_lse_ptr + first + chunk, mask=inside, other=float("-inf"))
         share = tl.exp2(part_lse - largest) * inverse  # [S]
-        part = tl.load(
-            part_out_ptr + (first + some)[:, None] * VALUE_DIM + value_dims[None, :],
+        part_out = tl.load(
+            part_out_ptr + (first + chunk)[:, None] * VALUE_DIM + value_dims[None, :],
             mask=inside[:, None] & value_mask[None, :], other=0.0,
         )  # fmt: skip
-        out += tl.sum(part * share[:, None], 0)
+        out += tl.sum(part_out * share[:, None], 0)
         part_mass = tl.load(
-            part_mass_ptr + (first + some)[:, None] * 16 + channels[None, :],
+            part_mass_ptr + (first + chunk)[:, None] * 16 + channels[None, :],
             mask=inside[:, None], other=0.0,
         )  # fmt: skip
         mass += tl.sum(part_mass * share[:, None], 0)

@@ -6,12 +6,12 @@
 with dZ as in ``kernel_dq``; sums over i include the query heads of the key head's group.
 
 One program per (key block, key head, sequence) loops over the group's query heads and their query
-blocks, so nothing is added atomically and the result is the same on every run. The tables'
-gradients leave as one float32 row of 16 channels per (sequence, key block, query head), which the
-launcher adds up in a fixed order.
+blocks. Nothing is added atomically, so the result is the same on every run. For the tables'
+gradients each program writes a float32 row of 16 channels per query head; the launcher adds the
+rows up in a fixed order.
 
-Tiles are transposed, [N, M]: P and dZ then come out of one matrix product in the layout in which
-the next one reads them. P and dZ are rounded to the dtype of the inputs, accumulators are float32.
+Tiles are transposed, [N, M]: one matrix product then leaves P and dZ in the layout in which the
+next one reads them. P and dZ are rounded to the dtype of the inputs, accumulators are float32.
 """
 
 import triton
@@ -85,11 +85,11 @@ def visual_attn_bwd_dkdv_kernel(
         key_first, key_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M
     )
     key_type = tl.zeros((), tl.int32)
-    is_mixed = False
+    is_general = False
     if HAS_TYPES:
         key_type = tl.max(types, 0)
-        is_mixed = key_type != tl.min(types, 0)
-        # A block without any existing key has nothing to do but to store zeros.
+        is_general = key_type != tl.min(types, 0)
+        # An absent block only stores zeros.
         end = tl.where(key_type < 0, start, end)
         key_type = tl.maximum(key_type, 0)
 
@@ -99,12 +99,12 @@ def visual_attn_bwd_dkdv_kernel(
 
     # One loop over (head, query block) instead of two nested ones: the load pipeline runs on from
     # head to head, and the nested form needs up to a hundred registers more. Keys that do not exist
-    # have garbage weights, which stay in their own rows and are dropped at the end. All of
-    # it is compiled twice, without and with the work per element that a block of several types
-    # needs, in branches that share no accumulators: then the first is as lean as without types.
+    # have garbage weights, which stay in their own rows and are dropped at the end. The loop is
+    # compiled twice, for plain blocks and for general ones, which need work per element. The two
+    # branches share no accumulators, so the first is as lean as without types.
     num_blocks = end - start
-    for MIXED in tl.static_range(2 if HAS_TYPES else 1):
-        if is_mixed == (MIXED == 1):
+    for GENERAL in tl.static_range(2 if HAS_TYPES else 1):
+        if is_general == (GENERAL == 1):
             dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
             dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
             dbias = tl.zeros([BLOCK_N], tl.float32)
@@ -122,7 +122,7 @@ def visual_attn_bwd_dkdv_kernel(
                 lse = tl.load(stats_base + tile_rows, mask=row_exists, other=float("inf"))[None, :]
                 scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
                 if HAS_SCALE:
-                    if MIXED:
+                    if GENERAL:
                         scale_ptrs = scale_ptr + head * NUM_TYPES + types
                         type_scale = tl.load(scale_ptrs, mask=exists, other=0.0)[:, None]
                     else:
@@ -131,7 +131,7 @@ def visual_attn_bwd_dkdv_kernel(
                 else:
                     logits = scores * softmax_scale_log2
                 if HAS_BIAS:
-                    if MIXED:
+                    if GENERAL:
                         bias_ptrs = bias_ptr + head * NUM_TYPES + types
                         bias = tl.load(bias_ptrs, mask=exists, other=0.0) * LOG2E
                         logits += bias[:, None]
@@ -150,7 +150,7 @@ def visual_attn_bwd_dkdv_kernel(
                 dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)
                 dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
                 # The accumulator starts at -shift: no tile of shifts is alive beside the product.
-                if MIXED:
+                if GENERAL:
                     rounded, rest = load_shifts(
                         stats_base, stride_sc, tile_rows, row_exists, NUM_TYPES, SHIFT_DTYPE
                     )

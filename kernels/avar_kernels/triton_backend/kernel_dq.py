@@ -5,12 +5,11 @@ With cotangents of out, mass and lse at once,
     dZ_ij = P_ij (dP_ij - delta_i + dlse_i)
           = P_ij (dout_i . v_j - shift_i[t_j]),   shift_i[c] = delta_i - dlse_i - dmass_i[c]
     dq_i  = softmax_scale * sum_j dZ_ij type_scale[h, t_j] k_j
-so a block of keys of one type needs one float32 number per row, exactly as plain flash attention
+so a plain block of keys needs one float32 number per row, exactly as flash attention without types
 does.
 
-``row_stats`` (B, H, 1 + channels, Lq) float32 holds lse * log2(e) in row 0 and shift[c] in row 1 +
-c. Rows that
-see no key get lse = +inf there, which makes every P_ij zero, and shift 0.
+``row_stats`` (B, H, 1 + channels, Lq) float32 holds lse * log2(e) in row 0 and shift[c] in row
+1 + c. Rows that see no key get lse = +inf there, which makes every P_ij zero, and shift 0.
 
 Rounding: logits, P and dP in float32; dZ is rounded to q's dtype for the product with k, which
 accumulates in float32. P is rebuilt from lse. dq needs no atomics: one program owns a query block.
@@ -75,7 +74,7 @@ def visual_attn_bwd_stats_kernel(
         shifts = tl.where(sees_any[:, None], shift[:, None] - dmass, 0.0)
         tl.store(stats_ptrs[:, None] + (1 + channels)[None, :] * stride_sc, shifts, mask=mass_mask)
     else:
-        # All mass is of one type, so its cotangent cancels: mass is 1 wherever it is not 0.
+        # With one type, mass is the constant 1 wherever it is not 0, so its gradient drops out.
         tl.store(stats_ptrs + stride_sc, tl.where(sees_any, shift, 0.0), mask=row_exists)
 
 
@@ -83,7 +82,8 @@ def visual_attn_bwd_stats_kernel(
 def load_shifts(
     stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES: tl.constexpr, DTYPE: tl.constexpr
 ):
-    """shift_i[c] as two [M, 16] tiles, rounded value and rest, whose sum is exact to 2^-16."""
+    """shift_i[c] as two [M, 16] tiles, the rounded value and the rest; their sum is exact to
+    2^-16."""
     channels = tl.arange(0, 16)
     ptrs = stats_ptr + (1 + channels)[None, :] * stride_sc + tile_rows[:, None]
     mask = row_exists[:, None] & (channels < NUM_TYPES)[None, :]
@@ -92,12 +92,12 @@ def load_shifts(
     return rounded, (shifts - rounded.to(tl.float32)).to(DTYPE)
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "plan_stride"])
+@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "lists_stride"])
 def visual_attn_bwd_dq_kernel(
-    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, plan_ptr,
+    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, lists_ptr,
     cu_seqlens_q_ptr, cu_seqlens_k_ptr,
     dout_ptr, stats_ptr, dq_ptr,
-    softmax_scale, num_rows, num_keys, group, left, right, plan_stride,
+    softmax_scale, num_rows, num_keys, group, left, right, lists_stride,
     stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
     stride_vb, stride_vl, stride_vh,
     stride_dob, stride_dol, stride_doh, stride_sb, stride_sh, stride_sc,
@@ -149,7 +149,7 @@ def visual_attn_bwd_dq_kernel(
     types_ptr += batch * stride_tb + k_first
     bias_ptr += head * NUM_TYPES
     scale_ptr += head * NUM_TYPES
-    plan_ptr += batch * (NUM_TYPES + 2) * plan_stride
+    lists_ptr += batch * (NUM_TYPES + 2) * lists_stride
     stats_ptr += batch * stride_sb + head_long * stride_sh + first_token
     lse = tl.load(stats_ptr + tile_rows, mask=row_exists, other=float("inf"))
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -163,7 +163,7 @@ def visual_attn_bwd_dq_kernel(
     for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
         begin, stop = lo, hi
         if HAS_TYPES:
-            begin, stop = listed_blocks(plan_ptr, plan_stride, key_type, lo, hi)
+            begin, stop = listed_blocks(lists_ptr, lists_stride, key_type, lo, hi)
         factor = softmax_scale_log2
         lse_here = lse
         if HAS_SCALE:
@@ -176,7 +176,7 @@ def visual_attn_bwd_dq_kernel(
         for position in range(begin, stop):
             block = position
             if HAS_TYPES:
-                block = tl.load(plan_ptr + position)
+                block = tl.load(lists_ptr + position)
             k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
             scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
             weights = tl.exp2(scores * factor - lse_here[:, None])
@@ -197,11 +197,11 @@ def visual_attn_bwd_dq_kernel(
         rounded, rest = load_shifts(
             stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES, SHIFT_DTYPE
         )
-        general_begin, general_end = listed_blocks(plan_ptr, plan_stride, NUM_TYPES, lo, hi)
+        general_begin, general_end = listed_blocks(lists_ptr, lists_stride, NUM_TYPES, lo, hi)
         num_listed = general_end - general_begin
     for position in range(0, num_listed + (lo - start) + (end - hi)):
         block = general_block(
-            plan_ptr + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
+            lists_ptr + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
         )
         keys = block * BLOCK_N + tile_keys
         types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)

@@ -4,14 +4,16 @@
     P_ij    = exp(z_ij - lse_i),  lse_i = logsumexp_j z_ij      over visible keys with t_j >= 0
     out_i   = sum_j P_ij v_j,     mass_i[c] = sum_j P_ij [t_j = c]
 
-Layout: q (B, Lq, H, D), k and v (B, Lk, Hkv, D or Dv) with any strides but a contiguous last
-dimension; packed (T, H, D) is the same with batch stride 0 and sequences found through cu_seqlens.
+Layout: q (B, Lq, H, D), k and v (B, Lk, Hkv, D or Dv), with a contiguous last dimension and any
+other strides. Packed (T, H, D) is the same with batch stride 0 and sequences found through
+cu_seqlens.
 lse is contiguous (B, H, Lq), mass contiguous (B, Lq, H, num_types), both float32. One program per
 (query block, head, sequence).
 
-Rounding: logits, softmax and sums in float32; P is rounded to v's dtype for P v, and to float16 (it
-lies in [0, 1], where float16 has three bits more than bfloat16) for the mass of general blocks. The
-mass of plain blocks is a float32 row sum. Logits under ``ROW_MAX_FLOOR`` count as invisible.
+Rounding: logits, softmax and sums are float32. P is rounded to v's dtype for the product with v.
+For the mass of general blocks it is rounded to float16: P lies in [0, 1], where float16 has three
+bits more than bfloat16. The mass of plain blocks is a float32 row sum. Logits below
+``ROW_MAX_FLOOR`` count as invisible.
 """
 
 import triton
@@ -39,11 +41,11 @@ def accumulate(
     acc, row_max, row_sum, scores, summand, v, factor,
     SCALED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One online-softmax step on base-2 logits ``scores * factor + summand`` -> weights and the new
-    state.
+    """One online-softmax step on base-2 logits; returns the new state, the weights and the decay.
 
-    SCALED: the scores are logits already (general blocks), or must be multiplied before their
-    maximum is taken because the factor may be negative.
+    The logits are ``scores * factor + summand``; with SCALED the caller has multiplied the scores
+    by the factor. It must do so where the factor may be negative, because the maximum of the scores
+    is then not that of the logits.
     """
     if SCALED:
         new_max = tl.maximum(row_max, tl.max(scores, 1) + summand)
@@ -57,12 +59,12 @@ def accumulate(
     return acc, new_max, row_sum, weights, decay
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "plan_stride"])
+@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "lists_stride"])
 def visual_attn_fwd_kernel(
-    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, plan_ptr,
+    q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, lists_ptr,
     cu_seqlens_q_ptr, cu_seqlens_k_ptr,
     out_ptr, mass_ptr, lse_ptr,
-    softmax_scale, num_rows, num_keys, group, left, right, plan_stride,
+    softmax_scale, num_rows, num_keys, group, left, right, lists_stride,
     stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
     stride_vb, stride_vl, stride_vh,
     stride_ob, stride_ol, stride_oh, stride_mb, stride_ml, stride_lb, stride_lh, stride_tb,
@@ -111,7 +113,7 @@ def visual_attn_fwd_kernel(
     types_ptr += batch * stride_tb + k_first
     bias_ptr += head * NUM_TYPES
     scale_ptr += head * NUM_TYPES
-    plan_ptr += batch * (NUM_TYPES + 2) * plan_stride
+    lists_ptr += batch * (NUM_TYPES + 2) * lists_stride
 
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     mass = tl.zeros([BLOCK_M, 16], tl.float32)
@@ -127,7 +129,7 @@ def visual_attn_fwd_kernel(
     for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
         begin, stop = lo, hi
         if HAS_TYPES:
-            begin, stop = listed_blocks(plan_ptr, plan_stride, key_type, lo, hi)
+            begin, stop = listed_blocks(lists_ptr, lists_stride, key_type, lo, hi)
         factor = softmax_scale_log2
         summand = 0.0
         if HAS_SCALE:
@@ -139,7 +141,7 @@ def visual_attn_fwd_kernel(
         for position in range(begin, stop):
             block = position
             if HAS_TYPES:
-                block = tl.load(plan_ptr + position)
+                block = tl.load(lists_ptr + position)
             k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
             scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
             if HAS_SCALE:
@@ -160,11 +162,11 @@ def visual_attn_fwd_kernel(
     general_begin = tl.zeros((), tl.int32)
     num_listed = tl.zeros((), tl.int32)
     if HAS_TYPES:
-        general_begin, general_end = listed_blocks(plan_ptr, plan_stride, NUM_TYPES, lo, hi)
+        general_begin, general_end = listed_blocks(lists_ptr, lists_stride, NUM_TYPES, lo, hi)
         num_listed = general_end - general_begin
     for position in range(0, num_listed + (lo - start) + (end - hi)):
         block = general_block(
-            plan_ptr + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
+            lists_ptr + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
         )
         keys = block * BLOCK_N + tile_keys
         types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)

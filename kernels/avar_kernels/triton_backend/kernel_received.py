@@ -2,9 +2,9 @@
 
     received_jh = sum_i w_ih P_ij,   P_ij = exp(z_ij - lse_i)
 
-with z as in ``kernel_forward`` and the lse of a forward call, so one pass over the queries of a key
-block suffices and no matrix is kept. One program per (key block, query head, sequence) adds up its
-column in a fixed order. Logits and sums are float32.
+with z as in ``kernel_forward``. The lse comes from a forward call, so one pass over the queries of
+a key block suffices and no matrix is kept. One program per (key block, query head, sequence) adds
+up its columns in a fixed order. Logits and sums are float32.
 """
 
 import triton

@@ -6,13 +6,14 @@ import torch
 import triton
 from torch import Tensor
 
-from .call import Call, addressable
+from ..types import AttnGrads, AttnOutput
 from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
 from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
 from .kernel_forward import visual_attn_fwd_kernel
+from .launch_inputs import LaunchInputs, addressable
 
 
-def forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+def forward(call: LaunchInputs) -> AttnOutput:
     """out, mass, lse of a call."""
     leading = call.q.shape[:-2]
     heads, variant = call.heads, call.variant
@@ -24,30 +25,29 @@ def forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
         with on_device(call.q):
             visual_attn_fwd_kernel[grid](
                 **call.arguments("forward"),
-                **call.plan("forward"),
+                **call.key_lists("forward"),
                 **call.strides("o", out),
                 **call.row_strides(),
                 out_ptr=out,
                 mass_ptr=mass,
                 lse_ptr=lse,
             )
-    return out, mass, lse
+    return AttnOutput(out, mass, lse)
 
 
-def backward(
-    call: Call, dout: Tensor, dmass: Tensor, dlse: Tensor, out: Tensor, mass: Tensor, lse: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """dq, dk, dv and the gradients of the type tables that the call has."""
-    dout, out = addressable(dout.to(call.q.dtype)), addressable(out)
+def backward(call: LaunchInputs, grads: AttnOutput, outputs: AttnOutput) -> AttnGrads:
+    """Gradients of the inputs; None for a type table that the call does not have."""
+    dout = addressable(grads.out.to(call.q.dtype))
     with on_device(call.q):
-        stats = _row_stats(call, dout, dmass.float(), dlse.float(), out, mass, lse)
+        stats = _row_stats(call, dout, grads, outputs)
         dq = _dq(call, dout, stats)
-        return dq, *_dkdv(call, dout, stats)
+        return AttnGrads(dq, *_dkdv(call, dout, stats))
 
 
 def _row_stats(
-    call: Call, dout: Tensor, dmass: Tensor, dlse: Tensor, out: Tensor, mass: Tensor, lse: Tensor
+    call: LaunchInputs, dout: Tensor, grads: AttnOutput, outputs: AttnOutput
 ) -> dict[str, object]:
+    """Launches the statistics kernel; returns its result and strides as kernel arguments."""
     channels = call.variant.num_types if call.variant.has_types else 1
     stats = torch.empty(
         call.batch, call.heads, 1 + channels, call.rows, dtype=torch.float32, device=call.q.device
@@ -59,14 +59,15 @@ def _row_stats(
         "stride_sc": stats.stride(2),
     }
     grid = (triton.cdiv(call.rows, call.variant.tile("stats").block_m), call.heads, call.batch)
+    out = addressable(outputs.out)
     if 0 not in grid:
         visual_attn_bwd_stats_kernel[grid](
             out,
-            mass.contiguous(),
-            lse.contiguous(),
+            outputs.mass.contiguous(),
+            outputs.lse.contiguous(),
             dout,
-            dmass.contiguous(),
-            dlse.contiguous(),
+            grads.mass.float().contiguous(),
+            grads.lse.float().contiguous(),
             stats,
             call.rows,
             **call.strides("o", out),
@@ -78,7 +79,7 @@ def _row_stats(
     return {"stats_ptr": stats, **strides}
 
 
-def _dq(call: Call, dout: Tensor, stats: dict[str, object]) -> Tensor:
+def _dq(call: LaunchInputs, dout: Tensor, stats: dict[str, object]) -> Tensor:
     dq = call.new(tuple(call.q.shape), call.q.dtype)
     grid = (
         triton.cdiv(call.max_rows, call.variant.tile("dq").block_m),
@@ -88,7 +89,7 @@ def _dq(call: Call, dout: Tensor, stats: dict[str, object]) -> Tensor:
     if 0 not in grid:
         visual_attn_bwd_dq_kernel[grid](
             **call.arguments("dq"),
-            **call.plan("dq"),
+            **call.key_lists("dq"),
             **stats,
             **call.strides("do", dout),
             **call.strides("dq", dq),
@@ -99,7 +100,7 @@ def _dq(call: Call, dout: Tensor, stats: dict[str, object]) -> Tensor:
 
 
 def _dkdv(
-    call: Call, dout: Tensor, stats: dict[str, object]
+    call: LaunchInputs, dout: Tensor, stats: dict[str, object]
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     dk = call.new(tuple(call.k.shape), call.q.dtype)
     dv = call.new(tuple(call.v.shape), call.q.dtype)
@@ -125,14 +126,14 @@ def _dkdv(
             dout_ptr=dout,
             dk_ptr=dk,
             dv_ptr=dv,
-            dbias_ptr=call.or_dummy(dbias),
-            dscale_ptr=call.or_dummy(dscale),
+            dbias_ptr=call.or_any(dbias),
+            dscale_ptr=call.or_any(dscale),
         )
     return dk, dv, _reduced(call, dbias), _reduced(call, dscale)
 
 
-def _reduced(call: Call, parts: Tensor | None) -> Tensor | None:
-    """(sequences, key blocks, H, 16) -> (H, num_types), added in an order that does not vary."""
+def _reduced(call: LaunchInputs, parts: Tensor | None) -> Tensor | None:
+    """(sequences, key blocks, H, 16) -> (H, num_types), added up in a fixed order."""
     return None if parts is None else parts.sum((0, 1))[:, : call.variant.num_types].contiguous()
 
 

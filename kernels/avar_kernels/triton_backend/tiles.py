@@ -1,19 +1,18 @@
 """Tile sizes: a static table and a pure function, no run-time autotuning.
 
-The entries are the largest of the tried tiles for which the variants that the tests compile spill
-no registers and fit the chip's shared memory (``aot.py`` reads both back). They have not been
-timed.
+An entry is the largest tile tried for which the variants that the tests compile spill no registers
+and fit the chip's shared memory (``aot.py`` reads both back). The entries have not been timed.
 """
 
 from dataclasses import dataclass
 
 KINDS = ("forward", "dq", "dkdv", "stats", "decode", "received")
 ARCHS = ("sm80", "sm89", "sm90", "sm100", "gfx942", "interpreter")
-# What the optional inputs cost in registers: none of them; up to four types; anything more.
-LEVELS = ("plain", "typed", "rich")
+# Optional inputs cost registers: none of them; up to four types; anything more.
+LEVELS = ("bare", "typed", "rich")
 FEW_TYPES = 4
-PLAN_CHUNK_KEYS = 4096  # keys that one step of the plan kernel reads
-PLAN_BLOCK_SIZES = (16, 32, 64, 128)  # every block_n of a forward or dq tile below
+SORT_CHUNK_KEYS = 4096  # keys that one step of the sorting kernel reads
+LIST_BLOCK_SIZES = (16, 32, 64, 128)  # every block_n of a forward or dq tile below
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,8 @@ _SINGLE_EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, Tile, Tile] | Tile] =
     ("dkdv", "gfx942", 256): Tile(16, 16, 4, 1),
 }
 _STATS = Tile(64, 16, 4, 1)
-# Bound by the reading of K and V: short tiles, many in flight. block_m is the most (query, head of
-# the group) pairs in a tile; fewer take the next power of two.
+# Reading K and V is the bound: short tiles, many in flight. block_m is the most (query, head of the
+# group) pairs that a tile holds; fewer pairs take the next power of two.
 _DECODE = {
     2: {64: Tile(32, 64, 4, 3), 128: Tile(32, 64, 8, 3), 256: Tile(32, 32, 8, 3)},
     4: {64: Tile(16, 16, 4, 2), 128: Tile(16, 16, 8, 2), 256: Tile(16, 16, 8, 2)},
@@ -192,7 +191,8 @@ def tile_for(
 
 
 def arch_of_capability(major: int, minor: int) -> str:
-    """Table row for an NVIDIA compute capability; chips with 100 KB of shared memory share one."""
+    """The table row of an NVIDIA compute capability; chips with 100 KB of shared memory share
+    one."""
     if major == 8:
         return "sm80" if minor == 0 else "sm89"
     if major == 9:

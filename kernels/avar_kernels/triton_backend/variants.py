@@ -1,4 +1,4 @@
-"""What a kernel is specialised on, in one place for launches and for ahead-of-time compilation."""
+"""What a kernel is specialized on, for launches and for ahead-of-time compilation alike."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Variant:
         if more or (self.has_types and self.num_types > FEW_TYPES):
             level = "rich"
         else:
-            level = "typed" if self.has_types else "plain"
+            level = "typed" if self.has_types else "bare"
         return tile_for(kind, self.arch, self.element_bytes, self.head_dim, self.value_dim, level)
 
     def constexprs(self, kind: str) -> dict[str, object]:
@@ -78,7 +78,7 @@ class Variant:
         return {"VALUE_DIM": self.value_dim, "BLOCK_DV": padded_dim(self.value_dim)}
 
     def _shift_dtype(self) -> tl.dtype:
-        """Of the tiles whose product spreads the backward's row constants over keys of several
-        types; cotangents of mass have no bounded range, so never float16."""
+        """The dtype of the tiles that spread the backward's row constants over keys of several
+        types. Never float16, because gradients of mass have no bounded range."""
         half = self.element_bytes == 2 and self.arch != "interpreter"
         return tl.bfloat16 if half else tl.float32

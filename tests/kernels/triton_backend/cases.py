@@ -20,12 +20,12 @@ class Case:
     dtype: str = "float32"
     num_types: int = 3
     types: str | None = "runs"
-    """runs: long runs as in real batches; left, right, both: the same with padding; shuffled: types
-    meet everywhere; none_exists: padding only; None: no types."""
+    """runs: long runs as in real batches; left, right, both: the same with padding there; shuffled:
+    types meet everywhere; none_exists: padding only; None: no types."""
     bias: float = 1.0
     """Standard deviation of type_bias; 0 for none."""
     scale: float = 1.0
-    """Standard deviation of type_scale (so that some are negative); 0 for none."""
+    """Standard deviation of type_scale, whose entries may be negative; 0 for none."""
     hidden: bool = False
     """A bias of -inf: the first head sees nothing, the last one sees no type 0."""
     causal: bool = False
@@ -39,12 +39,12 @@ class Case:
 CASES = {
     "one_query_one_key": Case(rows=1, keys=1),
     "ragged_63": Case(rows=63, keys=63, causal=True, bias=0, scale=0),
-    "ragged_129": Case(rows=129, keys=129, causal=True, heads=1, twice=True),
+    "ragged_129": Case(rows=129, keys=129, causal=True, heads=1),
     "float16_129": Case(
         rows=129, keys=129, causal=True, heads=1, dtype="float16", head_dim=32, value_dim=32
     ),
-    "plain": Case(rows=64, keys=96, types=None, bias=0, scale=0, num_types=1),
-    "plain_causal_float16": Case(
+    "untyped": Case(rows=64, keys=96, types=None, bias=0, scale=0, num_types=1),
+    "untyped_causal_float16": Case(
         rows=70, keys=70, types=None, bias=0, scale=0, causal=True, dtype="float16"
     ),
     "no_types_but_tables": Case(rows=33, keys=50, types=None, causal=True),
@@ -91,7 +91,7 @@ CASES = {
     "packed_empty_on_one_side": Case(
         rows=(0, 20, 7), keys=(11, 0, 50), heads=2, types="shuffled", window=(20, 3)
     ),
-    "packed_float16_plain": Case(
+    "packed_float16_untyped": Case(
         rows=(17, 34),
         keys=(40, 20),
         heads=2,
@@ -102,12 +102,11 @@ CASES = {
         dtype="float16",
     ),
 }
-# As a GPU's tiles cut them: two blocks of 128 rows or more, every level of a tile table, and the
-# widths of its rows.
+# For the tiles of GPUs: two blocks of 128 rows or more, and every level and width of a tile table.
 _MODEL = {"head_dim": 128, "value_dim": 128, "causal": True}
 _UNSCALED = {"bias": 0, "scale": 0}
 DEVICE_CASES = {
-    "plain": Case(rows=150, keys=200, types=None, num_types=1, **_MODEL, **_UNSCALED),
+    "bare": Case(rows=150, keys=200, types=None, num_types=1, **_MODEL, **_UNSCALED),
     "typed": Case(rows=200, keys=200, heads=3, types="both", **_MODEL, **_UNSCALED),
     "rich": Case(rows=200, keys=200, types="shuffled", **_MODEL),
     "packed": Case(rows=(5, 133, 0, 40), keys=(5, 133, 0, 90), **_MODEL, **_UNSCALED),
@@ -115,6 +114,7 @@ DEVICE_CASES = {
     "odd": Case(
         rows=129, keys=200, head_dim=80, value_dim=40, types="shuffled", causal=True, **_UNSCALED
     ),
+    "short": Case(rows=40, keys=70, head_dim=80, value_dim=40, types="shuffled", causal=True),
     "wide": Case(rows=140, keys=150, heads=1, head_dim=256, value_dim=256, causal=True),
 }
 PACKED_TAIL = 3  # tokens after the last sequence

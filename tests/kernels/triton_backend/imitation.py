@@ -1,10 +1,9 @@
-"""Triton's interpreter made to compute as a GPU does where it would not: bfloat16, and the tiles
-and element types of a chip's table.
+"""Makes Triton's interpreter compute as a GPU does: bfloat16, and the tiles of a chip's table.
 
-The interpreter keeps bfloat16 as 16-bit integers: it narrows float32 by cutting digits off, and
-takes the integers' products for those of the numbers. Here numbers are narrowed to the nearest,
-even on a tie, and products are of the numbers, in float32. Arithmetic on bfloat16 itself, which no
-kernel needs, is refused rather than done on integers.
+The interpreter keeps bfloat16 as 16-bit integers: it truncates float32 numbers, and it multiplies
+the integers instead of the numbers. Here numbers are rounded to the nearest, to even on a tie, and
+the numbers are multiplied, in float32. Other arithmetic on bfloat16, which no kernel needs, raises
+an error.
 """
 
 from typing import Any
@@ -15,10 +14,10 @@ from triton.runtime import interpreter
 
 
 def imitate(arch: str) -> None:
-    """From here on kernels of this process run as on ``arch``, a member of ``tiles.ARCHS``."""
-    from avar_kernels.triton_backend import call
+    """Makes the kernels of this process run as on ``arch``, a member of ``tiles.ARCHS``."""
+    from avar_kernels.triton_backend import launch_inputs
 
-    call._arch = lambda device: arch
+    launch_inputs._arch = lambda device: arch
     builder: Any = interpreter.InterpreterBuilder
     if builder.create_dot is _dot:
         return

@@ -1,17 +1,11 @@
 """The kernels with the tiles and element types that GPUs get, bfloat16 included, against a float64
 oracle: Triton's interpreter imitates the chip (see ``imitation``)."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from .cases import DEVICE_CASES
+from .children import assert_agrees, findings_of_worker, selected
 
-HERE = Path(__file__).parent
 REQUESTS = [
     *(f"sm90:{dtype}:{name}" for dtype in ("bfloat16", "float16") for name in DEVICE_CASES),
     *(
@@ -20,26 +14,14 @@ REQUESTS = [
         for name in ("typed", "wide")
     ),
     *(f"gfx942:{dtype}:rich" for dtype in ("bfloat16", "float16")),
-    "sm90:float32:odd",
+    "sm90:float32:short",
 ]
-
-
-def child(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False, cwd=HERE,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def findings(request):
     """{request: complaints}, for the selected ones only."""
-    here = [item for item in request.session.items if item.path == request.path]
-    names = [item.callspec.params["asked"] for item in here if hasattr(item, "callspec")]
-    done = child("worker.py", "imitate", *dict.fromkeys(names))
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {line["case"]: line["findings"] for line in lines} | {"stderr": done.stderr[-3000:]}
+    return findings_of_worker("imitate", selected(request, "asked"))
 
 
 @pytest.mark.parametrize("asked", REQUESTS)
@@ -75,8 +57,7 @@ want = attn_received(*wide[:2], lse, weight, types, causal=True, backend="eager"
 assert torch.allclose(columns.double(), want, rtol=1e-4, atol=1e-6), (columns - want).abs().max()
 print("agree")
 """
-    done = child("-c", program)
-    assert "agree" in done.stdout, done.stderr[-3000:]
+    assert_agrees(program)
 
 
 def test_the_imitation_rounds_and_multiplies_as_torch_does():
@@ -126,5 +107,4 @@ else:
     raise AssertionError("a sum of bfloat16 numbers was taken")
 print("agree")
 """
-    done = child("-c", program)
-    assert "agree" in done.stdout, done.stderr[-3000:]
+    assert_agrees(program)

@@ -1,35 +1,22 @@
 """out, mass, lse and all five gradients of the kernels against a float64 oracle, in Triton's
 interpreter.
 
-The numbers come from a child process (see ``worker``), started once for all cases: this pytest
-process may already have imported triton without its interpreter, and other tests need it so.
+The numbers come from one child process for all cases (see ``worker`` and ``children``).
 """
 
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from .cases import CASES
-
-WORKER = Path(__file__).with_name("worker.py")
+from .children import assert_agrees, findings_of_worker, interpreted, selected
 
 
 @pytest.fixture(scope="module")
 def findings(request):
     """{case: complaints}, for the selected cases only."""
-    here = [item for item in request.session.items if item.path == request.path]
-    names = [item.callspec.params["name"] for item in here if hasattr(item, "callspec")]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(WORKER), "interpret", *dict.fromkeys(names)],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {line["case"]: line["findings"] for line in lines} | {"stderr": done.stderr[-3000:]}
+    return findings_of_worker("interpret", selected(request, "name"))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,7 +33,7 @@ from avar_kernels import visual_attn_func
 x = torch.ones(1, 4, 1, 16, dtype=torch.bfloat16)
 visual_attn_func(x, x, x, backend="triton")
 """
-    done = _interpreted(program)
+    done = interpreted("-c", program)
     assert "NotImplementedError: Triton's interpreter multiplies bfloat16" in done.stderr
 
 
@@ -86,18 +73,7 @@ for packed in (False, True):
         assert torch.equal(a, b), packed
 print("agree")
 """
-    done = _interpreted(program)
-    assert "agree" in done.stdout, done.stderr[-2000:]
-
-
-def _interpreted(program: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    assert_agrees(program)
 
 
 def test_importing_the_package_does_not_import_triton():

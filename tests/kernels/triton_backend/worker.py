@@ -1,13 +1,10 @@
-"""Runs in a child process: the cases' numbers in Triton's interpreter, or resources of compiled
-kernels.
+"""Runs in a child process: cases in Triton's interpreter, or resources of compiled kernels.
 
     python worker.py interpret CASE...              (TRITON_INTERPRET=1 in the environment)
     python worker.py imitate ARCH:DTYPE:CASE...     (likewise; see ``imitation``)
     python worker.py compile JSON...                (see ``compile_all``)
 
-One JSON object per line on stdout. A child is needed because triton reads TRITON_INTERPRET when it
-is imported and jit functions stay what they were decorated as, while other tests of the same pytest
-process need triton as it is.
+One JSON object per line on stdout. ``children`` says why these run in a process of their own.
 """
 
 import dataclasses
@@ -25,7 +22,7 @@ UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 def interpret(names: list[str]) -> None:
-    """What is wrong with any tensor of every named case."""
+    """Prints what is wrong with any tensor of every named case."""
     from cases import CASES
 
     _prepare()
@@ -34,7 +31,7 @@ def interpret(names: list[str]) -> None:
 
 
 def imitate(requests: list[str]) -> None:
-    """The same for device cases, with the tiles and element types of a chip."""
+    """What is wrong with device cases, with the tiles and element types of a chip."""
     import imitation
     from cases import DEVICE_CASES
 
@@ -60,23 +57,22 @@ def _report(key: str, name: str, case: Any) -> None:
 
 def _run_case(name: str, case: Any) -> list[str]:
     from avar_kernels import triton_backend
-    from avar_kernels.types import AttnOutput, AttnParams, PackedLengths
+    from avar_kernels.types import AttnInputs, AttnOutput, AttnParams, PackedLengths
     from cases import make_inputs
     from oracle import attention_and_gradients
 
     x, options = make_inputs(name, case)
-    inputs = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
-    cotangents = [x[key] for key in ("dout", "dmass", "dlse")]
+    packed = None if options["packed"] is None else PackedLengths(*options["packed"])
+    tensors = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
+    inputs = AttnInputs(*tensors, packed)
     params = AttnParams(
         options["num_types"], options["softmax_scale"], options["causal"], options["window"]
     )
-    packed = None if options["packed"] is None else PackedLengths(*options["packed"])
+    grads = AttnOutput(*(x[key] for key in ("dout", "dmass", "dlse")))
 
     def run() -> dict[str, torch.Tensor]:
-        outputs = triton_backend.forward(*inputs, params, packed)
-        gradients = triton_backend.backward(
-            AttnOutput(*cotangents), *inputs, outputs, params, packed
-        )
+        outputs = triton_backend.forward(inputs, params)
+        gradients = triton_backend.backward(grads, inputs, outputs, params)
         names = ("out", "mass", "lse", "dq", "dk", "dv", "dtype_bias", "dtype_scale")
         return dict(zip(names, (*outputs, *gradients), strict=True))
 
@@ -113,14 +109,14 @@ def _judge(
     """What is wrong with ``got``: |got - oracle| must be at most 2 |plain - oracle| + band in every
     block of rows.
 
-    The band is what rounding may do where the reference happens to be exact. With u the unit
-    roundoff of the inputs' dtype, every result is a sum of products of rounded factors: 4 u times
-    its size, the sum of the absolute terms. Logits are float32 in any dtype; they are rounded as a
-    product, in the change to base 2 and in the difference from lse, each time by up to 2^-24 times
-    the largest logit, which is a relative error of P, which is in all results. lse is computed from
-    exact inputs: u is float32's for it.
+    The band is what rounding may do where the reference happens to be exact. Every result is a sum
+    of products of rounded factors. With u the unit roundoff of the inputs' dtype, that allows 4 u
+    times its size, the sum of the absolute terms. Logits are float32 in any dtype. They are rounded
+    three times (as a product, in the change to base 2, in the difference from lse), each time by up
+    to 2^-24 times the largest logit. That is a relative error of P, and so of all results. lse is
+    computed from exact inputs: its u is float32's.
 
-    Maximum and mean over a block must both keep to the budget formed from the same statistic.
+    The maximum and the mean over a block must each keep to the budget of the same statistic.
     """
     want = oracle[key]
     if got.numel() == 0:
@@ -158,7 +154,7 @@ def _judge(
 
 
 def _poison_allocations() -> None:
-    """torch.empty returns NaN, so that an element nobody wrote is seen."""
+    """Makes torch.empty return NaN, so that an element that was never written shows."""
     empty = torch.empty
 
     def poisoned(*args, **kwargs) -> torch.Tensor:
@@ -169,15 +165,15 @@ def _poison_allocations() -> None:
 
 
 def compile_all(requests: list[str]) -> None:
-    """Resources of kernels given as JSON: {"kind": ..., **arguments of aot.make_variant}."""
+    """Resources of kernels given as JSON: {"kind", "count_loop", **arguments of make_variant}."""
     from avar_kernels.triton_backend import aot
 
     for text in requests:
         request = json.loads(text)
-        kind = request.pop("kind")
+        kind, count_loop = request.pop("kind"), request.pop("count_loop")
         variant = aot.make_variant(**request)
         try:
-            used = aot.compile_kernel(kind, variant, request["dtype"])
+            used = aot.compile_kernel(kind, variant, request["dtype"], count_loop)
             result = dataclasses.asdict(used)
         except Exception:
             result = {"error": traceback.format_exc()[-2000:]}

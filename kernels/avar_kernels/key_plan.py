@@ -1,7 +1,7 @@
 """Key types prepared once per batch, for all layers that attend to the same keys.
 
 Checking the types and sorting the key blocks by class (docs/DESIGN.md) depends on the keys alone. A
-model does it once per forward and hands the plan to every layer in the place of the types; a layer
+model does both once per forward pass and gives every layer the plan instead of the types. A layer
 then launches its attention kernel and nothing else.
 """
 
@@ -23,9 +23,30 @@ class KeyPlan(NamedTuple):
     """(B, Lk), or packed (Tk,), int32, checked."""
     num_types: int
     packed: PackedLengths | None
-    """The offsets it was made for."""
+    """The offsets that the plan was made for."""
     blocks: Tensor | None
-    """int32, the sorted key blocks that the Triton kernels walk; None where they do not run."""
+    """int32, the key blocks sorted by class, which the Triton kernels walk; None where they do not
+    run."""
+
+    def check_fits(self, num_types: int, packed: PackedLengths | None) -> None:
+        """Raises ValueError unless the plan was made for a call's types and offsets."""
+        if self.num_types != num_types:
+            raise ValueError(
+                f"num_types must be {self.num_types}, as in the plan; got {num_types}. Make the"
+                " plan with the same num_types."
+            )
+        same = packed is self.packed is None or (
+            packed is not None
+            and self.packed is not None
+            and packed.cu_seqlens_q is self.packed.cu_seqlens_q
+            and packed.cu_seqlens_k is self.packed.cu_seqlens_k
+            and packed[2:] == self.packed[2:]
+        )
+        if not same:
+            raise ValueError(
+                "key_types must be a plan made with this call's cu_seqlens and max_seqlen; it was"
+                " made with others. Call plan_keys with the same tensors."
+            )
 
 
 def plan_keys(
@@ -77,29 +98,28 @@ def _prepare_keys(
     max_seqlen_k: int,
     num_types: int,
 ) -> tuple[Tensor, Tensor]:
-    """The types as the kernels read them, and the sorted blocks (empty without Triton); an operator
-    because it reads values, which torch.compile cannot trace."""
+    """The types as the kernels read them, and the sorted blocks (empty without Triton).
+
+    An operator, because it reads values, which torch.compile cannot trace."""
     check_key_values(key_types, num_types)
-    max_keys = key_types.shape[-1]
     if cu_seqlens_q is not None and cu_seqlens_k is not None:
-        max_keys = max_seqlen_k
         lengths = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
         check_packed_values(lengths, None, key_types.shape[0])
     types = key_types.to(torch.int32, copy=True).contiguous()
     if not triton_takes(types.device):
         return types, types.new_empty(0)
-    from .triton_backend.plan import make_plan
+    from .triton_backend.block_lists import ListsLayout, sort_for_every_size
 
-    return types, make_plan(types, cu_seqlens_k, max_keys, num_types)
+    layout = ListsLayout.of(types, cu_seqlens_k, max_seqlen_k, num_types)
+    return types, sort_for_every_size(types, cu_seqlens_k, layout)
 
 
 @_prepare_keys.register_fake
 def _(key_types, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, num_types):
     types = torch.empty(key_types.shape, dtype=torch.int32, device=key_types.device)
-    size = 0
-    if triton_takes(types.device):
-        from .triton_backend.plan import num_sequences, plan_size
+    if not triton_takes(types.device):
+        return types, types.new_empty(0)
+    from .triton_backend.block_lists import ListsLayout
 
-        max_keys = key_types.shape[-1] if cu_seqlens_k is None else max_seqlen_k
-        size = plan_size(num_sequences(key_types, cu_seqlens_k), max_keys, num_types)
-    return types, types.new_empty(size)
+    layout = ListsLayout.of(key_types, cu_seqlens_k, max_seqlen_k, num_types)
+    return types, types.new_empty(layout.total_size())

@@ -1,4 +1,4 @@
-#include "plan.h"
+#include "units.h"
 
 namespace avar {
 namespace {
@@ -22,36 +22,36 @@ int8_t class_of(const int8_t* types, int64_t count) {
   bool same = true;
   for (int64_t i = 1; i < count; ++i) same &= types[i] == types[0];
   if (same) return types[0] < 0 ? static_cast<int8_t>(kAbsent) : types[0];
-  return kMixed;
+  return kGeneral;
 }
 
 }  // namespace
 
-Plan make_plan(const Args& args, int64_t block_keys) {
-  Plan plan;
+UnitList list_units(const Args& args, int64_t block_keys) {
+  UnitList list;
   const int64_t count = args.num_sequences ? args.num_sequences : args.batch;
   int64_t blocks = 0;
   for (int64_t n = 0; n < count; ++n) blocks += blocks_of(sequence(args, n), block_keys);
-  plan.types.assign(blocks * block_keys, -1);
-  plan.classes.resize(blocks);
+  list.types.assign(blocks * block_keys, -1);
+  list.classes.resize(blocks);
   blocks = 0;
   for (int64_t n = 0; n < count; ++n) {
     Unit unit = sequence(args, n);
-    int8_t* types = plan.types.data() + blocks * block_keys;
+    int8_t* types = list.types.data() + blocks * block_keys;
     const int8_t* given = args.key_types;
     if (given) given += unit.batch * args.len_k + unit.start_k;
     for (int64_t i = 0; i < unit.len_k; ++i)
       types[i] = !given ? 0 : given[i] < 0 || given[i] >= args.num_types ? -1 : given[i];
     const int64_t num_blocks = blocks_of(unit, block_keys);
     for (int64_t i = 0; i < num_blocks; ++i)
-      plan.classes[blocks + i] = class_of(types + i * block_keys, block_keys);
+      list.classes[blocks + i] = class_of(types + i * block_keys, block_keys);
     unit.types = types;
-    unit.classes = plan.classes.data() + blocks;
+    unit.classes = list.classes.data() + blocks;
     for (unit.kv_head = 0; unit.kv_head < args.kv_heads; ++unit.kv_head)
-      plan.units.push_back(unit);
+      list.units.push_back(unit);
     blocks += num_blocks;
   }
-  return plan;
+  return list;
 }
 
 }  // namespace avar

@@ -1,4 +1,4 @@
-"""One call's tensors, shapes and options in the form in which every kernel takes them."""
+"""The tensors, shapes and options of one call, in the form in which every kernel takes them."""
 
 from functools import cache
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
-from ..types import AttnParams, PackedLengths
-from . import plan
-from .blocks import plan_kernel
+from ..types import AttnInputs, AttnParams
+from .block_lists import ListsLayout, sort_for_size
+from .blocks import sort_blocks_kernel
 from .tiles import arch_of_capability
 from .variants import Variant
 
@@ -16,38 +16,23 @@ MAX_TILE_ROWS = 256
 MAX_WINDOW = 2**30  # beyond any sequence; row + window stays inside int32
 
 
-class Call:
-    """What forward and backward launches share.
+class LaunchInputs:
+    """What the launches of forward and backward share.
 
     Dense (B, L, H, D) and packed (T, H, D) calls run the same kernels: a packed call is one batch
-    whose batch stride is 0 and whose sequences are found through cu_seqlens.
+    entry whose batch stride is 0 and whose sequences are found through cu_seqlens.
     """
 
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        key_types: Tensor | None,
-        type_bias: Tensor | None,
-        type_scale: Tensor | None,
-        params: AttnParams,
-        packed: PackedLengths | None,
-        blocks: Tensor | None = None,
-    ) -> None:
-        self.blocks = blocks
+    def __init__(self, inputs: AttnInputs, params: AttnParams) -> None:
+        q, k, v, key_types, type_bias, type_scale, packed, self.blocks = inputs
         self.q, self.k, self.v = (addressable(x) for x in (q, k, v))
         self.types = None if key_types is None else key_types.to(torch.int32).contiguous()
         self.bias = None if type_bias is None else type_bias.float().contiguous()
         self.scale = None if type_scale is None else type_scale.float().contiguous()
         self.softmax_scale = params.softmax_scale
         self.packed = packed is not None
-        self.cu_q, self.cu_k, self.max_rows, self.max_keys = packed or (
-            None,
-            None,
-            q.shape[1],
-            k.shape[1],
-        )
+        dense = (None, None, q.shape[1], k.shape[1])
+        self.cu_q, self.cu_k, self.max_rows, self.max_keys = packed or dense
         self.num_sequences = q.shape[0] if self.cu_q is None else self.cu_q.numel() - 1
         self.batch = 1 if self.packed else q.shape[0]
         self.rows = q.shape[-3]  # per batch entry; all tokens when packed
@@ -66,8 +51,7 @@ class Call:
             has_left=left >= 0,
             has_right=right >= 0,
             packed=self.packed,
-            # The switch that rules float32 torch.matmul rules float32 products here: exact unless
-            # opted out.
+            # The switch of float32 torch.matmul: products are exact unless it is set to "tf32".
             precision="tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
         )
         if self.variant.arch == "interpreter" and q.dtype == torch.bfloat16:
@@ -77,13 +61,13 @@ class Call:
             )
 
     def new(self, shape: tuple[int, ...], dtype: torch.dtype, fill: float = 0.0) -> Tensor:
-        """An output: uninitialised if kernels write all of it, filled if a packed call may not."""
+        """An output: filled for a packed call, whose kernels may not write all of it; else not."""
         if self.packed:
             return torch.full(shape, fill, dtype=dtype, device=self.q.device)
         return torch.empty(shape, dtype=dtype, device=self.q.device)
 
-    def or_dummy(self, tensor: Tensor | None) -> Tensor:
-        """Any pointer will do for an argument that the variant does not read."""
+    def or_any(self, tensor: Tensor | None) -> Tensor:
+        """The tensor, or any other for an argument that the variant does not read."""
         return self.q if tensor is None else tensor
 
     def options(self, kind: str) -> dict[str, object]:
@@ -101,11 +85,11 @@ class Call:
             "q_ptr": self.q,
             "k_ptr": self.k,
             "v_ptr": self.v,
-            "types_ptr": self.or_dummy(self.types),
-            "bias_ptr": self.or_dummy(self.bias),
-            "scale_ptr": self.or_dummy(self.scale),
-            "cu_seqlens_q_ptr": self.or_dummy(self.cu_q),
-            "cu_seqlens_k_ptr": self.or_dummy(self.cu_k),
+            "types_ptr": self.or_any(self.types),
+            "bias_ptr": self.or_any(self.bias),
+            "scale_ptr": self.or_any(self.scale),
+            "cu_seqlens_q_ptr": self.or_any(self.cu_q),
+            "cu_seqlens_k_ptr": self.or_any(self.cu_k),
             "softmax_scale": self.softmax_scale,
             "num_rows": self.max_rows,
             "num_keys": self.max_keys,
@@ -138,18 +122,17 @@ class Call:
             "stride_lh": self.rows,
         }
 
-    def plan(self, kind: str) -> dict[str, object]:
+    def key_lists(self, kind: str) -> dict[str, object]:
         """The key blocks of every sequence sorted by class, for kernel ``kind``."""
         if self.types is None:
-            return {"plan_ptr": self.q, "plan_stride": 0}
+            return {"lists_ptr": self.q, "lists_stride": 0}
         block_n = self.variant.tile(kind).block_n
-        shape = (self.num_sequences, self.max_keys, self.variant.num_types, block_n)
+        layout = ListsLayout(self.num_sequences, self.max_keys, self.variant.num_types)
         if self.blocks is not None:
-            part = plan.section(self.blocks, *shape)
+            lists = layout.section(self.blocks, block_n)
         else:
-            part = torch.empty(plan.section_size(*shape), dtype=torch.int32, device=self.q.device)
-            plan.sort(part, self.types, self.cu_k, *shape[1:])
-        return {"plan_ptr": part, "plan_stride": plan.row_stride(self.max_keys, block_n)}
+            lists = sort_for_size(self.types, self.cu_k, layout, block_n)
+        return {"lists_ptr": lists, "lists_stride": layout.row_stride(block_n)}
 
 
 def addressable(x: Tensor) -> Tensor:
@@ -159,15 +142,14 @@ def addressable(x: Tensor) -> Tensor:
 
 
 def _arch(device: torch.device) -> str:
-    if isinstance(plan_kernel, InterpretedFunction):
+    if isinstance(sort_blocks_kernel, InterpretedFunction):
         return "interpreter"
     return _arch_of_gpu(device.index if device.index is not None else torch.cuda.current_device())
 
 
 @cache
 def _arch_of_gpu(index: int) -> str:
-    # Chips of the MI200 and MI300 families share the 64 KB of local memory that their table row
-    # assumes.
+    # The MI200 and MI300 families share one table row, as both have 64 KB of local memory.
     if torch.version.hip is not None:
         return "gfx942"
     return arch_of_capability(*torch.cuda.get_device_capability(index))
