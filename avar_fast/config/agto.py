@@ -38,7 +38,7 @@ class AgtoConfig:
     or system keys. The default is that of AVAR's released recipe."""
     queries: Literal["user", "prompt", "response", "all"] = "user"
     """Which query rows count: ``user`` is the text of user turns, ``prompt`` is user turns with
-    their image tokens, ``response`` is the trained assistant turns."""
+    their image tokens, ``response`` is the trained assistant turns, ``all`` is every token."""
     layers: tuple[int, ...] | None = None
     """Indices of the text layers that count, from 0. Null takes all."""
 

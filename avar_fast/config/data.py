@@ -44,8 +44,8 @@ class DataConfig:
     visual token covers 28 x 28 pixels, or 32 x 32 with Qwen3-VL. AVAR's released recipe has
     262144."""
     train_turns: Literal["last", "all"] = "all"
-    """Which assistant turns of a conversation are trained in stage sft. AGTO's queries of user
-    turns are those of all user turns in both cases."""
+    """Which assistant turns of a conversation are trained in stage sft: the last one, or all. AGTO
+    with ``agto.queries`` user or prompt reads all user turns in both cases."""
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with a row that cannot be used. ``error`` stops and names the row. ``skip`` reads
     every row and image before the first step, leaves bad rows out and counts them."""

@@ -23,7 +23,8 @@ PAPER_REWARDS: Mapping[str, float] = MappingProxyType({"accuracy": 1.0, VISUAL: 
 
 @dataclass(frozen=True, kw_only=True)
 class GrpoConfig:
-    """Stage grpo: sampling, rewards and policy loss. What samples is the section ``rollout``."""
+    """Sampling, rewards and policy loss of stage grpo. The section ``rollout`` chooses the engine
+    that samples."""
 
     group_size: int = 8
     """Completions per prompt. The rewards of a group are compared with one another. The default is

@@ -19,10 +19,11 @@ class LoraConfig:
     """Train adapters instead of the weights. Checkpoints then hold the adapters alone and name the
     model they belong to."""
     rank: int = 64
-    """Rank of new adapters. Adapters that ``model.path`` holds already keep their own rank, alpha,
-    dropout and targets."""
+    """Rank of new adapters; 64 is a usual value. Adapters already in ``model.path`` keep their own
+    rank, alpha, dropout and targets."""
     alpha: float = 128.0
-    """The product of an adapter's two matrices is scaled by ``lora.alpha / lora.rank``."""
+    """Scale of new adapters: the product of an adapter's two matrices is multiplied by
+    ``lora.alpha / lora.rank``."""
     dropout: float = 0.0
     """Probability that an input of a new adapter is set to 0 in training."""
     targets: tuple[str, ...] = (

@@ -27,7 +27,7 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the running means of the gradient and of its square."""
     warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly to its peak."""
+    """Optimizer steps over which the learning rate rises linearly to its peak."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up. ``cosine`` falls to a tenth of the peak by the end of the
     run."""

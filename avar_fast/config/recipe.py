@@ -29,19 +29,19 @@ class Recipe:
     train: TrainConfig
     """Length of the run, batches and checkpoints."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Low-rank adapters."""
+    """Low-rank adapters (LoRA)."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer and learning rate."""
     engine: EngineConfig = field(default_factory=EngineConfig)
-    """DeepSpeed."""
+    """How DeepSpeed spreads the model over ranks and host memory."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    """Logs."""
+    """Logs of the run."""
     agto: AgtoConfig = field(default_factory=AgtoConfig)
     """AVAR's training objective on attention."""
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
-    """Stage grpo."""
+    """Sampling, rewards and policy loss of stage grpo."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    """What samples in stage grpo."""
+    """The engine that samples completions in stage grpo."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Evaluation during training."""
 

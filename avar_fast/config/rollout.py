@@ -8,10 +8,10 @@ from .ranges import named_values, require_positive
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
-    """What samples completions in stage grpo."""
+    """The engine that samples completions in stage grpo."""
 
     engine: Literal["model", "vllm", "vllm_server"] = "model"
-    """What samples: ``model`` is the trained model itself, ``vllm`` is vLLM in each rank's process,
+    """``model`` is the trained model itself, ``vllm`` is vLLM in each rank's process,
     ``vllm_server`` is a vLLM server."""
     gpu_memory: float = 0.4
     """Share of a GPU's memory that vLLM in a rank's process may take, below 1. The default leaves
