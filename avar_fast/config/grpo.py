@@ -94,16 +94,16 @@ class GrpoConfig:
     mask_truncated: bool = False
     """Leave completions that reached ``grpo.max_new_tokens`` out of the loss."""
     importance_level: Literal["token", "sequence"] = "sequence"
-    """Correction for completions that vLLM sampled: the loss is weighted by the ratio of the
+    """Importance correction of completions that vLLM sampled: the loss is weighted by the ratio of the
     model's probability to vLLM's, per token or per completion. Unused with
     ``rollout.engine=model``."""
     importance_mode: Literal["truncate", "mask"] = "mask"
-    """What happens to a ratio of ``grpo.importance_level`` outside ``grpo.importance_floor`` and
-    ``grpo.importance_cap``: ``truncate`` cuts it to the bound, ``mask`` makes it 0."""
+    """What happens to an importance ratio below ``grpo.importance_floor`` or above
+    ``grpo.importance_cap``: ``truncate`` moves it to the bound, ``mask`` makes it 0."""
     importance_cap: float = 3.0
-    """Upper bound of a ratio of ``grpo.importance_level``; at least 1."""
+    """Upper bound of the importance ratio; at least 1."""
     importance_floor: float = 0.0
-    """Lower bound of a ratio of ``grpo.importance_level``, in [0, 1]."""
+    """Lower bound of the importance ratio, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
