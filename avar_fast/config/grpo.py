@@ -94,8 +94,8 @@ class GrpoConfig:
     mask_truncated: bool = False
     """Leave completions that reached ``grpo.max_new_tokens`` out of the loss."""
     importance_level: Literal["token", "sequence"] = "sequence"
-    """Importance correction of completions that vLLM sampled: the loss is weighted by the ratio of the
-    model's probability to vLLM's, per token or per completion. Unused with
+    """Importance correction of completions that vLLM sampled: the loss is weighted by the ratio of
+    the model's probability to vLLM's, per token or per completion. Unused with
     ``rollout.engine=model``."""
     importance_mode: Literal["truncate", "mask"] = "mask"
     """What happens to an importance ratio below ``grpo.importance_floor`` or above
