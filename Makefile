@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-gpu bench bench-report lint clean
+.PHONY: install demo study vas-study test test-vllm test-gpu bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -57,6 +57,10 @@ bench: install
 
 bench-report: install
 	$(BIN)/python -m bench.report
+
+# The reference of all recipe keys, from their docstrings.
+docs: install
+	$(BIN)/python docs/make_reference.py
 
 lint: install
 	$(BIN)/ruff check .

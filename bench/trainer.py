@@ -16,9 +16,10 @@ from torch.nn.functional import one_hot
 
 from avar_fast.attention import SpecialTokens, attach, detach, key_types, record_attention
 from avar_fast.attention.attach import Recording
-from avar_fast.config.schema import (
+from avar_fast.config import (
     AgtoConfig,
     DataConfig,
+    EngineConfig,
     ModelConfig,
     OptimConfig,
     Recipe,
@@ -66,7 +67,8 @@ def the_run() -> Run:
         model=ModelConfig(path="unused", dtype=cast(Any, str(DTYPE)[6:])),
         data=DataConfig(path="unused"),
         optim=OptimConfig(lr=1e-12, schedule="constant"),
-        train=TrainConfig(output_dir="unused", steps=1 << 30, batch_size=1, zero_stage=0),
+        train=TrainConfig(output_dir="unused", steps=1 << 30, batch_size=1),
+        engine=EngineConfig(zero_stage=0),
     )
     throughput = Throughput(model_flops(model), None, world_size)
     collator = Collator(cast(Any, TOKENIZER).pad_token_id, TOKENS.visual, model.config, DTYPE)

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from collections import defaultdict, deque
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,100 @@ def test_imports_go_one_way(file):
         elif level == depth and parts[0] != own:
             assert LAYERS[parts[0]] < LAYERS[own], f"{own} must not import {parts[0]}"
             assert parts[-1] != "__main__", f"{module} is a program"
+
+
+def module_name(file: Path, root: Path) -> str:
+    return ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(name: str, file: Path, known: set[str]) -> set[str]:
+    """The modules among ``known`` that a file imports, by absolute and relative imports, inside
+    functions and for type checking too. ``from .a import b`` imports the file of b if b is a
+    module, or else that of a."""
+    parents = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = parents[: len(parents) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            names = {f"{source}.{alias.name}" for alias in node.names}
+            found |= {each if each in known else source for each in names}
+    return found & known - {name}
+
+
+def shortest_circle(start: str, graph: dict[str, set[str]]) -> list[str]:
+    """The shortest way over the graph from a module back to itself; empty where there is none."""
+    todo, before = deque([start]), {}
+    while todo:
+        module = todo.popleft()
+        for target in sorted(graph[module]):
+            if target == start:
+                way = [module]
+                while way[-1] != start:
+                    way.append(before[way[-1]])
+                return [*reversed(way), start]
+            if target not in before:
+                before[target] = module
+                todo.append(target)
+    return []
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """Every module's shortest circle, each once."""
+    found = {}
+    for start in sorted(graph):
+        way = shortest_circle(start, graph)
+        if way:
+            found.setdefault(frozenset(way), " -> ".join(way))
+    return list(found.values())
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "e"}, "e": {"f"}, "f": {"d"}}
+    assert circles(graph) == ["b -> c -> b", "d -> e -> f -> d"]
+
+
+def test_imports_are_resolved(tmp_path):
+    (tmp_path / "p" / "q").mkdir(parents=True)
+    known = {"p", "p.a", "p.b", "p.q", "p.q.c", "p.q.d"}
+    for name, text, want in (
+        ("p/q/c.py", "from . import d\nfrom .. import a, name", {"p.q.d", "p.a", "p"}),
+        ("p/q/c.py", "def f():\n    from ..b import x\n    import p.q.d", {"p.b", "p.q.d"}),
+        (
+            "p/q/__init__.py",
+            "if TYPE_CHECKING:\n    from .c import x\n    from . import y",
+            {"p.q.c"},
+        ),
+        ("p/a.py", "import os\nfrom .q import y\nfrom p.q import d", {"p.q", "p.q.d"}),
+    ):
+        file = tmp_path / name
+        file.write_text(text)
+        assert imported(module_name(file, tmp_path), file, known) == want, text
+
+
+def test_no_files_import_each_other():
+    files = {
+        module_name(file, folder.parent): file
+        for folder in (PACKAGE, KERNELS)
+        for file in folder.rglob("*.py")
+    }
+    graph = {name: imported(name, file, set(files)) for name, file in files.items()}
+    assert sum(map(len, graph.values())) > len(graph)  # the imports were found
+    found = circles(graph)
+    assert not found, "files import each other:\n" + "\n".join(found)
+
+
+def test_class_names_are_unique():
+    places = defaultdict(list)
+    for folder in (PACKAGE, KERNELS, ROOT / "bench"):
+        for file in sorted(folder.rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    shared = [f"{name}: {', '.join(where)}" for name, where in places.items() if len(where) > 1]
+    assert not shared, "classes of one name:\n" + "\n".join(shared)
 
 
 def test_imports_are_light():

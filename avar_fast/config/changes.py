@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from .schema import Recipe
+from .recipe import Recipe
 
 FIXED = (
     "stage",
@@ -12,18 +12,18 @@ FIXED = (
     "model.dtype",
     "model.freeze",
     "lora.",
-    "train.zero_stage",
+    "engine.zero_stage",
     "grpo.updates_per_rollout",
 )
-"""What the state of the engine is made for: settings, and sections with all of theirs. A change is
-refused. All others take effect from the next step on; where one changes which rows are dealt, or
-their order, that must be said (``--new-data``)."""
-ZERO_STAGES_ALIKE = {1, 2}  # between which DeepSpeed's universal checkpoints go
+"""Settings that the engine's state depends on; a name that ends with a dot is a whole section. A
+change of one is refused. Every other change takes effect from the next step on. Changes of the rows
+or of their order need ``--new-data`` as well."""
+ZERO_STAGES_ALIKE = {1, 2}  # DeepSpeed's universal checkpoints convert between these
 
 
 def changed_settings(before: Recipe, now: Recipe) -> dict[str, tuple[Any, Any]]:
-    """{"section.key": (before, now)} of the settings that differ; where the run's folder lies is
-    none of them."""
+    """{"section.key": (before, now)} of the settings that differ. ``train.output_dir`` is left out,
+    and so is ``model.path`` where both name one folder."""
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
     changed = [key for key in new if old[key] != new[key] and key != "train.output_dir"]
     if "model.path" in changed and _same_folder(old["model.path"], new["model.path"]):
@@ -32,16 +32,16 @@ def changed_settings(before: Recipe, now: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def require_fixed(before: Recipe, now: Recipe, checkpoint: object) -> None:
-    """Raises ValueError for a change of what is ``FIXED``, naming it. The settings of adapters
-    count where there are any."""
+    """Raises ValueError for a change of a setting in ``FIXED``, and names it. The section lora
+    counts only where adapters are trained."""
     has_adapters = before.lora.enabled or now.lora.enabled
     for key, (old, new) in changed_settings(before, now).items():
         if key.startswith("lora.") and not has_adapters:
             continue
-        alike = key == "train.zero_stage" and {old, new} <= ZERO_STAGES_ALIKE
+        alike = key == "engine.zero_stage" and {old, new} <= ZERO_STAGES_ALIKE
         if alike or not any(key == f or (f.endswith(".") and key.startswith(f)) for f in FIXED):
             continue
-        among = ", or 1 and 2 of one another" if key == "train.zero_stage" else ""
+        among = " (1 and 2 can resume each other)" if key == "engine.zero_stage" else ""
         raise ValueError(
             f"{key} must be {old}, as in {checkpoint}, to resume{among}; got {new}. Use that, or"
             f" start a new run from the weights with model.path={checkpoint}."

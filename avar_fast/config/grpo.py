@@ -1,4 +1,4 @@
-"""The section of stage grpo."""
+"""The section ``grpo``."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,14 @@ from types import MappingProxyType
 from typing import Literal
 
 from ..rewards import RULES
-from .ranges import require_not_negative, require_positive, require_within
+from .ranges import (
+    LARGEST_WEIGHT,
+    named_values,
+    require_not_negative,
+    require_positive,
+    require_weights,
+    require_within,
+)
 
 VISUAL = "visual"
 """The name of VARS among the rewards."""
@@ -16,117 +23,105 @@ PAPER_REWARDS: Mapping[str, float] = MappingProxyType({"accuracy": 1.0, VISUAL: 
 
 @dataclass(frozen=True, kw_only=True)
 class GrpoConfig:
+    """Sampling, rewards and policy loss of stage grpo. The section ``rollout`` chooses the engine
+    that samples."""
+
     group_size: int = 8
-    """Completions per prompt."""
+    """Completions per prompt. The rewards of a group are compared with one another. The default is
+    AVAR's."""
     max_new_tokens: int = 2048
+    """Largest number of tokens in a completion."""
     temperature: float = 1.0
-    """Of sampling and of the log-probabilities alike."""
+    """Temperature of sampling. Log-probabilities in the loss are taken at the same temperature."""
     prompts_per_generation: int = 8
-    """Prompts that are sampled from together on one rank; as completions end, others take their
-    place."""
+    """Prompts that one rank samples from at the same time. When a completion ends, the next one
+    takes its place. A larger number is faster and takes more memory."""
     rewards: dict[str, float] = field(default_factory=lambda: dict(PAPER_REWARDS))
-    """Weights by name: accuracy (math-verify), exact, multiple_choice, numeric, format, visual
-    (VARS), and functions as ``package.module:function``, which are called as TRL calls its own. The
+    """Weights of the rewards by name; a completion gets the weighted sum. Built in are accuracy
+    (math-verify), exact, multiple_choice, numeric, format and visual (VARS). A function of your own
+    is named ``package.module:function`` and is called as TRL calls its reward functions. The
     default is AVAR's sum."""
     correct_by: str | None = None
-    """The reward that is at least 0.5 for a right answer, which VARS asks for and the log counts as
-    accuracy; null for the first of ``rewards``."""
+    """The reward that tells right answers: a value of at least 0.5 is right. VARS is given to right
+    answers only, and the log counts them as accuracy. Null takes the first of ``grpo.rewards``
+    other than visual."""
     on_reward_error: Literal["stop", "zero"] = "stop"
-    """A function that raises, hangs, or returns NaN or the wrong number: end the run and name the
-    row, or give 0 and count it."""
+    """What to do when a reward function raises, hangs, or returns NaN or the wrong number of
+    values. ``stop`` ends the run and names the row. ``zero`` gives 0 and counts the failure."""
     reward_seconds: float = 60.0
-    """For one function and all completions of a rank in a step; then its process is killed. A call
-    of your function that fails is made again in parts, group by group and in those that fail one by
-    one, for as long at most: the completions at fault are found, and the others keep their
-    rewards."""
+    """Time limit in seconds for one reward function over all completions of a rank in one step. A
+    function that takes longer is killed. When a call of your own function fails, its completions
+    are tried again in smaller parts, within the same limit once more. So only the completions at
+    fault lose their rewards."""
     reward_row_seconds: float = 5.0
-    """For one completion in accuracy, whose other completions go on; in a call that is made again,
-    for each of its completions."""
+    """Time limit in seconds for one completion, in the reward accuracy and in repeated calls of
+    your own functions."""
     reward_processes: int = 2
-    """That share the completions of accuracy, on each rank."""
+    """Processes per rank that compute the reward accuracy."""
     numeric_tolerance: float = 0.01
-    """Share of the reference that the reward numeric lets an answer be off by."""
+    """Largest relative error that the reward numeric accepts, as a share of the reference."""
     visual_form: Literal["ratio", "log_ratio", "share"] = "ratio"
+    """How VARS compares the visual mass V with the system mass S of a token: ``ratio`` is V / S,
+    ``log_ratio`` is log(V / S), ``share`` is V / (V + S). The paper's form is the ratio; it can be
+    large and outweigh accuracy."""
     visual_clip: float | None = None
-    """Upper bound of VARS; none in the paper."""
+    """Largest absolute value of VARS, before its weight. Null does not clip, as in the paper."""
     visual_layers: tuple[int, ...] | None = None
-    """Text layers whose masses VARS reads; null for all, as in the paper."""
-    show_every: int = 50
-    """Steps between tables of completions in the log; 0 shows none. All of them are in
-    completions.jsonl."""
-    show_count: int = 4
-    """Completions in a table."""
+    """Indices of the text layers whose masses VARS reads, from 0. Null takes all, as in the
+    paper."""
     loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    """Form of the policy loss: GRPO (arXiv 2402.03300), Dr. GRPO (2503.20783), DAPO (2503.14476),
+    GSPO (2507.18071) or CISPO (2506.13585)."""
     clip_low: float = 0.2
+    """The policy ratio is clipped below at 1 - ``grpo.clip_low``. GSPO uses about 3e-4."""
     clip_high: float = 0.2
+    """The policy ratio is clipped above at 1 + ``grpo.clip_high``. DAPO uses 0.28, GSPO about
+    4e-4."""
     kl_coef: float = 0.0
-    """Weight of the k3 KL to the model of model.path; 0, as in AVAR, needs no second copy of it,
-    nor do new adapters, whose reference is the model without them."""
+    """Weight of the KL divergence (estimator k3) from the model that ``model.path`` holds. 0 is
+    AVAR's value. Another value keeps a second copy of that model in memory, except with new
+    adapters: the model without them is the reference."""
     updates_per_rollout: int = 1
     """Optimizer steps on each set of completions."""
     sampling_rounds: int = 1
-    """More than 1: sample up to so many times the prompts of a step, until every rank has its share
-    of groups whose rewards differ (DAPO's dynamic sampling). A step then deals so many times
-    train.batch_size rows; those it has no need of are passed over."""
+    """Largest number of sampling rounds in a step (DAPO's dynamic sampling). Rounds are added until
+    every rank has its share of groups whose rewards differ. A step takes
+    ``grpo.sampling_rounds * train.batch_size`` rows from the data; rows that no round needs are
+    skipped."""
     overlong_buffer: int = 0
-    """Tokens before max_new_tokens over which a penalty grows to -1 (DAPO); 0 gives none."""
+    """Tokens before ``grpo.max_new_tokens`` over which a penalty on long completions grows from 0
+    to -1 (DAPO). 0 gives no penalty."""
     mask_truncated: bool = False
-    """Leave completions that reached max_new_tokens out of the loss."""
+    """Leave completions that reached ``grpo.max_new_tokens`` out of the loss."""
     importance_level: Literal["token", "sequence"] = "sequence"
-    """Where another engine than the model itself sampled: weight the loss by the ratio of its
-    probabilities per token or of whole completions."""
+    """Importance correction of completions that vLLM sampled: the loss is weighted by the ratio of
+    the model's probability to vLLM's, per token or per completion. Unused with
+    ``rollout.engine=model``."""
     importance_mode: Literal["truncate", "mask"] = "mask"
-    """Weights outside importance_floor and importance_cap: cut to them, or 0."""
+    """What happens to an importance ratio below ``grpo.importance_floor`` or above
+    ``grpo.importance_cap``: ``truncate`` moves it to the bound, ``mask`` makes it 0."""
     importance_cap: float = 3.0
+    """Upper bound of the importance ratio; at least 1."""
     importance_floor: float = 0.0
+    """Lower bound of the importance ratio, in [0, 1]."""
 
-    @property
-    def gate(self) -> str:
-        """The reward that tells right answers."""
-        scored = [name for name in self.rewards if name != VISUAL]
-        return self.correct_by if self.correct_by is not None else scored[0]
-
-    @property
-    def visual_weight(self) -> float:
-        return self.rewards.get(VISUAL, 0.0)
-
-    @property
-    def needs_answers(self) -> bool:
-        """Whether every row must have an answer to check against."""
-        return any(name in RULES and RULES[name].needs_answer for name in self.rewards)
-
-    def check(self) -> None:
-        """Raises ValueError for values out of range or that do not fit together."""
+    def __post_init__(self) -> None:
         if self.group_size < 2:
             raise ValueError(
                 "grpo.group_size must be at least 2, completions are compared within a group; got"
                 f" {self.group_size}."
             )
-        positive = {
-            "group_size": self.group_size,
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "updates_per_rollout": self.updates_per_rollout,
-            "prompts_per_generation": self.prompts_per_generation,
-            "sampling_rounds": self.sampling_rounds,
-            "reward_seconds": self.reward_seconds,
-            "reward_row_seconds": self.reward_row_seconds,
-            "reward_processes": self.reward_processes,
-            "importance_cap": self.importance_cap,
-            "visual_clip": 1.0 if self.visual_clip is None else self.visual_clip,
-        }
-        not_negative = {
-            "clip_high": self.clip_high,
-            "kl_coef": self.kl_coef,
-            "numeric_tolerance": self.numeric_tolerance,
-            "show_every": self.show_every,
-            "show_count": self.show_count,
-        }
-        require_positive({f"grpo.{name}": value for name, value in positive.items()})
-        require_not_negative({f"grpo.{name}": value for name, value in not_negative.items()})
+        positive = (
+            "group_size", "max_new_tokens", "temperature", "updates_per_rollout",
+            "prompts_per_generation", "sampling_rounds", "reward_seconds", "reward_row_seconds",
+            "reward_processes", "importance_cap", "visual_clip",
+        )  # fmt: skip
+        require_positive(named_values("grpo", self, *positive))
+        not_negative = "clip_high", "kl_coef", "numeric_tolerance"
+        require_not_negative(named_values("grpo", self, *not_negative))
         # Colder, logits leave float32's range; it is greedy long before.
         require_within({"grpo.temperature": (self.temperature, 1e-4, 1e6)})
-        require_within({"grpo.kl_coef": (self.kl_coef, 0, 1e6)})
+        require_within({"grpo.kl_coef": (self.kl_coef, 0, LARGEST_WEIGHT)})
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"grpo.clip_low must be in [0, 1]; got {self.clip_low}.")
         if not 0 <= self.overlong_buffer <= self.max_new_tokens:
@@ -150,9 +145,7 @@ class GrpoConfig:
                     f"grpo.rewards must name {', '.join(known)} or package.module:function; got"
                     f" {name!r}."
                 )
-            if not math.isfinite(weight):  # a negative one is the user's experiment
-                raise ValueError(f"grpo.rewards.{name} must be finite; got {weight}.")
-            require_within({f"grpo.rewards.{name}": (weight, -1e6, 1e6)})
+            require_weights({f"grpo.rewards.{name}": weight})
         scored = [name for name in self.rewards if name != VISUAL]
         if not scored or (self.correct_by is not None and self.correct_by not in scored):
             raise ValueError(
@@ -165,6 +158,21 @@ class GrpoConfig:
                 f"grpo.rewards must have names of their own in the log; got {', '.join(shown)}."
                 " Rename a function."
             )
+
+    @property
+    def gate(self) -> str:
+        """The reward that tells right answers."""
+        scored = [name for name in self.rewards if name != VISUAL]
+        return self.correct_by if self.correct_by is not None else scored[0]
+
+    @property
+    def visual_weight(self) -> float:
+        return self.rewards.get(VISUAL, 0.0)
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether every row must have an answer to check against."""
+        return any(name in RULES and RULES[name].needs_answer for name in self.rewards)
 
 
 def reward_label(name: str) -> str:

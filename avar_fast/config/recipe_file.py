@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from .schema import Recipe
+from .recipe import Recipe
 
 Kind = TypeVar("Kind")
 
@@ -39,7 +39,7 @@ def read_recipe(kind: type[Kind], path: str | Path, overrides: list[str] | None 
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must hold a mapping of sections; got {type(tree).__name__}.")
     _override(tree, overrides or [])
-    return _build(kind, tree, "")
+    return _build(kind, tree, "", keys_of(kind))
 
 
 def read_section(kind: type[Kind], name: str, settings: list[str]) -> Kind:
@@ -50,7 +50,21 @@ def read_section(kind: type[Kind], name: str, settings: list[str]) -> Kind:
     """
     tree: dict[str, Any] = {}
     _override(tree, settings)
-    return _build(kind, tree, f"{name}.")
+    return _build(kind, tree, f"{name}.", keys_of(kind, f"{name}."))
+
+
+def keys_of(kind: type, prefix: str = "") -> list[str]:
+    """Every ``section.key`` of a recipe's dataclass, and the names of its sections."""
+    keys = []
+    for name, hint in typing.get_type_hints(kind).items():
+        keys.append(prefix + name)
+        if dataclasses.is_dataclass(hint):
+            keys += keys_of(typing.cast(type, hint), f"{prefix}{name}.")
+    return keys
+
+
+def is_required(item: dataclasses.Field) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
 def _override(tree: dict, overrides: list[str]) -> None:
@@ -88,34 +102,52 @@ def dump_recipe(recipe: Any) -> str:
     return yaml.safe_dump(plain(dataclasses.asdict(recipe)), sort_keys=False)
 
 
-def _build(kind: type, tree: dict, prefix: str) -> Any:
+def _build(kind: type, tree: dict, prefix: str, known: list[str]) -> Any:
+    """
+    Args:
+        kind: dataclass of the recipe, or of one of its sections.
+        tree: the values that were given.
+        prefix: of the tree's keys: empty, or the section's name and a dot.
+        known: every key of the recipe, to name the nearest of an unknown one.
+    """
     hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
+    items = dataclasses.fields(kind)
     for key in tree:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
+        if key not in hints:
             raise ValueError(
-                f"unknown key {prefix}{key}; did you mean {prefix}{near}? Known:"
-                f" {', '.join(names)}."
+                f"unknown key {prefix}{key}; did you mean {_nearest(f'{prefix}{key}', known)}?"
+                f" Known: {', '.join(item.name for item in items)}."
             )
     values = {}
-    for item in dataclasses.fields(kind):
+    for item in items:
         name, hint = prefix + item.name, hints[item.name]
-        required = (
-            item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        )
         if item.name not in tree:
-            if required:
+            if is_required(item):
                 raise ValueError(f"{name} must be given; the recipe lacks it.")
             continue
         value = tree[item.name]
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
                 raise ValueError(f"{name} must be a section; got {value!r}.")
-            values[item.name] = _build(typing.cast(type, hint), value, f"{name}.")
+            values[item.name] = _build(typing.cast(type, hint), value, f"{name}.", known)
         else:
             values[item.name] = _convert(value, hint, name)
     return kind(**values)
+
+
+def _nearest(unknown: str, known: list[str]) -> str:
+    """The key whose last part is most alike, in any section; among equals the one in the same
+    section, or else in the most similar one."""
+
+    def likeness(key: str) -> tuple[float, bool, float]:
+        (section, _, name), (own, _, given) = key.rpartition("."), unknown.rpartition(".")
+        return _ratio(name, given), section == own, _ratio(section, own)
+
+    return max(known, key=likeness)
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:

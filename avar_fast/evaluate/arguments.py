@@ -89,9 +89,7 @@ def rollout_of(options: argparse.Namespace) -> RolloutConfig:
         ValueError: an unknown key, or a value out of range.
     """
     given = [*options.rollout, f"engine={options.engine}"]
-    config = read_section(RolloutConfig, "rollout", given)
-    config.check()
-    return config
+    return read_section(RolloutConfig, "rollout", given)
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -60,7 +60,7 @@ def save_checkpoint(
         str(partial), tag=ENGINE, save_latest=False, exclude_frozen_parameters=recipe.lora.enabled
     )
     weights = None
-    if recipe.train.zero_stage == 3:
+    if recipe.engine.zero_stage == 3:
         weights = engine.deepspeed._zero3_consolidated_16bit_state_dict(
             exclude_frozen_parameters=recipe.lora.enabled
         )
@@ -124,7 +124,7 @@ def needs_reshaping(checkpoint: Path, recipe: Recipe, num_ranks: int) -> bool:
     """
     before = recipe_of(checkpoint)
     require_fixed(before, recipe, checkpoint)
-    was, now = before.train.zero_stage, recipe.train.zero_stage
+    was, now = before.engine.zero_stage, recipe.engine.zero_stage
     if now == 0:  # every rank holds everything
         return False
     return was != now or _manifest(checkpoint)["ranks"] != num_ranks

@@ -57,17 +57,17 @@ def deepspeed_config(recipe: Recipe, micro_steps: int, universal: bool = False) 
         micro_steps: forwards per optimizer step on each rank.
         universal: checkpoints are loaded in their universal form.
     """
-    train, dtype = recipe.train, recipe.model.dtype
+    engine, dtype = recipe.engine, recipe.model.dtype
     zero: dict[str, Any] = {
-        "stage": train.zero_stage,
-        "stage3_gather_16bit_weights_on_model_save": train.zero_stage == 3,
+        "stage": engine.zero_stage,
+        "stage3_gather_16bit_weights_on_model_save": engine.zero_stage == 3,
     }
-    if train.offload_optimizer:
+    if engine.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    if train.offload_params:
+    if engine.offload_params:
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
-        "train_micro_batch_size_per_gpu": train.micro_batch_size,
+        "train_micro_batch_size_per_gpu": recipe.train.micro_batch_size,
         "gradient_accumulation_steps": micro_steps,
         # DeepSpeed's defaults of both changed between releases.
         "gradient_clipping": recipe.optim.max_grad_norm,
@@ -152,7 +152,7 @@ class Engine:
         leaves the weights as they are.
         """
         norm = 0.0
-        if self.recipe.train.zero_stage == 0:  # where DeepSpeed reports none
+        if self.recipe.engine.zero_stage == 0:  # where DeepSpeed reports none
             grads = [p.grad for p in self.module.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(grads).item()
         self.deepspeed.step()
@@ -176,7 +176,7 @@ class Engine:
     def _gathered(self) -> Iterator[None]:
         """ZeRO-3 gathers the weights once and takes its hooks off: they would gather each layer at
         each token, and wait for ranks that have ended."""
-        if self.recipe.train.zero_stage < 3:
+        if self.recipe.engine.zero_stage < 3:
             yield
             return
         from deepspeed.runtime.zero.partition_parameters import GatheredParameters

@@ -19,14 +19,14 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
         choose_trainable(model, recipe)
     num_params = sum(p.numel() for p in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    train, width = recipe.train, 4 if recipe.model.dtype == "float32" else 2
-    stage = train.zero_stage
+    engine, width = recipe.engine, 4 if recipe.model.dtype == "float32" else 2
+    stage = engine.zero_stage
     sizes = {
         "weights": num_params * width / (world_size if stage >= 3 else 1),
         "gradients": num_trained * width / (world_size if stage >= 2 else 1),
         "optimizer": num_trained * (8 if width == 4 else 12) / (world_size if stage >= 1 else 1),
     }
-    on_host = {"weights": train.offload_params, "optimizer": train.offload_optimizer}
+    on_host = {"weights": engine.offload_params, "optimizer": engine.offload_optimizer}
     lines = [
         f"memory plan per rank, {num_params / 1e6:.2f} M parameters, {num_trained / 1e6:.2f} M"
         f" trained, ZeRO-{stage}, {world_size} ranks:"

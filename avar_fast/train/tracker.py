@@ -36,7 +36,7 @@ class Tracker:
         self.bar = progress(total=recipe.train.steps, initial=first_step, desc=recipe.stage)
         if cut:
             self.say(f"log.jsonl: dropped {cut} line(s) that an interruption had cut off.")
-        self.writers = [_writer(name, folder, recipe) for name in recipe.train.loggers]
+        self.writers = [_writer(name, folder, recipe) for name in recipe.tracking.loggers]
 
     def log(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...] = ()) -> None:
         """Records the metrics after a step (counted from 1); None is null in the JSONL log and left
@@ -48,7 +48,7 @@ class Tracker:
         peak = peak_memory_gib()
         told = {name: f"{known[name]:.3g}" for name in shown if name in known}
         self.bar.set_postfix(**told, GiB=f"{peak:.1f}")
-        if step % self.recipe.train.log_every and step != self.recipe.train.steps:
+        if step % self.recipe.tracking.log_every and step != self.recipe.train.steps:
             return
         seconds = time.perf_counter() - self.started
         line = {"step": step, "seconds": round(seconds, 3), **metrics, "peak_gib": round(peak, 3)}

@@ -1,8 +1,30 @@
 """Recipes: strict keys and types, overrides, and a dump that reads back."""
 
+from pathlib import Path
+
 import pytest
 
-from avar_fast.config import dump_recipe, load_recipe
+from avar_fast.config import (
+    AgtoConfig,
+    DataConfig,
+    EngineConfig,
+    EvalConfig,
+    GrpoConfig,
+    LoraConfig,
+    ModelConfig,
+    OptimConfig,
+    Recipe,
+    RolloutConfig,
+    TrackingConfig,
+    TrainConfig,
+    dump_recipe,
+    load_recipe,
+    read_recipe,
+)
+from avar_fast.config.recipe_file import read_section
+from avar_fast.synthesize.recipe import SynthesisRecipe
+
+ROOT = Path(__file__).parents[2]
 
 TEXT = """
 stage: sft
@@ -47,7 +69,7 @@ def test_dump_reads_back_to_the_same_recipe(tmp_path):
         ("agot.alpha=3", "unknown key agot; did you mean agto"),
         ("train.steps=many", "train.steps must be of type int; got 'many'"),
         ("train.steps=0", "train.steps must be positive and finite; got 0"),
-        ("train.zero_stage=4", "train.zero_stage must be one of 0, 1, 2, 3; got 4"),
+        ("engine.zero_stage=4", "engine.zero_stage must be one of 0, 1, 2, 3; got 4"),
         ("optim.lr=fast", "optim.lr must be a number; got 'fast'"),
         ("optim.betas=[0.9]", "optim.betas must be a list of 2"),
         ("model=7", "model must be a section; got 7"),
@@ -162,12 +184,73 @@ def test_missing_parts_are_named(tmp_path):
         load_recipe(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("layers", ["[99]", "[]", "[-1]"])
-@pytest.mark.parametrize("name", ["agto.layers", "grpo.visual_layers"])
-def test_layers_that_the_model_does_not_have(tmp_path, name, layers):
-    """Those of AGTO ended in a traceback at step 1."""
-    from avar_fast.train.grpo.reward import require_layers
+@pytest.mark.parametrize(
+    ("unknown", "nearest"),
+    [
+        ("train.zero_stage", "engine.zero_stage"),
+        ("train.offload_optimizer", "engine.offload_optimizer"),
+        ("train.offload_params", "engine.offload_params"),
+        ("train.log_every", "tracking.log_every"),
+        ("train.loggers", "tracking.loggers"),
+        ("grpo.show_every", "tracking.show_every"),
+        ("grpo.show_count", "tracking.show_count"),
+        ("zero_stage", "engine.zero_stage"),
+        ("eval.bach_size", "eval.batch_size"),
+        ("tran.batch_size", "train"),
+        ("data.lr", "optim.lr"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_of_all_sections(tmp_path, unknown, nearest):
+    with pytest.raises(ValueError, match=rf"unknown key .*; did you mean {nearest}\?"):
+        recipe(tmp_path, f"{unknown}=1")
 
-    got = recipe(tmp_path, f"{name}={layers}")
-    with pytest.raises(ValueError, match=f"{name} must be some of the text layers 0 to 3"):
-        require_layers(got, [None] * 4)
+
+@pytest.mark.parametrize(
+    ("section", "settings", "words"),
+    [
+        (ModelConfig, {"path": "", "freeze": ("vision", "projector", "language")}, "model.freeze"),
+        (LoraConfig, {"rank": 0}, "lora.rank must be positive"),
+        (DataConfig, {"path": "", "min_pixels": 9, "max_pixels": 4}, "data.min_pixels must be at"),
+        (OptimConfig, {"vision_lr": -1.0}, "optim.vision_lr must be positive"),
+        (TrainConfig, {"output_dir": "", "steps": 0}, "train.steps must be positive"),
+        (EngineConfig, {"offload_optimizer": True, "zero_stage": 0}, "engine.zero_stage 1 or"),
+        (EngineConfig, {"offload_params": True}, "engine.offload_params needs .*=3; got 1"),
+        (TrackingConfig, {"log_every": 0}, "tracking.log_every must be positive"),
+        (TrackingConfig, {"show_count": -1}, "tracking.show_count must be 0 or more"),
+        (AgtoConfig, {"decay_fraction": 0.5}, "agto.decay_fraction needs"),
+        (GrpoConfig, {"group_size": 1}, "grpo.group_size must be at least 2"),
+        (RolloutConfig, {"engine": "vllm_server"}, "rollout.server_url must be the address"),
+        (RolloutConfig, {"kv_cache_gib": 0.0}, "rollout.kv_cache_gib must be positive"),
+        (EvalConfig, {"every": 0}, "eval.every must be positive"),
+    ],
+)
+def test_a_section_that_is_built_by_itself_is_checked(section, settings, words):
+    with pytest.raises(ValueError, match=words):
+        section(**settings)
+
+
+def test_a_section_is_read_by_itself():
+    assert read_section(RolloutConfig, "rollout", ["engine=vllm", "sleep=true"]).sleep
+    with pytest.raises(ValueError, match=r"rollout.gpu_memory must be below 1; got 1.5"):
+        read_section(RolloutConfig, "rollout", ["gpu_memory=1.5"])
+    with pytest.raises(ValueError, match=r"unknown key rollout.sleeps; did you mean rollout.sleep"):
+        read_section(RolloutConfig, "rollout", ["sleeps=true"])
+
+
+def test_settings_that_do_not_fit_together_over_sections(tmp_path):
+    for settings, words in (
+        (["stage=grpo", "engine.sequence_parallel=2"], "engine.sequence_parallel must be 1 in"),
+        (["lora.enabled=true", "model.freeze=[vision]"], "model.freeze must be empty with lora"),
+        (
+            ["rollout={engine: vllm_server, server_url: 'http://h:1'}", "data.overlong=cut"],
+            "data.overlong must be error or drop with rollout.engine=vllm_server",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            recipe(tmp_path, *settings)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_that_ship_can_be_read(path):
+    kind = SynthesisRecipe if "vard" in path.stem else Recipe
+    assert read_recipe(kind, path)

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from avar_fast.config.rollout import RolloutConfig
+from avar_fast.config import RolloutConfig
 from avar_fast.rollout import Sampling, WrongEngineError, vllm_server
 from avar_fast.rollout.vllm_samples import unexpanded
 from avar_fast.rollout.vllm_server import ServerError, VllmServer

@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoModelForImageTextToText
 
-from avar_fast.config.schema import DataConfig, LoraConfig, ModelConfig, Recipe, TrainConfig
+from avar_fast.config import DataConfig, LoraConfig, ModelConfig, Recipe, TrainConfig
 from avar_fast.rollout.weights import merged_weights
 from avar_fast.train.parameters import add_adapters
 from tests.models.world import models

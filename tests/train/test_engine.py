@@ -21,17 +21,17 @@ TRAIN = {"steps": 2, "batch_size": 4, "micro_batch_size": 1, "save_every": 1}
 HALF = {"model": {"dtype": "bfloat16"}}
 CASES = {
     "zero0": {},
-    "zero1": {"train": {"zero_stage": 1}},
-    "zero2": {"train": {"zero_stage": 2, "offload_optimizer": True}},
-    "zero3": {"train": {"zero_stage": 3}},
+    "zero1": {"engine": {"zero_stage": 1}},
+    "zero2": {"engine": {"zero_stage": 2, "offload_optimizer": True}},
+    "zero3": {"engine": {"zero_stage": 3}},
     "zero3_offload": {
-        "train": {"zero_stage": 3, "offload_params": True, "offload_optimizer": True}
+        "engine": {"zero_stage": 3, "offload_params": True, "offload_optimizer": True}
     },
-    "zero3_frozen": {"train": {"zero_stage": 3}, "model": {"freeze": ["vision", "projector"]}},
-    "zero1_frozen": {"train": {"zero_stage": 1}, "model": {"freeze": ["vision", "projector"]}},
-    "lora_zero1": {"lora": {"enabled": True, "rank": 4}, "train": {"zero_stage": 1}},
-    "lora_zero3": {"lora": {"enabled": True, "rank": 4}, "train": {"zero_stage": 3}},
-    "bfloat16_zero2": {"train": {"zero_stage": 2}, **HALF},
+    "zero3_frozen": {"engine": {"zero_stage": 3}, "model": {"freeze": ["vision", "projector"]}},
+    "zero1_frozen": {"engine": {"zero_stage": 1}, "model": {"freeze": ["vision", "projector"]}},
+    "lora_zero1": {"lora": {"enabled": True, "rank": 4}, "engine": {"zero_stage": 1}},
+    "lora_zero3": {"lora": {"enabled": True, "rank": 4}, "engine": {"zero_stage": 3}},
+    "bfloat16_zero2": {"engine": {"zero_stage": 2}, **HALF},
 }
 
 
@@ -50,7 +50,8 @@ def runs(tmp_path_factory):
             "model": model,
             "data": {"path": str(folder / "rows" / "train.jsonl"), "shuffle": False},
             "optim": {"lr": 1e-3, "vision_lr": 1e-4, "weight_decay": 0.1},
-            "train": TRAIN | {"output_dir": str(folder / name), "zero_stage": 0},
+            "train": TRAIN | {"output_dir": str(folder / name)},
+            "engine": {"zero_stage": 0},
             "agto": {"enabled": True, "alpha": 0.01, "beta": 0.01},
         }
         for section, values in changes.items():

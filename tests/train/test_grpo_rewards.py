@@ -25,8 +25,8 @@ def completions_of(output):
 def test_own_rewards_and_the_file_of_completions_across_a_resume(world, tmp_path):
     own = f"'{HERE}:by_letter': 0.5, '{HERE}:num_images': 0"
     rewards = f"grpo.rewards={{{own}, format: 0.1, visual: 0.3}}"
-    arguments = [rewards, "train.steps=2", "train.save_every=1", "grpo.show_every=2"]
-    arguments += ["grpo.show_count=2", "grpo.visual_layers=[1, 2]", "grpo.visual_form=share"]
+    arguments = [rewards, "train.steps=2", "train.save_every=1", "tracking.show_every=2"]
+    arguments += ["tracking.show_count=2", "grpo.visual_layers=[1, 2]", "grpo.visual_form=share"]
     code, printed = alone(world, tmp_path / "own", *arguments)
     assert code == 0, printed[-2000:]
     log, said = log_of(tmp_path / "own"), completions_of(tmp_path / "own")

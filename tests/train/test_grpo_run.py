@@ -81,7 +81,7 @@ def test_adapters_are_their_own_reference(world, tmp_path):
     copy of it was loaded, and the adapters still learn."""
     arguments = [f"grpo.rewards={{'{HERE}:by_letter': 1.0}}", "grpo.kl_coef=0.1"]
     arguments += ["train.steps=2", "lora.enabled=true", "lora.rank=4", "lora.alpha=8"]
-    arguments += ["optim.lr=1e-2", "train.zero_stage=2"]
+    arguments += ["optim.lr=1e-2", "engine.zero_stage=2"]
     code, printed = alone(world, tmp_path / "lora", *arguments)
     assert code == 0, printed[-2000:]
     first, second = log_of(tmp_path / "lora")

@@ -24,11 +24,11 @@ GRPO = {"stage": "grpo", "agto": {}, "grpo": OPTIONS}
 CASES = {
     "zero0": {},
     "zero0_alone": {"eval": {}},
-    "zero3": {"train": {"zero_stage": 3}},
-    "zero3_alone": {"train": {"zero_stage": 3}, "eval": {}},
-    "lora_zero3": {"train": {"zero_stage": 3}, "lora": {"enabled": True, "rank": 4}},
+    "zero3": {"engine": {"zero_stage": 3}},
+    "zero3_alone": {"engine": {"zero_stage": 3}, "eval": {}},
+    "lora_zero3": {"engine": {"zero_stage": 3}, "lora": {"enabled": True, "rank": 4}},
     "grpo_zero0": GRPO,
-    "grpo_zero3": GRPO | {"train": {"zero_stage": 3}},
+    "grpo_zero3": GRPO | {"engine": {"zero_stage": 3}},
 }
 
 
@@ -46,7 +46,8 @@ def runs(tmp_path_factory):
             "model": {"path": str(folder / "model"), "dtype": "float32"},
             "data": {"path": str(folder / "rows" / "train.jsonl"), "shuffle": False},
             "optim": {"lr": 1e-3},
-            "train": {"steps": 2, "batch_size": 4, "zero_stage": 0},
+            "train": {"steps": 2, "batch_size": 4},
+            "engine": {"zero_stage": 0},
             "agto": {"enabled": True, "alpha": 0.01, "beta": 0.01},
             "eval": EVAL | {"path": str(folder / "rows" / "test.jsonl")},
         }

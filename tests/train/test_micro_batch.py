@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avar_fast.attention import SpecialTokens
-from avar_fast.config.grpo import GrpoConfig
+from avar_fast.config import GrpoConfig
 from avar_fast.data import RowError
 from avar_fast.train.forward import HeadLimits, label_log_probs
 from avar_fast.train.grpo.collect import Collector, _tally_gaps

@@ -36,7 +36,7 @@ print("STATE", json.dumps({
 def halted(world, tmp_path_factory):
     """A run of 4 steps, of which 2 are made, at a ZeRO stage that keeps settings of its own."""
     folder = tmp_path_factory.mktemp("halted")
-    run(world, folder / "out", "train.steps=2", "train.zero_stage=1", "agto.enabled=false")
+    run(world, folder / "out", "train.steps=2", "engine.zero_stage=1", "agto.enabled=false")
     return folder / "out"
 
 
@@ -48,7 +48,7 @@ def copy(halted, tmp_path):
 
 def state_of(world, output, *settings):
     command = [sys.executable, "-c", STATE, str(world / "recipe.yaml")]
-    common = [f"train.output_dir={output}", "train.zero_stage=1", "agto.enabled=false"]
+    common = [f"train.output_dir={output}", "engine.zero_stage=1", "agto.enabled=false"]
     done = subprocess.run(
         [*command, *common, *settings], capture_output=True, text=True, cwd=ROOT, timeout=200
     )
@@ -85,7 +85,7 @@ def test_settings_of_the_optimizer_take_effect_and_are_said(world, copy):
 
 def test_rows_that_changed_are_refused_unless_that_is_meant(world, copy):
     """Another file went on at the old position, without a word."""
-    common = ["train.steps=3", "train.zero_stage=1", "agto.enabled=false", "--resume"]
+    common = ["train.steps=3", "engine.zero_stage=1", "agto.enabled=false", "--resume"]
     lines = (world / "rows" / "train.jsonl").read_text().splitlines()
     file = world / "rows" / "added.jsonl"
     file.write_text("\n".join(lines + lines[:2]))
@@ -200,7 +200,7 @@ def test_what_the_engines_state_is_made_for_is_refused_and_all_else_is_listed(wo
         "model.dtype": replaced(recipe, "model", dtype="bfloat16"),
         "model.freeze": replaced(recipe, "model", freeze=("vision",)),
         "lora.enabled": replaced(recipe, "lora", enabled=True),
-        "train.zero_stage": replaced(recipe, "train", zero_stage=3),
+        "engine.zero_stage": replaced(recipe, "engine", zero_stage=3),
         "grpo.updates_per_rollout": replaced(recipe, "grpo", updates_per_rollout=2),
     }
     for name, changed in refused.items():
@@ -220,7 +220,7 @@ def test_what_the_engines_state_is_made_for_is_refused_and_all_else_is_listed(wo
             assert list(changed_settings(recipe, other)) == known
     path = str(world / "rows" / ".." / "model")
     assert changed_settings(recipe, replaced(recipe, "model", path=path)) == {}
-    alike = [replaced(recipe, "train", zero_stage=stage) for stage in (1, 2)]
+    alike = [replaced(recipe, "engine", zero_stage=stage) for stage in (1, 2)]
     require_fixed(*alike, "run")
 
 

@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from avar_fast.config import AgtoConfig, DataConfig, GrpoConfig, ModelConfig, Recipe, TrainConfig
 from avar_fast.train.checkpoint import newest_checkpoint
 
 from .test_train import ROOT, log_of, run, world
@@ -111,17 +112,17 @@ def test_a_run_of_another_make_is_not_resumed(world, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"step": 1, "ranks": 2, "files": {}}))
     assert not needs_reshaping(tmp_path, recipe_with(), 2)
     assert needs_reshaping(tmp_path, recipe_with(), 4)
-    assert needs_reshaping(tmp_path, recipe_with("train.zero_stage=2"), 2)
+    assert needs_reshaping(tmp_path, recipe_with("engine.zero_stage=2"), 2)
     for override, words in (
-        ("train.zero_stage=3", "train.zero_stage must be 1.*, or 1 and 2 of one another; got 3"),
-        ("train.zero_stage=0", "train.zero_stage must be 1"),
+        ("engine.zero_stage=3", "engine.zero_stage must be 1.*1 and 2 can resume each.*; got 3"),
+        ("engine.zero_stage=0", "engine.zero_stage must be 1"),
         ("lora.enabled=true", "lora.enabled must be"),
         ("model.freeze=[vision]", "model.freeze must be"),
     ):
         with pytest.raises(ValueError, match=words):
             needs_reshaping(tmp_path, recipe_with(override), 2)
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_with("train.zero_stage=0")))
-    assert not needs_reshaping(tmp_path, recipe_with("train.zero_stage=0"), 4)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_with("engine.zero_stage=0")))
+    assert not needs_reshaping(tmp_path, recipe_with("engine.zero_stage=0"), 4)
 
 
 def test_random_states_are_loaded_without_running_code(tmp_path):
@@ -150,3 +151,24 @@ def test_random_states_are_loaded_without_running_code(tmp_path):
     with pytest.raises(ValueError, match=r"rank0.pt must hold random states and nothing else"):
         checkpoint.read_random_state(file)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("layers", [(99,), (), (-1,)])
+@pytest.mark.parametrize("name", ["agto.layers", "grpo.visual_layers"])
+def test_layers_that_the_model_does_not_have(name, layers):
+    """Those of AGTO ended in a traceback at step 1."""
+    from avar_fast.train.grpo.reward import require_layers
+
+    sections = {
+        "agto.layers": {"agto": AgtoConfig(layers=layers)},
+        "grpo.visual_layers": {"grpo": GrpoConfig(visual_layers=layers)},
+    }
+    recipe = Recipe(
+        stage="sft",
+        model=ModelConfig(path="unused"),
+        data=DataConfig(path="unused"),
+        train=TrainConfig(output_dir="unused", steps=1),
+        **sections[name],
+    )
+    with pytest.raises(ValueError, match=f"{name} must be some of the text layers 0 to 3"):
+        require_layers(recipe, [None] * 4)

@@ -21,13 +21,13 @@ from .test_engine import ROOT, launch, log_of
 PACKED = {"packing": True, "max_length": 100, "pack_length": 211}
 # name: (settings, the run of one rank to compare with)
 RUNS = {
-    "zero1": ({"train": {"zero_stage": 1}}, "one"),
-    "zero2_packed": ({"train": {"zero_stage": 2}, "data": PACKED}, "one_packed"),
+    "zero1": ({"engine": {"zero_stage": 1}}, "one"),
+    "zero2_packed": ({"engine": {"zero_stage": 2}, "data": PACKED}, "one_packed"),
     "zero3": (
-        {"train": {"zero_stage": 3}, "model": {"gradient_checkpointing": True}},
+        {"engine": {"zero_stage": 3}, "model": {"gradient_checkpointing": True}},
         "one",
     ),
-    "zero3_packed": ({"train": {"zero_stage": 3}, "data": PACKED}, "one_packed"),
+    "zero3_packed": ({"engine": {"zero_stage": 3}, "data": PACKED}, "one_packed"),
 }
 CASES = (
     "qwen2_5_vl",

@@ -124,7 +124,7 @@ def test_the_step_does_not_depend_on_ranks_or_micro_batches(world, tmp_path):
     runs = {
         "one": ([], 1),
         "accumulated": (["train.micro_batch_size=1"], 1),
-        "ranks": (["train.micro_batch_size=2", "train.zero_stage=2"], 2),
+        "ranks": (["train.micro_batch_size=2", "engine.zero_stage=2"], 2),
     }
     logs = {}
     for name, (arguments, ranks) in runs.items():
@@ -149,7 +149,7 @@ def test_packed_and_padded_runs_learn_the_same(world, tmp_path):
         "data.pack_length=500",
     ]
     packing += ["train.batch_size=2", "train.micro_batch_size=1"]
-    padding = ["train.batch_size=18", "train.micro_batch_size=1", "train.zero_stage=2"]
+    padding = ["train.batch_size=18", "train.micro_batch_size=1", "engine.zero_stage=2"]
     packing += ["train.save_every=2", "data.workers=2"]
     done = run(world, tmp_path / "packed", *rows, *packing, ranks=2)
     assert "data: 18 rows to train on, 2 skipped as unusable, 1 dropped as overlong." in done.stderr

@@ -75,8 +75,8 @@ def write_recipe(folder, name, again):
             "steps": STEPS,
             "batch_size": 4,
             "save_every": SAVED,
-            "zero_stage": (after if again else before)[1],
         },
+        "engine": {"zero_stage": (after if again else before)[1]},
         "agto": {"enabled": True, "alpha": 0.01, "beta": 0.01},
         "grpo": GRPO,
     }

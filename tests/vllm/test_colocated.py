@@ -36,7 +36,7 @@ def test_caches_of_earlier_weights_must_go(gaps):
 
 @pytest.mark.parametrize(("zero_stage", "ranks"), [(0, 1), (1, 2), (2, 2), (3, 2)])
 def test_training_samples_from_the_weights_of_each_step(tmp_path, model, rows, zero_stage, ranks):
-    recipe = write_recipe(tmp_path, model, rows, train={"zero_stage": zero_stage})
+    recipe = write_recipe(tmp_path, model, rows, engine={"zero_stage": zero_stage})
     torchrun("-m", "avar_fast.train", recipe, ranks=ranks)
     log = read_log(tmp_path)
     assert len(log) == 3

@@ -13,8 +13,14 @@ import torch
 from torch.nn.functional import log_softmax
 
 from avar_fast.attention import attach
-from avar_fast.config.rollout import RolloutConfig
-from avar_fast.config.schema import DataConfig, LoraConfig, ModelConfig, Recipe, TrainConfig
+from avar_fast.config import (
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    Recipe,
+    RolloutConfig,
+    TrainConfig,
+)
 from avar_fast.data import Encoder, collate, load_rows
 from avar_fast.loading import load
 from avar_fast.rollout import Sampling

@@ -34,10 +34,10 @@ class CompletionLog:
         records = [{"step": step, **record} for share in shares for record in share]
         self.file.writelines(json.dumps(record) + "\n" for record in records)
         self.file.flush()
-        grpo = self.run.recipe.grpo
-        if grpo.show_every and (step - 1) % grpo.show_every == 0 and grpo.show_count:
+        tracking = self.run.recipe.tracking
+        if tracking.show_every and (step - 1) % tracking.show_every == 0 and tracking.show_count:
             # Spread over the step, so that they are of several prompts.
-            chosen = records[:: max(len(records) // grpo.show_count, 1)][: grpo.show_count]
+            chosen = records[:: max(len(records) // tracking.show_count, 1)][: tracking.show_count]
             self.run.tracker.say(table(step, chosen))
 
     def close(self) -> None:
