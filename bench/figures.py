@@ -5,10 +5,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 Rows = list[dict[str, str]]
@@ -139,7 +141,8 @@ def _line(axis: Axes, rows: Rows, style: str, label: str) -> None:
 def _finish(axis: Axes, title: str, metric: str) -> None:
     axis.set(xscale="log", yscale="log", xlabel="sequence length L")
     axis.set_title(title, fontsize=9)
-    lengths = sorted({int(x) for line in axis.get_lines() for x in line.get_xdata() if x > 1})
+    drawn = [np.asarray(line.get_xdata(), dtype=float) for line in axis.get_lines()]
+    lengths = sorted({int(x) for xs in drawn for x in xs if x > 1})  # an axhline spans 0 to 1
     axis.set_xticks(lengths, [str(length) for length in lengths], fontsize=8)
     axis.xaxis.set_minor_formatter(NullFormatter())
     if metric == "time_over_anchor":
@@ -158,7 +161,7 @@ def _finish(axis: Axes, title: str, metric: str) -> None:
     axis.grid(visible=True, which="major", alpha=0.3)
 
 
-def _save(figure: plt.Figure, path: Path, dpi: int) -> None:
+def _save(figure: Figure, path: Path, dpi: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi, metadata={"Software": None})
     plt.close(figure)

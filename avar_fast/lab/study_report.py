@@ -66,8 +66,8 @@ def write_study(
         "",
         _ends(curves),
         "",
-        "![Accuracy of GRPO's samples over the training steps, with and without VARS: thin lines are"
-        " seeds, thick lines their means](img/study-grpo-accuracy.png)",
+        "![Accuracy of GRPO's samples over the training steps, with and without VARS: thin lines"
+        " are seeds, thick lines their means](img/study-grpo-accuracy.png)",
     ]
     (out / "study.md").write_text("\n".join(page) + "\n")
     _plot(pictures / "study-seeds.png", titles, results)
