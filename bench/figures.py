@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-Rows = list[dict[str, str]]
+CsvRows = list[dict[str, str]]
 PLOTTED = ("time_over_anchor", "extra_memory")
 ANCHOR = {  # what a ratio is over, by op
     "decode": "torch's fused attention",
@@ -28,15 +28,15 @@ HEADLINE = {  # provider -> label and line of the README's picture
 HEADLINE_NAME = "attention-mass-cost.png"
 
 
-def grouped(rows: Rows, *keys: str) -> dict[tuple[str, ...], Rows]:
-    """Rows by the values of the keys, in the order of their first appearance."""
-    groups: dict[tuple[str, ...], Rows] = defaultdict(list)
+def grouped(rows: CsvRows, *keys: str) -> dict[tuple[str, ...], CsvRows]:
+    """CsvRows by the values of the keys, in the order of their first appearance."""
+    groups: dict[tuple[str, ...], CsvRows] = defaultdict(list)
     for row in rows:
         groups[tuple(row[key] for key in keys)].append(row)
     return dict(groups)
 
 
-def draw_suite(suite: str, rows: Rows, folder: Path) -> list[tuple[Path, str]]:
+def draw_suite(suite: str, rows: CsvRows, folder: Path) -> list[tuple[Path, str]]:
     """Draws ratio and memory against length for every operation and mode of a suite.
 
     Returns:
@@ -80,7 +80,7 @@ def draw_suite(suite: str, rows: Rows, folder: Path) -> list[tuple[Path, str]]:
     return pictures
 
 
-def draw_headline(rows: Rows, folder: Path) -> None:
+def draw_headline(rows: CsvRows, folder: Path) -> None:
     """Draws what mass costs: time over fused attention in two dtypes, and memory.
 
     Args:
@@ -133,7 +133,7 @@ def _quantity(op: str, metric: str) -> str:
     return f"time over {ANCHOR.get(op, 'the reference')}"
 
 
-def _line(axis: Axes, rows: Rows, style: str, label: str) -> None:
+def _line(axis: Axes, rows: CsvRows, style: str, label: str) -> None:
     points = sorted((int(row["length"]), float(row["p50"])) for row in rows)
     axis.plot(*zip(*points, strict=True), style, label=label, markersize=4)
 

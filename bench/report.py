@@ -2,14 +2,14 @@
 
     python -m bench.report
 
-writes docs/benchmarks.md, docs/img/bench-*.png, docs/img/attention-mass-cost.png and the part of
+It writes docs/benchmarks.md, docs/img/bench-*.png, docs/img/attention-mass-cost.png and the part of
 README.md between its two markers. No number in them is typed by hand.
 """
 
 import csv
 from pathlib import Path
 
-from .figures import Rows, draw_headline, draw_suite, grouped
+from .figures import CsvRows, draw_headline, draw_suite, grouped
 from .measure import RESULTS
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +22,7 @@ UNITS = {
     "tokens_per_s": "tokens/s",
     "extra_memory": "MiB",
 }
-ANCHORS = {  # where it is another than UNITS says
+ANCHORS = {  # of the operations whose anchor is another one
     "train_step": "times avar_sft, run in turns",
     "rollout": "times num_return_sequences, run in turns",
     "scoring": "times avar_log_probs, run in turns",
@@ -80,7 +80,7 @@ def main() -> None:
         write_readme(suites[README_SUITE])
 
 
-def table(group: tuple[str, ...], rows: Rows) -> list[str]:
+def table(group: tuple[str, ...], rows: CsvRows) -> list[str]:
     """Median times with p20..p80 and percent of the roofline, a column per length."""
     device, threads, dtype, op, mode = group
     shapes = sorted({row["shape"] for row in rows})
@@ -121,7 +121,7 @@ def _cell(row: dict[str, str] | None) -> str:
     return f"{row['p50']} ({row['p20']} to {row['p80']}{percent})"
 
 
-def write_readme(rows: Rows) -> None:
+def write_readme(rows: CsvRows) -> None:
     """Writes the ratios at the longest length of each machine into the README's marked part, and
     the picture that the README opens with."""
     lines = []

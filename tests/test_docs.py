@@ -50,13 +50,15 @@ def prose(page: Path) -> str:
 
 
 def commands(page: Path) -> list[str]:
-    """Every command of the page's bash blocks, and of code in its prose that starts one."""
+    """Every command of the page's bash blocks, and of code in its prose that is one; the form of a
+    command line, with [optional ...] parts, is none."""
     found = []
     for block in blocks(page, "bash"):
         lines = block.replace("\\\n", " ").splitlines()
         found += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     spans = CODE_SPAN.findall(prose(page))
-    return found + [span for span in spans if span.startswith(PROGRAMS)]
+    forms = re.compile(r"\.\.\.| \[")
+    return found + [s for s in spans if s.startswith(PROGRAMS) and not forms.search(s)]
 
 
 def anchors(page: Path) -> set[str]:
