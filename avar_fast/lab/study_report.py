@@ -45,7 +45,7 @@ def write_study(
     pictures.mkdir(parents=True, exist_ok=True)
     table = _table(titles, results)
     page = [
-        "# Does looking pay? AGTO and VARS on a model that has learnt a shortcut",
+        "# Does looking pay? AGTO and VARS on a model that has learned a shortcut",
         "",
         f"Mean and standard deviation over {len(results)} seeds (data, order, samples; the base"
         f" model is one, as a pretrained model is); {rows} held-out questions, greedy answers."
