@@ -84,10 +84,12 @@ def draw_headline(rows: CsvRows, folder: Path) -> None:
     """Draws what mass costs: time over fused attention in two dtypes, and memory.
 
     Args:
-        rows: of the suite attention, on one machine.
+        rows: of the suite attention; those of the machine that ran the cpu backend are drawn.
         folder: of the picture.
     """
-    rows = [row for row in rows if row["mode"] == "forward_backward"]
+    ours = next(row for row in rows if row["provider"] == "avar_cpu")
+    machine, threads = ours["device"], ours["threads"]
+    rows = [r for r in rows if (r["device"], r["mode"]) == (machine, "forward_backward")]
     panels = (
         ("time, float32", "float32", "time_over_anchor"),
         ("time, bfloat16", "bfloat16", "time_over_anchor"),
@@ -113,7 +115,6 @@ def draw_headline(rows: CsvRows, folder: Path) -> None:
     axes[2].set_ylabel("MiB", fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
-    machine, threads = rows[0]["device"], rows[0]["threads"]
     figure.suptitle(
         "Attention with exact mass per key type, forward + backward\n"
         f"one layer of Qwen2.5-VL-7B on a CPU: {machine}, {threads} threads",

@@ -45,10 +45,10 @@ How to read the tables:
   mass. Both run alternately in one process, so that noise of the machine hits both. Below 1 is
   faster than torch.
 - "shuffled" means key types in random order. Otherwise types come in runs, as in real prompts.
-- torch's bfloat16 was timed without AMX on this machine, because torch crashes there with it
+- On the virtual Xeon, torch's bfloat16 was timed without AMX, because torch crashes there with it
   ([LOG.md](LOG.md)). That flatters the bfloat16 ratios.
-- No suite has run on a GPU yet.
 """
+NO_GPU = "- No suite has run on a GPU yet.\n"
 README_SUITE, README_MODES = "attention", ("forward", "forward_backward")
 README_ROWS = {
     "avar_cpu": "avar, backend cpu",
@@ -68,7 +68,8 @@ def main() -> None:
         raise SystemExit(f"no CSV file in {RESULTS}; run make bench first")
     for old in PICTURES.glob("bench-*.png"):
         old.unlink()
-    parts = [INTRODUCTION]
+    on_cpu = all(row["torch"].endswith("+cpu") for rows in suites.values() for row in rows)
+    parts = [INTRODUCTION + (NO_GPU if on_cpu else "")]
     for name, rows in suites.items():
         parts += [f"## {name}", ""]
         for group, of_group in grouped(rows, "device", "threads", "dtype", "op", "mode").items():
