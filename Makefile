@@ -1,4 +1,4 @@
-# make demo and make test need Python 3.11 or newer with pip and a C++ compiler; .venv is made on first use.
+# make demo and make test need Python 3.11 or newer with pip, and a C++ compiler. They create .venv on first use.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,34 +8,34 @@ EXTRAS := train,lab,synth,report,dev
 
 install: $(VENV)/.installed
 
-# torch goes first, at its exact version: a machine without a GPU then keeps the CPU build it was given,
-# where a later package's open range would replace it by the newest CUDA build.
+# torch goes first, at its exact version. Otherwise a later package's open range would replace the CPU build of
+# a machine without a GPU by the newest CUDA build.
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[$(EXTRAS)]"
-	# DeepSpeed compiles its CPU communication operator at first use; better here than in a training run.
+	# DeepSpeed compiles its CPU communication operator at first use. Do it here rather than in a training run.
 	$(BIN)/python -c "from avar_fast.train.engine import init_distributed; init_distributed()" >/dev/null
 	touch $@
 
 demo: install
 	$(BIN)/python -m avar_fast.lab.demo --out runs/demo
 
-# About an hour on one core; what is trained is kept.
+# About an hour on one core. What is trained is kept.
 vas-study: install
 	$(BIN)/python -m avar_fast.lab.vas_study --out runs/vas-study
 
-# Hours on two cores; what is finished is kept, and the table and plot land in docs/.
+# About an hour on two idle cores. What is finished is kept; docs/study.md and its pictures are written.
 study: install
 	$(BIN)/python -m avar_fast.lab.study --out runs/study --docs docs
 
-# A process per core with one thread each; a file's tests stay together, for what they share.
+# One process per core, at most four, with one thread each. Tests of a file share a process and its fixtures.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
 
-# vLLM's CPU build beside this project, in an environment of its own (3 GB). Its torchaudio and
-# torchcodec are built for CUDA and break what imports them.
+# vLLM's CPU build gets an environment of its own (3 GB). Its torchaudio and torchcodec are built for CUDA and
+# break what imports them.
 VLLM_VENV := .venv-vllm
 $(VLLM_VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VLLM_VENV)

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds at a time")
-    parser.add_argument("--docs", type=Path, help="folder for study.md and study.png")
+    parser.add_argument("--docs", type=Path, help="folder for study.md and its img/")
     options = parser.parse_args(arguments)
     if options.seeds < 2:
         parser.error(f"--seeds must be at least 2, for a deviation; got {options.seeds}.")

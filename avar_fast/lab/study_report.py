@@ -30,7 +30,7 @@ def write_study(
     rows: int,
     command: str,
 ) -> str:
-    """Writes ``study.md``, ``study.png`` and ``study_curves.png``; returns the table.
+    """Writes ``study.md`` and its pictures in ``img/``; returns the table.
 
     Args:
         out: the folder.
@@ -41,7 +41,8 @@ def write_study(
         rows: test questions.
         command: that made the results.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    pictures = out / "img"
+    pictures.mkdir(parents=True, exist_ok=True)
     table = _table(titles, results)
     page = [
         "# Does looking pay? AGTO and VARS on a model that has learned a shortcut",
@@ -56,7 +57,8 @@ def write_study(
         "",
         table,
         "",
-        "![Every seed, and the means](study.png)",
+        "![Accuracy with random hints, share of answers that reason, VAS log ratio and VAS share of"
+        " every checkpoint: a dot per seed, a bar for the mean](img/study-seeds.png)",
         "",
         "A greedy answer turns from one kind to the other at once; what the runs of GRPO sampled"
         f" moves step by step. Accuracy of the samples of the last {LAST} steps (training"
@@ -64,11 +66,12 @@ def write_study(
         "",
         _ends(curves),
         "",
-        "![Accuracy of the samples by step](study_curves.png)",
+        "![Accuracy of GRPO's samples over the training steps, with and without VARS: thin lines"
+        " are seeds, thick lines their means](img/study-grpo-accuracy.png)",
     ]
     (out / "study.md").write_text("\n".join(page) + "\n")
-    _plot(out / "study.png", titles, results)
-    _plot_curves(out / "study_curves.png", curves)
+    _plot(pictures / "study-seeds.png", titles, results)
+    _plot_curves(pictures / "study-grpo-accuracy.png", curves)
     return table
 
 

@@ -75,6 +75,6 @@ def test_the_page_has_means_and_deviations(tmp_path):
     assert table in page
     assert "the command" in page
     assert "0.200 ± 0.141" in page
-    for picture in ("study.png", "study_curves.png"):
+    for picture in ("img/study-seeds.png", "img/study-grpo-accuracy.png"):
         assert picture in page
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
