@@ -87,8 +87,8 @@ class ChatClient:
             body: of the request, as openai's ``chat.completions.create`` takes it.
             problems: gets what went wrong in each failed attempt, in order.
             take_reasoning: puts thoughts that come apart from the answer in front of it.
-            retry_unusable: asks again after an answer that came whole and cannot be used, such as an
-                empty one.
+            retry_unusable: asks again after an answer that came whole but cannot be used, such as
+                an empty one.
             attempt: is entered around each attempt, with the answer that it fills. What it raises
                 ends the request.
 
