@@ -11,7 +11,7 @@ from ..config.recipe_file import read_section
 from ..config.rollout import RolloutConfig
 from ..data import load_rows
 from ..rewards import CHECKERS, AnswerChecker
-from .benchmarks import PARTS, TASKS
+from .benchmarks import BENCHMARKS, PARTS
 from .benchmarks.rows import OwnRows
 from .judge.arguments import add_judge
 from .prompts import STYLES
@@ -164,7 +164,7 @@ def _opened(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> list[
             continue
         for part in PARTS[name]:
             where = chosen.local.get(part, chosen.local.get(name))
-            tasks.append(BenchmarkTask(TASKS[part], where, settings))
+            tasks.append(BenchmarkTask(BENCHMARKS[part], where, settings))
     return tasks
 
 
@@ -181,7 +181,7 @@ def _layers(text: str) -> tuple[int, ...]:
 
 def _data(given: Sequence[str]) -> tuple[dict[str, str], str | None]:
     """({benchmark: folder}, path of rows)"""
-    known = {*PARTS, *TASKS}
+    known = {*PARTS, *BENCHMARKS}
     local: dict[str, str] = {}
     rows: list[str] = []
     for value in given:

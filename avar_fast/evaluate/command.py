@@ -15,8 +15,9 @@ from .engines import start_engine
 from .generation import Answering
 from .journal import PredictionJournal, require_same
 from .judge.config import JudgeConfig
+from .provenance import project, weights_digest
 from .ranks import Ranks
-from .result import project, read_result, weights_digest, write_json
+from .result import read_result, write_json
 from .run import identity, run
 from .settings import Settings
 from .table import report

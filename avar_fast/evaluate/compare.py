@@ -11,8 +11,9 @@ import numpy as np
 from ..bootstrap import Bootstrap
 from ..tables import markdown
 from ..vas import FORMS
-from .benchmark import ByQuestion, Prediction
-from .benchmarks import PARTS, TASKS
+from .benchmark import ByQuestion
+from .benchmarks import BENCHMARKS, PARTS
+from .prediction import Prediction
 from .result import Result
 
 BATCH = 256  # resamples at once
@@ -166,7 +167,7 @@ def _compared(
     rng: np.random.Generator,
 ) -> tuple[ResultComparison, np.ndarray]:  # fmt: skip
     """The comparison, and the score's difference in every resample."""
-    benchmark = TASKS.get(name, ByQuestion())
+    benchmark = BENCHMARKS.get(name, ByQuestion())
     clusters: dict[str, list[tuple[Prediction, Prediction]]] = {}
     for pair in pairs:
         clusters.setdefault(benchmark.cluster(pair[0]), []).append(pair)

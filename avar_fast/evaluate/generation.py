@@ -11,15 +11,15 @@ from ..attention import intervene
 from ..data import Encoder, RowError, Sample, prompt_inputs
 from ..loading import Loaded
 from ..models.pixels import limit_pixels
-from ..rewards import AnswerChecker
 from ..rollout import RolloutEngine, Rollouts, Sampling, generate, without_end
-from .benchmark import Prediction, Question, Verdict
+from .benchmark import Question
+from .prediction import Prediction, Verdict
 from .prompt_vas import Look, Looks, TableSums
+from .rules.equality import MathEquality
 from .settings import Settings
 from .tasks import EvalTask
 
 CHUNK_BATCHES = 4  # batches between two writes: rows that end leave their place to the next
-LAX_DECIMALS = 2  # of MathVision's rule
 UNLIMITED = 1 << 20
 
 
@@ -64,7 +64,7 @@ class Answering:
         self.encoder = Encoder(
             self.tokenizer, processor, settings.system_prompt, max_length=UNLIMITED
         )
-        self._equality = AnswerChecker("accuracy", LAX_DECIMALS)
+        self._equality = MathEquality()
 
     @property
     def chunk_size(self) -> int:
@@ -101,7 +101,7 @@ class Answering:
             return Chunk(unread, table)
         looks = Looks(self.model, self.encoder.tokens)
         completions = self.complete(samples, looks)
-        verdicts = task.benchmark.verdicts(asked, [c.text for c in completions], self._equal)
+        verdicts = task.benchmark.verdicts(asked, [c.text for c in completions], self._equality)
         answered = []
         for i, (question, completion) in enumerate(zip(asked, completions, strict=True)):
             look = looks.found.get(i)
@@ -146,10 +146,6 @@ class Answering:
         reading = looks.reading if settings.vas else None
         with changed or nullcontext():
             return generate(self.model, samples, inputs_of, sampling, self.batch_size, reading)
-
-    def _equal(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        texts = [f"<answer>{given}</answer>" for given, _ in pairs]
-        return self._equality.right(texts, [wanted for _, wanted in pairs], texts)
 
 
 def _answered(

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..journal import Journal, differing, whole_lines, write_whole
-from .benchmark import Prediction
 from .generation import Chunk
+from .prediction import Prediction
 from .prompt_vas import TableSums
 
 SETTINGS, PROJECTS, PREDICTIONS = "settings.json", "projects.jsonl", "rank-*.jsonl"

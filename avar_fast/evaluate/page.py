@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..report import figures
 from ..report.page import html_table, write_page
-from .benchmark import Prediction
+from .prediction import Prediction
 from .result import Result
 from .table import detail_table, notes, score_table
 

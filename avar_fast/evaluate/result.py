@@ -1,25 +1,22 @@
 """What a run found: scores of each benchmark, and the one JSON that holds them with every
 prediction."""
 
-import hashlib
 import json
-import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..journal import write_whole
 from ..vas import FORMS
-from .benchmark import JudgedBenchmark, Prediction
+from .benchmark import JudgedBenchmark
 from .judge.config import JudgeConfig
+from .prediction import Prediction
 from .prompt_vas import Table, TableSums
 from .tasks import EvalTask, digest_of
 
 FORMAT = 1
-SAMPLED_BYTES = 1 << 16
 MOST_REASONS = 3
 
 
@@ -163,47 +160,3 @@ def read_result(path: str | Path) -> Result:
             f"{path} must be a result of python -m avar_fast.evaluate; {error}."
         ) from error
     return Result(str(path), body, summaries, predictions)
-
-
-def project() -> dict[str, Any]:
-    """Version of the project and, in a checkout, its commit."""
-    try:
-        found = version("avar-fast")
-    except PackageNotFoundError:
-        found = "not installed"
-    return {"version": found} | commit_of(Path(__file__).parents[2])
-
-
-def commit_of(root: Path) -> dict[str, Any]:
-    """The commit of a checkout; none of a copy installed inside another project's checkout, as in
-    its virtual environment."""
-    if not (root / ".git").exists():
-        return {"commit": None}
-    git = ["git", "-C", str(root)]
-    try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None}
-    return {"commit": commit, "uncommitted_changes": bool(changed)}
-
-
-def weights_digest(path: str) -> str | None:
-    """Of a model folder: names, sizes and samples of its weights and its configuration, enough to
-    tell one checkpoint from another; None for a hub name."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return None
-    seen = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
-        size = file.stat().st_size
-        seen.update(f"{file.name} {size}".encode())
-        with file.open("rb") as content:
-            for place in (0, size // 2, max(size - SAMPLED_BYTES, 0)):
-                content.seek(place)
-                seen.update(content.read(SAMPLED_BYTES))
-    return seen.hexdigest()[:16]

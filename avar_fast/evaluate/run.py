@@ -12,12 +12,12 @@ from ..data import Rows
 from ..loading import Loaded
 from ..progress import progress
 from ..rewards import AnswerChecker
-from .benchmark import Prediction
 from .benchmarks.rows import OwnRows
 from .generation import Answering, Chunk
 from .journal import PredictionJournal
 from .judge.asking import judge_all
 from .judge.config import JudgeConfig
+from .prediction import Prediction
 from .prompt_vas import TableSums
 from .ranks import Ranks
 from .result import BenchmarkSummary, summarize

@@ -4,7 +4,7 @@ import os
 import statistics
 from pathlib import Path
 
-from ..evaluate.result import project
+from ..evaluate.provenance import project
 from ..tables import markdown
 
 Scores = dict[str, dict[str, dict[str, float]]]

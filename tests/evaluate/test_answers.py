@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from avar_fast.evaluate.benchmark import Question
-from avar_fast.evaluate.benchmarks import TASKS
+from avar_fast.evaluate.benchmarks import BENCHMARKS
 from avar_fast.evaluate.benchmarks.mmmu import open_answers
 from avar_fast.rewards import AnswerChecker
 
@@ -44,7 +44,7 @@ def by_rule(others):
 
 
 def verdicts(rule, questions, texts, equal=lambda pairs: [False] * len(pairs)):
-    return TASKS["mmmu_pro_standard" if rule == "mmmu_pro" else rule].verdicts(
+    return BENCHMARKS["mmmu_pro_standard" if rule == "mmmu_pro" else rule].verdicts(
         questions, texts, equal
     )
 
@@ -62,9 +62,10 @@ def test_every_rule_has_200_answers(name):
 
 def test_every_benchmark_has_a_table():
     having = {rule for rules in TABLES.values() for rule in rules}
-    assert having == {name.removesuffix("_standard") for name in TASKS} - {"mmmu_pro_vision"}
+    assert having == {name.removesuffix("_standard") for name in BENCHMARKS} - {"mmmu_pro_vision"}
     assert (
-        TASKS["mmmu_pro_vision"].verdicts.__func__ is TASKS["mmmu_pro_standard"].verdicts.__func__
+        BENCHMARKS["mmmu_pro_vision"].verdicts.__func__
+        is BENCHMARKS["mmmu_pro_standard"].verdicts.__func__
     )
 
 

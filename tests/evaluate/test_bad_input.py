@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, Features, Value
 from avar_fast.evaluate import BenchmarkTask, Settings, command, read_result
 from avar_fast.evaluate import generation as answering
 from avar_fast.evaluate.__main__ import main
-from avar_fast.evaluate.benchmarks import TASKS
+from avar_fast.evaluate.benchmarks import BENCHMARKS
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 
@@ -25,7 +25,7 @@ def model(tmp_path_factory):
 
 
 def opened(name, folder):
-    return BenchmarkTask(TASKS[name], str(folder), Settings())
+    return BenchmarkTask(BENCHMARKS[name], str(folder), Settings())
 
 
 def test_a_missing_column_is_named(tmp_path):
@@ -101,7 +101,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_without_the_hub_the_remedy_is_a_local_copy():
     with pytest.raises(ValueError, match=r"--data mmstar=FOLDER"):
-        BenchmarkTask(TASKS["mmstar"], None, Settings())
+        BenchmarkTask(BENCHMARKS["mmstar"], None, Settings())
 
 
 @pytest.mark.parametrize(

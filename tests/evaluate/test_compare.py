@@ -9,10 +9,11 @@ import pytest
 from avar_fast.bootstrap import Bootstrap
 from avar_fast.evaluate import BenchmarkSummary, Result
 from avar_fast.evaluate.__main__ import main
-from avar_fast.evaluate.benchmark import Prediction
-from avar_fast.evaluate.benchmarks import TASKS
+from avar_fast.evaluate.benchmarks import BENCHMARKS
 from avar_fast.evaluate.compare import compare
-from avar_fast.evaluate.result import commit_of, write_json
+from avar_fast.evaluate.prediction import Prediction
+from avar_fast.evaluate.provenance import commit_of
+from avar_fast.evaluate.result import write_json
 from avar_fast.evaluate.table import columns_of, paper
 
 FORMS = ("ratio", "log_ratio", "share")
@@ -90,7 +91,7 @@ def test_hallusion_resamples_sets_whose_tallies_add_up():
     ids = [f"VS/chart/{s}/{f}/{q}" for s in range(6) for f in (1, 2) for q in (0, 1)]
     rng = np.random.default_rng(1)
     group = predictions("hallusion", rng.random(24) < 0.7, ids=ids)
-    benchmark = TASKS["hallusion"]
+    benchmark = BENCHMARKS["hallusion"]
     clusters = {}
     for p in group:
         clusters.setdefault(benchmark.cluster(p), []).append(p)
@@ -120,7 +121,7 @@ def test_averages_are_the_papers():
         if "average" in row and row["model"] != "ThinkLite-VL":  # published as 53.1
             mean = sum(row[c] for c in published["columns"]) / 7
             assert mean == pytest.approx(row["average"], abs=0.051), row["model"]
-    scores = {name: 0.01 * i for i, name in enumerate(TASKS)}
+    scores = {name: 0.01 * i for i, name in enumerate(BENCHMARKS)}
     columns = columns_of(scores)
     pro = (scores["mmmu_pro_standard"] + scores["mmmu_pro_vision"]) / 2
     assert columns["mmmu_pro"] == pytest.approx(100 * pro)

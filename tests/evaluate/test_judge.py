@@ -9,7 +9,7 @@ from avar_fast.evaluate import generation as answering
 from avar_fast.evaluate import read_result
 from avar_fast.evaluate.__main__ import main
 from avar_fast.evaluate.benchmark import JudgedBenchmark
-from avar_fast.evaluate.benchmarks import TASKS
+from avar_fast.evaluate.benchmarks import BENCHMARKS
 from avar_fast.evaluate.journal import PredictionJournal
 from avar_fast.evaluate.judge import client as judge_client
 from avar_fast.evaluate.judge.config import JudgeConfig, JudgeError
@@ -227,7 +227,9 @@ def test_the_key_comes_from_the_environment_and_is_written_nowhere(
 
 
 def test_only_the_benchmarks_with_an_official_judge_have_one():
-    judged = [name for name, benchmark in TASKS.items() if isinstance(benchmark, JudgedBenchmark)]
+    judged = [
+        name for name, benchmark in BENCHMARKS.items() if isinstance(benchmark, JudgedBenchmark)
+    ]
     assert judged == ["mathvista", "mathverse", "hallusion"]
 
 
@@ -271,8 +273,8 @@ def talk(benchmark, folder, number, completion, *replies):
     from avar_fast.evaluate import BenchmarkTask, Settings
 
     getattr(world, benchmark)(folder)
-    question = BenchmarkTask(TASKS[benchmark], str(folder), Settings()).questions[number]
-    dialogue = TASKS[benchmark].dialogue(question, completion)
+    question = BenchmarkTask(BENCHMARKS[benchmark], str(folder), Settings()).questions[number]
+    dialogue = BENCHMARKS[benchmark].dialogue(question, completion)
     prompts = [next(dialogue)]
     for i, reply in enumerate(replies):
         try:

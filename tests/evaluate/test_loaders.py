@@ -7,8 +7,8 @@ import pytest
 
 from avar_fast.evaluate import BenchmarkTask, Settings, read_result
 from avar_fast.evaluate.__main__ import main
-from avar_fast.evaluate.benchmark import Prediction
-from avar_fast.evaluate.benchmarks import PARTS, TASKS
+from avar_fast.evaluate.benchmarks import BENCHMARKS, PARTS
+from avar_fast.evaluate.prediction import Prediction
 from avar_fast.lab.model import save_base
 
 from . import world
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 def tasks_of(folder, style="tags"):
     return {
-        part: BenchmarkTask(TASKS[part], str(folder / name), Settings(style=style))
+        part: BenchmarkTask(BENCHMARKS[part], str(folder / name), Settings(style=style))
         for name, parts in PARTS.items()
         for part in parts
     }
@@ -95,7 +95,7 @@ def test_all_seven_through_the_command(folder, tmp_path, capsys):
     assert "paper: AVAR-Thinker" in printed
     assert "2 of 1000" in printed
     result = read_result(out)
-    assert set(result.benchmarks) == set(TASKS)
+    assert set(result.benchmarks) == set(BENCHMARKS)
     assert len(result.predictions) == 2 * 6 + 1 + 1
     for summary in result.benchmarks.values():
         assert set(summary.vas) == {"ratio", "log_ratio", "share"}
@@ -114,7 +114,7 @@ def test_hallusion_counts_figures_and_questions():
 
     given = [prediction(1, 0, True), prediction(1, 1, True)]
     given += [prediction(2, 0, True), prediction(2, 1, False)]
-    benchmark = TASKS["hallusion"]
+    benchmark = BENCHMARKS["hallusion"]
     alone = benchmark.scores(given)
     given += [prediction(0, 0, False), prediction(0, 1, True)]
     for scores in (alone, benchmark.scores(given)):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from avar_fast.evaluate.benchmark import Question
-from avar_fast.evaluate.benchmarks import TASKS
+from avar_fast.evaluate.benchmarks import BENCHMARKS
 from avar_fast.evaluate.rules.choice import edit_distance, nearest_option
 from avar_fast.evaluate.rules.final import Final, final_part, last_boxed, short_answer
 from avar_fast.evaluate.rules.number import listed, lone_number
@@ -41,7 +41,7 @@ def verdicts(name, questions, completions, checker=None):
         texts = [f"<answer>{given}</answer>" for given, _ in pairs]
         return checker.right(texts, [wanted for _, wanted in pairs], texts)
 
-    return TASKS[name].verdicts(questions, completions, equal)
+    return BENCHMARKS[name].verdicts(questions, completions, equal)
 
 
 # Where the answer stands. {} is the answer; every benchmark reads these alike.
@@ -236,7 +236,7 @@ ENDLESS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", list(BENCHMARKS))
 def test_100_000_characters_take_no_time(name, checker):
     kinds = {"hallusion": "yes_no", "mathvision": "free", "mathverse": "free", "mmmu": "free"}
     kind = kinds.get(name, "choice")

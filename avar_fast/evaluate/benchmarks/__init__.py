@@ -18,7 +18,7 @@ _ALL: tuple[Published, ...] = (
     MMStar(),
     HallusionBench(),
 )
-TASKS = {benchmark.name: benchmark for benchmark in _ALL}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 """Everything that has a data set of its own."""
 
 PARTS = {

@@ -8,8 +8,9 @@ questions with an image alone.
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
-from ..benchmark import Dialogue, Equal, Prediction, Question, Verdict, scores_by_group
+from ..benchmark import Dialogue, Equal, Question
 from ..judge.prompts import correctness, read_word
+from ..prediction import Prediction, Verdict, scores_by_group
 from ..prompts import instruction, joined, user_turn
 from ..rules.final import final_part
 from ..rules.yes_no import yes_or_no

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row
-from ..benchmark import ByQuestion, Dialogue, Equal, Question, Verdict
+from ..benchmark import ByQuestion, Dialogue, Equal, Question
 from ..judge.prompts import comparison, extraction, read_extracted, read_word
+from ..prediction import Verdict
 from ..prompts import instruction, joined, user_turn
 from ..rules.choice import stated_letter
 from ..rules.final import Final, final_part, short_answer

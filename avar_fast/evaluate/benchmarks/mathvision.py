@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
-from ..benchmark import ByQuestion, Equal, Question, Verdict
+from ..benchmark import ByQuestion, Equal, Question
+from ..prediction import Verdict
 from ..prompts import instruction, joined, lettered, user_turn
 from ..rules.final import final_part
 from ..rules.latex import letter_of, mathvision_answer, same, settled

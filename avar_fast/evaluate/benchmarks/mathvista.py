@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
-from ..benchmark import ByQuestion, Dialogue, Equal, Question, Verdict
+from ..benchmark import ByQuestion, Dialogue, Equal, Question
 from ..judge.prompts import extraction, read_extracted
+from ..prediction import Verdict
 from ..prompts import instruction, joined, lettered, user_turn
 from ..rules.choice import bracketed, meant_option, stated_letter
 from ..rules.final import Final, final_part, short_answer

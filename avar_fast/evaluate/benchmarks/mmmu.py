@@ -5,11 +5,11 @@ import re
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
-from ..benchmark import ByQuestion, Equal, Question, Verdict
+from ..benchmark import ByQuestion, Equal, Question
+from ..prediction import Verdict
 from ..prompts import instruction, joined, lettered, user_turn
-from ..rules.choice import mmmu_letter
 from ..rules.final import Final, final_part
-from ..rules.open_answer import open_candidates, open_matches
+from ..rules.mmmu import mmmu_letter, open_candidates, open_matches
 from ..source import BenchmarkSource, Record
 
 SUBJECTS = (

@@ -1,13 +1,18 @@
 """MMStar (Chen et al., NeurIPS 2024)."""
 
+import re
 from collections.abc import Sequence
 
 from ...data.problems import bad_row, shown
-from ..benchmark import ByQuestion, Equal, Question, Verdict
+from ..benchmark import ByQuestion, Equal, Question
+from ..prediction import Verdict
 from ..prompts import instruction, joined, user_turn
-from ..rules.choice import mmstar_letter
-from ..rules.final import final_part
+from ..rules.choice import stated_letter
+from ..rules.final import Final, final_part
 from ..source import BenchmarkSource, Record
+
+_MMSTAR = re.compile(r"(?:option |the answer is )?\(?([a-z])(?![a-z0-9'])")
+FEW_WORDS = 5  # in tags, so few words are a letter or nothing
 
 
 class MMStar(ByQuestion):
@@ -56,3 +61,20 @@ class MMStar(ByQuestion):
         final = final_part(completion)
         letter = None if final is None else mmstar_letter(final)
         return Verdict(letter, letter == question.answer)
+
+
+def mmstar_letter(final: Final, letters: str = "ABCD") -> str | None:
+    """The letter a completion begins with, as MMStar's rule has it: "B", "(B)", "Option B", "The
+    answer is B"; where it finds none, a letter that is all there is, or that is announced.
+
+    A word that begins with the letter does not count, as it does there. In tags, few words are a
+    letter or nothing; where a box holds something else, all that stands around it is read.
+    """
+    stated = stated_letter(final, letters)
+    if final.explicit and not stated and final.around:
+        return mmstar_letter(Final(final.around, explicit=False), letters)
+    if final.explicit and (stated or len(final.text.split()) <= FEW_WORDS):
+        return stated
+    found = _MMSTAR.match(final.text.lower().strip().replace("\n", " "))
+    first = found[1].upper() if found else ""
+    return first if first and first in letters else stated

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from ...data import Row
 from ...data.problems import bad_row
 from ...rewards import AnswerChecker, extract_answer
-from ..benchmark import ByQuestion, Equal, Question, Verdict
+from ..benchmark import ByQuestion, Equal, Question
+from ..prediction import Verdict
 from ..rules.final import final_part
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from ..benchmark import JudgedBenchmark
-from ..benchmarks import TASKS
+from ..benchmarks import BENCHMARKS
 from ..tasks import EvalTask
 from .config import JudgeConfig
 
@@ -31,7 +31,7 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
 
 
 def _judged() -> list[str]:
-    return [name for name, task in TASKS.items() if isinstance(task, JudgedBenchmark)]
+    return [name for name, task in BENCHMARKS.items() if isinstance(task, JudgedBenchmark)]
 
 
 def judge_of(options: argparse.Namespace, tasks: Sequence[EvalTask]) -> JudgeConfig | None:

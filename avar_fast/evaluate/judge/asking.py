@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...progress import progress
-from ..benchmark import Dialogue, JudgedBenchmark, Prediction
+from ..benchmark import Dialogue, JudgedBenchmark
 from ..journal import Judgment, PredictionJournal
+from ..prediction import Prediction
 from ..ranks import Ranks
 from ..tasks import EvalTask
 from .config import JudgeConfig, JudgeError

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from ..benchmark import Equal, Verdict
+from ..benchmark import Equal
+from ..prediction import Verdict
 from .choice import bracketed, lone_letter
 from .final import Final, short_answer
 
