@@ -43,7 +43,7 @@ class Encoder:
         tokenizer: with Qwen-VL's special tokens and a chat template.
         image_processor: Qwen-VL's.
         system_prompt: system turn for rows without one; None adds none.
-        max_length: most tokens in prompt and target together.
+        max_length: most tokens in prompt and target together; None for no limit.
         overlong: what happens to a longer row: "error" and "drop" raise OverlongError (a caller
             that drops rows catches it), "cut" shortens its text.
         stage: "sft" needs a target in each row, "grpo" an answer; None needs neither.
@@ -56,7 +56,7 @@ class Encoder:
         tokenizer: Any,
         image_processor: Any,
         system_prompt: str | None,
-        max_length: int,
+        max_length: int | None = None,
         overlong: Overlong = "error",
         stage: Stage | None = None,
         with_target: bool = True,
@@ -210,6 +210,8 @@ class Encoder:
 
     def _fit(self, text: _Text, row: Row) -> _Text:
         """Prompt and target within max_length."""
+        if self.max_length is None:
+            return text
         prompt, target = text.prompt, text.target
         excess = len(prompt) + len(target) - self.max_length
         if excess <= 0:

@@ -11,8 +11,9 @@ from transformers.utils import logging as transformers_logging
 from ..attention import attach
 from ..config.rollout import RolloutConfig
 from ..loading import Loaded, load, load_processors, require_model
-from .engines import start_engine
-from .generation import Answering
+from ..models import holds_adapters
+from ..rollout import open_engine
+from .answerer import Answerer
 from .journal import PredictionJournal, require_same
 from .judge.config import JudgeConfig
 from .provenance import project, weights_digest
@@ -49,17 +50,31 @@ class Model:
         attach(found.model, found.tokenizer)
         return found
 
-    def answering(self, settings: Settings, batch_size: int) -> Answering:
+    def answerer(self, settings: Settings, batch_size: int) -> Answerer:
         """
         Raises:
             ValueError: a path that cannot be loaded, or a model of another type.
             RolloutError: vLLM cannot be used.
         """
-        if self.rollout.engine == "model":
-            return Answering(self.loaded, settings, batch_size)
-        path = str(self.name["path"])
-        engine = start_engine(path, self.dtype, self.rollout, settings, batch_size)
-        return Answering(load_processors(path), settings, batch_size, engine)
+        path, is_own = str(self.name["path"]), self.rollout.engine == "model"
+        if not is_own and holds_adapters(path):
+            raise ValueError(
+                f"--engine {self.rollout.engine} needs whole weights; {path} holds adapters. Use"
+                " --engine model, or merge them."
+            )
+        loaded = self.loaded if is_own else load_processors(path)
+        answerer = Answerer(loaded, settings, batch_size)
+        answerer.engine = open_engine(
+            self.rollout,
+            answerer.engine,
+            path=path,
+            dtype=self.dtype,
+            system_prompt=settings.system_prompt,
+            max_length=None,
+            min_length=settings.max_new_tokens,
+            max_rows=batch_size,
+        )
+        return answerer
 
 
 def evaluate_to(
@@ -82,7 +97,7 @@ def evaluate_to(
     journal = PredictionJournal(out)
     ranks.agree(lambda: _claim(out, journal, what))
     try:
-        outcome = run(lambda: model.answering(settings, batch_size), tasks, journal, ranks, judge)
+        outcome = run(lambda: model.answerer(settings, batch_size), tasks, journal, ranks, judge)
     except BaseException:
         if ranks.size == 1 and journal.is_empty:  # such as a model that is not there
             journal.discard()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..journal import Journal, differing, whole_lines, write_whole
-from .generation import Chunk
+from .answerer import Chunk
 from .prediction import Prediction
 from .prompt_vas import TableSums
 

@@ -20,9 +20,8 @@ from ..data import Row
 from ..data.images import image_reference
 from ..data.problems import bad_row
 from ..progress import progress
+from .answerer import Answerer
 from .command import Model
-from .generation import Answering
-from .prompt_vas import Looks
 from .ranks import local_device
 from .settings import Settings
 
@@ -101,28 +100,30 @@ class Avar(lmms):
         answers: dict[int, GenerationResult] = {}
         for length, members in by_length.items():
             settings = dataclasses.replace(self._settings, max_new_tokens=length)
-            answering = Answering(self._model.loaded, settings, self._batch_size)
-            steps = range(0, len(members), answering.chunk_size)
+            answerer = Answerer(self._model.loaded, settings, self._batch_size)
+            steps = range(0, len(members), answerer.chunk_size)
             for start in progress(steps, desc="avar", disable=self.rank != 0):
-                some = members[start : start + answering.chunk_size]
-                answers |= self._answers(answering, requests, some)
+                numbers = members[start : start + answerer.chunk_size]
+                answers |= self._answers(answerer, requests, numbers)
         return [answers[i] for i in range(len(requests))]
 
     def _answers(
-        self, answering: Answering, requests: Sequence[Instance], some: list[int]
+        self, answerer: Answerer, requests: Sequence[Instance], numbers: list[int]
     ) -> dict[int, GenerationResult]:
-        rows = [self._row(requests[i]) for i in some]
-        looks = Looks(answering.model, answering.encoder.tokens)
-        completions = answering.complete([answering.encoder(row) for row in rows], looks)
+        rows = [self._row(requests[i]) for i in numbers]
+        responses = answerer.respond([answerer.encoder(row) for row in rows])
         if self._record is not None:
             with self._record.open("a", encoding="utf-8") as file:
-                for place, look in sorted(looks.found.items()):
-                    _, _, _, doc_id, task, split = requests[some[place]].args
-                    line = {"task": task, "split": split, "doc_id": doc_id, "vas": look.scores}
-                    file.write(json.dumps(line | {"num_queries": look.num_queries}) + "\n")
+                for i, response in zip(numbers, responses, strict=True):
+                    if response.vas is None:
+                        continue
+                    _, _, _, doc_id, task, split = requests[i].args
+                    line = {"task": task, "split": split, "doc_id": doc_id}
+                    line |= {"vas": response.vas.scores, "num_queries": response.vas.num_queries}
+                    file.write(json.dumps(line) + "\n")
         return {
-            i: GenerationResult(c.text, TokenCounts(output_tokens=c.num_tokens))
-            for i, c in zip(some, completions, strict=True)
+            i: GenerationResult(response.text, TokenCounts(output_tokens=response.num_tokens))
+            for i, response in zip(numbers, responses, strict=True)
         }
 
     def _length(self, request: Instance) -> int:

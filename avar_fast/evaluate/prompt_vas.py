@@ -52,46 +52,47 @@ def _rounded(rows: Table) -> Table:
 
 
 @dataclass(frozen=True)
-class Look:
+class PromptVas:
     """VAS of one prompt."""
 
     scores: dict[str, float]
+    """{form: mean over layers, heads and queries}"""
     tables: dict[str, Tensor]
     """{form: (layers, heads) float64}"""
     num_queries: int
 
 
-class Looks:
-    """Collects the VAS of every prompt that a generation reads.
+class PromptVasRecorder:
+    """Records the VAS of every prompt that a generation reads.
 
     Args:
         model: attached.
         tokens: of its tokenizer.
 
     Attributes:
-        found: {number of the prompt: its VAS}; a prompt without an image has none.
+        by_prompt: {number of the prompt: its VAS}; a prompt without an image has none.
     """
 
     def __init__(self, model: nn.Module, tokens: SpecialTokens) -> None:
         self.model, self.tokens = model, tokens
-        self.found: dict[int, Look] = {}
+        self.by_prompt: dict[int, PromptVas] = {}
 
     @contextmanager
-    def reading(self, first: int, inputs: dict[str, Tensor]) -> Iterator[None]:
-        """The context that ``avar_fast.rollout.generate`` reads prompts in."""
+    def __call__(self, first: int, inputs: dict[str, Tensor]) -> Iterator[None]:
+        """The ``prompt_context`` of ``avar_fast.rollout.generate``."""
         with record_attention(self.model) as recording:
             yield
-        span = (inputs["input_ids"], inputs["attention_mask"])
         types = recording.key_types
         assert types is not None
-        queries = query_mask(*span, role="user", tokens=self.tokens) & sees_image(types)
-        with_image = (types == KeyType.VISUAL).any(dim=1)
-        for i in with_image.nonzero()[:, 0].tolist():
-            one = slice(i, i + 1)
-            masses = {layer: mass[one] for layer, mass in recording.mass.items()}
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        queries = query_mask(ids, mask, role="user", tokens=self.tokens) & sees_image(types)
+        has_image = (types == KeyType.VISUAL).any(dim=1)
+        for i in has_image.nonzero()[:, 0].tolist():
+            row = slice(i, i + 1)
+            masses = {layer: mass[row] for layer, mass in recording.mass.items()}
             tables = {
-                form: score_table(masses, queries[one], EPS, form, types[one]).double().cpu()
+                form: score_table(masses, queries[row], EPS, form, types[row]).double().cpu()
                 for form in FORMS
             }
             scores = {form: table.mean().item() for form, table in tables.items()}
-            self.found[first + i] = Look(scores, tables, int(queries[i].sum()))
+            self.by_prompt[first + i] = PromptVas(scores, tables, int(queries[i].sum()))

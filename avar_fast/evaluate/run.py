@@ -12,8 +12,8 @@ from ..data import Rows
 from ..loading import Loaded
 from ..progress import progress
 from ..rewards import AnswerChecker
+from .answerer import Answerer, Chunk
 from .benchmarks.rows import OwnRows
-from .generation import Answering, Chunk
 from .journal import PredictionJournal
 from .judge.asking import judge_all
 from .judge.config import JudgeConfig
@@ -48,17 +48,17 @@ def evaluate(
         batch_size: questions under way at the same time.
         name: of the progress bar.
     """
-    answering = Answering(loaded, settings, batch_size)
+    answerer = Answerer(loaded, settings, batch_size)
     progress = _Progress(name, len(task.questions))
     predictions: dict[str, Prediction] = {}
     table = TableSums()
     try:
-        for chunk in answering.chunks(task, task.questions):
+        for chunk in answerer.chunks(task, task.questions):
             predictions |= {p.id: p for p in chunk.predictions}
             table.add_dict(chunk.table.as_dict())
             progress.add(chunk.predictions)
     finally:
-        answering.close()
+        answerer.close()
         progress.close()
     ordered = [predictions[question.id] for question in task.questions]
     return summarize(task, ordered, table), ordered
@@ -86,7 +86,7 @@ def identity(
 
 
 def run(
-    start: Callable[[], Answering],
+    start: Callable[[], Answerer],
     tasks: Sequence[EvalTask],
     journal: PredictionJournal,
     ranks: Ranks,
@@ -113,14 +113,14 @@ def run(
     ]
     problems: list[str] = []
     if any(questions for _, questions in left):
-        answering = start()
+        answerer = start()
         try:
             with journal.predictions_of(ranks.rank) as add:
                 for task, questions in left:
-                    _answer(answering, task, questions, add, ranks)
-            problems = answering.problems
+                    _answer(answerer, task, questions, add, ranks)
+            problems = answerer.problems
         finally:
-            answering.close()
+            answerer.close()
     ranks.wait()
     if judge is not None:
         judge_all(judge, tasks, journal, ranks)
@@ -146,7 +146,7 @@ def _is_open(done: Mapping[tuple[str, str], Prediction], task: EvalTask, id: str
 
 
 def _answer(
-    answering: Answering,
+    answerer: Answerer,
     task: EvalTask,
     questions: Sequence[Any],
     add: Callable[[str, Chunk], None],
@@ -156,7 +156,7 @@ def _answer(
     title = f"{name} (rank 0 of {ranks.size})" if ranks.size > 1 else name
     progress = _Progress(title, len(questions), shown=ranks.rank == 0)
     try:
-        for chunk in answering.chunks(task, questions):
+        for chunk in answerer.chunks(task, questions):
             add(name, chunk)
             progress.add(chunk.predictions)
             for prediction in chunk.predictions:

@@ -1,12 +1,13 @@
 """Generation engines."""
 
 from .engine import ModelEngine, RolloutEngine, RolloutError
-from .generate import Reading, Rollouts, Sampling, generate, greedy_texts, without_end
+from .generate import PromptContext, Rollouts, Sampling, generate, greedy_texts, without_end
+from .open_engine import open_engine
 from .vllm_samples import WrongEngineError
 
 __all__ = [
     "ModelEngine",
-    "Reading",
+    "PromptContext",
     "RolloutEngine",
     "RolloutError",
     "Rollouts",
@@ -14,5 +15,6 @@ __all__ = [
     "WrongEngineError",
     "generate",
     "greedy_texts",
+    "open_engine",
     "without_end",
 ]

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ..data import Sample
-from .generate import Rollouts, Sampling, generate
+from .generate import PromptContext, Rollouts, Sampling, generate
 
 
 class RolloutError(RuntimeError):
@@ -44,6 +44,7 @@ class ModelEngine:
         whole_weights: context that gives the model with all weights on this rank's device.
         collate: prompts -> left-padded inputs on the device.
         at_once: prompts under way at the same time.
+        prompt_context: entered around every forward that reads prompts.
     """
 
     def __init__(
@@ -51,12 +52,16 @@ class ModelEngine:
         whole_weights: Callable[[], AbstractContextManager[nn.Module]],
         collate: Callable[[list[Sample]], dict[str, Tensor]],
         at_once: int,
+        prompt_context: PromptContext | None = None,
     ) -> None:
         self._whole_weights, self._collate, self._at_once = whole_weights, collate, at_once
+        self._prompt_context = prompt_context
 
     def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
         with self._whole_weights() as model:
-            return generate(model, prompts, self._collate, sampling, self._at_once)
+            return generate(
+                model, prompts, self._collate, sampling, self._at_once, self._prompt_context
+            )
 
     def sync_weights(self, model: nn.Module) -> None:
         pass

@@ -15,7 +15,7 @@ from ..models import family_of
 from .rows import DecodingRows, RoomyLayer
 
 Prompt = TypeVar("Prompt")
-Reading = Callable[[int, dict[str, Tensor]], AbstractContextManager[Any]]
+PromptContext = Callable[[int, dict[str, Tensor]], AbstractContextManager[Any]]
 """(number of the first prompt, their left-padded inputs) -> what the forward that reads them runs
 in; record_attention, for one."""
 ENDED_SHARE = 0.25  # of the rows: above it they are taken out, which copies the caches of the rest
@@ -58,7 +58,7 @@ def generate(
     collate: Callable[[list[Prompt]], dict[str, Tensor]],
     sampling: Sampling,
     at_once: int | None = None,
-    reading: Reading | None = None,
+    prompt_context: PromptContext | None = None,
 ) -> Rollouts:
     """Completes every prompt ``sampling.num_samples`` times.
 
@@ -73,7 +73,7 @@ def generate(
         collate: some prompts -> left-padded inputs with their images, on the device.
         sampling: how to draw.
         at_once: prompts under way at the same time; all unless given.
-        reading: a context for the forwards that read prompts, and for no other.
+        prompt_context: a context for the forwards that read prompts, and for no other.
 
     Raises:
         FloatingPointError: the model's logits are not finite.
@@ -82,7 +82,7 @@ def generate(
     was_training, saved_deltas = model.training, family.get_rope_deltas(model)
     model.eval()
     try:
-        return _generate(model, prompts, collate, sampling, at_once or len(prompts), reading)
+        return _generate(model, prompts, collate, sampling, at_once or len(prompts), prompt_context)
     finally:
         family.set_rope_deltas(model, saved_deltas)
         model.train(was_training)
@@ -94,7 +94,7 @@ def _generate(
     collate: Callable[[list[Prompt]], dict[str, Tensor]],
     sampling: Sampling,
     at_once: int,
-    reading: Reading | None,
+    prompt_context: PromptContext | None,
 ) -> Rollouts:
     group = sampling.num_samples
     said: list[list[int]] = [[] for _ in range(len(prompts) * group)]
@@ -108,7 +108,7 @@ def _generate(
         some = list(prompts[begun : begun + free])
         if some:
             inputs = collate(some)
-            with nullcontext() if reading is None else reading(begun, inputs):
+            with nullcontext() if prompt_context is None else prompt_context(begun, inputs):
                 new = _read(model, inputs, begun)
             new.repeat(group)
             begun += len(some)

@@ -33,7 +33,7 @@ class VllmEngine:
         path: folder or hub name of the model, of whole weights.
         dtype: of the trainer's weights.
         config: the recipe's section.
-        max_length: most tokens of prompt and completion together.
+        max_length: most tokens of prompt and completion together; None for the model's limit.
         max_rows: most completions under way at the same time.
 
     Raises:
@@ -41,7 +41,7 @@ class VllmEngine:
     """
 
     def __init__(
-        self, path: str, dtype: str, config: RolloutConfig, max_length: int, max_rows: int
+        self, path: str, dtype: str, config: RolloutConfig, max_length: int | None, max_rows: int
     ) -> None:
         os.environ.update(IN_PROCESS)
         try:
@@ -59,7 +59,7 @@ class VllmEngine:
         self._llm: Any = vllm.LLM(
             model=path,
             dtype=dtype,  # pyright: ignore[reportArgumentType]
-            max_model_len=min(max_length, limit),
+            max_model_len=limit if max_length is None else min(max_length, limit),
             max_num_seqs=max_rows,
             gpu_memory_utilization=config.gpu_memory,
             enforce_eager=not config.cuda_graphs,

@@ -42,9 +42,9 @@ class VllmServer:
 
     Args:
         config: the recipe's section.
-        folder: where rank 0 writes the weights.
+        folder: where rank 0 writes the weights; None where they never change.
         system_prompt: of rows without a system turn.
-        max_length: most tokens of prompt and completion together.
+        max_length: tokens of prompt and completion together that the server must take.
 
     Raises:
         RolloutError: the openai client is not installed.
@@ -53,7 +53,7 @@ class VllmServer:
     """
 
     def __init__(
-        self, config: RolloutConfig, folder: str, system_prompt: str | None, max_length: int
+        self, config: RolloutConfig, folder: Path | None, system_prompt: str | None, max_length: int
     ) -> None:
         try:
             import openai
@@ -62,7 +62,7 @@ class VllmServer:
                 "rollout.engine=vllm_server needs the package openai: pip install openai."
             ) from None
         assert config.server_url is not None
-        self._url, self._folder = config.server_url.rstrip("/"), Path(folder)
+        self._url, self._folder = config.server_url.rstrip("/"), folder
         self._system_prompt, self._config, self._openai = system_prompt, config, openai
         direct = is_loopback(self._url)
         self._client: Any = openai.OpenAI(
@@ -180,6 +180,7 @@ class VllmServer:
                 it in vain and are ended with it.
         """
         if torch.distributed.get_rank() == 0:
+            assert self._folder is not None
             self._folder.mkdir(parents=True, exist_ok=True)
             weights = {name: x.cpu().contiguous() for name, x in merged_weights(model)}
             save_file(weights, self._folder / "model.safetensors", metadata={"format": "pt"})

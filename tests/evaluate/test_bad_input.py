@@ -7,8 +7,7 @@ import shutil
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value
 
-from avar_fast.evaluate import BenchmarkTask, Settings, command, read_result
-from avar_fast.evaluate import generation as answering
+from avar_fast.evaluate import BenchmarkTask, Settings, answerer, command, read_result
 from avar_fast.evaluate.__main__ import main
 from avar_fast.evaluate.benchmarks import BENCHMARKS
 from avar_fast.lab.model import save_base
@@ -201,8 +200,8 @@ def test_a_model_whose_template_has_no_system_turn(tmp_path, capsys):
 def test_endless_and_hostile_answers_are_kept_whole(tmp_path, model, monkeypatch, capsys):
     said = ["<b>bold</b>" * 10, "x" * 100_000, "\x00\x1b[31m\ud7ff", "| a | b |\n|---|"]
     rows = write_rows(tmp_path, WorldConfig(), "test", 4, seed=0)
-    complete = [answering.Completion(text, len(text), True) for text in said]
-    monkeypatch.setattr(answering.Answering, "complete", lambda *_: complete)
+    responses = [answerer.Response(text, len(text), True, None) for text in said]
+    monkeypatch.setattr(answerer.Answerer, "respond", lambda *_: responses)
     out = tmp_path / "r.json"
     assert main([model, f"--data={rows}", f"--out={out}", "--dtype=float32"]) == 0
     result = read_result(out)

@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from avar_fast.evaluate import generation as answering
-from avar_fast.evaluate import read_result
+from avar_fast.evaluate import answerer, read_result
 from avar_fast.evaluate.__main__ import main
 from avar_fast.evaluate.benchmark import JudgedBenchmark
 from avar_fast.evaluate.benchmarks import BENCHMARKS
@@ -59,13 +58,13 @@ class Run:
         self.given = [model, "--benchmarks=mathvista", f"--data=mathvista={data}"]
         self.given += [f"--out={self.out}", "--dtype=float32", "--no-vas"]
 
-        def complete(answering_, samples, looks):
+        def respond(answerer_, samples):
             self.asked_model += 1
             texts = list(said.values())
             assert len(samples) == len(texts)
-            return [answering.Response(text, 9, False) for text in texts]
+            return [answerer.Response(text, 9, False, None) for text in texts]
 
-        monkeypatch.setattr(answering.Answering, "complete", complete)
+        monkeypatch.setattr(answerer.Answerer, "respond", respond)
 
     def __call__(self, script, *more, expect=0):
         judge = [f"--judge-url={script.url}", "--judge-model=test-judge"]

@@ -2,14 +2,14 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from avar_fast.attention import SpecialTokens, key_types, query_mask, record_attention, sees_image
 from avar_fast.data import Encoder, collate, load_rows
-from avar_fast.evaluate import Settings, evaluate_rows, read_result
-from avar_fast.evaluate import generation as answering
+from avar_fast.evaluate import Settings, answerer, evaluate_rows, read_result
 from avar_fast.evaluate.__main__ import main
 from avar_fast.lab.model import build_image_processor, save_base
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM, build_tokenizer
@@ -33,7 +33,7 @@ def rows_of(folder, count=6):
 
 
 def test_scores_do_not_depend_on_the_batch_size_and_completions_are_greedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(answering, "CHUNK_BATCHES", 2)
+    monkeypatch.setattr(answerer, "CHUNK_BATCHES", 2)
     loaded, rows = loaded_lab(), rows_of(tmp_path)
     results = [evaluate_rows(loaded, rows, SETTINGS, batch_size=size) for size in (1, 2, 6)]
     summary, predictions = results[0]
@@ -58,13 +58,13 @@ def test_scores_do_not_depend_on_the_batch_size_and_completions_are_greedy(tmp_p
 def test_right_answers_count_and_vas_is_that_of_the_user_tokens(tmp_path, monkeypatch):
     loaded, rows = loaded_lab(), rows_of(tmp_path, count=4)
     said = [str(rows[0].target), "<answer>no</answer>", str(rows[2].target), "nonsense"]
-    complete = answering.Answering.complete
+    respond = answerer.Answerer.respond
 
-    def with_other_words(self, samples, looks):
-        complete(self, samples, looks)
-        return [answering.Completion(text, 3, False) for text in said]
+    def with_other_words(self, samples):
+        responses = respond(self, samples)
+        return [replace(r, text=text) for r, text in zip(responses, said, strict=True)]
 
-    monkeypatch.setattr(answering.Answering, "complete", with_other_words)
+    monkeypatch.setattr(answerer.Answerer, "respond", with_other_words)
     summary, predictions = evaluate_rows(loaded, rows, SETTINGS, batch_size=4)
     assert summary.score == 0.5
     assert summary.unparsable == 0.25
@@ -96,9 +96,9 @@ def test_the_checker_is_that_of_the_setting(tmp_path, monkeypatch, checker, righ
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"problem": "One over two?", "answer": "0.5"}))
     monkeypatch.setattr(
-        answering.Answering,
-        "complete",
-        lambda *a: [answering.Completion("<answer>\\frac{1}{2}</answer>", 3, False)],
+        answerer.Answerer,
+        "respond",
+        lambda *a: [answerer.Response("<answer>\\frac{1}{2}</answer>", 3, False, None)],
     )
     settings = Settings(checker=checker)
     summary, predictions = evaluate_rows(loaded_lab(), load_rows(str(file)), settings)
@@ -143,7 +143,7 @@ def test_images_are_resized_to_max_pixels(tmp_path):
     row = rows_of(tmp_path, count=1)[0]
     patches = []
     for most in (None, 28 * 28):
-        answers = answering.Answering(loaded_lab(), Settings(max_pixels=most), batch_size=1)
+        answers = answerer.Answerer(loaded_lab(), Settings(max_pixels=most), batch_size=1)
         grid = answers.encoder(row).image_grid_thw
         assert grid is not None
         patches.append(int(grid.prod()))

@@ -8,7 +8,7 @@ import torch
 from ...data import Sample
 from ...data.problems import bad_row
 from ...models import whole_model_at
-from ...rollout import ModelEngine, RolloutEngine, Sampling, WrongEngineError
+from ...rollout import ModelEngine, RolloutEngine, Sampling, WrongEngineError, open_engine
 from .. import checkpoint
 from ..run import Run
 from .completion import Completion
@@ -22,21 +22,20 @@ def open_rollout(run: Run) -> RolloutEngine:
         RolloutError: it cannot be had.
     """
     recipe, grpo = run.recipe, run.recipe.grpo
-    at_once = grpo.prompts_per_generation
-    if recipe.rollout.engine == "model":
-        return ModelEngine(run.engine.whole_weights, run.collate_prompts, at_once)
-    max_length = recipe.data.max_length + grpo.max_new_tokens
+    at_once, max_length = grpo.prompts_per_generation, recipe.data.max_length + grpo.max_new_tokens
+    folder = recipe.rollout.server_folder or Path(recipe.train.output_dir) / "rollout_weights"
     drawn_so_far = checkpoint.random_state()
-    if recipe.rollout.engine == "vllm":
-        from ...rollout.vllm_colocated import VllmEngine
-
-        path, rows = whole_model_at(recipe.model.path), at_once * grpo.group_size
-        engine = VllmEngine(path, recipe.model.dtype, recipe.rollout, max_length, rows)
-    else:
-        from ...rollout.vllm_server import VllmServer
-
-        folder = recipe.rollout.server_folder or Path(recipe.train.output_dir) / "rollout_weights"
-        engine = VllmServer(recipe.rollout, str(folder), recipe.data.system_prompt, max_length)
+    engine = open_engine(
+        recipe.rollout,
+        ModelEngine(run.engine.whole_weights, run.collate_prompts, at_once),
+        path=whole_model_at(recipe.model.path),
+        dtype=recipe.model.dtype,
+        system_prompt=recipe.data.system_prompt,
+        max_length=max_length,
+        min_length=max_length,
+        max_rows=at_once * grpo.group_size,
+        weights_folder=Path(folder),
+    )
     # vLLM seeds the generators of the process it starts in, the same on all ranks and in all runs.
     checkpoint.set_random_state(drawn_so_far)
     return engine
