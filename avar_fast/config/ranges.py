@@ -40,6 +40,12 @@ def require_below_one(values: Mapping[str, float | None]) -> None:
             raise ValueError(f"{name} must be in [0, 1); got {value}.")
 
 
+def require_share(values: Mapping[str, float | None]) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 < value <= 1:
+            raise ValueError(f"{name} must be in (0, 1]; got {value}.")
+
+
 def require_weights(values: Mapping[str, float | None]) -> None:
     """Weights may be negative: such an experiment is the user's to make."""
     for name, value in values.items():

@@ -24,8 +24,9 @@ from .estimate import estimate
 from .folder import check_folder, claim
 from .journal import StepJournal, read_entries
 from .prompts import Prompt, load_prompts
-from .recipe import LAB, STEPS, SynthesisRecipe
+from .recipe import SynthesisRecipe
 from .results import write_results
+from .step_config import LAB, STEPS
 from .tasks import read_tasks
 
 OVER_BUDGET, INCOMPLETE, INTERRUPTED = 3, 4, 130

@@ -5,8 +5,9 @@ from typing import Any
 
 from ..journal import write_whole
 from .prompts import Prompt
-from .recipe import STEPS, SynthesisRecipe
+from .recipe import SynthesisRecipe
 from .results import ROWS
+from .step_config import STEPS
 
 
 def write_card(

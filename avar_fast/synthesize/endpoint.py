@@ -11,7 +11,7 @@ from ..chat.access import read_key
 from ..chat.answer import Answer
 from ..chat.client import ChatClient, EndpointAccess, FailedRequestError
 from .ledger import BudgetExceededError, Ledger, Usage, text_tokens
-from .recipe import StepConfig
+from .step_config import StepConfig
 
 
 class RequestFailedError(Exception):

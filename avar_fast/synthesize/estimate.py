@@ -8,7 +8,8 @@ from .gates import Check, open_steps
 from .journal import StepRecord
 from .ledger import Usage, image_tokens, text_tokens
 from .prompts import Prompt
-from .recipe import STEPS, SynthesisRecipe, sample_of
+from .recipe import SynthesisRecipe
+from .step_config import STEPS, sample_of
 from .tasks import ReadRows, SynthesisTask
 
 # Of an answer, where the folder holds none yet to take the mean of.

@@ -8,7 +8,8 @@ from ..config import dump_recipe
 from ..journal import differing, write_whole
 from .journal import NAME as JOURNAL
 from .prompts import Prompt
-from .recipe import STEPS, SynthesisRecipe
+from .recipe import SynthesisRecipe
+from .step_config import STEPS
 
 IDENTITY, RECIPE = "identity.json", "recipe.yaml"
 # What makes two texts come from different distributions; limits, prices, gates, budget, number of

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ..rewards import Reference, extract_answer
 from .journal import StepRecord
-from .recipe import STEPS, GatesConfig
+from .recipe import GatesConfig
+from .step_config import STEPS
 
 Check = Callable[[str, Reference], bool]
 """(what a model wrote, the row's answer or answers) -> whether its answer is right."""

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from .recipe import BudgetConfig, StepConfig
+from .recipe import BudgetConfig
+from .step_config import StepConfig
 
 # Rules of thumb where an endpoint reports no usage, and before it has: English text, and Qwen-VL's
 # tokens of 28 x 28 pixels.

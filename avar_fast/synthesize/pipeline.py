@@ -12,7 +12,8 @@ from .gates import Check, body, split_answer, step_failure
 from .journal import StepJournal, StepRecord
 from .ledger import BudgetExceededError, Ledger, Usage, image_tokens, text_tokens
 from .prompts import Prompt
-from .recipe import STEPS, SynthesisRecipe
+from .recipe import SynthesisRecipe
+from .step_config import STEPS
 from .tasks import ReadRows, SynthesisTask, read_images
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from .recipe import STEPS, SynthesisRecipe
+from .recipe import SynthesisRecipe
+from .step_config import STEPS
 
 SHIPPED = Path(__file__).parent / "prompts"
 FIELDS = {

@@ -16,7 +16,8 @@ from .duplicates import near_duplicates
 from .gates import STEP_GATES, TEXT_GATES, Candidate, best, gate_candidate
 from .journal import StepJournal
 from .ledger import Usage
-from .recipe import STEPS, RowsConfig, SynthesisRecipe, sample_of
+from .recipe import RowsConfig, SynthesisRecipe
+from .step_config import STEPS, sample_of
 from .tasks import ReadRows, SynthesisTask, read_images
 
 ROWS, REJECTED, REPORT, IMAGES = "rows.jsonl", "rejected.jsonl", "report.json", "images"

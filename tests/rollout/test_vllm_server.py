@@ -102,7 +102,7 @@ def serving(stub):
 
 def client(address, folder="unused", seconds=5.0, max_length=300):
     config = RolloutConfig(engine="vllm_server", server_url=address, server_seconds=seconds)
-    return VllmServer(config, str(folder), SYSTEM, max_length)
+    return VllmServer(config, folder, SYSTEM, max_length)
 
 
 @pytest.fixture
