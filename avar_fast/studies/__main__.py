@@ -24,13 +24,13 @@ from ..models import family_at
 from ..models.load_errors import naming_model
 from ..rewards import AnswerChecker
 from . import plots, texts
-from .arguments import bootstrap_of, build_parser, reading_of
+from .arguments import bootstrap_of, build_parser, mass_settings
 from .compare import compare, require_names, require_same_shape
 from .correlate import PAPER, correlate, require_three
 from .heads import rank_heads
 from .masses import collect, lacks_answer
 from .points import Point, read_point
-from .summary import summarize
+from .score import summarize
 
 Result = tuple[dict[str, Any], str]
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def score(options: argparse.Namespace) -> Result:
     """One model over a data set."""
     name, path = options.model
-    collected = collect(_open(path, options), _rows(options), reading_of(options), name)
+    collected = collect(_open(path, options), _rows(options), mass_settings(options), name)
     summary = summarize(collected, bootstrap_of(options))
     plots.plot_summary(options.out / "score.png", name, summary)
     result = {"model": path, **_conditions(options), **collected.sizes(), **summary.as_dict()}
@@ -68,9 +68,9 @@ def compare_models(options: argparse.Namespace) -> Result:
     shapes = [_shape(path) for path in paths]
     for name, shape in zip(names, shapes, strict=True):
         require_same_shape(names[0], shapes[0], name, shape)
-    rows, reading = _rows(options), reading_of(options)
+    rows, settings = _rows(options), mass_settings(options)
     collected = [
-        collect(_open(path, options), rows, reading, name)
+        collect(_open(path, options), rows, settings, name)
         for name, path in zip(names, paths, strict=True)
     ]
     found = compare(names, collected, options.threshold, bootstrap_of(options), options.moves)
@@ -107,9 +107,9 @@ def correlate_points(options: argparse.Namespace) -> Result:
 def heads(options: argparse.Namespace) -> Result:
     """Heads of one model by visual mass and by effect of masking."""
     name, path = options.model
-    rows, reading = _rows(options), reading_of(options)
+    rows, settings = _rows(options), mass_settings(options)
     masks = tuple(dict.fromkeys(options.masks))
-    ranking = rank_heads(_open(path, options), rows, reading, masks, bootstrap_of(options))
+    ranking = rank_heads(_open(path, options), rows, settings, masks, bootstrap_of(options))
     plots.plot_heads(options.out / "heads.png", name, ranking)
     result = {"model": path, **_conditions(options), **ranking.as_dict()}
     return result, texts.heads_text(ranking, options.show)
@@ -199,7 +199,7 @@ def _conditions(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "data": {"path": options.data, "split": options.split, "limit": options.limit},
         "pixels": {"min": options.min_pixels, "max": options.max_pixels},
-        "reading": asdict(reading_of(options)),
+        "reading": asdict(mass_settings(options)),
         "bootstrap": {"over": "rows", "method": "percentile", **asdict(bootstrap_of(options))},
     }
 

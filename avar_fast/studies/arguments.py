@@ -9,7 +9,7 @@ from ..bootstrap import Bootstrap
 from ..rewards import CHECKERS
 from .compare import THRESHOLD
 from .heads import MASKS
-from .masses import Reading
+from .masses import MassSettings
 
 USAGE = """Studies of the Visual Attention Score.
 
@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     score = commands.add_parser("score", help="overall, per layer, per head, per token position")
     score.add_argument("model", type=named)
-    _add_reading(score, data_needed=True)
+    _add_mass_settings(score, data_needed=True)
     _add_bootstrap(score)
 
     compare = commands.add_parser("compare", help="where attention moved between checkpoints")
@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--moves", type=count, default=8, help="heads to list, those that moved most (default 8)"
     )
-    _add_reading(compare, data_needed=True)
+    _add_mass_settings(compare, data_needed=True)
     _add_bootstrap(compare)
 
     correlate = commands.add_parser("correlate", help="score against accuracy over checkpoints")
@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     correlate.add_argument(
         "--checker", choices=CHECKERS, default="accuracy", help="who judges answers of models"
     )
-    _add_reading(correlate, data_needed=False)
+    _add_mass_settings(correlate, data_needed=False)
     correlate.add_argument("--confidence", type=share, default=0.95, help="default 0.95")
 
     heads = commands.add_parser("heads", help="heads by visual mass and by effect of masking")
@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         " costs one forward over the rows per head",
     )
     heads.add_argument("--show", type=count, default=16, help="heads in the table (default 16)")
-    _add_reading(heads, data_needed=True)
+    _add_mass_settings(heads, data_needed=True)
     _add_bootstrap(heads)
 
     for command in (score, compare, correlate, heads):
@@ -137,9 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def reading_of(options: argparse.Namespace) -> Reading:
+def mass_settings(options: argparse.Namespace) -> MassSettings:
     """What the options say on queries; an empty --system-prompt adds no turn."""
-    return Reading(
+    return MassSettings(
         queries=options.queries,
         system_prompt=options.system_prompt or None,
         eps=options.eps,
@@ -152,8 +152,8 @@ def bootstrap_of(options: argparse.Namespace) -> Bootstrap:
     return Bootstrap(options.confidence, options.resamples, options.seed)
 
 
-def _add_reading(parser: argparse.ArgumentParser, data_needed: bool) -> None:
-    default = Reading()
+def _add_mass_settings(parser: argparse.ArgumentParser, data_needed: bool) -> None:
+    default = MassSettings()
     parser.add_argument(
         "--data", required=data_needed, help="rows: .jsonl, .json, .parquet, folder or hub name"
     )

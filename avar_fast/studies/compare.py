@@ -13,7 +13,7 @@ import numpy as np
 
 from ..bootstrap import Bootstrap, Estimate, mean_over_queries
 from .masses import QUANTITIES, RowMasses
-from .summary import VasSummary, by_quantity, summarize
+from .score import VasSummary, by_quantity, summarize
 
 THRESHOLD = math.log(1.15)
 """Of the rise of the mean log ratio: 15 % more visual per system mass, the lower end of what the

@@ -22,7 +22,7 @@ from ..loading import Loaded
 from ..models import family_of
 from ..progress import progress
 from .correlate import Coefficient, spearman
-from .masses import QUANTITIES, Reading, collect, image_batches
+from .masses import QUANTITIES, MassSettings, collect, image_batches
 
 MASKS = ("visual", "output")
 """Of one head: "visual", its visual keys are masked for all queries, so that it looks elsewhere;
@@ -64,7 +64,7 @@ class HeadRanking:
 def rank_heads(
     loaded: Loaded,
     rows: Rows,
-    reading: Reading,
+    settings: MassSettings,
     masks: Sequence[str] = MASKS,
     bootstrap: Bootstrap | None = None,
 ) -> HeadRanking:
@@ -73,7 +73,7 @@ def rank_heads(
     Args:
         loaded: its model is attached and on its device.
         rows: with answers; those without an image are left out.
-        reading: of the visual mass. The masks hold for all queries.
+        settings: of the visual mass. The masks hold for all queries.
         masks: of ``MASKS``.
         bootstrap: of the intervals, over rows.
 
@@ -81,10 +81,10 @@ def rank_heads(
         RowError: as ``collect``, or a row without an answer.
     """
     bootstrap = bootstrap or Bootstrap()
-    collected = collect(loaded, rows, reading, "masses", PURPOSE)
+    collected = collect(loaded, rows, settings, "masses", PURPOSE)
     visual = collected.by_head[..., QUANTITIES.index("visual")].numpy()
     mass = mean_over_queries(visual, collected.counts.numpy(), bootstrap)
-    log_probs, drops = _drops(loaded, rows, reading, masks)
+    log_probs, drops = _drops(loaded, rows, settings, masks)
     tokens, sums = log_probs.unbind(dim=1)
     estimates = {
         mask: mean_over_queries(drop.numpy(), tokens.numpy(), bootstrap)
@@ -100,7 +100,7 @@ def rank_heads(
 
 @torch.no_grad()
 def _drops(
-    loaded: Loaded, rows: Rows, reading: Reading, masks: Sequence[str]
+    loaded: Loaded, rows: Rows, settings: MassSettings, masks: Sequence[str]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(rows, 2) tokens and log-probability of each answer, and {mask: (rows, layers, heads)} what
     it loses; float64 on the CPU."""
@@ -110,10 +110,10 @@ def _drops(
     heads = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
     plain: list[Tensor] = []
     drops: dict[str, list[Tensor]] = {mask: [] for mask in masks}
-    num_batches = math.ceil(len(rows) / reading.batch_size)
+    num_batches = math.ceil(len(rows) / settings.batch_size)
     total = num_batches * len(masks) * len(heads)
     bar = progress(desc="masked heads", total=total, unit="forward")
-    for batch in image_batches(loaded, rows, reading, True, PURPOSE, None):
+    for batch in image_batches(loaded, rows, settings, True, PURPOSE, None):
         unmasked = _answer_log_probs(model, batch)
         plain.append(unmasked)
         for mask in masks:

@@ -24,7 +24,7 @@ ratio."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class MassSettings:
     """Which queries are read, and how."""
 
     queries: str = "user"
@@ -78,14 +78,18 @@ class RowMasses:
 
 @torch.no_grad()
 def collect(
-    loaded: Loaded, rows: Rows, reading: Reading, name: str = "masses", purpose: str | None = None
+    loaded: Loaded,
+    rows: Rows,
+    settings: MassSettings,
+    name: str = "masses",
+    purpose: str | None = None,
 ) -> RowMasses:
     """Reads every row that has an image with one forward per batch.
 
     Args:
         loaded: its model is attached and on its device.
         rows: with targets, where the queries are the response's.
-        reading: which queries.
+        settings: which queries.
         name: of the progress bar.
         purpose: what the rows' answers are needed for later on, where they are; a row without one
             is then refused.
@@ -99,11 +103,11 @@ def collect(
     parts: list[tuple[Tensor, ...]] = []
     where: list[str] = []
     loaded.model.eval()
-    with_target = reading.queries in ("response", "all")
-    if reading.queries == "response":
+    with_target = settings.queries in ("response", "all")
+    if settings.queries == "response":
         purpose = "queries of the response"
-    for batch in image_batches(loaded, rows, reading, with_target, purpose, name):
-        parts.append(_read(loaded.model, batch, tokens, reading))
+    for batch in image_batches(loaded, rows, settings, with_target, purpose, name):
+        parts.append(_read(loaded.model, batch, tokens, settings))
         where += batch.rows
     counts, by_head, position_counts, by_position = (torch.cat(p) for p in zip(*parts, strict=True))
     return RowMasses(
@@ -114,7 +118,7 @@ def collect(
 def image_batches(
     loaded: Loaded,
     rows: Rows,
-    reading: Reading,
+    settings: MassSettings,
     with_target: bool,
     purpose: str | None,
     name: str | None,
@@ -131,14 +135,14 @@ def image_batches(
         As ``collect``.
     """
     encoder = Encoder(
-        loaded.tokenizer, loaded.image_processor, reading.system_prompt, max_length=1 << 20
+        loaded.tokenizer, loaded.image_processor, settings.system_prompt, max_length=1 << 20
     )
     device = next(loaded.model.parameters()).device
     pad_id, visual_ids = loaded.tokenizer.pad_token_id, encoder.tokens.visual
     found = False
-    starts = range(0, len(rows), reading.batch_size)
+    starts = range(0, len(rows), settings.batch_size)
     for start in progress(starts, desc=name, disable=name is None):
-        stop = min(start + reading.batch_size, len(rows))
+        stop = min(start + settings.batch_size, len(rows))
         some = [row for row in map(rows.__getitem__, range(start, stop)) if row.images]
         if not some:
             continue
@@ -170,7 +174,7 @@ def lacks_answer(where: str, purpose: str) -> RowError:
 
 
 def _read(
-    model: nn.Module, batch: Batch, tokens: SpecialTokens, reading: Reading
+    model: nn.Module, batch: Batch, tokens: SpecialTokens, settings: MassSettings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """counts, by_head, position_counts, by_position of one batch."""
     with record_attention(model) as recording:
@@ -178,18 +182,18 @@ def _read(
     span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
     types = recording.key_types
     assert types is not None
-    chosen = query_mask(*span, role=reading.queries, tokens=tokens) & sees_image(types)
+    chosen = query_mask(*span, role=settings.queries, tokens=tokens) & sees_image(types)
     masses = [recording.mass[layer][chosen].cpu() for layer in sorted(recording.mass)]
     chosen = chosen.cpu()  # from here on the CPU, where sums are taken in the same order every time
     counts = chosen.sum(dim=1)
     row = chosen.nonzero()[:, 0]  # of each query
     rank = (chosen.cumsum(dim=1) - 1)[chosen]
-    position = rank * reading.num_positions // counts[row]
-    num_rows, num_positions = len(chosen), reading.num_positions
+    position = rank * settings.num_positions // counts[row]
+    num_rows, num_positions = len(chosen), settings.num_positions
     cell = row * num_positions + position
     by_head, by_position = [], []
     for mass in masses:
-        values = _quantities(mass, reading.eps)
+        values = _quantities(mass, settings.eps)
         by_head.append(_sums(values, row, num_rows))
         by_position.append(_sums(values.mean(dim=1), cell, num_rows * num_positions))
     position_counts = torch.bincount(cell, minlength=num_rows * num_positions)

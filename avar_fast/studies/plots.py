@@ -20,7 +20,7 @@ from .correlate import PAPER, Correlation
 from .heads import HeadRanking
 from .masses import QUANTITIES
 from .points import Point
-from .summary import VasSummary
+from .score import VasSummary
 
 SHARE = QUANTITIES.index("share")
 MASSES = ("text", "visual", "system")

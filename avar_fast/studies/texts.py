@@ -9,7 +9,7 @@ from .compare import LOG_RATIO, VasComparison
 from .correlate import PAPER, Coefficient, Correlation
 from .heads import HeadRanking, descending
 from .masses import QUANTITIES, RowMasses
-from .summary import VasSummary
+from .score import VasSummary
 
 
 def data_text(collected: RowMasses) -> str:

@@ -47,8 +47,8 @@ class BudgetConfig:
 
     usd: float | None = None
     """Largest cost in USD at the steps' prices. Null for no limit. A request is not sent if it
-    could exceed the limit. Its prompt is estimated (one token per 4 characters or 28 x 28 pixels) and
-    its answer counted at ``max_tokens``. Requests under way when a run was killed are not
+    could exceed the limit. Its prompt is estimated (one token per 4 characters or 28 x 28 pixels)
+    and its answer counted at ``max_tokens``. Requests under way when a run was killed are not
     counted."""
     tokens: int | None = None
     """Largest number of tokens, sent and received. Null for no limit."""

@@ -14,7 +14,7 @@ from avar_fast.data import Encoder, collate, load_rows
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.studies import heads
 from avar_fast.studies.heads import VISUAL_OFF, descending, rank_heads, zeroed_head
-from avar_fast.studies.masses import QUANTITIES, Reading, collect
+from avar_fast.studies.masses import QUANTITIES, MassSettings, collect
 
 from ..attention.world import TOKENIZER, batch, models
 from ..models.world import FAMILIES
@@ -72,7 +72,7 @@ def test_losses_are_those_of_an_eager_model_without_the_head(tmp_path):
     blind.set_attn_implementation(masked_eager(inputs["input_ids"] == IMAGE_PAD))
     want["visual"] = (plain - answer_log_probs(blind, inputs, labels)).sum() / tokens
 
-    got = rank_heads(loaded, rows, Reading(batch_size=4), bootstrap=FAST)
+    got = rank_heads(loaded, rows, MassSettings(batch_size=4), bootstrap=FAST)
     assert got.log_prob.value == pytest.approx((plain.sum() / tokens).item(), rel=1e-5)
     for mask, value in want.items():
         assert abs(value) > 1e-3  # nothing to see otherwise
@@ -87,8 +87,8 @@ def test_losses_are_those_of_an_eager_model_without_the_head(tmp_path):
 def test_rankings_and_their_agreement(tmp_path):
     loaded, _ = loaded_pair()
     rows = ragged_rows(tmp_path)
-    got = rank_heads(loaded, rows, Reading(), masks=("output",), bootstrap=FAST)
-    read = collect(loaded, rows, Reading())
+    got = rank_heads(loaded, rows, MassSettings(), masks=("output",), bootstrap=FAST)
+    read = collect(loaded, rows, MassSettings())
     visual = read.by_head[..., QUANTITIES.index("visual")].sum(0) / read.counts.sum()
     torch.testing.assert_close(torch.tensor(got.visual_mass.value), visual)
     order = descending(got.visual_mass.value)
@@ -166,5 +166,5 @@ def test_rows_without_an_answer_are_refused_before_any_head_is_masked(tmp_path, 
     masked = []
     monkeypatch.setattr(heads, "_masked", lambda *which: masked.append(which) or nullcontext())
     with pytest.raises(ValueError, match="row 3: answer must be given for the effect of masking"):
-        rank_heads(loaded, rows, Reading(batch_size=1))
+        rank_heads(loaded, rows, MassSettings(batch_size=1))
     assert masked == [], "rows were masked for hours before the one without an answer was met"

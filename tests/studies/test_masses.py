@@ -9,7 +9,7 @@ from avar_fast.data import Encoder, collate, load_rows
 from avar_fast.evaluate import Settings, evaluate_rows
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
-from avar_fast.studies.masses import QUANTITIES, Reading, collect
+from avar_fast.studies.masses import QUANTITIES, MassSettings, collect
 
 from ..attention.world import TOKENIZER
 from .world import edited, loaded_pair, ragged_rows
@@ -51,7 +51,7 @@ def eager_quantities(slow, loaded, row):
 def test_sums_per_row_head_and_position_are_those_of_eager_attention(tmp_path):
     loaded, slow = loaded_pair()
     rows = ragged_rows(tmp_path)
-    got = collect(loaded, rows, Reading(batch_size=4, num_positions=3))
+    got = collect(loaded, rows, MassSettings(batch_size=4, num_positions=3))
     assert got.rows == tuple(row.where for row in rows)
     assert got.by_head.shape == (6, 4, 4, len(QUANTITIES))
     for i, row in enumerate(rows):
@@ -69,7 +69,7 @@ def test_sums_per_row_head_and_position_are_those_of_eager_attention(tmp_path):
 def test_batches_do_not_change_sums_and_positions_add_up(tmp_path):
     loaded, _ = loaded_pair()
     rows = ragged_rows(tmp_path)
-    one, other = (collect(loaded, rows, Reading(batch_size=size)) for size in (1, 6))
+    one, other = (collect(loaded, rows, MassSettings(batch_size=size)) for size in (1, 6))
     torch.testing.assert_close(one.by_head, other.by_head, rtol=1e-4, atol=1e-4)
     assert one.counts.equal(other.counts)
     assert one.position_counts.sum(dim=1).equal(one.counts)
@@ -81,7 +81,7 @@ def test_the_overall_score_is_that_of_an_evaluation(tmp_path):
     rows = ragged_rows(tmp_path)
     settings = Settings(system_prompt=DEFAULT_SYSTEM, max_new_tokens=1)
     want = evaluate_rows(loaded, rows, settings, batch_size=3)[0].vas
-    got = collect(loaded, rows, Reading())
+    got = collect(loaded, rows, MassSettings())
     for form, value in want.items():
         sums = got.by_head[..., QUANTITIES.index(form)].mean(dim=(1, 2))
         assert (sums.sum() / got.counts.sum()).item() == pytest.approx(value, rel=1e-4)
@@ -94,7 +94,9 @@ def test_rows_without_an_image_are_left_out_and_counted(tmp_path):
             del row["images"]
 
     path = write_rows(tmp_path, WorldConfig(), "test", 5, seed=0)
-    got = collect(loaded_pair()[0], load_rows(str(edited(path, drop_image))), Reading(batch_size=1))
+    got = collect(
+        loaded_pair()[0], load_rows(str(edited(path, drop_image))), MassSettings(batch_size=1)
+    )
     assert len(got.rows) == 3
     assert got.num_without_image == 2
 
@@ -103,16 +105,16 @@ def test_data_without_any_image_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "1?"}], "answer": "1"}))
     with pytest.raises(ValueError, match="needs rows with an image; none of 1 has one"):
-        collect(loaded_pair()[0], load_rows(str(path)), Reading())
+        collect(loaded_pair()[0], load_rows(str(path)), MassSettings())
 
 
 def test_response_queries_are_those_of_the_reference(tmp_path):
     loaded, _ = loaded_pair()
     rows = ragged_rows(tmp_path, count=3)
-    got = collect(loaded, rows, Reading(queries="response"))
+    got = collect(loaded, rows, MassSettings(queries="response"))
     for row, count in zip(rows, got.counts, strict=True):
         assert count == len(TOKENIZER.encode(row.target)) + 1  # and its end
 
     path = edited(tmp_path / "test.jsonl", lambda _, row: [row.pop(x, 0) for x in ("answer",)])
     with pytest.raises(ValueError, match=r"row 1: answer must be given for queries of the resp"):
-        collect(loaded, load_rows(str(path)), Reading(queries="response"))
+        collect(loaded, load_rows(str(path)), MassSettings(queries="response"))
