@@ -10,10 +10,18 @@ from ..config import load_recipe
 from ..loading import load_processors
 from .check import check
 
+EXAMPLE = """example:
+  python -m avar_fast.data check configs/qwen2.5-vl-7b-sft-agto.yaml data.path=rows.jsonl"""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the report; returns 0 if every row can be used, 1 if not, 2 if nothing was read."""
-    parser = argparse.ArgumentParser(prog="avar_fast.data", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.data",
+        description="Read a recipe's data set before a run: counts, lengths, bad rows, steps.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("command", choices=("check",), help="read every row and image")
     parser.add_argument("recipe", help="YAML recipe")
     parser.add_argument("overrides", nargs="*", help="section.key=value, values in YAML")

@@ -1,13 +1,4 @@
-"""Benchmarks of a model with its Visual Attention Score, comparisons and sweeps.
-
-python -m avar_fast.evaluate MODEL --benchmarks mathvista,mmstar --out RESULT.json
-python -m avar_fast.evaluate MODEL --data rows.jsonl --out RESULT.json
-torchrun --nproc_per_node N -m avar_fast.evaluate MODEL ...
-python -m avar_fast.evaluate table A.json [B.json ...]
-python -m avar_fast.evaluate compare A.json B.json
-python -m avar_fast.evaluate sweep MODEL --visual-scale 1,1.15 --system-scale 1,0.6 ... --out DIR
-python -m avar_fast.evaluate page RESULT.json --out PAGE.html
-"""
+"""``python -m avar_fast.evaluate``: benchmarks, comparisons, sweeps; --help lists them."""
 
 import argparse
 import json
@@ -29,6 +20,15 @@ from .sweep import sweep
 from .table import score_table
 
 INTERRUPTED = 130
+USAGE = """Benchmarks of a model with its Visual Attention Score, comparisons and sweeps.
+
+python -m avar_fast.evaluate MODEL --benchmarks mathvista,mmstar --out RESULT.json
+python -m avar_fast.evaluate MODEL --data rows.jsonl --out RESULT.json
+torchrun --nproc_per_node N -m avar_fast.evaluate MODEL ...
+python -m avar_fast.evaluate table A.json [B.json ...]
+python -m avar_fast.evaluate compare A.json B.json
+python -m avar_fast.evaluate sweep MODEL --visual-scale 1,1.15 --system-scale 1,0.6 ... --out DIR
+python -m avar_fast.evaluate page RESULT.json --out PAGE.html"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    parser = _parser("", __doc__)
+    parser = _parser("", USAGE, "runs/grpo/latest --benchmarks mathvista,mmstar --out r.json")
     add_common(parser)
     parser.add_argument("--out", type=Path, required=True, help="the result, one JSON")
     for name, what in INTERVENTIONS.items():
@@ -61,7 +61,11 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
 
 def _sweep(arguments: Sequence[str]) -> int:
-    parser = _parser("sweep", "Accuracy and VAS over a grid of interventions.")
+    parser = _parser(
+        "sweep",
+        "Accuracy and VAS over a grid of interventions.",
+        "sweep MODEL --benchmarks mathvista --visual-scale 1,1.15 --out sweep/",
+    )
     add_common(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for results and tables")
     for name, what in INTERVENTIONS.items():
@@ -76,7 +80,7 @@ def _sweep(arguments: Sequence[str]) -> int:
 
 
 def _compare(arguments: Sequence[str]) -> int:
-    parser = _parser("compare", "Two results of the same questions.")
+    parser = _parser("compare", "Two results of the same questions.", "compare base.json agto.json")
     default = Bootstrap()
     parser.add_argument("a", type=Path)
     parser.add_argument("b", type=Path)
@@ -101,7 +105,9 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _table(arguments: Sequence[str]) -> int:
-    parser = _parser("table", "Results side by side, with the paper's lines.")
+    parser = _parser(
+        "table", "Results side by side, with the paper's lines.", "table base.json agto.json"
+    )
     parser.add_argument("results", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     results = [read_result(path) for path in options.results]
@@ -112,7 +118,9 @@ def _table(arguments: Sequence[str]) -> int:
 def _page(arguments: Sequence[str]) -> int:
     from .page import write_predictions
 
-    parser = _parser("page", "A result as an HTML page with its predictions.")
+    parser = _parser(
+        "page", "A result as an HTML page with its predictions.", "page r.json --out r.html"
+    )
     parser.add_argument("result", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
@@ -121,10 +129,11 @@ def _page(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser(command: str, description: str | None) -> argparse.ArgumentParser:
+def _parser(command: str, description: str | None, example: str = "") -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"python -m avar_fast.evaluate {command}".strip(),
         description=description,
+        epilog=f"example:\n  python -m avar_fast.evaluate {example}" if example else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

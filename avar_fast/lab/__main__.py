@@ -61,11 +61,18 @@ def parse_seed(text: str) -> int:
     return int(text)
 
 
+EXAMPLES = """examples:
+  python -m avar_fast.lab data --out runs/data --rows 1000 --split train --seed 0
+  python -m avar_fast.lab model --out runs/init --seed 0"""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line: one sub-command for data, one for the model."""
     parser = argparse.ArgumentParser(
         prog="python -m avar_fast.lab",
         description="Write the lab's data (JSONL and images) or its untrained model.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{data,model}")
 

@@ -52,7 +52,12 @@ RUNS = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="avar_fast.lab.demo", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.lab.demo",
+        description=__doc__,
+        epilog="example:\n  python -m avar_fast.lab.demo --out runs/demo",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     parser.add_argument("--seed", type=int, default=0, help="of data, model and training")
     options = parser.parse_args(arguments)

@@ -74,7 +74,12 @@ BATCH_SIZE = 100
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="avar_fast.lab.study", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.lab.study",
+        description=__doc__,
+        epilog="example:\n  python -m avar_fast.lab.study --out runs/study --docs docs",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds at a time")

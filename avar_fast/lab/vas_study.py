@@ -48,7 +48,12 @@ HEAD_ROWS = 100
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="avar_fast.lab.vas_study", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.lab.vas_study",
+        description=__doc__,
+        epilog="example:\n  python -m avar_fast.lab.vas_study --out runs/vas-study",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/vas-study"))
     parser.add_argument("--seeds", type=int, default=5, help="of the cold starts, from 0 on")
     parser.add_argument("--ranks", type=int, default=NUM_RANKS, help="of training, a thread each")

@@ -3,6 +3,7 @@
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 from ..attention.tokens import ROLES
 from ..bootstrap import Bootstrap
@@ -86,12 +87,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    score = commands.add_parser("score", help="overall, per layer, per head, per token position")
+    score = commands.add_parser(
+        "score",
+        help="overall, per layer, per head, per token position",
+        **_example("score MODEL --data rows.jsonl --out out/score"),
+    )
     score.add_argument("model", type=named)
     _add_mass_settings(score, data_needed=True)
     _add_bootstrap(score)
 
-    compare = commands.add_parser("compare", help="where attention moved between checkpoints")
+    compare = commands.add_parser(
+        "compare",
+        help="where attention moved between checkpoints",
+        **_example("compare base=MODEL agto=CHECKPOINT --data rows.jsonl --out out/compare"),
+    )
     compare.add_argument("models", type=named, nargs="+", help="the base model first")
     compare.add_argument(
         "--threshold",
@@ -107,7 +116,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_mass_settings(compare, data_needed=True)
     _add_bootstrap(compare)
 
-    correlate = commands.add_parser("correlate", help="score against accuracy over checkpoints")
+    correlate = commands.add_parser(
+        "correlate",
+        help="score against accuracy over checkpoints",
+        **_example("correlate a.json b.json c.json --out out/correlate"),
+    )
     correlate.add_argument("points", type=named, nargs="+", help="results, or models with --data")
     correlate.add_argument(
         "--max-new-tokens", type=count, default=2048, help="of the answers of models"
@@ -118,7 +131,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_mass_settings(correlate, data_needed=False)
     correlate.add_argument("--confidence", type=share, default=0.95, help="default 0.95")
 
-    heads = commands.add_parser("heads", help="heads by visual mass and by effect of masking")
+    heads = commands.add_parser(
+        "heads",
+        help="heads by visual mass and by effect of masking",
+        **_example("heads MODEL --data rows.jsonl --limit 32 --out out/heads"),
+    )
     heads.add_argument("model", type=named)
     heads.add_argument(
         "--masks",
@@ -135,6 +152,13 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (score, compare, correlate, heads):
         command.add_argument("--out", type=Path, required=True, metavar="DIR")
     return parser
+
+
+def _example(arguments: str) -> dict[str, Any]:
+    return {
+        "epilog": f"example:\n  python -m avar_fast.studies {arguments}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
 
 
 def mass_settings(options: argparse.Namespace) -> MassSettings:

@@ -32,9 +32,19 @@ from .tasks import read_tasks
 OVER_BUDGET, INCOMPLETE, INTERRUPTED = 3, 4, 130
 
 
+EXAMPLES = """examples:
+  python -m avar_fast.synthesize configs/vard.yaml data.path=rows.jsonl --dry-run
+  python -m avar_fast.synthesize configs/vard.yaml data.path=rows.jsonl"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and runs; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="avar_fast.synthesize", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.synthesize",
+        description="Write visually anchored reasoning (VARD) for rows, through endpoints.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("recipe", help="YAML recipe")
     parser.add_argument(
         "overrides", nargs="*", default=[], help="section.key=value, values in YAML"

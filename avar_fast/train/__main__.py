@@ -20,9 +20,22 @@ if TYPE_CHECKING:
     from .run import Run
 
 
+EXAMPLES = """examples:
+  python -m avar_fast.train configs/lab-sft.yaml --dry-run
+  torchrun --nproc_per_node 8 -m avar_fast.train configs/qwen2.5-vl-7b-sft-agto.yaml \\
+      data.path=rows.jsonl
+  torchrun --nproc_per_node 8 -m avar_fast.train configs/qwen2.5-vl-7b-sft-agto.yaml \\
+      data.path=rows.jsonl --resume"""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line and runs the recipe's stage."""
-    parser = argparse.ArgumentParser(prog="avar_fast.train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.train",
+        description="Train a model from a recipe, in stage sft or grpo.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("recipe", help="YAML recipe")
     parser.add_argument("overrides", nargs="*", help="section.key=value, values in YAML")
     parser.add_argument(
