@@ -21,7 +21,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PRELOADED = (
+    "PIL.PngImagePlugin",
     "deepspeed.checkpoint.ds_to_universal",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
     "peft",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
     "avar_fast.train.grpo.loop",

@@ -17,7 +17,7 @@ from avar_fast.loading import load
 from .runs import alternate, launch, log_of, run
 
 EVAL = {"every": 1, "batch_size": 2, "max_new_tokens": 5}
-REWARDS = {"tests.train.rewards_of_test:by_letter": 1.0, "visual": 0.3}
+REWARDS = {"tests.train.reward_functions:by_letter": 1.0, "visual": 0.3}
 OPTIONS = {"group_size": 2, "max_new_tokens": 5, "rewards": REWARDS}
 GRPO = {"stage": "grpo", "agto": {}, "grpo": OPTIONS}
 CASES = {

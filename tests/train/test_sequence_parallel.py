@@ -11,7 +11,7 @@ from avar_fast.config import load_recipe
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.train.sequence_parallel import SequenceParallel
-from tests.attention.world import models
+from tests.attention.tiny_models import models
 
 from .runs import launch, log_of, on_ranks
 

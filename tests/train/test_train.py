@@ -118,7 +118,7 @@ def test_grpo_first_update_is_on_policy_and_moves_the_model(world, tmp_path):
         "agto.enabled=false",
         "train.steps=2",
         "grpo.kl_coef=0.01",
-        "grpo.rewards={accuracy: 1, visual: 0.3, 'tests.train.rewards_of_test:by_letter': 1}",
+        "grpo.rewards={accuracy: 1, visual: 0.3, 'tests.train.reward_functions:by_letter': 1}",
         "train.micro_batch_size=3",
     ]
     run(world, tmp_path / "grpo", *arguments, ranks=2)
