@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from .fork_server import ROOT, Forked, fork_server
 
-REWARDS = "tests.train.reward_functions"
+REWARDS = "tests.train.reward_functions"  # whose functions recipes name
 GRPO = ["stage=grpo", "agto.enabled=false", "train.batch_size=2"]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

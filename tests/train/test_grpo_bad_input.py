@@ -9,6 +9,7 @@ from .runs import REWARDS, alone, completions_of, log_of
 
 NO_SERVER = ["rollout.engine=vllm_server", "rollout.server_url=http://127.0.0.1:9"]
 NO_SERVER += ["rollout.server_seconds=1"]
+RULE = "grpo.rewards={format: 1}"  # needs no process
 
 
 def test_a_server_that_is_not_there_ends_the_run_with_one_message(world, tmp_path):
@@ -31,14 +32,14 @@ def test_a_server_that_is_not_there_ends_the_run_with_one_message(world, tmp_pat
 def test_a_package_that_is_missing_is_named(world, tmp_path):
     if importlib.util.find_spec("vllm"):
         pytest.skip("vLLM is installed")
-    code, printed = alone(world, tmp_path / "out", "rollout.engine=vllm", "train.steps=1")
+    code, printed = alone(world, tmp_path / "out", "rollout.engine=vllm", RULE, "train.steps=1")
     assert code == 1
     assert "Traceback" not in printed
     assert "error: rollout.engine=vllm needs the package vllm" in printed
 
 
 def test_prompts_longer_than_the_longest_are_named(world, tmp_path):
-    code, printed = alone(world, tmp_path / "out", "data.max_length=20", "train.steps=1")
+    code, printed = alone(world, tmp_path / "out", "data.max_length=20", RULE, "train.steps=1")
     assert code == 1
     assert "a sample must have at most data.max_length = 20 tokens; this has" in printed
     assert "Raise it, shrink the images, or set data.overlong to drop or cut." in printed
