@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from collections import defaultdict, deque
@@ -218,6 +219,40 @@ def test_class_names_are_unique():
                     places[node.name].append(f"{file.relative_to(ROOT)}:{node.lineno}")
     shared = [f"{name}: {', '.join(where)}" for name, where in places.items() if len(where) > 1]
     assert not shared, "classes of one name:\n" + "\n".join(shared)
+
+
+# In programs for child processes too, which are strings.
+OF_TEST_MODULE = re.compile(
+    r"^\s*(?:from [\w.]*\btest_\w+ import|from [\w.]+ import .*\btest_|import [\w.]*\btest_).*",
+    re.M,
+)
+
+
+def test_imports_of_test_modules_are_found():
+    for line in ("from .test_a import b", "from tests.a.test_b import c", "    import a.test_b"):
+        assert OF_TEST_MODULE.search(f"import os\n{line}\n"), line
+    assert OF_TEST_MODULE.search("from . import a, test_b")
+    assert not OF_TEST_MODULE.search("from .tests_of_a import b\nfrom a.latest_b import c")
+
+
+def test_no_test_module_is_imported():
+    """Fixtures are in conftest files and other helpers in modules of their own."""
+    found = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in sorted((ROOT / "tests").rglob("*.py"))
+        if file != Path(__file__)
+        for line in OF_TEST_MODULE.findall(file.read_text())
+    ]
+    assert not found, "test modules are imported:\n" + "\n".join(found)
+
+
+def test_names_of_helper_modules_are_unique():
+    places = defaultdict(list)
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        if file.stem not in ("__init__", "conftest") and not file.stem.startswith("test_"):
+            places[file.stem].append(str(file.relative_to(ROOT)))
+    shared = [f"{name}: {', '.join(where)}" for name, where in places.items() if len(where) > 1]
+    assert not shared, "helper modules of one name:\n" + "\n".join(shared)
 
 
 def test_imports_are_light():

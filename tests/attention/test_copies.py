@@ -8,7 +8,7 @@ import torch
 
 from avar_fast.attention import attach, detach, intervene, record_attention, split_sequence
 
-from .world import TOKENIZER, batch, models
+from .tiny_models import TOKENIZER, batch, models
 
 
 def num_hooks(model):

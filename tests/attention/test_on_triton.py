@@ -17,8 +17,7 @@ import torch
 from avar_kernels import api, cache
 from avar_fast.attention import SpecialTokens, intervene, key_types, record_attention
 from avar_fast.attention.call import VISION_ATTN_NAME
-from tests.attention.test_plugin import eager_mass
-from tests.attention.world import TOKENIZER, batch, models
+from tests.attention.tiny_models import TOKENIZER, batch, eager_mass, models
 
 torch.set_num_threads(1)
 api.resolve_backend = cache.resolve_backend = lambda *_: "triton"

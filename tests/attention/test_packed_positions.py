@@ -6,8 +6,7 @@ import torch
 from avar_fast.attention import detach, record_attention
 from avar_fast.attention.call import avar_attention
 
-from .test_static_cache import text_models, text_rows
-from .world import batch, models
+from .tiny_models import batch, models, text_models, text_rows
 
 LENGTHS = ((8, 12), (1, 1, 18), (5, 1, 6, 8))
 

@@ -16,15 +16,9 @@ from avar_fast.attention import (
     record_attention,
 )
 
-from .world import TOKENIZER, batch, models
+from .tiny_models import TOKENIZER, batch, eager_mass, models
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
-
-
-def eager_mass(attentions, types):
-    """[layer] -> (B, L, H, 3) from (B, H, L, L) matrices."""
-    one_hot = torch.nn.functional.one_hot(types.clamp(min=0).long(), 3) * (types >= 0)[..., None]
-    return [(a @ one_hot[:, None].to(a.dtype)).transpose(1, 2) for a in attentions]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

@@ -1,16 +1,14 @@
 """Preallocated caches, which hand the layers more keys than they hold, against stock sdpa."""
 
-import copy
-
 import pytest
 import torch
-from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM, StaticCache
+from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from avar_fast.attention import attach, detach, record_attention
 from avar_fast.attention.padding import existing_keys, padding_mask
 
-from .world import TOKENIZER, batch, models
+from .tiny_models import TOKENIZER, batch, models, text_models, text_rows
 
 CHUNKS = (9, 6, 1, 4)
 
@@ -21,38 +19,6 @@ def stock_and_ours(attached):
     if not attached:
         detach(fast)
     return fast, slow
-
-
-def text_models():
-    """A language model that is of no supported family: "avar" by its registered name alone."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=97,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        eos_token_id=None,
-    )
-    slow = Qwen2ForCausalLM(copy.deepcopy(config)).eval()
-    with torch.no_grad():
-        for name, weight in slow.named_parameters():
-            if "q_proj.weight" in name or "k_proj.weight" in name:
-                weight.mul_(20.0)
-    fast = Qwen2ForCausalLM(config).eval()
-    fast.load_state_dict(slow.state_dict())
-    fast.set_attn_implementation("avar")
-    slow.set_attn_implementation("sdpa")
-    return fast, slow
-
-
-def text_rows(rows=2, length=20, padded=0, seed=3):
-    ids = torch.randint(1, 97, (rows, length), generator=torch.Generator().manual_seed(seed))
-    mask = torch.ones_like(ids)
-    mask[0, :padded] = 0
-    return ids, mask
 
 
 @torch.no_grad()

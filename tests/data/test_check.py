@@ -9,7 +9,7 @@ from avar_fast.data.__main__ import main
 from avar_fast.lab.model import build_config, build_image_processor
 from avar_fast.lab.tokenizer import build_tokenizer
 
-from .world import WITH_WORKERS, png
+from .samples import WITH_WORKERS, png
 
 GOOD = {"problem": "<image>Add row 1.", "answer": "3", "images": ["a.png"]}
 TEXT = {"problem": "Add row 1. Answer at once.", "answer": "3"}

@@ -8,7 +8,7 @@ from avar_fast.data import OverlongError
 from avar_fast.data.cut import cut
 from avar_fast.data.rows import parse_row
 
-from .world import TOKENIZER, encoder, png
+from .samples import TOKENIZER, encoder, png
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 LONG = "1 + 2 = 3 " * 8

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from avar_fast.data import RowError, parse_row
 from avar_fast.data.images import image_size, open_image
 
-from .world import encoder
+from .samples import encoder
 
 ORIENTATION = 0x0112
 

@@ -8,7 +8,7 @@ import torch
 from avar_fast.data import IGNORE, RowOrder, SampleStream, collate, load_rows
 from avar_fast.data.encode import OverlongError
 
-from .world import TOKENIZER, encoder
+from .samples import TOKENIZER, encoder
 
 
 def test_prompt_holds_one_pad_per_visual_feature_and_the_system_turn(rows):

@@ -6,7 +6,7 @@ import pytest
 
 from avar_fast.data import OverlongError, RowError, load_rows, measure_rows, select
 
-from .world import encoder, png
+from .samples import encoder, png
 
 
 @pytest.fixture

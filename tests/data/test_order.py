@@ -19,7 +19,7 @@ from avar_fast.data import (
 from avar_fast.data.order import MAX_OPEN, best_fit
 from avar_fast.data.problems import MissingImageError
 
-from .world import WITH_WORKERS, collator, encoder
+from .samples import WITH_WORKERS, collator, encoder
 
 pytestmark = WITH_WORKERS
 
@@ -153,7 +153,7 @@ def test_micro_batches_must_divide_the_share_of_a_rank(rows):
 def test_what_workers_are_given_can_be_pickled(rows):
     """Where processes are spawned, as on some systems and by default from Python 3.14 on."""
     from avar_fast.attention import SpecialTokens
-    from tests.attention.world import TOKENIZER, models
+    from tests.attention.tiny_models import TOKENIZER, models
 
     collate = collator(models()[0], SpecialTokens.from_processor(TOKENIZER))
     order = PackOrder(range(len(rows)), [40] * len(rows), 100, 0)

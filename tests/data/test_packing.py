@@ -12,9 +12,9 @@ from avar_fast.objectives import agto_loss
 from avar_fast.train.forward import HeadLimits, label_log_probs
 from avar_fast.train.spans import spans_of
 from avar_fast.vas import FORMS, visual_attention_score
-from tests.models.world import FAMILIES, models
+from tests.models.families import FAMILIES, models
 
-from .world import SHAPES, TOKENIZER, collator, encoder, samples
+from .samples import SHAPES, TOKENIZER, collator, encoder, samples
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 HEAD = HeadLimits(1 << 14)  # several slices of the vocabulary

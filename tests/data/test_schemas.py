@@ -12,7 +12,7 @@ from PIL import Image
 from avar_fast.data import RowError, load_rows, parse_row
 from avar_fast.data.images import open_image
 
-from .world import png
+from .samples import png
 
 PNG = png((56, 28), 1)
 QUESTION = "<image>How many?"

@@ -10,7 +10,7 @@ from avar_fast.attention import key_types, query_mask
 from avar_fast.data import IGNORE, RowError, collate, parse_row
 from avar_fast.lab.tokenizer import SPECIAL_TOKENS, build_tokenizer
 
-from .world import TOKENIZER, encoder, png
+from .samples import TOKENIZER, encoder, png
 
 THINKS = {  # what Qwen3-VL-Thinking's template, and Qwen3's with thinking switched off, end with
     "opens": "<|im_start|>assistant\\n<think>\\n",

@@ -18,7 +18,7 @@ from avar_fast.loading import Loaded
 from avar_fast.rollout import greedy_texts
 from avar_fast.vas import visual_attention_score
 
-from ..attention.world import TOKENIZER, models
+from ..attention.tiny_models import TOKENIZER, models
 
 SETTINGS = Settings(system_prompt=DEFAULT_SYSTEM, max_new_tokens=6)
 

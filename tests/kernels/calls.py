@@ -6,7 +6,7 @@ import torch
 from avar_kernels import visual_attn_func
 from torch import Tensor
 
-from .oracle import attention_oracle, finite_loss
+from .attention_oracle import attention_oracle, finite_loss
 
 NAMES = ("out", "mass", "lse", "dq", "dk", "dv", "dtype_bias", "dtype_scale")
 # B, Lq, Lk, H, Hkv, D, Dv, causal, window

@@ -4,7 +4,7 @@ import pytest
 import torch
 from avar_kernels import visual_attn_with_kvcache
 
-from .oracle import attention_oracle
+from .attention_oracle import attention_oracle
 
 LENGTHS = [13, 5, 0, 2]  # the last two hold fewer keys than there are queries
 CAPACITY, PAGE = 16, 4

@@ -10,8 +10,8 @@ from avar_kernels import (
     visual_attn_with_kvcache,
 )
 
+from .attention_oracle import finite_loss
 from .calls import NAMES
-from .oracle import finite_loss
 
 pytestmark = [
     pytest.mark.gpu,

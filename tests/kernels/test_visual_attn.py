@@ -7,8 +7,8 @@ import pytest
 import torch
 from avar_kernels import available_backends, visual_attn_func, visual_attn_varlen_func
 
+from .attention_oracle import attention_oracle
 from .calls import SHAPES, attend, by_oracle, compare, make, poisoned, run
-from .oracle import attention_oracle
 
 LOW_PRECISION = [name for name in ("eager", "sdpa", "cpu") if available_backends()[name]]
 

@@ -20,10 +20,9 @@ from avar_fast.attention import (
 from avar_fast.loading import load
 from avar_fast.models import family_at, family_of
 from avar_fast.objectives import agto_loss
-from tests.attention.test_plugin import eager_mass
-from tests.attention.world import batch
+from tests.attention.tiny_models import batch, eager_mass
 
-from .world import FAMILIES, TOKENIZER, greedy, models
+from .families import FAMILIES, TOKENIZER, greedy, models
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 

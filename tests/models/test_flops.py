@@ -9,9 +9,9 @@ from avar_fast.attention import SpecialTokens
 from avar_fast.models import family_of
 from avar_fast.models.flops import Work, model_flops
 from avar_fast.train.throughput import work_of
-from tests.data.world import TOKENIZER, collator, samples
+from tests.data.samples import TOKENIZER, collator, samples
 
-from .world import FAMILIES, models
+from .families import FAMILIES, models
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 SHAPES = [((112, 84), (28, 56)), ((56, 56),)]

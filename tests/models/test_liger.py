@@ -24,7 +24,7 @@ except RuntimeError as error:
 
 OTHERS = """
 from avar_fast.models import qwen2_vl, qwen3_vl
-from tests.models.world import models
+from tests.models.families import models
 before = {f: models(f.MODEL_TYPE)[0] for f in (qwen2_vl, qwen3_vl)}
 for family, old in before.items():
     family.apply_liger()
@@ -81,7 +81,7 @@ import torch
 from avar_fast.models import families
 from avar_fast.models.liger_proof import replace_rotary
 from liger_kernel.transformers import LigerSwiGLUMLP
-from tests.models.world import models
+from tests.models.families import models
 
 def outcome(function, *leaves):
     leaves = [x.detach().clone().requires_grad_() for x in leaves]

@@ -197,9 +197,9 @@ LIGER = """
 import torch
 from avar_fast.attention import SpecialTokens
 from avar_fast.objectives import liger_nll
-from avar_fast.stages import forward
-from tests.data.world import TOKENIZER, collator, samples
-from tests.models.world import models
+from avar_fast.train import forward
+from tests.data.samples import TOKENIZER, collator, samples
+from tests.models.families import models
 
 called = []
 def watched(*arguments):

@@ -13,7 +13,7 @@ from avar_fast.report import ReportEntry, write_report
 from avar_fast.report.attention_maps import attention_map
 from avar_fast.report.page import text_table
 
-from ..attention.world import TOKENIZER, models
+from ..attention.tiny_models import TOKENIZER, models
 
 pytest.importorskip("matplotlib")
 

@@ -7,9 +7,7 @@ from PIL import Image
 
 from avar_fast.rewards import Rewards, TrainerState
 
-from .test_scoring import HERE, asked, rewards
-
-__all__ = ["rewards"]
+from .completions import FUNCTIONS, asked
 
 
 def with_images(opened, **more):
@@ -27,7 +25,7 @@ def with_images(opened, **more):
 
 def test_a_function_that_takes_images_gets_those_of_each_row(rewards):
     """It was refused although the rows have them, and **kwargs never got them."""
-    names = [f"{HERE}:{name}" for name in ("image_sizes", "any_images", "lone_image")]
+    names = [f"{FUNCTIONS}:{name}" for name in ("image_sizes", "any_images", "lone_image")]
     opened = []
     got = rewards(*names).score(with_images(opened))
     assert not got.problems
@@ -38,7 +36,7 @@ def test_a_function_that_takes_images_gets_those_of_each_row(rewards):
 
 def test_images_are_opened_for_no_function_that_does_not_take_them(rewards):
     opened = []
-    name = f"{HERE}:no_images"
+    name = f"{FUNCTIONS}:no_images"
     got = rewards(name, "format", "exact").score(with_images(opened))
     assert got.values[name] == [1.0] * 4
     assert not opened
@@ -48,7 +46,7 @@ def test_images_that_cannot_be_opened_fail_the_function_alone(rewards):
     def gone():
         raise ValueError("image x.png does not exist")
 
-    name = f"{HERE}:image_sizes"
+    name = f"{FUNCTIONS}:image_sizes"
     some = dataclasses.replace(asked(), open_images=gone)
     got = rewards(name, "format").score(some)
     assert "failed: image x.png does not exist" in str(got.problems[0])
@@ -56,14 +54,14 @@ def test_images_that_cannot_be_opened_fail_the_function_alone(rewards):
 
 
 def test_asked_again_in_parts_each_part_has_its_images_and_the_state(rewards):
-    name = f"{HERE}:images_or_boom"
+    name = f"{FUNCTIONS}:images_or_boom"
     some = dataclasses.replace(with_images([]), texts=["a", "b", "boom", "d"])
     got = rewards(name).score(some)
     assert got.values[name] == [5.0, 5.0, 0.0, 4.0]
 
 
 def test_a_function_may_ask_how_far_the_run_is(rewards):
-    name = f"{HERE}:by_progress"
+    name = f"{FUNCTIONS}:by_progress"
     assert rewards(name).score(with_images([])).values[name] == [3 / 9] * 4
 
 
@@ -77,7 +75,7 @@ def test_a_function_may_ask_how_far_the_run_is(rewards):
 )
 def test_what_this_trainer_does_not_have_is_said_with_the_remedy(rewards, name, words):
     with pytest.raises(ValueError, match=words):
-        rewards(f"{HERE}:{name}")
+        rewards(f"{FUNCTIONS}:{name}")
 
 
 def test_the_format_is_that_of_the_reply_as_the_prompt_has_opened_it():
@@ -96,6 +94,6 @@ def test_the_format_is_that_of_the_reply_as_the_prompt_has_opened_it():
 
 
 def test_user_functions_get_the_completion_alone(rewards):
-    name = f"{HERE}:lengths"
+    name = f"{FUNCTIONS}:lengths"
     some = dataclasses.replace(asked(("a", "bb", "ccc")), opened=["<think>"] * 3)
     assert rewards(name).score(some).values[name] == [1.0, 2.0, 3.0]

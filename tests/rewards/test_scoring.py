@@ -5,39 +5,13 @@ import time
 
 import pytest
 
-from avar_fast.rewards import Completions, Rewards
+from .completions import FUNCTIONS, asked
 
-HERE = "tests.rewards.functions"
 HANGING = "5^{5^{5^{5^5}}}"
 
 
-def asked(texts=("a", "bb", "ccc"), answer=("1", "2", "3"), group_size=1, **columns):
-    count = len(texts)
-    return Completions(
-        [[{"role": "user", "content": [{"type": "text", "text": "?"}]}]] * count,
-        list(texts),
-        [[7] * i for i in range(count)],
-        {"answer": list(answer), **columns},
-        [f"rows.jsonl row {i // group_size + 1}" for i in range(count)],
-    )
-
-
-@pytest.fixture
-def rewards():
-    made = []
-
-    def make(*names, columns=("hint",), **options):
-        made.append(Rewards(names, **options))
-        made[-1].start(columns)
-        return made[-1]
-
-    yield make
-    for some in made:
-        some.close()
-
-
 def test_functions_get_what_trl_hands_them_and_run_side_by_side(rewards):
-    names = [f"{HERE}:{name}" for name in ("lengths", "waits", "named_only", "counts_calls")]
+    names = [f"{FUNCTIONS}:{name}" for name in ("lengths", "waits", "named_only", "counts_calls")]
     both = rewards(*names, "format")
     got = both.score(asked(hint=["yes", "no", "yes"]))
     assert not got.problems
@@ -64,7 +38,7 @@ def test_functions_get_what_trl_hands_them_and_run_side_by_side(rewards):
     ],
 )
 def test_a_function_that_fails_is_named_with_its_row(rewards, name, row, what, failed):
-    full = f"{HERE}:{name}"
+    full = f"{FUNCTIONS}:{name}"
     got = rewards(full, seconds=4.0, row_seconds=0.5).score(asked(("a", "b", "boom")))
     assert str(got.problems[0]).startswith(f"reward {full} on rows.jsonl row {row}")
     assert what in str(got.problems[0])
@@ -78,7 +52,7 @@ def test_a_function_that_fails_is_named_with_its_row(rewards, name, row, what, f
 def test_a_call_that_fails_costs_the_completions_at_fault_alone(rewards):
     """It cost those of the whole step. Other groups are asked about whole: their completions may be
     compared with one another."""
-    name = f"{HERE}:share_of_group"
+    name = f"{FUNCTIONS}:share_of_group"
     texts = ("a", "ccc", "x", "boom", "ee", "ff")
     got = rewards(name).score(asked(texts, range(6), group_size=2))
     assert got.values[name] == [0.25, 0.75, 1.0, 0.0, 0.5, 0.5]
@@ -88,7 +62,7 @@ def test_a_call_that_fails_costs_the_completions_at_fault_alone(rewards):
 
 
 def test_a_call_that_fails_as_a_whole_alone_is_still_a_problem(rewards):
-    name = f"{HERE}:one_per_text"
+    name = f"{FUNCTIONS}:one_per_text"
     got = rewards(name).score(asked(("a", "b", "a", "b"), range(4), group_size=2))
     assert got.values[name] == [2.0] * 4
     assert got.num_failed == 0
@@ -100,7 +74,7 @@ def test_a_call_that_fails_as_a_whole_alone_is_still_a_problem(rewards):
 
 
 def test_what_is_not_reached_again_in_time_is_said(rewards):
-    name = f"{HERE}:hangs_on_boom"
+    name = f"{FUNCTIONS}:hangs_on_boom"
     texts = ("a", "b", "boom", "boom", "c", "d")
     got = rewards(name, seconds=4.0, row_seconds=5.0).score(asked(texts, range(6), group_size=2))
     assert got.values[name] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -113,7 +87,7 @@ def test_what_is_not_reached_again_in_time_is_said(rewards):
 
 
 def test_a_function_that_hangs_is_killed_and_starts_anew(rewards):
-    name = f"{HERE}:hangs"
+    name = f"{FUNCTIONS}:hangs"
     some = rewards(name, "format", seconds=0.5)
     pid = some.workers[name][0].process.pid
     for _ in range(2):
@@ -154,10 +128,10 @@ def test_when_all_rows_hang_the_whole_time_is_bounded(rewards):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (f"{HERE}:gone", "cannot be loaded: AttributeError: .*'gone'"),
+        (f"{FUNCTIONS}:gone", "cannot be loaded: AttributeError: .*'gone'"),
         ("no.such.module:f", "cannot be loaded: ModuleNotFoundError: No module named 'no'"),
-        (f"{HERE}:not_callable", "it is a int, which cannot be called"),
-        (f"{HERE}:needs_more", r"as columns \(answer, .*hint.*\); it takes solution too"),
+        (f"{FUNCTIONS}:not_callable", "it is a int, which cannot be called"),
+        (f"{FUNCTIONS}:needs_more", r"as columns \(answer, .*hint.*\); it takes solution too"),
     ],
 )
 def test_a_function_that_cannot_serve_is_refused_at_the_start(rewards, name, words):
@@ -166,7 +140,7 @@ def test_a_function_that_cannot_serve_is_refused_at_the_start(rewards, name, wor
 
 
 def test_processes_go_when_they_are_closed(rewards):
-    some = rewards("accuracy", f"{HERE}:lengths")
+    some = rewards("accuracy", f"{FUNCTIONS}:lengths")
     processes = [w.process for workers in some.workers.values() for w in workers]
     assert len(processes) == 3
     some.close()

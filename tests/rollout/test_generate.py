@@ -14,7 +14,7 @@ from avar_fast.models.head import replaced_head
 from avar_fast.objectives import linear_log_probs
 from avar_fast.rollout import Sampling, generate, without_end
 
-from ..attention.world import TOKENIZER, batch, models
+from ..attention.tiny_models import TOKENIZER, batch, models
 
 EOS, PAD = TOKENIZER.convert_tokens_to_ids("<|im_end|>"), TOKENIZER.pad_token_id
 BANNED = tuple(TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"]))

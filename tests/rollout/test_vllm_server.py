@@ -13,8 +13,8 @@ from avar_fast.config import RolloutConfig
 from avar_fast.rollout import Sampling, WrongEngineError, vllm_server
 from avar_fast.rollout.vllm_samples import unexpanded
 from avar_fast.rollout.vllm_server import ServerError, VllmServer
-from tests.data.world import SYSTEM, TOKENIZER, encoder, samples
-from tests.models.world import models
+from tests.data.samples import SYSTEM, TOKENIZER, encoder, samples
+from tests.models.families import models
 
 VISUAL = encoder().tokens.visual
 SAMPLING = Sampling(

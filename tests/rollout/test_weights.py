@@ -6,7 +6,7 @@ from transformers import AutoModelForImageTextToText
 from avar_fast.config import DataConfig, LoraConfig, ModelConfig, Recipe, TrainConfig
 from avar_fast.rollout.weights import merged_weights
 from avar_fast.train.parameters import add_adapters
-from tests.models.world import models
+from tests.models.families import models
 
 
 def recipe(path):

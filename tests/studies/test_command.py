@@ -10,7 +10,7 @@ from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.studies.__main__ import main
 
-from .world import edited
+from .model_and_rows import edited
 
 FAST = ["--resamples", "50", "--batch-size", "4"]
 

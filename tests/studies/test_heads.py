@@ -16,10 +16,10 @@ from avar_fast.studies import heads
 from avar_fast.studies.heads import VISUAL_OFF, descending, rank_heads, zeroed_head
 from avar_fast.studies.masses import QUANTITIES, MassSettings, collect
 
-from ..attention.world import TOKENIZER, batch, models
-from ..models.world import FAMILIES
-from ..models.world import models as family_models
-from .world import edited, loaded_pair, ragged_rows
+from ..attention.tiny_models import TOKENIZER, batch, models
+from ..models.families import FAMILIES
+from ..models.families import models as family_models
+from .model_and_rows import edited, loaded_pair, ragged_rows
 
 LAYER, HEAD = 1, 2
 IMAGE_PAD = TOKENIZER.convert_tokens_to_ids("<|image_pad|>")

@@ -11,8 +11,8 @@ from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.studies.masses import QUANTITIES, MassSettings, collect
 
-from ..attention.world import TOKENIZER
-from .world import edited, loaded_pair, ragged_rows
+from ..attention.tiny_models import TOKENIZER
+from .model_and_rows import edited, loaded_pair, ragged_rows
 
 EPS = 1e-6
 

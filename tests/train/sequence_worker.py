@@ -18,8 +18,8 @@ from avar_fast.train.sequence_parallel import SequenceParallel
 from avar_fast.train.setup import prepare
 from avar_fast.train.sft import run_sft
 from avar_fast.train.spans import spans_of
-from tests.data.world import TOKENIZER, collator, samples
-from tests.models.world import models
+from tests.data.samples import TOKENIZER, collator, samples
+from tests.models.families import models
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 # family, changes of the text tower, packed, gradient checkpointing

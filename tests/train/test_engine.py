@@ -2,11 +2,7 @@
 with images."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +12,8 @@ from transformers import AutoModelForImageTextToText
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 
-ROOT = Path(__file__).parents[2]
+from .runs import alternate, launch, log_of
+
 TRAIN = {"steps": 2, "batch_size": 4, "micro_batch_size": 1, "save_every": 1}
 HALF = {"model": {"dtype": "bfloat16"}}
 CASES = {
@@ -60,38 +57,6 @@ def runs(tmp_path_factory):
     launch([folder / "one.yaml"], ranks=1)
     launch([folder / f"{name}.yaml" for name in CASES], ranks=2)
     return folder
-
-
-def alternate(path):
-    """Every other row loses its image; of two ranks one then sees text only."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for row in rows[::2]:
-        row["images"] = []
-        row["messages"] = json.loads(json.dumps(row["messages"]).replace("<image>", ""))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def launch(recipes, ranks, how="start"):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [
-        f"--nproc_per_node={ranks}",
-        str(ROOT / "tests" / "train" / "engine_worker.py"),
-        how,
-    ]
-    environment = {
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [*command, json.dumps([str(r) for r in recipes])],
-        capture_output=True, text=True, cwd=ROOT, timeout=300, env=os.environ | environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-
-
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,8 +10,8 @@ from avar_fast.attention import SpecialTokens
 from avar_fast.data import IGNORE
 from avar_fast.models.head import replaced_head
 from avar_fast.train.forward import HeadLimits, label_log_probs, label_nll
-from tests.data.world import TOKENIZER, collator, samples
-from tests.models.world import FAMILIES, models
+from tests.data.samples import TOKENIZER, collator, samples
+from tests.models.families import FAMILIES, models
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 SLICES, WHOLE = HeadLimits(1 << 13), HeadLimits(1 << 30)

@@ -4,26 +4,11 @@ import json
 
 import pytest
 
-from tests.train.test_safety import start
-from tests.train.test_train import log_of, run, world
-
-__all__ = ["world"]
-HERE = "tests.train.rewards_of_test"
-GRPO = ["stage=grpo", "agto.enabled=false", "train.batch_size=2"]
-
-
-def alone(world, output, *arguments):
-    process = start(world, output, *GRPO, *arguments)
-    printed, _ = process.communicate(timeout=200)
-    return process.returncode, printed
-
-
-def completions_of(output):
-    return [json.loads(line) for line in (output / "completions.jsonl").read_text().splitlines()]
+from .runs import GRPO, REWARDS, alone, completions_of, log_of, run
 
 
 def test_own_rewards_and_the_file_of_completions_across_a_resume(world, tmp_path):
-    own = f"'{HERE}:by_letter': 0.5, '{HERE}:num_images': 0"
+    own = f"'{REWARDS}:by_letter': 0.5, '{REWARDS}:num_images': 0"
     rewards = f"grpo.rewards={{{own}, format: 0.1, visual: 0.3}}"
     arguments = [rewards, "train.steps=2", "train.save_every=1", "tracking.show_every=2"]
     arguments += ["tracking.show_count=2", "grpo.visual_layers=[1, 2]", "grpo.visual_form=share"]
@@ -63,11 +48,11 @@ def test_a_reward_that_hangs_ends_all_ranks_with_one_message_and_loses_nothing(
     world, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("CALLED_FOLDER", str(tmp_path))
-    arguments = [f"grpo.rewards={{'{HERE}:hangs_from_the_second_step': 1.0}}"]
+    arguments = [f"grpo.rewards={{'{REWARDS}:hangs_from_the_second_step': 1.0}}"]
     arguments += ["grpo.reward_seconds=2", "train.steps=3", "train.save_every=1"]
     done = run(world, tmp_path / "out", *GRPO, *arguments, ranks=2, check=False)
     assert done.returncode != 0
-    message = f"error: step 2: reward {HERE}:hangs_from_the_second_step on "
+    message = f"error: step 2: reward {REWARDS}:hangs_from_the_second_step on "
     assert done.stderr.count(message) == 2, done.stderr[-3000:]
     assert "took longer than 2 s and was killed" in done.stderr
     assert "set grpo.on_reward_error=zero" in done.stderr

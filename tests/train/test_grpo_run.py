@@ -6,10 +6,7 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
-from tests.train.test_grpo_rewards import GRPO, HERE, alone, completions_of, world
-from tests.train.test_train import log_of, run
-
-__all__ = ["world"]
+from .runs import GRPO, REWARDS, alone, completions_of, log_of, run
 
 
 def test_ends_of_completions_and_pixels_are_those_of_the_model_and_the_recipe(world, tmp_path):
@@ -21,7 +18,7 @@ def test_ends_of_completions_and_pixels_are_those_of_the_model_and_the_recipe(wo
     most = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids][:-20]
     config["eos_token_id"] = [*most, tokenizer.eos_token_id]
     (model / "generation_config.json").write_text(json.dumps(config))
-    arguments = [f"grpo.rewards={{'{HERE}:by_letter': 1.0}}", "train.steps=1"]
+    arguments = [f"grpo.rewards={{'{REWARDS}:by_letter': 1.0}}", "train.steps=1"]
     arguments += [f"model.path={model}", "data.max_pixels=1568"]
     code, printed = alone(world, tmp_path / "out", *arguments)
     assert code == 0, printed[-2000:]
@@ -39,7 +36,7 @@ def test_ends_of_completions_and_pixels_are_those_of_the_model_and_the_recipe(wo
 
 def test_groups_of_equal_rewards_give_no_gradient_and_do_not_hang(world, tmp_path):
     """On two ranks, with a KL that would pull; in a later step, after real ones, too."""
-    arguments = [f"grpo.rewards={{'{HERE}:equal_in_the_first_step': 1.0}}", "grpo.kl_coef=0.5"]
+    arguments = [f"grpo.rewards={{'{REWARDS}:equal_in_the_first_step': 1.0}}", "grpo.kl_coef=0.5"]
     arguments += ["train.steps=3", "grpo.updates_per_rollout=2", "train.micro_batch_size=1"]
     arguments += ["grpo.loss=dapo", "grpo.clip_high=0.28", "grpo.overlong_buffer=0"]
     run(world, tmp_path / "equal", *GRPO, *arguments, ranks=2)
@@ -53,7 +50,7 @@ def test_groups_of_equal_rewards_give_no_gradient_and_do_not_hang(world, tmp_pat
 
 
 def test_more_rounds_fill_the_step_with_groups_that_differ(world, tmp_path):
-    arguments = [f"grpo.rewards={{'{HERE}:sometimes_equal': 1.0}}", "grpo.sampling_rounds=4"]
+    arguments = [f"grpo.rewards={{'{REWARDS}:sometimes_equal': 1.0}}", "grpo.sampling_rounds=4"]
     arguments += ["train.steps=2", "train.save_every=1", "train.batch_size=4"]
     code, printed = alone(world, tmp_path / "out", *arguments)
     assert code == 0, printed[-2000:]
@@ -79,7 +76,7 @@ def test_more_rounds_fill_the_step_with_groups_that_differ(world, tmp_path):
 def test_adapters_are_their_own_reference(world, tmp_path):
     """Two steps with a KL: log-probabilities of the reference are the base model's, although no
     copy of it was loaded, and the adapters still learn."""
-    arguments = [f"grpo.rewards={{'{HERE}:by_letter': 1.0}}", "grpo.kl_coef=0.1"]
+    arguments = [f"grpo.rewards={{'{REWARDS}:by_letter': 1.0}}", "grpo.kl_coef=0.1"]
     arguments += ["train.steps=2", "lora.enabled=true", "lora.rank=4", "lora.alpha=8"]
     arguments += ["optim.lr=1e-2", "engine.zero_stage=2"]
     code, printed = alone(world, tmp_path / "lora", *arguments)

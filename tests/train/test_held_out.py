@@ -14,11 +14,10 @@ from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.loading import load
 
-from .test_engine import alternate, launch, log_of
-from .test_train import run, world  # noqa: F401
+from .runs import alternate, launch, log_of, run
 
 EVAL = {"every": 1, "batch_size": 2, "max_new_tokens": 5}
-REWARDS = {"tests.train.rewards_of_test:by_letter": 1.0, "visual": 0.3}
+REWARDS = {"tests.train.reward_functions:by_letter": 1.0, "visual": 0.3}
 OPTIONS = {"group_size": 2, "max_new_tokens": 5, "rewards": REWARDS}
 GRPO = {"stage": "grpo", "agto": {}, "grpo": OPTIONS}
 CASES = {
@@ -117,7 +116,7 @@ def test_grpo_under_zero_3_samples_and_learns_as_under_zero_0(runs):
             assert a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-6), key
 
 
-def test_a_held_out_row_that_cannot_be_used_is_named_before_the_first_step(world, tmp_path):  # noqa: F811
+def test_a_held_out_row_that_cannot_be_used_is_named_before_the_first_step(world, tmp_path):
     rows = world / "rows" / "no_answer.jsonl"
     rows.write_text(json.dumps({"messages": [{"role": "user", "content": "Add row 1."}]}))
     done = run(world, tmp_path / "out", f"eval.path={rows}", check=False)

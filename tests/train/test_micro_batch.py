@@ -17,8 +17,8 @@ from avar_fast.train.grpo.reference import Reference
 from avar_fast.train.grpo.sample import require_text
 from avar_fast.train.grpo.tally import Tally
 from avar_fast.train.parameters import add_adapters
-from tests.data.world import TOKENIZER, collator, samples
-from tests.models.world import models
+from tests.data.samples import TOKENIZER, collator, samples
+from tests.models.families import models
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 

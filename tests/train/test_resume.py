@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
+import shutil
 
 import pytest
 
@@ -14,22 +13,8 @@ from avar_fast.data.fingerprint import fingerprint_of
 from avar_fast.train.__main__ import main
 from avar_fast.train.engine import lr_factor
 from avar_fast.train.resume import Resumed
-from tests.train.test_train import ROOT, log_of, run, world
 
-__all__ = ["world"]
-STATE = """
-import json, sys
-from avar_fast.config import load_recipe
-from avar_fast.train.setup import prepare
-run = prepare(load_recipe(sys.argv[1], sys.argv[2:]), resume=True)
-optimizer = run.engine.deepspeed.optimizer
-print("STATE", json.dumps({
-    "groups": run.engine.group_settings(), "lr": run.engine.deepspeed.get_lr(),
-    "clip": optimizer.clip_grad if hasattr(optimizer, "clip_grad")
-    else run.engine.deepspeed.gradient_clipping(),
-    "units": run.feed.stream.units(run.first_step),
-}))
-"""
+from .runs import log_of, on_ranks, run
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +27,14 @@ def halted(world, tmp_path_factory):
 
 @pytest.fixture
 def copy(halted, tmp_path):
-    subprocess.run(["cp", "-r", str(halted), str(tmp_path / "out")], check=True)
-    return tmp_path / "out"
+    return shutil.copytree(halted, tmp_path / "out", symlinks=True)
 
 
 def state_of(world, output, *settings):
-    command = [sys.executable, "-c", STATE, str(world / "recipe.yaml")]
+    """What a resumed run starts with, and what it says; see ``state_worker``."""
+    command = ["tests.train.state_worker", str(world / "recipe.yaml")]
     common = [f"train.output_dir={output}", "engine.zero_stage=1", "agto.enabled=false"]
-    done = subprocess.run(
-        [*command, *common, *settings], capture_output=True, text=True, cwd=ROOT, timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = on_ranks([*command, *common, *settings], ranks=1)
     (line,) = (x for x in done.stdout.splitlines() if x.startswith("STATE"))
     return json.loads(line[len("STATE") :]), done.stderr
 

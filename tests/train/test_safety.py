@@ -1,11 +1,7 @@
 """What ends a run, and what it leaves behind: kill -9, SIGTERM, bad folders, another make."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import psutil
 import pytest
@@ -13,31 +9,7 @@ import pytest
 from avar_fast.config import AgtoConfig, DataConfig, GrpoConfig, ModelConfig, Recipe, TrainConfig
 from avar_fast.train.checkpoint import newest_checkpoint
 
-from .test_train import ROOT, log_of, run, world
-
-__all__ = ["world"]
-
-
-def start(world, output, *arguments, ranks=None):
-    """The trainer in the background, alone or with torchrun."""
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m"]
-    command = [sys.executable, "-m", *(torchrun if ranks else [])]
-    command += ["avar_fast.train", str(world / "recipe.yaml")]
-    return subprocess.Popen(
-        [*command, f"train.output_dir={output}", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-    )  # fmt: skip
-
-
-def wait_for_step(process, output, step, seconds=120):
-    log = output / "log.jsonl"
-    for _ in range(10 * seconds):
-        if log.is_file() and log.read_text().count("\n") >= step:
-            return
-        assert process.poll() is None, process.communicate()[0][-2000:]
-        time.sleep(0.1)
-    raise AssertionError(f"no step {step} within {seconds} s")
+from .runs import log_of, run, start, torchrun, wait_for_step
 
 
 def test_killed_or_asked_to_end_a_run_goes_on_as_if_it_had_not(world, tmp_path):
@@ -50,14 +22,14 @@ def test_killed_or_asked_to_end_a_run_goes_on_as_if_it_had_not(world, tmp_path):
     process = start(world, broken, *arguments)
     wait_for_step(process, broken, 3)
     process.kill()
-    process.communicate()
+    assert process.wait(60) == -signal.SIGKILL
 
     process = start(world, broken, *arguments, "--resume")
     before = len(log_of(broken))
     wait_for_step(process, broken, before + 2)
-    process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, printed[-2000:]
+    process.kill(signal.SIGTERM)
+    assert process.wait(120) == 0, process.stderr[-2000:]
+    printed = process.stdout + process.stderr
     reached = log_of(broken)[-1]["step"]
     assert reached < 12, "the run was over before the signal; give it more steps"
     assert f"asked to end (SIGTERM): stopped after step {reached}" in printed
@@ -72,7 +44,7 @@ def test_killed_or_asked_to_end_a_run_goes_on_as_if_it_had_not(world, tmp_path):
 
 def test_a_rank_that_dies_ends_the_run_with_a_message_and_loses_nothing(world, tmp_path):
     arguments = ["train.steps=1000", "train.save_every=2", "train.micro_batch_size=1"]
-    process = start(world, tmp_path / "out", *arguments, ranks=2)
+    process = torchrun(world, tmp_path / "out", *arguments, ranks=2)
     wait_for_step(process, tmp_path / "out", 3)
     workers = psutil.Process(process.pid).children(recursive=True)
     victim = next(p for p in workers if p.is_running() and p.environ().get("RANK") == "1")

@@ -1,9 +1,6 @@
 """Rows shared by ranks (DeepSpeed-Ulysses) compute what one rank computes: kernels to trainer."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -14,9 +11,9 @@ from avar_fast.config import load_recipe
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.train.sequence_parallel import SequenceParallel
-from tests.attention.world import models
+from tests.attention.tiny_models import models
 
-from .test_engine import ROOT, launch, log_of
+from .runs import launch, log_of, on_ranks
 
 PACKED = {"packing": True, "max_length": 100, "pack_length": 211}
 # name: (settings, the run of one rank to compare with)
@@ -127,24 +124,9 @@ def runs(tmp_path_factory):
             recipe[section] = recipe.get(section, {}) | values
         (folder / f"{name}.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     launch([folder / f"{name}.yaml" for name in alone], ranks=1)
-    launch_sharing(folder / "differences.json", [str(folder / f"{name}.yaml") for name in shared])
+    recipes = json.dumps([str(folder / f"{name}.yaml") for name in shared])
+    on_ranks(["tests.train.sequence_worker", str(folder / "differences.json"), recipes], ranks=2)
     return folder
-
-
-def launch_sharing(file, recipes):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [
-        "--nproc_per_node=2",
-        "-m",
-        "tests.train.sequence_worker",
-        str(file),
-        json.dumps(recipes),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -1,74 +1,11 @@
-"""The trainer as a user starts it: torchrun in a process of its own, on a tiny model and real
-images."""
+"""Whole runs of the trainer, on a tiny model and real images."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from avar_fast.lab.model import save_base
-from avar_fast.lab.world import WorldConfig, write_rows
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    save_base(folder / "model", seed=0)
-    write_rows(folder / "rows", WorldConfig(), "train", num_rows=24, seed=0)
-    recipe = {
-        "stage": "sft",
-        "model": {"path": str(folder / "model"), "dtype": "float32"},
-        "data": {"path": str(folder / "rows" / "train.jsonl"), "workers": 0},
-        "optim": {"lr": 1e-3},
-        "train": {"output_dir": "unset", "steps": 4, "batch_size": 4, "micro_batch_size": 4},
-        "agto": {"enabled": True, "alpha": 0.01, "beta": 0.01},
-        "grpo": {"group_size": 2, "max_new_tokens": 6},
-    }
-    (folder / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
-    lines = (folder / "rows" / "train.jsonl").read_text().splitlines()
-    for number in range(6):
-        message = {"role": "user", "content": f"Add row {number % 2 + 1}." + "?" * number}
-        lines.append(json.dumps({"messages": [message], "answer": str(number)}))
-    (folder / "rows" / "mixed.jsonl").write_text("\n".join(lines[12:]))
-    bad = [
-        '{"messages": [{"ro',
-        lines[0].replace(".png", ".gif"),
-        lines[0].replace("Add", "?" * 99),
-    ]
-    (folder / "rows" / "dirty.jsonl").write_text("\n".join(lines[12:] + bad))
-    return folder
-
-
-def run(world, output, *arguments, ranks=1, check=True):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={ranks}",
-        "-m",
-        "avar_fast.train",
-        str(world / "recipe.yaml"),
-        f"train.output_dir={output}",
-        *arguments,
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
-    )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-def log_of(output):
-    return [json.loads(line) for line in (Path(output) / "log.jsonl").read_text().splitlines()]
+from .runs import log_of, run
 
 
 def test_sft_resumes_exactly_and_skips_an_interrupted_checkpoint(world, tmp_path):
@@ -181,7 +118,7 @@ def test_grpo_first_update_is_on_policy_and_moves_the_model(world, tmp_path):
         "agto.enabled=false",
         "train.steps=2",
         "grpo.kl_coef=0.01",
-        "grpo.rewards={accuracy: 1, visual: 0.3, 'tests.train.rewards_of_test:by_letter': 1}",
+        "grpo.rewards={accuracy: 1, visual: 0.3, 'tests.train.reward_functions:by_letter': 1}",
         "train.micro_batch_size=3",
     ]
     run(world, tmp_path / "grpo", *arguments, ranks=2)

@@ -16,7 +16,7 @@ from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.train import universal
 from avar_fast.train.checkpoint import seed_ranks
 
-from .test_engine import launch, log_of
+from .runs import launch, log_of
 
 Usage = namedtuple("Usage", "total used free")
 STEPS, SAVED = 4, 2

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from .world import needs_vllm, read_log, torchrun, write_recipe
+from .environment import needs_vllm, read_log, torchrun, write_recipe
 
 pytestmark = needs_vllm
 
@@ -13,7 +13,7 @@ FLOAT32_GAP = 1e-4  # the sum of a few dozen tokens' roundings, in nats
 
 @pytest.fixture(scope="module", params=["whole", "lora"])
 def gaps(request, model, rows):
-    said = torchrun("tests/vllm/worker.py", model, rows, request.param)
+    said = torchrun("tests/vllm/rollout_worker.py", model, rows, request.param)
     line = next(line for line in said.splitlines() if line.startswith("GAPS "))
     return json.loads(line.removeprefix("GAPS "))
 

@@ -8,8 +8,8 @@ import pytest
 
 from avar_fast.evaluate import read_result
 
-from .server import serving
-from .world import ENVIRONMENT, ROOT, needs_vllm, torchrun
+from .api_server import serving
+from .environment import ENVIRONMENT, ROOT, needs_vllm, torchrun
 
 pytestmark = needs_vllm
 KV_CACHE = ["--rollout=kv_cache_gib=0.5", "--rollout=cuda_graphs=false"]

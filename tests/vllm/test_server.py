@@ -5,8 +5,8 @@ import shutil
 import pytest
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from .server import serving
-from .world import needs_vllm, read_log, torchrun, write_recipe
+from .api_server import serving
+from .environment import needs_vllm, read_log, torchrun, write_recipe
 
 pytestmark = needs_vllm
 FLOAT32_GAP = 1e-4

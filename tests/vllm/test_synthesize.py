@@ -20,8 +20,8 @@ from avar_fast.data import load_rows
 from avar_fast.lab.digits import TILE_PX
 from avar_fast.lab.world import WorldConfig, write_rows
 
-from .server import Server
-from .world import ENVIRONMENT, ROOT, needs_vllm
+from .api_server import Server
+from .environment import ENVIRONMENT, ROOT, needs_vllm
 
 pytestmark = needs_vllm
 NUM_ROWS = 6

@@ -1,9 +1,11 @@
-"""A tiny random Qwen2.5-VL and ragged batches with images, for tests of the plug-in."""
+"""Tiny random models for tests of the plug-in: a Qwen2.5-VL and a language model, with ragged
+batches of each."""
 
 import copy
 
 import torch
 from PIL import Image
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from avar_fast.attention import attach
 from avar_fast.lab.model import build_image_processor, build_model
@@ -64,3 +66,41 @@ def batch(side="right", system=True, images=(1, 2)):
         "pixel_values": torch.cat(pixels),
         "image_grid_thw": torch.cat(grids),
     }
+
+
+def eager_mass(attentions, types):
+    """[layer] -> (B, L, H, 3) from (B, H, L, L) matrices."""
+    one_hot = torch.nn.functional.one_hot(types.clamp(min=0).long(), 3) * (types >= 0)[..., None]
+    return [(a @ one_hot[:, None].to(a.dtype)).transpose(1, 2) for a in attentions]
+
+
+def text_models():
+    """A language model that is of no supported family: "avar" by its registered name alone."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        eos_token_id=None,
+    )
+    slow = Qwen2ForCausalLM(copy.deepcopy(config)).eval()
+    with torch.no_grad():
+        for name, weight in slow.named_parameters():
+            if "q_proj.weight" in name or "k_proj.weight" in name:
+                weight.mul_(20.0)
+    fast = Qwen2ForCausalLM(config).eval()
+    fast.load_state_dict(slow.state_dict())
+    fast.set_attn_implementation("avar")
+    slow.set_attn_implementation("sdpa")
+    return fast, slow
+
+
+def text_rows(rows=2, length=20, padded=0, seed=3):
+    ids = torch.randint(1, 97, (rows, length), generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones_like(ids)
+    mask[0, :padded] = 0
+    return ids, mask

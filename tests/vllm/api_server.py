@@ -10,7 +10,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 
-from .world import ENVIRONMENT, ROOT
+from .environment import ENVIRONMENT, ROOT
 
 START_SECONDS = 240
 

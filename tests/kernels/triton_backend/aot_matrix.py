@@ -1,6 +1,6 @@
-"""Every kernel compiles for every chip, spills nothing and fits its shared memory; no GPU needed.
+"""The kernels that are compiled for chips, and how a child process compiles them.
 
-Compilation runs in two child processes, because this one may have imported triton with its
+Compilation runs in a child process, because pytest's own may have imported triton with its
 interpreter on. A kernel takes 1 to 5 seconds the first time; later it comes from triton's cache.
 """
 
@@ -9,8 +9,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 WORKER = Path(__file__).with_name("worker.py")
 SHARED_LIMIT_BYTES = {
@@ -73,50 +71,28 @@ WITHOUT_TYPES = {
 }  # fmt: skip
 MATRIX |= WITHOUT_TYPES
 LOOPS_COUNTED = (*WITHOUT_TYPES, *(f"sm90-types_128-{kind}" for kind in ("forward", "dq", "dkdv")))
-MOST_EXTRA_INSTRUCTIONS = 0.03
 
 
-@pytest.fixture(scope="module")
-def resources(request):
-    """{id: what the kernel uses}, for the selected ids only."""
-    here = [item.callspec.params for item in request.session.items if item.path == request.path]
-    names = [params["name"] for params in here if "name" in params]
-    for kind in [params["kind"] for params in here if "kind" in params]:
-        names += [f"sm90-untyped_causal-{kind}", f"sm90-types_128-{kind}"]
-    names = list(dict.fromkeys(names))
+def compiled(names: list[str]) -> dict:
+    """{name: what the kernel uses, None if the child process stopped before}, and its "stderr"."""
     requests = {
         name: json.dumps(MATRIX[name] | {"count_loop": name in LOOPS_COUNTED}) for name in names
     }
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    children = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), "compile", *(requests[name] for name in names[half::2])],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for half in range(2)
-    ]  # fmt: skip
-    outputs = [child.communicate() for child in children]
-    lines = [
-        json.loads(line) for out, _ in outputs for line in out.splitlines() if line.startswith("{")
-    ]
+    done = subprocess.run(
+        [sys.executable, str(WORKER), "compile", *requests.values()],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     by_request = {line.pop("request"): line for line in lines}
     found = {name: by_request.get(requests[name]) for name in names}
-    return found | {"stderr": "".join(err[-2000:] for _, err in outputs)}
+    return found | {"stderr": done.stderr[-2000:]}
 
 
-@pytest.mark.parametrize("name", MATRIX)
-def test_compiles_without_spills_within_shared_memory(resources, name):
+def assert_fits(resources: dict, name: str) -> None:
+    """A kernel of the matrix spills nothing and fits its chip's shared memory."""
     used = resources[name]
     assert used is not None, f"the child process stopped before this kernel: {resources['stderr']}"
     assert "error" not in used, used["error"]
     assert used["spill_bytes"] == 0, used
     assert used["shared_bytes"] <= SHARED_LIMIT_BYTES[MATRIX[name]["arch"]], used
-
-
-@pytest.mark.parametrize("kind", ["forward", "dq", "dkdv"])
-def test_mass_costs_next_to_nothing_in_plain_blocks(resources, kind):
-    untyped = resources[f"sm90-untyped_causal-{kind}"]
-    typed = resources[f"sm90-types_128-{kind}"]
-    assert untyped is not None, resources["stderr"]
-    extra = typed["main_loop"] / untyped["main_loop"] - 1
-    assert extra <= MOST_EXTRA_INSTRUCTIONS, (untyped, typed)

@@ -7,7 +7,7 @@ from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.loading import Loaded
 
-from ..attention.world import TOKENIZER, models
+from ..attention.tiny_models import TOKENIZER, models
 
 
 def loaded_pair():
