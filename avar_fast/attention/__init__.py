@@ -1,4 +1,4 @@
-"""How a transformers model uses the kernels: importing this registers attn_implementation
+"""Connects the kernels to transformers models. Importing it registers attn_implementation
 "avar"."""
 
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -12,7 +12,7 @@ from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_conte
 
 AttentionInterface.register(ATTN_NAME, avar_attention)
 AttentionInterface.register(VISION_ATTN_NAME, avar_attention)
-# Without a mask function transformers would drop the padding mask silently.
+# Without a mask function, transformers would silently drop the padding mask.
 AttentionMaskInterface.register(ATTN_NAME, padding_mask)
 AttentionMaskInterface.register(VISION_ATTN_NAME, padding_mask)
 

@@ -1,7 +1,7 @@
-"""Attaching a model: from then on each forward derives its key types from input_ids by itself.
+"""Attaches a model: each of its forwards then derives the key types from input_ids.
 
-The hooks of a model are all there is of its attachment, so what copies or stores a model copies or
-stores that too: a deep copy is attached by itself, records and is changed by itself.
+The attachment consists of the model's hooks only, so it is copied and stored with the model. A deep
+copy has its own attachment, with its own recordings and interventions.
 """
 
 import inspect
@@ -31,23 +31,27 @@ class Recording:
     """Attention masses of the latest forward inside ``record_attention``."""
 
     mass: dict[int, Tensor] = field(default_factory=dict)
-    """{layer: (B, L, H, 3) float32}, part of the graph; with a cache, L is the new tokens only;
-    with a split sequence, H is the heads of this rank."""
+    """{layer: (B, L, H, 3) float32}, differentiable. With a cache, L counts only the new tokens.
+    With a split sequence, H counts only this rank's heads."""
     key_types: Tensor | None = None
-    """(B, Lk) int32 types of all keys that the masses are sums over; with a cache, Lk counts the
-    cached keys too. None before the first forward."""
+    """(B, Lk) int32 types of all keys, which the masses are sums over. With a cache, Lk includes
+    the cached keys. None before the first forward."""
 
 
 @dataclass(frozen=True)
 class Intervention:
+    """A change of the attention logits."""
+
     bias: tuple[float, ...] | tuple[tuple[float, ...], ...]
-    """By key type, or by head and key type."""
+    """Summand by key type, (3,), or by head and key type, (H, 3)."""
     scale: tuple[float, ...] | tuple[tuple[float, ...], ...]
+    """Factor by key type, (3,), or by head and key type, (H, 3)."""
     layers: frozenset[int]
+    """The layers to change."""
 
 
 class Attachment:
-    """Builds the ``AttnCall`` of every forward of one model."""
+    """Builds the ``AttnCall`` of every forward of one model, in hooks of the model."""
 
     def __init__(self, model: nn.Module, tokens: SpecialTokens) -> None:
         family = family_of(model)
@@ -58,21 +62,21 @@ class Attachment:
         self.record_layers: frozenset[int] = frozenset()
         self.intervention: Intervention | None = None
         self.sequence: SequenceSplit | None = None
-        # Not the LM head's forward: who calls the model below it must be heard as well.
+        # Hooks of the body, not of the LM head's model: callers may call the body directly.
         body = family.body(model)
         body.register_forward_pre_hook(self.enter, with_kwargs=True)
         body.register_forward_hook(self._leave, with_kwargs=True)
         family.text_tower(model).register_forward_pre_hook(self._enter_text, with_kwargs=True)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Attachment":
-        """For a copy of the model. What is recorded or changed right now ends with a with-statement
-        around the model it was said of; ranks are shared by reference."""
+        """A copy for a copied model. Active recordings and interventions stay with the original,
+        whose with-statement ends them; the sequence split is shared."""
         copied = object.__new__(Attachment)
         copied.__dict__.update(self.__dict__, **_AT_REST)
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a model stored whole (torch.save)."""
+        """The state for a model that is stored whole (torch.save)."""
         if self.sequence is not None:
             raise ValueError(
                 "a model whose sequence is split among ranks cannot be stored whole, as these ranks"
@@ -82,6 +86,7 @@ class Attachment:
         return self.__dict__ | _AT_REST
 
     def enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Pre-forward hook: adds the ``AttnCall`` to the arguments."""
         kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
         input_ids = kwargs.get("input_ids")
         if input_ids is None:
@@ -114,14 +119,14 @@ class Attachment:
             call.type_bias = torch.tensor(self.intervention.bias, device=ids.device)
             call.type_scale = torch.tensor(self.intervention.scale, device=ids.device)
             call.intervene_layers = self.intervention.layers
-        # The offsets of samples go with the call: as arguments they would reach the vision tower
-        # too, whose flash attention is called with offsets of its own under the same names.
+        # The offsets of samples travel in the call. As arguments they would also reach the vision
+        # tower, whose flash attention has its own offsets under the same names.
         kwargs = {k: v for k, v in kwargs.items() if k not in PACKING_ARGUMENTS}
         return (), kwargs | {CALL_ARGUMENT: call}
 
     def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        """Remembers the tokens behind the cache that comes out, which the model itself may have
-        made. They stay with the cache, so that a copy of it has them too."""
+        """Stores the token ids in the returned cache, which the model may have created. A copy of
+        the cache then has them too."""
         fields = output.values() if isinstance(output, dict) else output
         for cache in (kwargs.get("past_key_values"), *fields):
             if isinstance(cache, Cache):
@@ -130,8 +135,8 @@ class Attachment:
     def _enter_text(
         self, tower: nn.Module, args: tuple, kwargs: dict
     ) -> tuple[tuple, dict[str, Any]]:
-        """Leaves this rank's stretch of the tokens, where the sequence is split. Recording or
-        changing nothing must not look like success."""
+        """Pre-forward hook of the text tower: keeps this rank's part of the tokens if the sequence
+        is split. It raises if a recording or intervention would have no effect."""
         if CALL_ARGUMENT not in kwargs and (self.recording or self.intervention or self.sequence):
             raise RuntimeError(
                 "record_attention, intervene and split_sequence act on forwards of the attached"
@@ -147,14 +152,14 @@ _AT_REST = {"recording": None, "record_layers": frozenset(), "intervention": Non
 
 
 def attach(model: nn.Module, processor: Any) -> None:
-    """Makes every forward of ``model`` derive key types from its input_ids.
+    """Attaches a model: every forward then derives key types from its input_ids.
 
     Args:
         model: a supported transformers model whose text tower uses attn_implementation "avar".
         processor: the model's processor or tokenizer, for the ids of its special tokens.
 
     Raises:
-        TypeError: no supported model family.
+        TypeError: the model's family is not supported.
         ValueError: the text tower uses another attention, or the tokenizer lacks Qwen-VL's tokens.
     """
     family = family_of(model)
@@ -170,22 +175,23 @@ def attach(model: nn.Module, processor: Any) -> None:
 
 
 def detach(model: nn.Module) -> None:
-    """Undoes ``attach`` for a model, a copy of one, or the model inside a wrapper; one that is not
-    attached is left alone."""
-    for hooks, flags, key in [found[:3] for found in _hooks_in(model)]:
+    """Undoes ``attach`` for a model, its copy, or the model inside a wrapper. It does nothing for a
+    model that is not attached."""
+    for hooks, flags, key in [entry[:3] for entry in _hooks_in(model)]:
         del hooks[key]
         flags.pop(key, None)
 
 
 def split_sequence(model: nn.Module, sequence: SequenceSplit | None) -> None:
-    """From now on every rank of a group runs the text tower on its stretch of the tokens.
+    """Splits the tokens of all later forwards among the ranks of a group.
 
-    All ranks pass the same whole inputs; the vision tower runs whole on each. The model's hidden
-    states and logits are of the stretch, recorded masses of all tokens and this rank's heads.
+    All ranks pass the same whole inputs. The vision tower runs on all of them; the text tower runs
+    on this rank's part of the tokens. Hidden states and logits are those of the part. Recorded
+    masses are those of all tokens and this rank's heads.
 
     Args:
         model: an attached model.
-        sequence: the split, None to undo it.
+        sequence: the split; None undoes it.
 
     Raises:
         ValueError: the number of attention heads is not a multiple of the ranks that share a row.
@@ -204,15 +210,16 @@ def attachment_of(model: nn.Module) -> Attachment:
     """The attachment of a model or of the model inside a wrapper (DeepSpeed engine, PEFT).
 
     Raises:
-        ValueError: there is none, or there are several.
+        ValueError: there is no attachment, or there are several.
     """
-    found = [hook.__self__ for *_, hook in _hooks_in(model) if hook.__func__ is Attachment.enter]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    entries = _hooks_in(model)
+    attachments = [hook.__self__ for *_, hook in entries if hook.__func__ is Attachment.enter]
+    if len(attachments) == 1:
+        return attachments[0]
+    if attachments:
         raise ValueError(
-            f"model must hold one attached model; this {type(model).__name__} holds {len(found)}."
-            " Pass the one that is meant."
+            f"model must hold one attached model; this {type(model).__name__} holds"
+            f" {len(attachments)}. Pass one of them."
         )
     raise ValueError(
         "model must be attached first; it is not. Call avar_fast.attention.attach(model,"
@@ -221,8 +228,8 @@ def attachment_of(model: nn.Module) -> Attachment:
 
 
 def _hooks_in(model: nn.Module) -> Iterator[tuple[dict, dict, int, Any]]:
-    """(the dictionary that holds it, that of its flags, key, hook) of every hook of an attachment
-    in a model."""
+    """Yields every hook of an attachment in a model: (dictionary of hooks, dictionary of their
+    flags, key, hook)."""
     for module in model.modules():
         for hooks, flags in (
             (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
@@ -234,7 +241,7 @@ def _hooks_in(model: nn.Module) -> Iterator[tuple[dict, dict, int, Any]]:
 
 
 def _padding_mask(attention_mask: Any, ids: Tensor, slots: int | None) -> Tensor | None:
-    """The (B, L) padding mask over cached and new tokens, from what the model was given."""
+    """The (B, L) padding mask over cached and new tokens, from the model's attention_mask."""
     if isinstance(attention_mask, dict):  # generate prepares one mask per layer type
         attention_mask = attention_mask.get("full_attention")
     if attention_mask is None:

@@ -1,8 +1,8 @@
-"""What one forward pass carries to its attention layers, and the attention function itself.
+"""The attention function of transformers models, and the state of a forward that it reads.
 
-The state of a forward travels through the model as a keyword argument instead of sitting on a
-module. Gradient checkpointing replays a layer with the arguments it had, so a replay sees the key
-types of its own forward even when other forwards have run in between.
+The state of a forward is a keyword argument that travels through the model; it is not stored on a
+module. Gradient checkpointing replays a layer with its original arguments, so a replay sees the key
+types of its own forward even if other forwards have run since.
 """
 
 from dataclasses import dataclass, field
@@ -17,37 +17,40 @@ from .padding import existing_keys
 from .sequence import SequenceSplit
 
 NUM_TYPES = 3
-# transformers hands a vision tower's images over in one call, by offsets, only to an attention with
-# "flash" in its name; to others one by one, reading the offsets back from the device in each layer.
+# transformers passes all images of a vision tower in one call, with offsets, only to an attention
+# with "flash" in its name. For others it splits the images, and reads the offsets back from the
+# device in each layer.
 VISION_ATTN_NAME = "avar_flash"
 CALL_ARGUMENT = "avar_call"
 
 
 @dataclass
 class AttnCall:
-    """Key types of one forward, where to record masses, and which logits to change."""
+    """State of one forward: key types, recorded masses, and changes of logits."""
 
     token_ids: Tensor
-    """(B, Lk) of all keys, the cached ones included."""
+    """(B, Lk) int64 token ids of all keys, including cached keys."""
     keys: KeyPlan
-    """Types of the same keys, prepared once for all layers; (Lk,) where samples are packed."""
+    """Types of these keys, prepared once for all layers; of shape (Lk,) for packed samples."""
     grad_enabled: bool
-    """Whether gradients were on when the model was entered."""
+    """Whether gradients were enabled when the model was called."""
     packing: dict[str, Any] | None = None
-    """From ``packing_of``: where samples packed into one row begin and end."""
+    """Offsets of samples packed into one row, from ``packing_of``."""
     num_slots: int | None = None
-    """Keys that a preallocated cache hands over, written or not; None for other caches."""
+    """Slots of a preallocated cache, written or not; None for other caches."""
     sequence: SequenceSplit | None = None
-    """Set where the layers see a stretch of the tokens; the types are of all of them."""
+    """Set if the layers see only a part of the tokens; the key types are those of all tokens."""
     mass: dict[int, Tensor] | None = None
-    """Filled with {layer: (B, L, H, 3)} where recording; with a split sequence, with all tokens and
-    this rank's heads."""
+    """While recording, filled with {layer: (B, L, H, 3) float32}. With a split sequence, L counts
+    all tokens and H this rank's heads."""
     record_layers: frozenset[int] = frozenset()
+    """The layers to record."""
     type_bias: Tensor | None = None
-    """(3,) float32 added to the logits by key type."""
+    """(3,) or (H, 3) float32, added to the logits by key type."""
     type_scale: Tensor | None = None
-    """(3,) float32 factor of the logits by key type."""
+    """(3,) or (H, 3) float32, factor of the logits by key type."""
     intervene_layers: frozenset[int] = field(default_factory=frozenset)
+    """The layers whose logits are changed."""
 
 
 def avar_attention(
@@ -62,13 +65,18 @@ def avar_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: (B, H, L, D) queries on (B, Hkv, Lk, D) keys -> (B, L, H,
+    """transformers' attention interface: (B, H, L, D) queries and (B, Hkv, Lk, D) keys -> (B, L, H,
     D).
 
-    Without an attached model it is plain attention over the keys that ``attention_mask`` leaves,
-    among samples that offsets or text positions tell apart. transformers' Qwen2-VL and Qwen2.5-VL
-    hand text positions on from 4-row position_ids only; packed by others they leak under every
-    attention.
+    Without an attached model it is plain attention over the keys that ``attention_mask`` keeps.
+    Offsets or text positions separate packed samples. transformers' Qwen2-VL and Qwen2.5-VL pass
+    text positions on only from 4-row position_ids; with other position_ids, packed samples attend
+    to each other under every attention.
+
+    Raises:
+        NotImplementedError: dropout, a sliding window, softcap or attention sinks are requested.
+        RuntimeError: gradient checkpointing is reentrant.
+        ValueError: the numbers of keys and tokens differ, or the mask does not fit.
     """
     if dropout:
         raise NotImplementedError(
@@ -120,7 +128,7 @@ def avar_attention(
         )
     out, mass = _attend(q, k, v, call.keys, call.packing, options)
     if call.mass is not None and layer in call.record_layers and layer not in call.mass:
-        call.mass[layer] = mass  # a checkpoint's replay finds its layer filled and leaves it
+        call.mass[layer] = mass  # only once: a checkpoint's replay must not replace it
     return (out if call.sequence is None else call.sequence.to_tokens(out)), None
 
 
@@ -132,7 +140,7 @@ def _plain(
     arguments: dict[str, Any],
     options: dict[str, Any],
 ) -> Tensor:
-    """out of a model that is not attached."""
+    """The attention output in a model that is not attached."""
     num_keys, mask = existing_keys(attention_mask, k.shape[1])
     k, v = k[:, :num_keys], v[:, :num_keys]
     packing = packing_of(arguments, len(q))
@@ -147,8 +155,8 @@ def _plain(
 
 
 def _reads_pixels_alone(module: nn.Module) -> bool:
-    """Whether packing that a layer hears of is the text's, which models pass on to their vision
-    tower unasked; its own comes under the name of a flash attention only."""
+    """Whether a layer is in a vision tower that must ignore its packing arguments. They describe
+    the text and are passed on by the model; only a flash attention gets arguments of its own."""
     config: Any = getattr(module, "config", None)
     name = getattr(config, "_attn_implementation", None) or ""
     return getattr(config, "base_config_key", "") == "vision_config" and "flash" not in name
@@ -162,12 +170,10 @@ def _attend(
     packing: dict[str, Any] | None,
     options: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
-    """out and mass; packed samples do not see one another."""
+    """Attention output and masses; packed samples do not attend to each other."""
     if packing is None:
         dense = visual_attn_func(q, k, v, types, **options)
         return dense.out, dense.mass
-    ends = [x.flatten(0, 1) for x in (q, k, v)]
-    packed = visual_attn_varlen_func(
-        ends[0], ends[1], ends[2], key_types=types, **packing, **options
-    )
+    flat_q, flat_k, flat_v = (x.flatten(0, 1) for x in (q, k, v))
+    packed = visual_attn_varlen_func(flat_q, flat_k, flat_v, key_types=types, **packing, **options)
     return packed.out.unflatten(0, q.shape[:2]), packed.mass.unflatten(0, q.shape[:2])

@@ -1,4 +1,4 @@
-"""What holds for forwards of an attached model inside a with-statement: recording, intervening."""
+"""Context managers for forwards of an attached model: record attention, change its logits."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from .call import NUM_TYPES
 
 @contextlib.contextmanager
 def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> Iterator[Recording]:
-    """Records the attention mass per key type of every forward inside; the latest one is kept.
+    """Records the attention mass per key type of every forward inside; only the latest is kept.
 
     Args:
         model: an attached model.
@@ -21,6 +21,10 @@ def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> I
     Yields:
         Recording with ``mass`` = {layer: (B, L, H, 3) float32}, differentiable, and ``key_types``
         = (B, Lk) int32.
+
+    Raises:
+        RuntimeError: a recording is already active on this model.
+        ValueError: the model does not have these layers, or is not attached.
     """
     attachment = attachment_of(model)
     if attachment.recording is not None:
@@ -45,12 +49,12 @@ def intervene(
     layers: Iterable[int] | None = None,
     heads: Iterable[int] | None = None,
 ) -> Iterator[None]:
-    """Changes the attention logits of visual and system keys in every forward inside, generate
-    included.
+    """Changes the attention logits of visual and system keys in every forward inside, including
+    those of generate.
 
-    Logits become ``scale * z + bias`` by key type, for all queries. AVAR's training-free
-    form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the paper); the
-    authors' slides add a bias to visual logits instead.
+    A logit z becomes ``scale * z + bias`` by the type of its key, for all queries. AVAR's
+    training-free form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the
+    paper); the authors' slides instead add a bias to visual logits.
 
     Args:
         model: an attached model.
@@ -60,8 +64,9 @@ def intervene(
         heads: heads to change in those layers; all by default.
 
     Raises:
-        RuntimeError: an intervention is active already.
-        ValueError: layers or heads that the model does not have, or heads of a split sequence.
+        RuntimeError: an intervention is already active on this model.
+        ValueError: the model does not have these layers or heads, heads are given while the
+            sequence is split, or the model is not attached.
     """
     attachment = attachment_of(model)
     if attachment.intervention is not None:
@@ -96,15 +101,15 @@ def intervene(
 def _by_head(
     values: list[float], neutral: float, heads: frozenset[int], num_heads: int
 ) -> tuple[tuple[float, ...], ...]:
-    """(H, 3): the values in the rows of some heads, what changes nothing in the others."""
+    """(H, 3): ``values`` in the rows of the given heads, ``neutral`` in all other rows."""
     unchanged = (neutral,) * len(values)
     return tuple(tuple(values) if head in heads else unchanged for head in range(num_heads))
 
 
 def _subset(name: str, chosen: Iterable[int] | None, total: int) -> frozenset[int]:
-    found = frozenset(range(total) if chosen is None else chosen)
-    if not found or not found <= frozenset(range(total)):
+    subset = frozenset(range(total) if chosen is None else chosen)
+    if not subset or not subset <= frozenset(range(total)):
         raise ValueError(
-            f"{name} must be a non-empty subset of 0..{total - 1}; got {sorted(found)}."
+            f"{name} must be a non-empty subset of 0..{total - 1}; got {sorted(subset)}."
         )
-    return found
+    return subset

@@ -1,4 +1,4 @@
-"""Recorded masses as a plain list of layers, checked once for every objective that reads them."""
+"""Checks recorded masses and their masks, and converts masses to a list of layers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,14 @@ MassByLayer = Mapping[int, Tensor] | Sequence[Tensor] | Tensor
 
 
 def as_layers(mass: MassByLayer) -> list[Tensor]:
-    """{layer: (B, L, H, C)}, a sequence of them, one (B, L, H, C) or stacked (N, B, L, H, C) ->
-    list.
+    """Converts masses to a list of layers, (B, L, H, C) each.
+
+    Args:
+        mass: {layer: (B, L, H, C)}, a sequence of (B, L, H, C), one (B, L, H, C), or a stack
+            (N, B, L, H, C).
 
     Raises:
-        ValueError: no layer, or a tensor that is not (B, L, H, C >= 3).
+        ValueError: there is no layer, or a tensor is not (B, L, H, C >= 3).
     """
     if isinstance(mass, Tensor):
         layers = [mass] if mass.dim() == 4 else list(mass)
@@ -35,8 +38,8 @@ def as_layers(mass: MassByLayer) -> list[Tensor]:
 
 
 def check_mask(name: str, mask: Tensor, layers: list[Tensor]) -> Tensor:
-    """A (B, L) mask over the rows of the masses as bool on their device; raises if it does not
-    fit."""
+    """Converts a (B, L) mask to bool on the device of the masses; raises ValueError if its shape
+    differs from theirs."""
     rows = layers[0].shape[:2]
     if mask.shape != rows:
         raise ValueError(
@@ -47,7 +50,8 @@ def check_mask(name: str, mask: Tensor, layers: list[Tensor]) -> Tensor:
 
 
 def check_ids(sample_ids: Tensor, layers: list[Tensor], key_types: Tensor) -> Tensor:
-    """(B, L) sample ids of packed rows on the masses' device; raises if they do not fit."""
+    """Moves the (B, L) sample ids of packed rows to the device of the masses; raises ValueError if
+    they do not fit the masses or the key types."""
     rows = layers[0].shape[:2]
     if sample_ids.shape != rows or key_types.shape != rows or sample_ids.is_floating_point():
         raise ValueError(

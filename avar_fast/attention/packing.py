@@ -1,4 +1,4 @@
-"""Samples packed into one row: announced by offsets, or by positions that start again."""
+"""Finds samples that are packed into one row, by offsets or by positions that restart."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ _REMEDY = f"Pass {', '.join(PACKING_ARGUMENTS[:3])} and {PACKING_ARGUMENTS[3]}."
 
 
 def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None:
-    """The offsets of samples packed into one row under the kernels' names, None if there are none.
+    """The offsets of samples packed into one row, under the kernels' argument names; None without
+    packing.
 
     Raises:
-        ValueError: only some of the arguments that announce packing, or more than one row.
+        ValueError: only some of the packing arguments are given, or there is more than one row.
     """
     missing = [name for name in PACKING_ARGUMENTS if kwargs.get(name) is None]
     if len(missing) == len(PACKING_ARGUMENTS):
@@ -36,12 +37,12 @@ def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None
 def packing_by_positions(
     position_ids: Tensor, mask: Tensor | None, batch_size: int, num_keys: int
 ) -> dict[str, Any] | None:
-    """The offsets of the samples in rows laid end to end, under the kernels' names; None where
+    """The offsets of samples in rows laid end to end, under the kernels' argument names; None if
     every row is one sample.
 
-    A sample begins where the text position does not grow, in any row of a batch. That is where
-    transformers' masks and its flash attention begin one too, as far as these agree; where they do
-    not, one of them would be silently contradicted.
+    A sample begins where the text position does not grow. transformers' masks and its flash
+    attention begin a sample there too, as far as they agree. Positions on which they disagree are
+    an error.
 
     Args:
         position_ids: (B or 1, L) text positions of the queries.
@@ -50,8 +51,8 @@ def packing_by_positions(
         num_keys: keys of each row.
 
     Raises:
-        ValueError: samples that padding, cached keys or rotary positions keep from being told
-            apart, or positions that leap.
+        ValueError: samples cannot be separated because of padding, cached keys or rotary
+            positions, or positions leap.
     """
     length = position_ids.shape[-1]
     separable = mask is None and length == num_keys and position_ids.dim() == 2
@@ -77,21 +78,21 @@ def packing_by_positions(
 def refuse_packing(
     position_ids: Tensor, mask: Tensor | None, num_keys: int, may_fall: bool = False
 ) -> None:
-    """Samples announced by positions alone would see one another where nothing separates them, with
-    no error anywhere.
+    """Raises ValueError if positions indicate packed samples. Without offsets nothing would
+    separate the samples, and they would silently attend to each other.
 
     Args:
         position_ids: (B or 1, L) or (4, B, L), whose first row counts tokens; or (1 or 3, B, L)
             rotary positions.
         mask: (B, keys), zero where padded, or None.
         num_keys: keys of each row.
-        may_fall: whether the input holds a video, behind which rotary positions fall.
+        may_fall: whether the input has a video, after which rotary positions may decrease.
 
     Raises:
-        ValueError: positions that restart, or that leap where nothing says what that means.
+        ValueError: positions restart, or leap so that their meaning is unclear.
     """
     length = position_ids.shape[-1]
-    if length == 1:  # a decoding step, without a wait for the device
+    if length == 1:  # a decoding step, which must not wait for the device
         return
     real = None if mask is None else mask[:, -length:]
     if _restarts(position_ids, real, may_fall).any():
@@ -104,31 +105,31 @@ def refuse_packing(
         return
     if (text[:, 1:] > text[:, :-1] + 1).any():
         raise ValueError(
-            "position_ids leap inside a row: to some attentions of transformers that is another"
-            f" sample, to others it is not. {_REMEDY}"
+            "position_ids leap inside a row: some attentions of transformers take that for another"
+            f" sample, others do not. {_REMEDY}"
         )
 
 
 def _restarts(position_ids: Tensor, real: Tensor | None, may_fall: bool = False) -> Tensor:
-    """(B or 1, L - 1) bool: tokens but the first at which the positions of a row start again, both
-    they and the token before not padding."""
+    """(B or 1, L - 1) bool: for all tokens but the first, whether the positions restart there. The
+    token and the one before it must not be padding."""
     text = _text_positions(position_ids)
     if text is not None:
-        found = text[:, 1:] <= text[:, :-1]
-    else:  # tokens of an image share positions, but never the one at which the row began
+        restarts = text[:, 1:] <= text[:, :-1]
+    else:  # tokens of an image share positions, but never that of the row's first token
         least = position_ids
         if real is not None:
             least = least.masked_fill(real == 0, torch.iinfo(least.dtype).max)
-        found = (position_ids == least.amin(dim=-1, keepdim=True)).all(dim=0)[:, 1:]
+        restarts = (position_ids == least.amin(dim=-1, keepdim=True)).all(dim=0)[:, 1:]
         if not may_fall:
-            found = found | (position_ids[0, :, 1:] < position_ids[0, :, :-1])
+            restarts = restarts | (position_ids[0, :, 1:] < position_ids[0, :, :-1])
     if real is not None:
-        found = found & (real[:, 1:] != 0) & (real[:, :-1] != 0)
-    return found
+        restarts = restarts & (real[:, 1:] != 0) & (real[:, :-1] != 0)
+    return restarts
 
 
 def _text_positions(position_ids: Tensor) -> Tensor | None:
-    """The row that counts tokens; None where there are rotary positions only."""
+    """The text positions, which count tokens; None if there are only rotary positions."""
     if position_ids.dim() == 2:
         return position_ids
     return position_ids[0] if position_ids.shape[0] == 4 else None

@@ -1,5 +1,4 @@
-"""Which keys exist: the mask function that transformers calls before the layers, and how the layers
-read what it made."""
+"""Tells the layers which keys exist: the mask function that transformers calls, and its reader."""
 
 from typing import Any
 
@@ -21,28 +20,28 @@ def padding_mask(
 ) -> Tensor | None:
     """transformers' mask interface for "avar", whose kernels build causal visibility themselves.
 
-    A preallocated cache hands the layers more keys than it holds, and nothing else tells them so:
-    without a word they would attend to slots that were never written. So the shape of the mask says
-    it, with no copy and no wait for the device.
+    A preallocated cache passes more slots to the layers than it has keys. The layers must not
+    attend to the slots that were never written, so the shape of the mask gives their number,
+    without a copy and without waiting for the device.
 
     Args:
-        batch_size, q_length, kv_length, q_offset, kv_offset: of what the layers will get;
-            ``q_offset`` is a tensor where the cache counts in one.
-        attention_mask: the model's (B, L) bool argument; columns behind the last
-            token do not count.
-        local_size: window or chunk beyond which a layer's queries do not see.
-        use_vmap: whether the model changes visibility by a function of its own.
+        batch_size, q_length, kv_length, q_offset, kv_offset: sizes and offsets of the layers'
+            queries and keys; ``q_offset`` is a tensor if the cache counts in one.
+        attention_mask: the model's (B, L) bool argument; columns after the last token are ignored.
+        local_size: size of the layer's window or chunk, if it has one.
+        use_vmap: whether the model changes the mask with its own function.
 
     Returns:
-        None where every key exists; (B, keys), true where one does; or, where the cache hands over
-        ``surplus`` slots behind them, (B, 1, 1 + surplus, keys). transformers leaves a mask of four
-        dimensions as it is.
+        None if every key exists; (B, keys) bool, true for existing keys; or, if the cache passes
+        ``surplus`` slots after the keys, (B, 1, 1 + surplus, keys). transformers does not change a
+        mask of four dimensions.
 
     Raises:
-        NotImplementedError: a window or chunk that cuts, or visibility that is not causal.
-        ValueError: an attention mask that does not reach over all tokens.
+        NotImplementedError: a window or chunk is shorter than the tokens, or the model has its own
+            mask function.
+        ValueError: the attention mask does not cover all tokens.
     """
-    # Asked for by name of the argument: only the functions for bidirectional masks have it.
+    # Only transformers' functions for bidirectional masks pass this argument.
     causal = "allow_is_bidirectional_skip" not in kwargs
     num_keys = int(q_offset) + q_length - kv_offset if causal else kv_length
     if local_size is not None and num_keys + kv_offset > local_size:
@@ -69,11 +68,11 @@ def padding_mask(
 
 
 def existing_keys(attention_mask: Tensor | None, num_slots: int) -> tuple[int, Tensor | None]:
-    """How many of the slots that a layer got hold keys, and which of those (B, keys) exist; None:
-    all.
+    """The number of keys among a layer's slots, and the (B, keys) mask of existing keys, or None if
+    all exist.
 
     Raises:
-        ValueError: a mask that ``padding_mask`` did not make for these slots.
+        ValueError: ``padding_mask`` did not make this mask for these slots.
     """
     if attention_mask is None:
         return num_slots, None

@@ -1,4 +1,4 @@
-"""What attention needs to know of rows whose tokens are shared among ranks."""
+"""The interface that attention uses when ranks share the tokens of a row."""
 
 from typing import Protocol
 
@@ -6,19 +6,19 @@ from torch import Tensor
 
 
 class SequenceSplit(Protocol):
-    """How the tokens of a row are shared among ranks (train/sequence_parallel.py has it)."""
+    """A split of a row's tokens among ranks; train/sequence_parallel.py implements it."""
 
     size: int
     """Ranks that share a row."""
 
     def split(self, rows: Tensor, dim: int, fill: float = 0) -> Tensor:
-        """This rank's stretch along ``dim``."""
+        """This rank's part of the tokens along ``dim``."""
         ...
 
     def to_heads(self, q: Tensor, k: Tensor, v: Tensor, length: int) -> tuple[Tensor, ...]:
-        """Own stretch of all heads -> all ``length`` tokens of own heads."""
+        """This rank's tokens of all heads -> all ``length`` tokens of this rank's heads."""
         ...
 
     def to_tokens(self, out: Tensor) -> Tensor:
-        """All tokens of own heads -> own stretch of all heads."""
+        """All tokens of this rank's heads -> this rank's tokens of all heads."""
         ...

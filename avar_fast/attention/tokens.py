@@ -1,5 +1,4 @@
-"""Key types and query roles from token ids: spans come from ids, never from characters or
-fractions."""
+"""Derives key types and query masks from token ids."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,27 +12,29 @@ ROLES = ("user", "prompt", "response", "all")
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The token ids that delimit turns and stand for pixels, in Qwen-VL's chat format."""
+    """The ids of Qwen-VL's special tokens: those of turns, and those of images."""
 
     turn_start: int
-    """``<|im_start|>``"""
+    """Id of ``<|im_start|>``."""
     turn_end: int
-    """``<|im_end|>``"""
+    """Id of ``<|im_end|>``."""
     newline: tuple[int, ...]
-    """What closes a turn behind ``<|im_end|>``."""
+    """Ids of the newline after ``<|im_end|>``."""
     system: tuple[int, ...]
-    """The tokens of the word that opens a system turn."""
+    """Ids of the word "system" at the start of a system turn."""
     user: tuple[int, ...]
+    """Ids of the word "user"."""
     assistant: tuple[int, ...]
+    """Ids of the word "assistant"."""
     visual: tuple[int, ...]
-    """``<|image_pad|>`` and ``<|video_pad|>``: one token stands for one visual feature."""
+    """Ids of ``<|image_pad|>`` and ``<|video_pad|>``; each such token is one visual feature."""
 
     @classmethod
     def from_processor(cls, processor: Any) -> "SpecialTokens":
-        """Reads the ids off a processor or a tokenizer.
+        """Reads the ids from a processor or a tokenizer.
 
         Raises:
-            TypeError: neither a processor nor a tokenizer.
+            TypeError: the argument is neither a processor nor a tokenizer.
             ValueError: the tokenizer lacks a token of the chat format.
         """
         tokenizer = getattr(processor, "tokenizer", processor)
@@ -71,9 +72,9 @@ def key_types(
 ) -> Tensor:
     """The type of every key.
 
-    VISUAL: every image or video pad; SYSTEM: every token of the system turn, header and closing
-    ``<|im_end|>`` newline included; PAD where the attention mask is zero; the rest TEXT. A prompt
-    without a system turn has no SYSTEM key.
+    VISUAL are all image and video pads. SYSTEM are all tokens of the system turn, from its header
+    to the newline after ``<|im_end|>``; a prompt without a system turn has none. PAD are keys whose
+    attention mask is zero. All others are TEXT.
 
     Args:
         input_ids: (B, L) integers.
@@ -99,13 +100,21 @@ def query_mask(
     role: str = "user",
     tokens: SpecialTokens,
 ) -> Tensor:
-    """Which tokens count as queries.
+    """The tokens that count as queries.
 
-    "user": user turns without image tokens; "prompt": user turns with them; "response": what the
-    assistant says, its ``<|im_end|>`` included and the header not; "all": every token that exists.
+    Args:
+        input_ids: (B, L) integers.
+        attention_mask: (B, L), zero where padded, or None for no padding.
+        role: "user" for user turns without image tokens; "prompt" for user turns with them;
+            "response" for assistant turns with ``<|im_end|>`` but without the header; "all" for
+            every token that is not padding.
+        tokens: from ``SpecialTokens.from_processor``.
 
     Returns:
         (B, L) bool.
+
+    Raises:
+        ValueError: the role is unknown, or the shapes do not fit.
     """
     _check_ids(input_ids, attention_mask)
     if role not in ROLES:
@@ -123,26 +132,25 @@ def query_mask(
 
 
 def turn_content(input_ids: Tensor, *, tokens: SpecialTokens) -> Tensor:
-    """(B, L) bool: what users and the assistant say, without headers, ends of turns and image
-    tokens."""
+    """(B, L) bool: the text of user and assistant turns, without headers, end-of-turn tokens and
+    image tokens."""
     _check_ids(input_ids, None)
-    said = torch.zeros_like(input_ids, dtype=torch.bool)
+    content = torch.zeros_like(input_ids, dtype=torch.bool)
     for word in (tokens.user, tokens.assistant):
         inside = _in_turn_of(input_ids, word, tokens, closing=False)
-        said |= inside & ~_header_mask(input_ids, word, tokens)
-    return said & (input_ids != tokens.turn_end) & ~_is_visual(input_ids, tokens)
+        content |= inside & ~_header_mask(input_ids, word, tokens)
+    return content & (input_ids != tokens.turn_end) & ~_is_visual(input_ids, tokens)
 
 
 def sees_image(types: Tensor, sample_ids: Tensor | None = None) -> Tensor:
-    """(B, L) bool: positions at or behind the first image token of their sample.
+    """(B, L) bool: positions at or after the first image token of their sample.
 
-    A query before it gives the image no mass whatever the model does; the log ratio of such a row
-    would be log(eps).
+    Earlier queries cannot attend to the image; their log ratio would always be log(eps).
 
     Args:
         types: (B, L) key types.
-        sample_ids: (B, L) integers that change where another sample begins in a packed row; None
-            where a row is one sample.
+        sample_ids: (B, L) integers that change where the next sample of a packed row begins; None
+            if every row is one sample.
     """
     is_visual = types == KeyType.VISUAL
     seen = is_visual.cumsum(dim=1)
@@ -150,7 +158,7 @@ def sees_image(types: Tensor, sample_ids: Tensor | None = None) -> Tensor:
         return seen > 0
     begins = torch.ones_like(is_visual)
     begins[:, 1:] = sample_ids[:, 1:] != sample_ids[:, :-1]
-    # Image tokens before the sample's first token; the count never falls along a row.
+    # Number of image tokens before the sample's first token; it never decreases along a row.
     before = torch.where(begins, seen - is_visual.long(), 0).cummax(dim=1).values
     return seen > before
 
@@ -178,7 +186,7 @@ def _is_visual(input_ids: Tensor, tokens: SpecialTokens) -> Tensor:
 
 
 def _starts_turn_of(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens) -> Tensor:
-    """(B, L) bool: the ``<|im_start|>`` of every turn whose header is this word."""
+    """(B, L) bool: the ``<|im_start|>`` of every turn that begins with this word."""
     length = input_ids.shape[1]
     starts = input_ids == tokens.turn_start
     for offset, token in enumerate(word, start=1):
@@ -199,8 +207,8 @@ def _header_mask(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens
 def _in_turn_of(
     input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens, closing: bool = True
 ) -> Tensor:
-    """(B, L) bool: inside a turn of this role, up to ``<|im_end|>`` and, if closing, the
-    newline."""
+    """(B, L) bool: tokens of turns that begin with this word, up to ``<|im_end|>`` and, if
+    ``closing``, the newline after it."""
     start = input_ids == tokens.turn_start
     position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     last_start = torch.where(start, position, -1).cummax(dim=1).values
@@ -212,9 +220,9 @@ def _in_turn_of(
     open_turn = last_end < last_start
     inside = of_role & (open_turn | end)
     if closing:
-        behind = inside & end
+        turn_end = inside & end
         for offset, token in enumerate(tokens.newline, start=1):
-            follows = torch.zeros_like(behind)
-            follows[:, offset:] = behind[:, :-offset] & (input_ids[:, offset:] == token)
-            inside = inside | follows
+            newline = torch.zeros_like(turn_end)
+            newline[:, offset:] = turn_end[:, :-offset] & (input_ids[:, offset:] == token)
+            inside = inside | newline
     return inside

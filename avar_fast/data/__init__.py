@@ -1,4 +1,4 @@
-"""Rows -> samples -> padded or packed batches."""
+"""Data: reads rows, encodes them to samples, and makes padded or packed batches."""
 
 from .batch import NO_SAMPLE, Batch, Collator, collate, prompt_inputs
 from .encode import Encoder, OverlongError

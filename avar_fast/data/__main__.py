@@ -15,7 +15,12 @@ EXAMPLE = """example:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the report; returns 0 if every row can be used, 1 if not, 2 if nothing was read."""
+    """Prints the report.
+
+    Returns:
+        0 if every row can be used, 1 if some cannot, 2 if the data set or the recipe cannot be
+        read.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m avar_fast.data",
         description="Read a recipe's data set before a run: counts, lengths, bad rows, steps.",
@@ -27,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="section.key=value, values in YAML")
     parser.add_argument("--list", type=int, default=20, metavar="N", help="bad rows to list")
     parser.add_argument(
-        "--tokens-per-s", type=float, help="measured throughput of all ranks, for the time"
+        "--tokens-per-s", type=float, help="throughput of all ranks, to estimate the time"
     )
     options = parser.parse_intermixed_args(arguments)
     transformers_logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""The answer and the reasoning of a record, as text: what they may be, and what is taken off."""
+"""Reads the answer and the reasoning of a record as text, without the tags around them."""
 
 import math
 import re
@@ -13,53 +13,59 @@ _WHOLE = {
     tag: re.compile(rf"\s*<{tag}>(.*)</{tag}>\s*", re.DOTALL | re.IGNORECASE)
     for tag in ("answer", "think")
 }
-LARGEST_EXACT = 2.0**53  # beyond, floats skip integers
+LARGEST_EXACT = 2.0**53  # larger floats cannot represent every integer
 _KINDS = "be text, a number, or a list of accepted answers of these"
 
 
 def read_answers(record: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(accepted answers, notes) of a record's ``answer``.
+    """Reads a record's ``answer``: one answer, or a list of accepted answers.
 
-    A list holds accepted answers: any is right, the first is what is trained. <answer> tags around
-    an answer are taken off once.
+    All answers of a list are right; the first one is trained. <answer> tags around an answer are
+    removed once.
+
+    Returns:
+        The accepted answers, and notes about changes.
 
     Raises:
-        RowError: an answer that is no text or number, is empty, or holds tags inside.
+        RowError: an answer is not text or a number, is empty, or has tags inside.
     """
-    given = record.get("answer")
-    if given is None:
+    value = record.get("answer")
+    if value is None:
         return (), ()
-    if not isinstance(given, list | tuple):
-        text, note = _bare(_as_text(given, where, "answer"), "answer", where, "answer")
+    if not isinstance(value, list | tuple):
+        text, note = _bare(_as_text(value, where, "answer"), "answer", where, "answer")
         return (text,), note
-    if not given:
+    if not value:
         raise bad_row(where, "answer", _KINDS, "got an empty list")
-    read = [
-        _bare(_as_text(value, where, f"answer[{i}]"), "answer", where, f"answer[{i}]")
-        for i, value in enumerate(given)
+    pairs = [
+        _bare(_as_text(item, where, f"answer[{i}]"), "answer", where, f"answer[{i}]")
+        for i, item in enumerate(value)
     ]
-    notes = dict.fromkeys(note for _, found in read for note in found)
-    return tuple(dict.fromkeys(text for text, _ in read)), tuple(notes)
+    notes = dict.fromkeys(note for _, item_notes in pairs for note in item_notes)
+    return tuple(dict.fromkeys(text for text, _ in pairs)), tuple(notes)
 
 
 def read_reasoning(record: Mapping[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
-    """(text, notes) of a record's ``reasoning``, empty where there is none; <think> tags around it
-    are taken off once.
+    """Reads a record's ``reasoning``. <think> tags around it are removed once.
+
+    Returns:
+        The text, empty if there is none, and notes about changes.
 
     Raises:
-        RowError: reasoning that is no text, or holds tags inside.
+        RowError: the reasoning is not text, or has tags inside.
     """
-    given = record.get("reasoning")
-    if given is None or (isinstance(given, str) and not given.strip()):
+    reasoning = record.get("reasoning")
+    if reasoning is None or (isinstance(reasoning, str) and not reasoning.strip()):
         return "", ()
-    if not isinstance(given, str):
-        raise bad_row(where, "reasoning", "be text", f"got {shown(given)}")
-    require_unicode(given, where, "reasoning")
-    return _bare(given, "think", where, "reasoning", strip=False)
+    if not isinstance(reasoning, str):
+        raise bad_row(where, "reasoning", "be text", f"got {shown(reasoning)}")
+    require_unicode(reasoning, where, "reasoning")
+    return _bare(reasoning, "think", where, "reasoning", strip=False)
 
 
 def require_unicode(text: str, where: str, field: str) -> None:
-    """Raises RowError for half of a surrogate pair, which JSON can hold and no tokenizer takes."""
+    """Raises RowError if the text has half of a surrogate pair, which JSON allows but tokenizers
+    reject."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -75,7 +81,7 @@ def _as_text(value: Any, where: str, field: str) -> str:
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise bad_row(where, field, "be a finite number or text", f"got {value}")
     if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_EXACT:
-        value = int(value)  # what a column of numbers with gaps makes of 3
+        value = int(value)  # a column with missing values stores 3 as 3.0
     text = str(value)
     require_unicode(text, where, field)
     if _is_blank(text):
@@ -85,14 +91,14 @@ def _as_text(value: Any, where: str, field: str) -> str:
 
 
 def _is_blank(text: str) -> bool:
-    """Whether nothing of it is visible, spaces without width included."""
+    """Whether a text has no visible characters. Zero-width spaces are not visible."""
     return not any(char.isprintable() and not char.isspace() for char in text)
 
 
 def _bare(
     text: str, tag: str, where: str, field: str, strip: bool = True
 ) -> tuple[str, tuple[str, ...]]:
-    """The text without the tag around it, and a note if there was one."""
+    """The text without the tag around it, and a note if the tag was removed."""
     note: tuple[str, ...] = ()
     whole = _WHOLE[tag].fullmatch(text)
     if whole is not None:

@@ -1,4 +1,4 @@
-"""Samples to the tensors of one forward: padded side by side, or packed end to end in one row."""
+"""Makes batches, the tensors of one forward: samples padded in rows, or packed in one row."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,51 +11,54 @@ from torch import Tensor
 from ..models import family_named
 from .sample import IGNORE, Sample
 
-NO_SAMPLE = -1  # in sample_ids: padding, and the blank image of a batch of text
+NO_SAMPLE = -1  # in sample_ids: padding, and the blank image of a text-only batch
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples on one device, as a model takes them."""
+    """Samples on one device, in the form that the model takes: B rows, L tokens."""
 
     inputs: dict[str, Any]
-    """What the model's forward takes; packed samples have cu_seq_lens_q and its like."""
+    """Arguments of the model's forward; packed samples have cu_seq_lens_q and so on."""
     labels: Tensor
-    """(B, L) target ids where they stand in the input, ``IGNORE`` elsewhere."""
+    """(B, L) int64: trained token ids at their places in the input, ``IGNORE`` elsewhere."""
     sample_ids: Tensor
-    """(B, L) int64: which sample a token belongs to, ``NO_SAMPLE`` where to none."""
+    """(B, L) int64: index of the sample that a token belongs to, or ``NO_SAMPLE``."""
     rows: tuple[str, ...]
-    """Where each sample comes from."""
+    """Place of each sample's row, for messages."""
     label_positions: Tensor | None = None
-    """(K,) positions behind which a label stands, of a packed row; None where rows are padded."""
+    """(K,) int64: positions that predict a label, in a packed row; None for padded rows."""
 
     @property
     def num_samples(self) -> int:
+        """Number of samples."""
         return len(self.rows)
 
     @property
     def label_mask(self) -> Tensor:
-        """(B, L - 1) bool: positions behind which a label stands."""
+        """(B, L - 1) bool: positions that predict a label."""
         return self.labels[:, 1:] != IGNORE
 
     def to(self, device: torch.device | str) -> "Batch":
+        """The batch on a device; the host does not wait for the copy."""
         return self._map(lambda x: x.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """In page-locked memory, from which copies to a GPU do not wait; DataLoader calls it."""
+        """The batch in page-locked memory, from which copies to a GPU are asynchronous. DataLoader
+        calls it."""
         return self._map(lambda x: x.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         inputs = {k: change(x) if isinstance(x, Tensor) else x for k, x in self.inputs.items()}
-        where = None if self.label_positions is None else change(self.label_positions)
-        return Batch(inputs, change(self.labels), change(self.sample_ids), self.rows, where)
+        positions = None if self.label_positions is None else change(self.label_positions)
+        return Batch(inputs, change(self.labels), change(self.sample_ids), self.rows, positions)
 
 
 def collate(
     samples: list[Sample], pad_id: int, visual_ids: tuple[int, ...], with_target: bool = True
 ) -> Batch:
-    """Pads prompts with their targets on the right, or prompts alone on the left (for
-    generation)."""
+    """Makes a padded batch: prompts with targets padded on the right, or prompts alone padded on
+    the left (for generation)."""
     rows = [
         torch.cat([s.prompt_ids, s.target_ids]) if with_target else s.prompt_ids for s in samples
     ]
@@ -72,7 +75,7 @@ def collate(
     inputs = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
-        # Without these, Qwen2.5-VL falls back to one-dimensional positions and says nothing.
+        # Without these, Qwen2.5-VL silently uses one-dimensional positions.
         "mm_token_type_ids": _modalities(input_ids, visual_ids),
         **_pixels(samples),
     }
@@ -84,33 +87,37 @@ def collate(
 def prompt_inputs(
     samples: list[Sample], pad_id: int, visual_ids: tuple[int, ...], device: torch.device
 ) -> dict[str, Tensor]:
-    """What a model's forward takes of prompts alone, padded on the left, on the device."""
+    """The arguments of the model's forward for prompts alone, padded on the left, on the device."""
     return collate(samples, pad_id, visual_ids, with_target=False).to(device).inputs
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Batches for training one model: padded or packed, with an image in each, and with what the
-    vision tower would otherwise work out on the device."""
+    """Makes padded or packed training batches for one model.
+
+    Every batch has an image, a blank one if needed. Indices for the vision tower are computed here
+    on the CPU, so that it does not compute them on the device.
+    """
 
     pad_id: int
     visual_ids: tuple[int, ...]
-    """``<|image_pad|>`` and ``<|video_pad|>``."""
+    """Ids of ``<|image_pad|>`` and ``<|video_pad|>``."""
     config: Any
-    """The model's; says which family's rules apply."""
+    """Configuration of the model, which gives its family."""
     dtype: torch.dtype
-    """Of the model: pixels go to it in this one, which halves what a worker hands over."""
+    """The model's dtype. Pixels are converted to it here, so that workers send half the bytes."""
 
     @property
     def family(self) -> ModuleType:
+        """The module of the model's family."""
         return family_named(self.config.model_type, "the configuration")
 
     def pad(self, samples: list[Sample]) -> Batch:
-        """Samples side by side, targets included, padded on the right."""
+        """A batch of one sample per row, with targets, padded on the right."""
         batch = collate(samples, self.pad_id, self.visual_ids)
         if "pixel_values" in batch.inputs:
             return self._for_model(batch)
-        # One padded column more holds the blank image.
+        # An additional padded column holds the blank image.
         inputs = {
             "input_ids": _with_column(batch.inputs["input_ids"], self.pad_id),
             "attention_mask": _with_column(batch.inputs["attention_mask"], 0),
@@ -123,7 +130,7 @@ class Collator:
         return self._for_model(Batch(inputs, labels, sample_ids, batch.rows))
 
     def pack(self, samples: list[Sample]) -> Batch:
-        """Samples end to end in one row; no sample sees another."""
+        """A batch of one row with all samples end to end; samples do not attend to each other."""
         ids, labels, positions, sample_ids = [], [], [], []
         for i, sample in enumerate(samples):
             row = torch.cat([sample.prompt_ids, sample.target_ids])
@@ -132,7 +139,7 @@ class Collator:
             positions.append(self._positions(row, sample.image_grid_thw))
             sample_ids.append(torch.full_like(row, i))
         pixels = _pixels(samples)
-        if not pixels:  # the blank image is a sequence of its own, which no sample sees
+        if not pixels:  # the blank image is a separate sequence, which no sample attends to
             pixels = self.family.blank_image(self.config)
             ids.append(torch.tensor([self.visual_ids[0]]))
             labels.append(torch.tensor([IGNORE]))
@@ -151,15 +158,15 @@ class Collator:
             "max_length_k": int(lengths.max()),
             **pixels,
         }
-        behind = (packed_labels[0, 1:] != IGNORE).nonzero()[:, 0]
+        label_positions = (packed_labels[0, 1:] != IGNORE).nonzero()[:, 0]
         rows = tuple(s.row.where for s in samples)
         return self._for_model(
-            Batch(inputs, packed_labels, torch.cat(sample_ids)[None], rows, behind)
+            Batch(inputs, packed_labels, torch.cat(sample_ids)[None], rows, label_positions)
         )
 
     def _positions(self, ids: Tensor, grid: Tensor | None) -> Tensor:
-        """(4, L): the text position, by which transformers tells samples apart, and the three
-        rotary ones."""
+        """(4, L) int64: text positions, by which transformers separates samples, and the three
+        rotary positions."""
         modalities = _modalities(ids[None], self.visual_ids)
         rotary = self.family.rope_positions(self.config, ids[None], modalities, grid)
         return torch.cat([torch.arange(len(ids))[None], rotary[:, 0]])
@@ -172,7 +179,7 @@ class Collator:
 
 
 def _modalities(input_ids: Tensor, visual_ids: tuple[int, ...]) -> Tensor:
-    """0 for text, 1 for an image token, 2 for a video token."""
+    """(B, L) int32: 0 for text, 1 for an image token, 2 for a video token."""
     modalities = torch.zeros_like(input_ids, dtype=torch.int32)
     for i, visual in enumerate(visual_ids, start=1):
         modalities[input_ids == visual] = i

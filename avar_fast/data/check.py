@@ -1,5 +1,4 @@
-"""What a data set holds and whether a run can use it: the report of ``python -m avar_fast.data
-check``."""
+"""The report of ``python -m avar_fast.data check``: contents of a data set and its bad rows."""
 
 import json
 import statistics
@@ -23,11 +22,11 @@ BAR_WIDTH = 40
 
 @dataclass(frozen=True)
 class Report:
-    """The text to print, and what decides the exit code."""
+    """The report of a data set."""
 
     text: str
     num_unusable: int
-    """Rows that would stop the run, or be left out as unusable."""
+    """Rows that would stop the run, or would be skipped as unusable."""
 
 
 def check(
@@ -37,18 +36,18 @@ def check(
     listed: int = 20,
     tokens_per_s: float | None = None,
 ) -> Report:
-    """Reads every row and image of the recipe's data set; a bad row never stops it.
+    """Reads every row and image of the recipe's data set; a bad row does not stop it.
 
     Args:
-        recipe: of the run the data is for.
-        tokenizer: of its model.
-        image_processor: of its model, with the recipe's limits.
-        listed: rows to list of those that cannot be used, and of the overlong ones.
-        tokens_per_s: measured throughput over all ranks; without it, that of the log in
-            ``train.output_dir`` is taken if there is one.
+        recipe: the recipe of the run.
+        tokenizer: the model's tokenizer.
+        image_processor: the model's image processor, with the recipe's limits.
+        listed: most unusable rows, and most overlong rows, to list.
+        tokens_per_s: throughput over all ranks; if None, the throughput in the log of
+            ``train.output_dir`` is used if there is one.
 
     Raises:
-        ValueError: a data set that cannot be opened.
+        ValueError: the data set cannot be opened.
     """
     data = recipe.data
     rows = load_rows(data.path, data.split, data.limit, keep_bad_lines=True)
@@ -81,18 +80,18 @@ def check(
 
 
 def _counts(recipe: Recipe, rows: Rows, measured: Sequence[Measured], seconds: float) -> str:
-    read = [m for m in measured if m.schema]
-    schemas = Counter(m.schema for m in read)
-    found = ", ".join(f"{name} ({count} rows)" for name, count in schemas.most_common())
-    text_only = sum(m.num_images == 0 for m in read)
+    readable = [m for m in measured if m.schema]
+    schemas = Counter(m.schema for m in readable)
+    counts = ", ".join(f"{name} ({count} rows)" for name, count in schemas.most_common())
+    text_only = sum(m.num_images == 0 for m in readable)
     cut = sum(m.size is not None and m.size.num_cut > 0 for m in measured)
     lines = [
         f"data set     {recipe.data.path}",
         f"columns      {printable(', '.join(rows.columns())) or 'no row could be read'}",
-        f"schema       {found or 'none known'}",
+        f"schema       {counts or 'none known'}",
         f"rows         {len(measured)}",
-        f"images       {sum(m.num_images for m in read)}"
-        f" (most in a row: {max((m.num_images for m in read), default=0)})",
+        f"images       {sum(m.num_images for m in readable)}"
+        f" (most in a row: {max((m.num_images for m in readable), default=0)})",
         f"text only    {text_only} rows",
         f"read         {len(measured) / max(seconds, 1e-9):.0f} rows/s with"
         f" {recipe.data.workers or 1} process(es), images decoded",
@@ -125,7 +124,7 @@ def _lengths(recipe: Recipe, measured: Sequence[Measured]) -> str:
         f"target       {targets} tokens ({targets / sum(tokens):.1%})",
         "length       rows",
     ]
-    # Powers of two tell a 100-token row from a 300-token one beside rows of thousands.
+    # Bins of powers of two show short rows in detail even if others have thousands of tokens.
     bins = Counter(max(length - 1, 1).bit_length() for length in tokens)
     most = max(bins.values())
     for power in range(min(bins), max(bins) + 1):
@@ -142,17 +141,17 @@ def _listed(title: str, measured: Sequence[Measured], most: int) -> str:
 
 
 def _plan(recipe: Recipe, measured: Sequence[Measured], tokens_per_s: float | None) -> str:
-    """Packs, steps and time of an epoch and of the run."""
+    """Estimates packs, steps and time of an epoch and of the run."""
     data, train = recipe.data, recipe.train
     sizes = {m.index: m.size.tokens for m in measured if m.size is not None}
     if not sizes:
         return ""
-    lines, units, what = [], len(sizes), "rows"
+    lines, units, unit_name = [], len(sizes), "rows"
     if data.packing:
         order = PackOrder(
             list(sizes), list(sizes.values()), data.pack_capacity, train.seed, data.shuffle
         )
-        units, what = len(order.packs(0)), "packs"
+        units, unit_name = len(order.packs(0)), "packs"
         filled = sum(sizes.values()) / (units * data.pack_capacity)
         lines.append(
             f"packs        {units} of {data.pack_capacity} tokens in the first epoch, {filled:.1%}"
@@ -160,14 +159,14 @@ def _plan(recipe: Recipe, measured: Sequence[Measured], tokens_per_s: float | No
         )
     steps = units / recipe.units_per_step
     lines += [
-        f"steps        {steps:.1f} per epoch at {recipe.units_per_step} {what} a step",
+        f"steps        {steps:.1f} per epoch at {recipe.units_per_step} {unit_name} a step",
         f"run          {train.steps} steps are {train.steps / steps:.2f} epochs",
     ]
     if recipe.stage == "sft":
         per_step = sum(sizes.values()) / steps
         lines.append(_time(recipe, train.steps * per_step, sum(sizes.values()), tokens_per_s))
     else:
-        lines.append("time         not estimated: in stage grpo it is that of the rollouts")
+        lines.append("time         not estimated: in stage grpo it depends on the rollouts")
     return "\n".join(lines)
 
 
@@ -197,7 +196,8 @@ def _time(
 
 
 def _rates(log: Path) -> list[float]:
-    """tokens_per_s of a log's steps but the first, which warms up; of cut-off lines nothing."""
+    """tokens_per_s of the steps in a log, except the first, which includes warm-up. Cut-off lines
+    are ignored."""
     rates: list[float] = []
     for line in log.read_text().splitlines():
         try:

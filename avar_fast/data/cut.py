@@ -1,50 +1,51 @@
-"""Shortening an overlong sample: text only, images and the frame of turns stay whole."""
+"""Shortens an overlong sample: cuts its text and keeps images and turn markers."""
 
 import torch
 from torch import Tensor
 
 
-def cut(may_go: Tensor, num_target: int, limit: int) -> tuple[Tensor, int] | None:
-    """What stays of a prompt and its target with at most ``limit`` tokens together.
+def cut(is_text: Tensor, num_target: int, limit: int) -> tuple[Tensor, int] | None:
+    """Cuts a prompt and its target to ``limit`` tokens together.
 
-    Stretches of text lose their ends, the longest first: all that are cut keep the same number of
-    tokens. The target is one of these stretches, its end-of-turn token included, so that a cut
-    answer does not teach where to stop.
+    Passages of text lose their ends, the longest passages first, so that all cut passages keep the
+    same number of tokens. The target with its end-of-turn token is one of the passages: a cut
+    answer has no end-of-turn token, so the model does not learn to stop there.
 
     Args:
-        may_go: (P,) bool, true for the prompt's text; each run of it is a stretch.
+        is_text: (P,) bool, true for the prompt's text; each contiguous run is a passage.
         num_target: tokens of the target.
-        limit: most tokens.
+        limit: most tokens of prompt and target together.
 
     Returns:
-        (keeps, num_target): (P,) bool of the prompt and the tokens that are left of the target; or
-        None if what must stay does not fit.
+        (P,) bool, true for the prompt's tokens to keep, and the number of target tokens to keep;
+        None if the tokens that must stay do not fit.
     """
-    begins = may_go & ~torch.nn.functional.pad(may_go, (1, 0))[:-1]
-    run = begins.cumsum(0) - 1
-    lengths = torch.bincount(run[may_go], minlength=int(begins.sum())).tolist()
+    begins = is_text & ~torch.nn.functional.pad(is_text, (1, 0))[:-1]
+    passage = begins.cumsum(0) - 1
+    lengths = torch.bincount(passage[is_text], minlength=int(begins.sum())).tolist()
     if num_target:
         lengths.append(num_target)
-    room = limit - int((~may_go).sum())
+    room = limit - int((~is_text).sum())
     kept = _share(lengths, room)
     if kept is None:
         return None
     if num_target:
         num_target = kept.pop()
-    keeps = ~may_go
+    keeps = ~is_text
     if kept:
-        of_run = run.clamp(min=0)  # before the first stretch there is none, and nothing may go
-        within = torch.arange(len(may_go)) - begins.nonzero()[:, 0][of_run]
-        keeps |= within < torch.tensor(kept)[of_run]
+        passage = passage.clamp(min=0)  # -1 before the first passage, where all tokens are kept
+        place = torch.arange(len(is_text)) - begins.nonzero()[:, 0][passage]
+        keeps |= place < torch.tensor(kept)[passage]
     return keeps, num_target
 
 
 def _share(lengths: list[int], room: int) -> list[int] | None:
-    """Tokens each stretch keeps: all of them, or an equal share of the room; None below one."""
+    """The number of tokens that each passage keeps: all, or an equal share of the room; None if a
+    share is below one token."""
     kept = [0] * len(lengths)
-    waiting = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for done, i in enumerate(waiting):
-        left = len(waiting) - done
-        kept[i] = min(lengths[i], room // left)
+    shortest_first = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    for done, i in enumerate(shortest_first):
+        num_left = len(shortest_first) - done
+        kept[i] = min(lengths[i], room // num_left)
         room -= kept[i]
     return kept if kept and min(kept) > 0 else None

@@ -1,4 +1,4 @@
-"""Rows to token ids and pixels, with the tokenizer's own chat template and the image processor."""
+"""Encodes rows to token ids and pixels, with the tokenizer's chat template and image processor."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -26,29 +26,33 @@ class OverlongError(RowError):
 
 @dataclass(frozen=True)
 class _Text:
-    """A row's tokens, with one pad per image or with all of them."""
+    """A row's tokens, with one pad per image or (after ``_expand_pads``) with all pads."""
 
     prompt: Tensor
+    """(P,) int64."""
     target: Tensor
+    """(T,) int64."""
     trained: Tensor
     """(P,) bool, as ``Sample.trained``."""
     opened: str
+    """As ``Sample.opened``."""
     num_cut: int = 0
+    """Tokens that were cut off."""
 
 
 class Encoder:
     """Turns rows into samples.
 
     Args:
-        tokenizer: with Qwen-VL's special tokens and a chat template.
-        image_processor: Qwen-VL's.
-        system_prompt: system turn for rows without one; None adds none.
+        tokenizer: a tokenizer with Qwen-VL's special tokens and a chat template.
+        image_processor: Qwen-VL's image processor.
+        system_prompt: system turn for rows without one; None adds no turn.
         max_length: most tokens in prompt and target together; None for no limit.
-        overlong: what happens to a longer row: "error" and "drop" raise OverlongError (a caller
-            that drops rows catches it), "cut" shortens its text.
-        stage: "sft" needs a target in each row, "grpo" an answer; None needs neither.
-        with_target: off, samples are prompts alone, whatever answers their rows have.
-        train_turns: "all" labels earlier assistant turns too, as the template writes them.
+        overlong: what to do with a longer row. "error" and "drop" raise OverlongError (a caller
+            that drops rows catches it); "cut" shortens its text.
+        stage: "sft" requires a target in each row, "grpo" an answer; None requires neither.
+        with_target: if false, samples are prompts alone, even if their rows have answers.
+        train_turns: "all" also labels earlier assistant turns, as the template writes them.
     """
 
     def __init__(
@@ -75,10 +79,11 @@ class Encoder:
         """Encodes one row.
 
         Raises:
-            RowError: the row lacks what the stage needs, the chat template drops its system turn,
-                an image cannot be read, or template, tokenizer or image processor do not take it;
-                the message names the row.
-            OverlongError: more than max_length tokens (or, with "cut", images that leave no room).
+            RowError: the row lacks a field that the stage needs, the chat template drops its system
+                turn, an image cannot be read, or template, tokenizer or image processor reject the
+                row. The message names the row.
+            OverlongError: the row has more than max_length tokens (with "cut": its images leave no
+                room for text).
         """
         text = self._text(row)
         pixels = grid = None
@@ -88,7 +93,7 @@ class Encoder:
             images = [open_image(x, row.where, f"image {i}") for i, x in enumerate(row.images)]
             try:
                 processed = self.image_processor(images=images, return_tensors="pt")
-            except Exception as error:  # such as an aspect ratio it does not take
+            except Exception as error:  # for example, an extreme aspect ratio
                 raise _not_taken(row, error) from None
             pixels, grid = processed["pixel_values"], processed["image_grid_thw"]
             features = grid.prod(dim=1) // self.image_processor.merge_size**2
@@ -101,14 +106,14 @@ class Encoder:
         )
 
     def measure(self, row: Row, decode: bool = False) -> Size:
-        """The tokens ``__call__`` gives, from the headers of the images.
+        """The number of tokens of ``__call__``'s sample, computed from the headers of the images.
 
         Args:
             row: the row.
-            decode: read the images whole, so that a damaged one is found.
+            decode: also decode the images, to find damaged ones.
 
         Raises:
-            As ``__call__``, but a damaged image only with ``decode``.
+            RowError, OverlongError: as ``__call__``; a damaged image only with ``decode``.
         """
         text = self._text(row)
         features = []
@@ -132,57 +137,57 @@ class Encoder:
         )
 
     def _text(self, row: Row) -> _Text:
-        """Prompt with one pad per image, and target."""
+        """Tokenizes a row: the prompt with one pad per image, and the target."""
         self.require_fields(row)
         messages = row.messages
         if self.system_prompt is not None and messages[0]["role"] != "system":
             system = {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}
             messages = [system, *messages]
-        listed, opened = self.texts.prompt(messages, row.where)
-        ids = torch.tensor(listed, dtype=torch.int64)
+        prompt_ids, opened = self.texts.prompt(messages, row.where)
+        ids = torch.tensor(prompt_ids, dtype=torch.int64)
         if messages[0]["role"] == "system":
             types = key_types(ids[None], tokens=self.tokens)
             if not (types == KeyType.SYSTEM).any():
                 remedy = (
-                    "Use the chat template saved with a Qwen-VL model; system attention, and with"
-                    " it VAS and AGTO, needs the turn."
+                    "Use the chat template saved with a Qwen-VL model; VAS and AGTO need the system"
+                    " turn."
                 )
                 expected = "write the system turn as <|im_start|>system ... <|im_end|>"
                 got = "the prompt has none"
                 raise bad_row(row.where, "the chat template", expected, got, remedy)
         target, trained = torch.empty(0, dtype=torch.int64), torch.zeros_like(ids, dtype=torch.bool)
         if self.with_target and row.target is not None:
-            said = continue_reply(opened, row.target, row.where)
-            target = torch.tensor([*self.texts.text(said, row.where), self.tokens.turn_end])
+            reply = continue_reply(opened, row.target, row.where)
+            target = torch.tensor([*self.texts.text(reply, row.where), self.tokens.turn_end])
             if self.train_turns == "all":
                 trained = self._earlier_turns(ids, row)
         return _Text(ids, target, trained, opened)
 
     def _earlier_turns(self, ids: Tensor, row: Row) -> Tensor:
-        """(P,) bool: what the assistant says in the prompt and is to be trained, ends of turns
-        included; not what the template writes behind the last header, which the target goes on
-        with."""
-        said = query_mask(ids[None], role="response", tokens=self.tokens)[0]
-        # Images stand between tokens of their own, which a model never says.
-        frame = torch.isin(ids, torch.tensor(self.texts.control_ids))
-        said &= self._before_reply(ids) & (~frame | (ids == self.tokens.turn_end))
-        wanted = [m.get("trained", True) for m in row.messages if m["role"] == "assistant"]
-        if all(wanted):
-            return said
+        """(P,) bool: trained tokens of the earlier assistant turns, with their end-of-turn tokens.
+        Text that the template writes after the last header is not trained: the target continues
+        it."""
+        response = query_mask(ids[None], role="response", tokens=self.tokens)[0]
+        # Control tokens, such as those around images, are not trained, except the end of a turn.
+        is_control = torch.isin(ids, torch.tensor(self.texts.control_ids))
+        response &= self._before_reply(ids) & (~is_control | (ids == self.tokens.turn_end))
+        flags = [m.get("trained", True) for m in row.messages if m["role"] == "assistant"]
+        if all(flags):
+            return response
         turn = (ids == self.tokens.turn_start).cumsum(0)
-        found = turn[said].unique()
-        if len(found) != len(wanted):
-            expected, got = "write every assistant turn", f"got {len(found)} of {len(wanted)}"
-            raise bad_row(row.where, "the chat template", expected, got)
-        return said & torch.isin(turn, found[torch.tensor(wanted)])
+        assistant_turns = turn[response].unique()
+        if len(assistant_turns) != len(flags):
+            got = f"got {len(assistant_turns)} of {len(flags)}"
+            raise bad_row(row.where, "the chat template", "write every assistant turn", got)
+        return response & torch.isin(turn, assistant_turns[torch.tensor(flags)])
 
     def _before_reply(self, ids: Tensor) -> Tensor:
-        """(P,) bool: in front of the last header, behind which a template may write too."""
+        """(P,) bool: tokens before the last header. A template may also write after it."""
         turn = (ids == self.tokens.turn_start).cumsum(0)
         return turn < turn[-1]
 
     def require_fields(self, row: Row) -> None:
-        """Raises RowError where the row lacks what the stage needs."""
+        """Raises RowError if the row lacks a field that the stage needs."""
         if self.stage == "sft" and row.target is None:
             lacks = "an answer or a final assistant message"
             remedy = "Add one, or set data.bad_rows=skip."
@@ -196,7 +201,7 @@ class Encoder:
         raise RowError(RowProblem(row.where, "answer", expected, "got none", remedy, form))
 
     def _expand_pads(self, text: _Text, features: Tensor, row: Row) -> _Text:
-        """One pad per image as the template writes it -> one pad per visual feature."""
+        """Repeats the one pad that the template writes per image: one pad per visual feature."""
         is_pad = text.prompt == self.image_pad
         if int(is_pad.sum()) != len(features):
             got = f"got {int(is_pad.sum())} for {len(features)} images"
@@ -209,7 +214,7 @@ class Encoder:
         return replace(text, prompt=prompt, trained=trained)
 
     def _fit(self, text: _Text, row: Row) -> _Text:
-        """Prompt and target within max_length."""
+        """Returns the text if it fits into max_length; else cuts it or raises OverlongError."""
         if self.max_length is None:
             return text
         prompt, target = text.prompt, text.target
@@ -217,9 +222,9 @@ class Encoder:
         if excess <= 0:
             return text
         if self.overlong == "cut":
-            may_go = turn_content(prompt[None], tokens=self.tokens)[0]
-            may_go &= ~torch.isin(prompt, self._special) & self._before_reply(prompt)
-            kept = cut(may_go, len(target), self.max_length)
+            is_text = turn_content(prompt[None], tokens=self.tokens)[0]
+            is_text &= ~torch.isin(prompt, self._special) & self._before_reply(prompt)
+            kept = cut(is_text, len(target), self.max_length)
             if kept is not None:
                 keeps, num_target = kept
                 trained = self._without_cut_ends(prompt, text.trained, keeps)
@@ -239,10 +244,11 @@ class Encoder:
         )
 
     def _without_cut_ends(self, prompt: Tensor, trained: Tensor, keeps: Tensor) -> Tensor:
-        """A turn that was cut does not teach where to stop, as a cut target does not."""
+        """``trained`` without the end-of-turn tokens of cut turns, so that the model does not learn
+        to stop there."""
         turn = (prompt == self.tokens.turn_start).cumsum(0)
-        of_cut = torch.isin(turn, turn[trained & ~keeps])
-        return trained & ~(of_cut & (prompt == self.tokens.turn_end))
+        in_cut_turn = torch.isin(turn, turn[trained & ~keeps])
+        return trained & ~(in_cut_turn & (prompt == self.tokens.turn_end))
 
 
 def _not_taken(row: Row, error: Exception) -> RowError:

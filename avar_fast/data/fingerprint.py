@@ -1,4 +1,4 @@
-"""Which rows a run deals, in which order: what a resumed run must find as it was."""
+"""Fingerprints of a run's rows and their order, which a resumed run must match."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -7,33 +7,35 @@ from typing import Any
 from .order import PackOrder, RowOrder
 from .rows import Rows
 
-LENGTH = 24  # hexadecimal digits of a digest that are kept
+LENGTH = 24  # hexadecimal digits of a digest
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of a data set and of the order in which a run deals it."""
+    """Fingerprint of a data set and of the order in which a run uses it."""
 
     count: int
-    """Rows."""
+    """Number of rows."""
     rows: str
-    """Digest of their content, in their order. What image files hold is not part of it, nor are
-    image columns of parquet files: reading them all would take as long as an epoch."""
+    """Digest of the rows' content, in their order. Image files and image columns of parquet files
+    are left out: reading them all would take as long as an epoch."""
     order: str
-    """Digest of what the order is a function of: usable rows, lengths of packed ones, seed."""
+    """Digest of everything that determines the order: usable rows, lengths of packed rows, seed,
+    shuffling."""
 
     def as_dict(self) -> dict[str, Any]:
+        """The fields by name, as the manifest of a checkpoint stores them."""
         return asdict(self)
 
 
 def fingerprint_of(rows: Rows, order: RowOrder | PackOrder) -> Fingerprint:
-    """Reads every row once, but no image file."""
-    settled = hashlib.sha256(repr(order.settled_by()).encode()).hexdigest()[:LENGTH]
-    return Fingerprint(len(rows), rows_digest(rows, len(rows)), settled)
+    """Computes a fingerprint. It reads every row once, but no image files."""
+    order_digest = hashlib.sha256(repr(order.settled_by()).encode()).hexdigest()[:LENGTH]
+    return Fingerprint(len(rows), rows_digest(rows, len(rows)), order_digest)
 
 
 def rows_digest(rows: Rows, count: int) -> str:
-    """Of the first rows."""
+    """The digest of the first ``count`` rows."""
     digest = hashlib.sha256()
     for content in rows.source.contents(count):
         digest.update(len(content).to_bytes(8, "big") + content)

@@ -1,4 +1,4 @@
-"""Images as rows hold them: path, bytes, data URI, ``{"bytes", "path"}`` or PIL; opened late."""
+"""Checks and opens the images of rows: path, bytes, data URI, ``{"bytes", "path"}`` or PIL."""
 
 import base64
 import binascii
@@ -16,11 +16,12 @@ KINDS = 'a path, bytes, a data URI, {"bytes": ..., "path": ...} or a PIL image'
 
 
 def image_reference(image: Any, where: str, field: str, folder: Path) -> Any:
-    """A checked reference that ``open_image`` takes: Path, bytes or PIL image. Nothing is decoded.
+    """Checks an image and returns the reference that ``open_image`` takes: a Path, bytes or a PIL
+    image. Nothing is decoded.
 
     Raises:
-        MissingImageError: a path that does not exist.
-        RowError: a web address, a data URI that is not base64, or no image at all.
+        MissingImageError: the path does not exist.
+        RowError: it is a web address, a data URI that is not base64, or not an image at all.
     """
     if isinstance(image, dict) and (image.get("bytes") is not None or image.get("path")):
         image = image["bytes"] if image.get("bytes") is not None else image["path"]
@@ -35,10 +36,10 @@ def image_reference(image: Any, where: str, field: str, folder: Path) -> Any:
         return _from_data_uri(image, where, field)
     path = folder / (unquote(image[len("file://") :]) if image.startswith("file://") else image)
     try:
-        is_there = path.is_file()
-    except OSError as error:  # such as a name that is too long, where base64 lacks its "data:"
+        exists = path.is_file()
+    except OSError as error:  # for example, base64 without "data:" is too long for a file name
         raise bad_row(where, field, f"be {KINDS}", f"{error.strerror}: {shown(image)}") from None
-    if not is_there:
+    if not exists:
         raise MissingImageError(
             RowProblem(
                 where,
@@ -53,7 +54,7 @@ def image_reference(image: Any, where: str, field: str, folder: Path) -> Any:
 
 
 def shown_path(path: Path, most: int = 300) -> str:
-    """A path for a message, cut where it would flood it."""
+    """A path for a message, cut if it is very long."""
     text = str(path)
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
@@ -69,34 +70,40 @@ def _from_data_uri(image: str, where: str, field: str) -> bytes:
 
 
 def open_image(image: Any, where: str, field: str = "image") -> Image.Image:
-    """The decoded RGB image as a viewer shows it (``as_shown``); a RowError names the row if it
-    cannot be read."""
+    """Decodes an image to the RGB image that a viewer shows (``as_shown``).
+
+    Raises:
+        RowError: the image cannot be read.
+    """
     try:
         return as_shown(_opened(image))
-    except Exception as error:  # a broken file makes PIL's decoders stumble in many ways
+    except Exception as error:  # PIL's decoders raise many kinds of errors for a broken file
         raise _unreadable(image, where, field, error) from None
 
 
 def image_size(image: Any, where: str, field: str = "image") -> tuple[int, int]:
-    """(width, height) as ``open_image`` gives it, from the header alone where that tells."""
+    """(width, height) of ``open_image``'s result, read from the header alone if that is enough.
+
+    Raises:
+        RowError: the image cannot be read.
+    """
     try:
         if isinstance(image, Path):
             image = image.read_bytes()
         encoded = image if isinstance(image, bytes) else None
         return shown_size(_opened(image), encoded)
-    except Exception as error:  # as above; SyntaxError and DecompressionBombError are among them
+    except Exception as error:  # as above, including SyntaxError and DecompressionBombError
         raise _unreadable(image, where, field, error) from None
 
 
 def _opened(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
-    # All of it: small next to what decoding takes, and no file stays open behind a lazy image.
+    # Read the whole file: it is small compared with the decoded image, and no file stays open.
     return Image.open(io.BytesIO(image.read_bytes() if isinstance(image, Path) else image))
 
 
 def _unreadable(image: Any, where: str, field: str, error: Exception) -> RowError:
     name = str(image) if isinstance(image, Path) else f"of {type(image).__name__}"
-    said = str(error) or type(error).__name__
-    got = f"image {name} cannot be read; {said}"
+    got = f"image {name} cannot be read; {str(error) or type(error).__name__}"
     return RowError(RowProblem(where, field, "be a whole image", got, form="{where}: {got}."))

@@ -1,4 +1,4 @@
-"""A pass over all rows that finds their lengths and what is wrong with them, before training."""
+"""Measures all rows before training: finds their lengths and problems, and selects usable rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,17 @@ from .stream import own_generator
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a row without its pixels."""
+    """The measured facts of a row, without its pixels."""
 
     index: int
+    """Index of the row in the data set."""
     schema: str = ""
+    """Name of the row's schema; empty if the row cannot be parsed."""
     num_images: int = 0
     size: Size | None = None
-    """None for a row that cannot be used as it is."""
+    """Token counts; None if the row cannot be used."""
     problem: RowProblem | None = None
+    """Why the row cannot be used."""
     overlong: bool = False
     """The problem is the row's length."""
     notes: tuple[str, ...] = ()
@@ -35,17 +38,17 @@ def measure_rows(
 
     Args:
         rows: the data set.
-        encoder: as in training.
-        indices: rows to measure.
-        workers: processes; 0 for this one.
-        decode: read the images whole, so that damaged ones are found.
+        encoder: the encoder of the training run.
+        indices: indices of the rows to measure.
+        workers: number of processes; 0 measures in this process.
+        decode: also decode the images, to find damaged ones.
     """
     chunks = DataLoader(
-        _Measuring(rows, encoder, decode),
+        _MeasuredRows(rows, encoder, decode),
         batch_size=32,
         sampler=indices,
         num_workers=workers,
-        collate_fn=_as_they_are,
+        collate_fn=_identity,
         generator=own_generator(),
     )
     for chunk in chunks:
@@ -53,7 +56,7 @@ def measure_rows(
 
 
 def measure_row(rows: Rows, encoder: Encoder, index: int, decode: bool) -> Measured:
-    """One row; what is wrong with it is part of the answer."""
+    """Measures one row. A problem is part of the result, not an exception."""
     schema, num_images = "", 0
     try:
         row = rows[index]
@@ -67,17 +70,20 @@ def measure_row(rows: Rows, encoder: Encoder, index: int, decode: bool) -> Measu
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows a run deals, and how many it leaves out."""
+    """The rows that a run uses, and the numbers of rows it leaves out."""
 
     usable: list[int]
+    """Indices of the rows to use."""
     lengths: list[int]
+    """Tokens of each of these rows."""
     skipped: int
-    """Rows that cannot be used (``data.bad_rows: skip``)."""
+    """Number of rows that cannot be used (``data.bad_rows: skip``)."""
     dropped: int
-    """Overlong rows (``data.overlong: drop``, or ``cut`` where images leave no room)."""
+    """Number of overlong rows (``data.overlong: drop``, or ``cut`` if images leave no room)."""
     cut: int
-    """Rows whose text was cut."""
+    """Number of rows whose text was cut."""
     first_skipped: RowProblem | None
+    """The problem of the first skipped row."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.usable)} rows to train on"]
@@ -89,10 +95,10 @@ class Selection:
 
 
 def select(measured: Sequence[Measured], bad_rows: str, overlong: str) -> Selection:
-    """Applies ``data.bad_rows`` and ``data.overlong``.
+    """Selects usable rows by the settings ``data.bad_rows`` and ``data.overlong``.
 
     Raises:
-        RowError: a row that the recipe does not allow to leave out; the first one.
+        RowError: a row has a problem and the recipe does not allow leaving it out.
         ValueError: no row is left.
     """
     ordered = sorted(measured, key=lambda m: m.index)
@@ -120,7 +126,7 @@ def select(measured: Sequence[Measured], bad_rows: str, overlong: str) -> Select
     )
 
 
-class _Measuring(Dataset):
+class _MeasuredRows(Dataset):
     def __init__(self, rows: Rows, encoder: Encoder, decode: bool) -> None:
         self.rows, self.encoder, self.decode = rows, encoder, decode
 
@@ -128,5 +134,5 @@ class _Measuring(Dataset):
         return measure_row(self.rows, self.encoder, index, self.decode)
 
 
-def _as_they_are(chunk: list[Measured]) -> list[Measured]:
+def _identity(chunk: list[Measured]) -> list[Measured]:
     return chunk

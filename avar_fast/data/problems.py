@@ -1,21 +1,24 @@
-"""What is wrong with a row: where, which field, what was expected and what came."""
+"""Problems of rows, and the errors that carry them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class RowProblem:
-    """One reason why a row cannot be used; a sentence when printed."""
+    """A reason why a row cannot be used. As a string it is a sentence."""
 
     where: str
-    """File or data set and row or line, counted from 1."""
+    """The file or data set, and the row or line, counted from 1."""
     field: str
+    """The field with the problem."""
     expected: str
-    """Goes behind "must"."""
+    """The text after "must"."""
     got: str
     """A clause: "got ..." or "it holds ..."."""
     remedy: str = ""
+    """A sentence that says what to do."""
     form: str = "{where}: {field} must {expected}; {got}."
+    """Template of the message."""
 
     def __str__(self) -> str:
         text = self.form.format(
@@ -25,12 +28,12 @@ class RowProblem:
 
 
 def printable(text: str) -> str:
-    """A text that any terminal and file takes: halves of surrogate pairs as they are escaped."""
+    """A text that can be encoded as UTF-8: halves of surrogate pairs are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 class RowError(ValueError):
-    """A row that cannot be used; carries its ``RowProblem``."""
+    """A row cannot be used; ``problem`` says why."""
 
     def __init__(self, problem: RowProblem) -> None:
         super().__init__(problem)
@@ -41,15 +44,15 @@ class RowError(ValueError):
 
 
 class MissingImageError(RowError, FileNotFoundError):
-    """An image file that does not exist."""
+    """An image file does not exist."""
 
 
 def bad_row(where: str, field: str, expected: str, got: str, remedy: str = "") -> RowError:
-    """The error of a row; raise it."""
+    """Makes the error of a row, for the caller to raise."""
     return RowError(RowProblem(where, field, expected, got, remedy))
 
 
 def shown(value: object, most: int = 120) -> str:
-    """A value for a message, cut where it would flood it (images as bytes, long answers)."""
+    """A value for a message, cut if it is very long, such as image bytes."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""Rows: records of a known schema, checked and brought into one form as they are read."""
+"""Reads rows: checks records of any known schema and converts them to one form."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from .problems import bad_row
 from .schemas import IMAGE_MARK, schema_of
 from .sources import RowSource, open_source
 
-NOT_COLUMNS = ("messages", "conversations", "images", "image")  # a row has them in its own form
+NOT_COLUMNS = ("messages", "conversations", "images", "image")  # fields of Row hold their content
 
 
 @dataclass(frozen=True)
@@ -19,36 +19,36 @@ class Row:
     """One checked row."""
 
     where: str
-    """File (or data set) and row number, for messages."""
+    """The file or data set, and the row's number, for messages."""
     messages: list[dict[str, Any]]
-    """Turns whose content is a list of {"type": "image"} and {"type": "text", "text": ...}
-    parts; ``trained: False`` in those that are not to be trained."""
+    """Turns whose content is a list of parts, {"type": "image"} or {"type": "text", "text": ...}.
+    A turn with ``trained: False`` is not trained."""
     images: list[Any]
-    """Paths, bytes or PIL images, in the order of the image parts; not decoded."""
+    """Undecoded images (paths, bytes or PIL images), in the order of the image parts."""
     target: str | None
-    """What the assistant should say."""
+    """The reply to train; None without one."""
     answers: tuple[str, ...] = ()
-    """References, any of which is right; the first is the one that is trained."""
+    """Reference answers, which are all right; the first one is trained."""
     schema: str = "messages"
-    """Name of the schema the record was in."""
+    """Name of the record's schema."""
     columns: dict[str, Any] = field(default_factory=dict)
-    """The record but for turns and images, as reward functions get it."""
+    """The record without turns and images, for reward functions."""
     notes: tuple[str, ...] = ()
-    """What was changed on the way, for the check."""
+    """Changes made to the record, for the report of the data check."""
 
     @property
     def answer(self) -> str | None:
-        """The first reference."""
+        """The first reference answer."""
         return self.answers[0] if self.answers else None
 
     @property
     def reference(self) -> str | list[str] | None:
-        """What rules compare with: the answer, or the list of those accepted."""
+        """The reference for reward rules: the answer, or the list of accepted answers."""
         return list(self.answers) if len(self.answers) > 1 else self.answer
 
 
 class Rows(Sequence[Row]):
-    """The rows of a data set, checked one by one as they are read."""
+    """The rows of a data set. Each row is checked when it is read."""
 
     def __init__(self, source: RowSource, limit: int | None = None) -> None:
         self.source = source
@@ -66,8 +66,7 @@ class Rows(Sequence[Row]):
         return (self[i] for i in range(len(self)))
 
     def columns(self) -> list[str]:
-        """The columns of the first record that can be read, for a reader who does not know
-        them."""
+        """The columns of the first record that can be read."""
         for index in range(len(self)):
             try:
                 return [str(column) for column in self.source[index]]
@@ -88,16 +87,16 @@ def load_rows(
     ``datasets`` (save_to_disk), or a hub data set.
 
     Args:
-        path: of the file or folder, or the hub name.
-        split: of a data set that has several.
-        limit: take only the first rows.
-        keep_bad_lines: a line of a .jsonl file that is not JSON is an error when its row is read,
-            not now.
-        setting: whose path this is, for messages.
+        path: path of the file or folder, or the hub name.
+        split: the split to read, if the data set has several.
+        limit: read only this many first rows; None reads all.
+        keep_bad_lines: a line of a .jsonl file that is not JSON raises an error only when its row
+            is read.
+        setting: recipe section of the path, for messages.
 
     Raises:
-        FileNotFoundError: a path that looks like a file and does not exist.
-        ValueError: no rows, or text that is not JSON (file and line named).
+        FileNotFoundError: the path looks like a file and does not exist.
+        ValueError: there are no rows, or the text is not JSON (the message names file and line).
     """
     rows = Rows(open_source(path, split, keep_bad_lines, setting), limit)
     if len(rows) == 0:
@@ -106,16 +105,16 @@ def load_rows(
 
 
 def parse_row(record: Any, where: str, folder: Path) -> Row:
-    """Checks one record of any known schema and brings it into the form of ``Row``.
+    """Checks one record of any known schema and converts it to a ``Row``.
 
-    A record has turns; images in a column (``images`` or ``image``) or in its parts; and either a
-    final assistant turn or ``answer`` with optional ``reasoning``, from which the target is
-    composed as ``<think>reasoning</think><answer>answer</answer>``.
+    A record has turns, and images in a column (``images`` or ``image``) or in its parts. It ends
+    with an assistant turn, or has an ``answer`` and optionally ``reasoning``, which make the target
+    ``<think>reasoning</think><answer>answer</answer>``.
 
     Raises:
-        RowError: a missing or malformed field, an answer that is no text, a number of image marks
-            that is not that of the images, or video; MissingImageError, which is a
-            FileNotFoundError too, for an image file that does not exist.
+        RowError: a field is missing or malformed, an answer is not text, the numbers of image marks
+            and images differ, or there is video.
+        MissingImageError: an image file does not exist (also a FileNotFoundError).
     """
     schema = schema_of(record, where)
     turns = schema.turns(record, where)
@@ -133,7 +132,7 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
             remedy = "Take the turn out, or its flag."
             expected = "be trained, as the last of the row"
             raise bad_row(where, "the last assistant turn", expected, "its flag says no", remedy)
-        target = _said(turns.pop()["content"], where)
+        target = _reply_text(turns.pop()["content"], where)
     elif answers:
         thought = f"<think>{reasoning}</think>" if reasoning else ""
         target = f"{thought}<answer>{answers[0]}</answer>"
@@ -151,7 +150,7 @@ def parse_row(record: Any, where: str, folder: Path) -> Row:
     return Row(where, plain, images, target, answers, schema.name, columns, notes)
 
 
-def _said(content: list[dict[str, Any]], where: str) -> str:
+def _reply_text(content: list[dict[str, Any]], where: str) -> str:
     """The text of the last assistant turn."""
     if any(part["type"] == "image" for part in content):
         remedy = f"Take {IMAGE_MARK} out of the last assistant turn, or write \\{IMAGE_MARK}."
@@ -162,21 +161,21 @@ def _said(content: list[dict[str, Any]], where: str) -> str:
 def _images(
     record: dict[str, Any], turns: list[dict[str, Any]], where: str, folder: Path
 ) -> list[Any]:
-    """The images of a row, one per mark: those of its column, or those its parts hold."""
+    """The images of a row, one per image part, from its column or from the parts themselves."""
     parts = [part for turn in turns for part in turn["content"] if part["type"] == "image"]
     column = "images" if record.get("images") else "image"
-    listed = record.get(column) or []
-    if not isinstance(listed, list):
-        listed = [listed]
-    held = [part["image"] for part in parts if "image" in part]
-    if not listed and len(held) == len(parts):
-        listed, column = held, "image part"
-    if len(parts) != len(listed):
-        got = f"got {len(parts)} for {len(listed)} images"
-        remedy = f"Where the text speaks of the mark itself, write \\{IMAGE_MARK}."
+    images = record.get(column) or []
+    if not isinstance(images, list):
+        images = [images]
+    part_images = [part["image"] for part in parts if "image" in part]
+    if not images and len(part_images) == len(parts):
+        images, column = part_images, "image part"
+    if len(parts) != len(images):
+        got = f"got {len(parts)} for {len(images)} images"
+        remedy = f"If the text means the mark itself, write \\{IMAGE_MARK}."
         raise bad_row(where, "messages", f"hold one {IMAGE_MARK} per image", got, remedy)
     return [
-        image_reference(image, where, f"{column}[{i}]", folder) for i, image in enumerate(listed)
+        image_reference(image, where, f"{column}[{i}]", folder) for i, image in enumerate(images)
     ]
 
 

@@ -1,4 +1,4 @@
-"""One encoded row, and its size."""
+"""The sample of an encoded row, and its size in tokens."""
 
 from dataclasses import dataclass
 
@@ -7,32 +7,32 @@ from torch import Tensor
 
 from .rows import Row
 
-IGNORE = -100  # the label cross-entropy leaves out
+IGNORE = -100  # the label that cross-entropy ignores
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One encoded row, unpadded."""
+    """One encoded row, unpadded: P tokens in the prompt, T in the target."""
 
     row: Row
     prompt_ids: Tensor
-    """(P,) int64: system and user turns up to where the assistant begins, image pads expanded."""
+    """(P,) int64: all turns up to the start of the reply, with expanded image pads."""
     target_ids: Tensor
     """(T,) int64: the answer and its ``<|im_end|>``; empty without a target."""
     pixel_values: Tensor | None
-    """(patches, channels) as the image processor makes them."""
+    """(patches, values per patch) float32 from the image processor; None without images."""
     image_grid_thw: Tensor | None
-    """(images, 3)"""
+    """(images, 3) int64: patches of each image in time, height and width; None without images."""
     trained: Tensor | None = None
-    """(P,) bool: tokens of earlier assistant turns that are trained too; None for none."""
+    """(P,) bool: tokens of earlier assistant turns that are also trained; None without any."""
     opened: str = ""
-    """What the chat template has already written of the reply, such as "<think>\\n"."""
+    """The start of the reply that the chat template has already written, such as "<think>\\n"."""
     image_sizes: tuple[tuple[int, int], ...] = ()
-    """(width, height) of each image as the model sees it."""
+    """(width, height) in pixels of each image as the model sees it."""
 
     @property
     def labels(self) -> Tensor:
-        """(P + T,) int64: the ids that are trained where they stand, ``IGNORE`` elsewhere."""
+        """(P + T,) int64: trained token ids at their places, ``IGNORE`` elsewhere."""
         prompt = torch.full_like(self.prompt_ids, IGNORE)
         if self.trained is not None:
             prompt = torch.where(self.trained, self.prompt_ids, prompt)
@@ -40,6 +40,7 @@ class Sample:
 
     @property
     def num_bytes(self) -> int:
+        """Memory of the tensors in bytes."""
         tensors = (self.prompt_ids, self.target_ids, self.pixel_values, self.image_grid_thw)
         tensors += (self.trained,)
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
@@ -47,17 +48,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Size:
-    """Tokens of a row, known without its pixels."""
+    """Token counts of a row, which need no pixels."""
 
     prompt: int
+    """Tokens of the prompt."""
     target: int
+    """Tokens of the target."""
     num_cut: int
     """Tokens that were cut off."""
     earlier: int = 0
-    """Tokens of earlier assistant turns that are trained, part of the prompt's."""
+    """Trained tokens of earlier assistant turns, which are part of the prompt."""
     turns: int = 0
-    """Assistant turns, the target included."""
+    """Number of assistant turns, including the target."""
 
     @property
     def tokens(self) -> int:
+        """All tokens of the row."""
         return self.prompt + self.target

@@ -1,11 +1,11 @@
-"""The schemas rows come in, told apart by their columns.
+"""The known schemas of records, which are recognized by their columns.
 
     messages    messages (role, content), images | image, answer, reasoning
     sharegpt    conversations (from, value), images | image, system, answer, reasoning
     problem     problem | question, images | image, answer, reasoning (geometry3k)
 
-Content is text with ``<image>`` marks, or a list of text and image parts. In text a backslash
-before a mark makes it plain text; text parts have no marks.
+Content is text with ``<image>`` marks, or a list of text and image parts. In text, a backslash
+before a mark makes it plain text. Text parts have no marks.
 """
 
 import re
@@ -19,7 +19,7 @@ IMAGE_MARK = "<image>"
 _MARK = re.compile(r"(?<!\\)<image>")
 _VIDEO_MARK = re.compile(r"(?<!\\)<video>")
 _ESCAPED = re.compile(r"\\(<(?:image|video)>)")
-# What other trainers' rows leave a turn untrained with: ms-swift's, TRL's and OpenAI's.
+# Flags that exclude a turn from training in the formats of ms-swift, TRL and OpenAI.
 TRAIN_FLAGS = ("loss", "train", "weight")
 BESIDE_CONTENT = ("reasoning_content", "reasoning", "thinking", "tool_calls")
 PIXEL_FIELDS = ("min_pixels", "max_pixels", "resized_height", "resized_width")
@@ -32,21 +32,22 @@ Turn = dict[str, Any]
 
 @dataclass(frozen=True)
 class Schema:
-    """One way to write a row."""
+    """A format of records."""
 
     name: str
     columns: str
-    """What it is known by, for messages."""
+    """The columns that identify it, for messages."""
     fits: Callable[[Mapping[str, Any]], bool]
+    """Whether a record has this schema."""
     turns: Callable[[Mapping[str, Any], str], list[Turn]]
-    """record, where -> turns whose content is a list of parts; image parts may hold an image."""
+    """(record, where) -> turns whose content is a list of parts; image parts may hold an image."""
 
 
 def schema_of(record: Any, where: str) -> Schema:
-    """The schema whose columns a record has.
+    """The schema that fits a record's columns.
 
     Raises:
-        RowError: none fits (the columns found are listed), or the row holds video.
+        RowError: no schema fits (the message lists the columns), or the record has video.
     """
     if not isinstance(record, Mapping):
         raise bad_row(where, "a row", "be a JSON object", f"got {type(record).__name__}")
@@ -57,20 +58,20 @@ def schema_of(record: Any, where: str) -> Schema:
         if schema.fits(record):
             return schema
     known = "; ".join(f"{schema.name} ({schema.columns})" for schema in SCHEMAS)
-    found = ", ".join(map(str, record)) or "none"
+    columns = ", ".join(map(str, record)) or "none"
     remedy = f"Known: {known}. Rename the columns to one of these."
-    raise bad_row(where, "the columns", "be those of a known schema", f"got {found}", remedy)
+    raise bad_row(where, "the columns", "be those of a known schema", f"got {columns}", remedy)
 
 
 def with_marks_escaped(text: str) -> str:
-    """A text as a string content has it, in which the marks it speaks of stay text."""
+    """Escapes image and video marks in a text, so that they stay text in a string content."""
     return re.sub(r"<(?:image|video)>", r"\\\g<0>", text)
 
 
 def _refuse_video(where: str, field: str) -> None:
     remedy = (
-        "Video is not supported; give its frames as images, or leave the row out. Where the text"
-        " speaks of the mark itself, write \\<video>."
+        "Video is not supported; give its frames as images, or leave the row out. If the text"
+        " means the mark itself, write \\<video>."
     )
     raise bad_row(where, field, "hold no video", "it does", remedy)
 
@@ -109,16 +110,16 @@ def _sharegpt(record: Mapping[str, Any], where: str) -> list[Turn]:
 
 
 def _flag(message: Mapping[str, Any], where: str) -> dict[str, bool]:
-    """``trained: False`` for a turn that says it is not to be trained.
+    """{"trained": False} for a turn whose flags exclude it from training, else an empty dict.
 
     Raises:
-        RowError: the turn says something beside its content, which would be dropped.
+        RowError: the turn has text outside its content, which would be lost.
     """
     for name in BESIDE_CONTENT:
         if message.get(name):
-            remedy = "Write thoughts into the content, in <think> tags, or take the field out."
+            remedy = "Write thoughts into the content, in <think> tags, or remove the field."
             got = f"it has {name}"
-            raise bad_row(where, "a turn", "say all in its content", got, remedy)
+            raise bad_row(where, "a turn", "have all its text in its content", got, remedy)
     flags = (message.get(name) for name in TRAIN_FLAGS)
     return {"trained": False} if any(flag is not None and not flag for flag in flags) else {}
 
@@ -129,9 +130,9 @@ def _problem(record: Mapping[str, Any], where: str) -> list[Turn]:
 
 
 def _parts(content: Any, where: str, field: str = "content") -> list[dict[str, Any]]:
-    """Text split at its ``<image>`` marks, or a list of parts, as a list of checked parts."""
+    """Content as a list of checked parts: splits text at its ``<image>`` marks."""
     if isinstance(content, str):
-        if len(_VIDEO_MARK.findall(content)) > content.count("</video>"):  # closed, it is HTML
+        if len(_VIDEO_MARK.findall(content)) > content.count("</video>"):  # closed: HTML
             _refuse_video(where, field)
         parts: list[dict[str, Any]] = []
         for i, text in enumerate(_MARK.split(content)):
@@ -151,13 +152,15 @@ def _part(part: Any, where: str, field: str, content: Any) -> dict[str, Any]:
         _refuse_video(where, field)
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
-    sized = [name for name in PIXEL_FIELDS if part.get(name) is not None] if kind else []
-    if sized:
-        remedy = "Take it out and set data.max_pixels or data.min_pixels, which hold for all rows."
-        raise bad_row(where, field, "not size single images", f"got {', '.join(sized)}", remedy)
-    if kind == "image":  # the image itself in the part, as Qwen's own examples have it
-        held = [part[key] for key in ("image", "path", "url", "bytes") if part.get(key) is not None]
-        return {"type": "image"} | ({"image": held[0]} if held else {})
+    size_fields = [name for name in PIXEL_FIELDS if part.get(name) is not None] if kind else []
+    if size_fields:
+        remedy = "Remove it and set data.max_pixels or data.min_pixels, which apply to all rows."
+        got = f"got {', '.join(size_fields)}"
+        raise bad_row(where, field, "not set the size of single images", got, remedy)
+    if kind == "image":  # the part may hold the image itself, as in Qwen's examples
+        keys = ("image", "path", "url", "bytes")
+        images = [part[key] for key in keys if part.get(key) is not None]
+        return {"type": "image"} | ({"image": images[0]} if images else {})
     if kind == "image_url":  # the form of OpenAI's API
         url = part.get("image_url")
         return {"type": "image", "image": url.get("url") if isinstance(url, Mapping) else url}

@@ -1,6 +1,6 @@
-"""Where records come from: JSON, JSON lines, parquet, ``datasets`` folders and hub names.
+"""Sources of records: JSON, JSON lines, parquet, ``datasets`` folders and hub data sets.
 
-Every source is a sequence that reads a record when it is asked for, in whatever process asks.
+Every source is a sequence that reads a record on demand, and works in any process.
 """
 
 import itertools
@@ -16,28 +16,30 @@ from .problems import RowError, RowProblem
 
 ANSWER = "answer"
 IMAGE_COLUMNS = ("images", "image")
-BATCH = 1000  # records that are read at once for a digest
+BATCH = 1000  # records read together for a digest
 
 
 class RowSource(Protocol):
-    """Records by index; ``where`` names one in messages, ``folder`` is what paths are relative
-    to."""
+    """A sequence of records."""
 
     folder: Path
+    """Image paths are relative to this folder."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
 
-    def where(self, index: int, /) -> str: ...
+    def where(self, index: int, /) -> str:
+        """The place of a record, for messages."""
+        ...
 
     def contents(self, count: int, /) -> Iterator[bytes]:
-        """What the first records hold, for a digest; image columns are left out."""
+        """The contents of the first ``count`` records without image columns, for a digest."""
         ...
 
 
 def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "data") -> RowSource:
-    """The source behind ``data.path``, or the path of another setting, for messages."""
+    """Opens the source of a path; ``setting`` is the recipe section of the path, for messages."""
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix in (".jsonl", ".json"):
@@ -50,7 +52,7 @@ def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "dat
 
 
 class JsonLines:
-    """One JSON object per line. Only the offsets of the lines are kept in memory."""
+    """A file with one JSON object per line. Only the offsets of the lines are kept in memory."""
 
     def __init__(self, file: Path, keep_bad_lines: bool) -> None:
         self.file, self.folder = file, file.parent
@@ -82,13 +84,13 @@ class JsonLines:
             for line in itertools.islice(filter(None, (line.strip() for line in lines)), count):
                 try:
                     yield _as_bytes(json.loads(line))
-                except (ValueError, RecursionError):  # a bad row may stand there and be left out
+                except (ValueError, RecursionError):  # the recipe may allow bad rows
                     yield line
 
     def _parse(self, line: bytes, number: int) -> Any:
         try:
             return json.loads(line)
-        # JSONDecodeError, UnicodeDecodeError of a cut character, brackets in brackets without end
+        # JSONDecodeError, UnicodeDecodeError (a cut character), or too many nested brackets
         except (ValueError, RecursionError) as error:
             form = "{where} {field} must {expected}; {got}."
             problem = RowProblem(
@@ -98,12 +100,12 @@ class JsonLines:
 
 
 class JsonList:
-    """A file that holds one JSON list of objects."""
+    """A file with one JSON list of objects."""
 
     def __init__(self, file: Path, setting: str = "data") -> None:
         self.file, self.folder = file, file.parent
         try:
-            self._records = json.loads(file.read_bytes())  # of bytes, a BOM is no error
+            self._records = json.loads(file.read_bytes())  # bytes may start with a BOM
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{setting}.path must be valid JSON; {file}: {error}.") from None
         if not isinstance(self._records, list):
@@ -129,15 +131,15 @@ class JsonList:
 class ArrowRecords:
     """Parquet, a folder written by save_to_disk, or a hub data set, through ``datasets``.
 
-    Records are read in Arrow format: an image column gives its bytes and path as they are stored,
-    without decoding and without the copy of the data that casting a list of images would make.
+    Records are read in Arrow format: an image column gives its stored bytes and path, without
+    decoding. Casting a list of images would copy the data.
     """
 
     def __init__(self, path: str, split: str, setting: str = "data") -> None:
         self.path = path
         self.folder = Path(path) if Path(path).is_dir() else Path(path).parent
         table = _load_dataset(path, split, setting)
-        self._told = _reading_of(table.features.get(ANSWER))
+        self._read_answer = _answer_reader(table.features.get(ANSWER))
         self._table = table.with_format("arrow")
 
     def __len__(self) -> int:
@@ -145,8 +147,8 @@ class ArrowRecords:
 
     def __getitem__(self, index: int, /) -> Any:
         record = self._table[index].to_pylist()[0]
-        if self._told is not None and record[ANSWER] is not None:
-            record[ANSWER] = self._told(record[ANSWER])
+        if self._read_answer is not None and record[ANSWER] is not None:
+            record[ANSWER] = self._read_answer(record[ANSWER])
         return record
 
     def where(self, index: int, /) -> str:
@@ -160,9 +162,9 @@ class ArrowRecords:
                 yield _as_bytes(record)
 
 
-def _reading_of(feature: Any) -> Callable[[Any], Any] | None:
-    """How values of the answers' column are told where Arrow's are not what the data set shows:
-    names of classes, and decimals of narrow floats."""
+def _answer_reader(feature: Any) -> Callable[[Any], Any] | None:
+    """A function that converts Arrow's values of the answer column to those that the data set
+    shows (class names, and decimals of narrow floats); None if they are the same."""
     if hasattr(feature, "int2str"):
         return feature.int2str
     if getattr(feature, "dtype", "") in ("float16", "float32"):
@@ -171,7 +173,7 @@ def _reading_of(feature: Any) -> Callable[[Any], Any] | None:
 
 
 def _as_bytes(record: Any) -> bytes:
-    """The same for records that hold the same, of whatever types."""
+    """A record as bytes; equal records give equal bytes, whatever their types."""
     return json.dumps(record, sort_keys=True, default=repr).encode()
 
 
@@ -180,10 +182,10 @@ def _parquet(files: str, setting: str) -> Any:
 
     try:
         return datasets.load_dataset("parquet", data_files=files, split="train")
-    except Exception as error:  # Arrow and datasets raise in many ways
-        said = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # Arrow and datasets raise many kinds of errors
+        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{setting}.path must be parquet that can be read; {files} cannot: {said}."
+            f"{setting}.path must be parquet that can be read; {files} cannot: {reason}."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The samples of a rank, step by step, made ready in the background."""
+"""Gives each rank its samples step by step, encoded in the background."""
 
 import dataclasses
 from collections import OrderedDict
@@ -17,17 +17,21 @@ from .sample import Sample
 
 
 class SampleStream:
-    """Deals the units of an order (rows or packs) to ranks and steps.
+    """Assigns the units of an order (rows or packs) to ranks and steps.
 
     Args:
         rows: the data set.
-        encoder: row -> sample.
+        encoder: encodes a row to a sample.
         order: position -> rows of the unit.
         batch_size: units per step over all ranks; a multiple of ``world_size``.
-        rank, world_size: this process among all, or its group among the groups that share rows.
-        cache_bytes: encoded samples kept in memory, least recently used dropped first.
-        start: a step and the position of its first unit, from which all others follow. So a run
-            that is resumed with another ``batch_size`` neither skips nor repeats a unit.
+        rank, world_size: index of this process and number of processes; or of groups, if the
+            processes of a group share rows.
+        cache_bytes: memory for encoded samples; the least recently used are dropped first.
+        start: a step and the position of its first unit. All other positions follow from it, so a
+            run that resumes with another ``batch_size`` neither skips nor repeats units.
+
+    Raises:
+        ValueError: ``batch_size`` is not a multiple of ``world_size``.
     """
 
     def __init__(
@@ -53,13 +57,13 @@ class SampleStream:
         self._cache_bytes, self._cached_bytes = cache_bytes, 0
 
     def units(self, step: int) -> list[list[int]]:
-        """Rows of this rank's units of one step (counted from 0)."""
+        """The row indices of this rank's units of one step (counted from 0)."""
         first, last = self.position(step), self.position(step + 1)
         positions = range(first + self.rank, last, self.world_size)
         return [self.order(position) for position in positions]
 
     def position(self, step: int) -> int:
-        """Units dealt over all ranks before a step (counted from 0)."""
+        """The number of units that all ranks used before a step (counted from 0)."""
         first_step, first = self.start
         return first + (step - first_step) * self.batch_size
 
@@ -68,14 +72,18 @@ class SampleStream:
         return [self.sample(index) for unit in self.units(step) for index in unit]
 
     def sample(self, index: int) -> Sample:
-        """The encoded row; raises RowError if it cannot be used."""
+        """The encoded row.
+
+        Raises:
+            RowError: the row cannot be used.
+        """
         row = self.rows[index]
-        # A curriculum lists a row many times; images on disk tell that it is the same one.
+        # A curriculum may repeat a row. Rows with images on disk are compared by content.
         on_disk = all(isinstance(image, Path) for image in row.images)
         key = (str(row.messages), *row.images, row.target) if on_disk else index
         if key in self._cache:
             self._cache.move_to_end(key)
-            return dataclasses.replace(self._cache[key], row=row)  # its other columns are its own
+            return dataclasses.replace(self._cache[key], row=row)  # other columns may differ
         sample = self.encoder(row)
         if sample.num_bytes <= self._cache_bytes:
             self._cache[key] = sample
@@ -86,17 +94,20 @@ class SampleStream:
 
 
 class Feed:
-    """The micro-batches of this rank, in order, made by worker processes ahead of the step.
+    """The micro-batches of this rank in order, made by worker processes ahead of the step.
 
-    What comes does not depend on the number of workers: an item is a pure function of its number.
+    A micro-batch is a pure function of its number, so it does not depend on the number of workers.
 
     Args:
-        stream: where samples come from.
+        stream: the source of samples.
         units_per_item: units of the stream in a micro-batch.
-        finish: samples of a micro-batch -> what a step takes; runs in the workers.
-        first_step, num_steps: steps to make, from the first up to num_steps.
-        workers: processes; 0 makes each item when it is asked for, in this process.
-        pin: hand items over in page-locked memory.
+        finish: makes a micro-batch of its samples; runs in the workers.
+        first_step, num_steps: first step, and number of steps of the run.
+        workers: number of processes; 0 makes each micro-batch on demand in this process.
+        pin: return micro-batches in page-locked memory.
+
+    Raises:
+        ValueError: the units of a step are not a multiple of ``units_per_item``.
     """
 
     def __init__(
@@ -117,11 +128,11 @@ class Feed:
         self.stream = stream
         self.items_per_step = stream.units_per_step // units_per_item
         items = _Items(stream, units_per_item, self.items_per_step, finish)
-        wanted = range(first_step * self.items_per_step, num_steps * self.items_per_step)
+        numbers = range(first_step * self.items_per_step, num_steps * self.items_per_step)
         self._loader = DataLoader(
             items,
             batch_size=None,
-            sampler=wanted,
+            sampler=numbers,
             num_workers=workers,
             pin_memory=pin,
             generator=own_generator(),
@@ -129,12 +140,12 @@ class Feed:
         self._iterator: Iterator[Any] | None = None
 
     def next_step(self) -> list[Any]:
-        """The items of the next step.
+        """The micro-batches of the next step.
 
         Raises:
             RowError: a row of the step cannot be used.
         """
-        if self._iterator is None:  # not before: workers are copies of the process as it is then
+        if self._iterator is None:  # as late as possible: workers are copies of this process
             self._iterator = iter(self._loader)
         items = [next(self._iterator) for _ in range(self.items_per_step)]
         for item in items:
@@ -144,8 +155,8 @@ class Feed:
 
 
 def own_generator() -> torch.Generator:
-    """For a DataLoader, which draws a seed for its workers as it starts: from the global generator,
-    a resumed run would go on with other random numbers than one that was not interrupted."""
+    """A generator for a DataLoader, which draws a seed for its workers when it starts. With the
+    global generator, a resumed run would have other random numbers than an uninterrupted one."""
     return torch.Generator().manual_seed(0)
 
 
@@ -166,5 +177,5 @@ class _Items(Dataset):
         try:
             return self.finish([self.stream.sample(i) for unit in units for i in unit])
         except RowError as error:
-            # As a value: raised in a worker it would arrive with a traceback for a message.
+            # Returned, not raised: an error raised in a worker arrives with a traceback as message.
             return error

@@ -1,17 +1,17 @@
-"""Turns and targets to token ids, so that what a row says never becomes a control token."""
+"""Tokenizes turns and targets so that the text of a row never becomes a control token."""
 
 import re
 from typing import Any
 
 from .problems import RowError, bad_row
 
-# What frames turns and images. Other special tokens, such as those of boxes or <think> where a
-# model has one, are what an answer may be written with.
+# Tokens that frame turns and images. Answers may contain other special tokens, such as those of
+# boxes, or <think> if a model has it.
 FRAME = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
     *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
 )
-_FIRST_PRIVATE, _LAST_PRIVATE = 0xE000, 0xF8FF  # code points that stand for no character
+_FIRST_PRIVATE, _LAST_PRIVATE = 0xE000, 0xF8FF  # code points for private use
 HEADER = "<|im_start|>assistant\n"
 THINK = "<think>"
 
@@ -19,11 +19,11 @@ THINK = "<think>"
 class TextTokenizer:
     """Applies a tokenizer and its chat template to rows.
 
-    A control token that a user typed or that stands in an answer is tokenized as the characters it
-    is written with; all else as the tokenizer does it.
+    A control token in the text of a user or an answer is tokenized as plain characters. All other
+    text is tokenized as usual.
 
     Args:
-        tokenizer: with Qwen-VL's special tokens and a chat template.
+        tokenizer: a tokenizer with Qwen-VL's special tokens and a chat template.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -35,17 +35,18 @@ class TextTokenizer:
         self.control_ids: list[int] = tokenizer.convert_tokens_to_ids(control)
 
     def prompt(self, messages: list[dict[str, Any]], where: str) -> tuple[list[int], str]:
-        """The turns up to where the assistant begins, with one pad per image.
+        """Tokenizes the turns up to the start of the reply, with one pad per image.
 
         Args:
             messages: turns whose content is a list of parts.
-            where: of the row, for messages.
+            where: place of the row, for messages.
 
         Returns:
-            (ids, opened): what the template has already written of the reply, mostly nothing.
+            The token ids, and the start of the reply that the template has already written, which
+            is usually empty.
 
         Raises:
-            RowError: the template or the tokenizer does not take the turns.
+            RowError: the template or the tokenizer rejects the turns.
         """
         typed: list[str] = []
         turns = [turn | {"content": _joined(turn["content"])} for turn in messages]
@@ -58,9 +59,9 @@ class TextTokenizer:
             if part["type"] != "text" or not mark:
                 return part
             pieces = self._control.split(part["text"])
-            found = self._control.findall(part["text"])
+            tokens = self._control.findall(part["text"])
             text = pieces[0]
-            for token, piece in zip(found, pieces[1:], strict=True):
+            for token, piece in zip(tokens, pieces[1:], strict=True):
                 text += f"{mark}{len(typed)}{mark}{piece}"
                 typed.append(token)
             return part | {"text": text}
@@ -70,7 +71,7 @@ class TextTokenizer:
             text = self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )
-        except Exception as error:  # a template is a program of its own
+        except Exception as error:  # a template is a program and may raise any error
             expected = "take the turns of the row"
             raise bad_row(where, "the chat template", expected, f"it says: {error}") from None
         pieces = re.split(f"{mark}(\\d+){mark}", text) if mark else [text]
@@ -81,23 +82,23 @@ class TextTokenizer:
         return ids, opened if header else ""
 
     def text(self, text: str, where: str) -> list[int]:
-        """A text that is no template's, such as a target.
+        """Tokenizes a text without the template, such as a target.
 
         Raises:
-            RowError: the tokenizer does not take it.
+            RowError: the tokenizer rejects the text.
         """
         ids: list[int] = []
         start = 0
-        for found in self._control.finditer(text):
-            ids += self._ids(text[start : found.start()], where)
-            ids += self._as_typed(found[0], where)
-            start = found.end()
+        for match in self._control.finditer(text):
+            ids += self._ids(text[start : match.start()], where)
+            ids += self._as_typed(match[0], where)
+            start = match.end()
         return ids + self._ids(text[start:], where)
 
     def _ids(self, text: str, where: str) -> list[int]:
         try:
             return self.tokenizer.encode(text, add_special_tokens=False)
-        except Exception as error:  # tokenizers raise in many ways
+        except Exception as error:  # tokenizers raise many kinds of errors
             raise _not_taken(where, f"it says: {error}") from None
 
     def _as_typed(self, token: str, where: str) -> list[int]:
@@ -109,13 +110,13 @@ class TextTokenizer:
 
 
 def continue_reply(opened: str, target: str, where: str) -> str:
-    """A target as it goes on behind what the template has already written of the reply.
+    """The target as a continuation of the start of the reply that the template has written.
 
-    A template that opens <think> is not followed by a second <think>; a target without reasoning
-    closes it at once.
+    If the template has opened <think>, a target with reasoning does not open it again, and a target
+    without reasoning closes it first.
 
     Raises:
-        RowError: the template has closed the reasoning that the target brings.
+        RowError: the target has reasoning, and the template has already closed the reasoning.
     """
     if not opened.strip() or not target.lstrip().startswith(THINK):
         return f"</think>\n\n{target}" if opened.strip() == THINK else target
@@ -129,8 +130,8 @@ def continue_reply(opened: str, target: str, where: str) -> str:
 
 
 def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighboring texts as one: a template sets them side by side, and two halves of a control
-    token would make one."""
+    """Joins neighboring text parts. A template would concatenate them, and two halves of a control
+    token would become a control token."""
     joined: list[dict[str, Any]] = []
     for part in parts:
         if joined and part["type"] == joined[-1]["type"] == "text":
@@ -141,7 +142,7 @@ def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _unused(text: str, where: str) -> str:
-    """A character that the text does not hold and no template writes."""
+    """A private-use character that the text does not contain and no template writes."""
     used = set(text)
     for code in range(_FIRST_PRIVATE, _LAST_PRIVATE + 1):
         if chr(code) not in used:
@@ -151,5 +152,5 @@ def _unused(text: str, where: str) -> str:
 
 
 def _not_taken(where: str, got: str) -> RowError:
-    remedy = "Take what it stumbles over out of the row."
+    remedy = "Remove the text that it rejects from the row."
     return bad_row(where, "the text", "be such that the tokenizer takes it as text", got, remedy)

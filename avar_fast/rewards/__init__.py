@@ -1,10 +1,11 @@
-"""Rewards: built-in rules, functions of a user in processes that can be killed."""
+"""Rewards of completions: built-in rules, and user functions in processes that can be killed."""
 
 from .answer_checker import CHECKERS, AnswerChecker
 from .answers import Reference, extract_answer, has_format, is_correct
+from .completions import Completions
 from .functions import TrainerState
 from .rules import RULES
-from .scoring import Completions, RewardError, RewardProblem, Rewards, Scored
+from .scoring import RewardError, RewardProblem, Rewards, Scored
 
 __all__ = [
     "CHECKERS",

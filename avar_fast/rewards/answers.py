@@ -1,5 +1,4 @@
-"""What a completion answers and the format it came in: rules on text alone, linear in its
-length."""
+"""Finds the answer in a completion and checks its format; text only, in linear time."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from .kinds import letter_of, same_text
 from .kinds.letters import choice_of
 
 Reference = str | Sequence[str]
-"""What is right: one answer, or several of which any is."""
+"""The right answer, or several answers that are all right."""
 _FORMAT = re.compile(
     r"\s*(<think>(?:(?!</?think>|</?answer>).)*</think>\s*)?<answer>(?:(?!</?think>|</?answer>).)*</answer>\s*",
     re.DOTALL,
@@ -18,9 +17,9 @@ _LONE_NUMBER = re.compile(rf"({_NUMBER}(?:[eE][+-]?\d{{1,3}})?)(?:\s*/\s*({_NUMB
 
 
 def extract_answer(text: str) -> str | None:
-    """The text between the last whole pair of <answer> tags, stripped; None where there is none."""
+    """The stripped text between the last complete pair of <answer> tags; None without a pair."""
     answer, at = None, 0
-    while True:  # not a pattern: from each open tag it would look ahead to the end of the text
+    while True:  # a regular expression would scan to the end of the text from every open tag
         start = text.find("<answer>", at)
         end = text.find("</answer>", start)
         if start < 0 or end < 0:
@@ -30,8 +29,8 @@ def extract_answer(text: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    """What stands in the last ``\\boxed{}``, braces inside it counted; None where there is no whole
-    one."""
+    """The content of the last ``\\boxed{}``, which may contain braces; None if the last box is not
+    closed or there is none."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
@@ -44,19 +43,19 @@ def last_boxed(text: str) -> str | None:
 
 
 def given_answer(text: str) -> str | None:
-    """What a completion answers: between its last <answer> tags, or else in its last box; None
-    where it does not, or answers with nothing."""
+    """The answer of a completion: the text between its last <answer> tags, or else in its last box;
+    None if there is no answer or it is empty."""
     answer = extract_answer(text)
     return (last_boxed(text) if answer is None else answer) or None
 
 
 def has_format(text: str) -> bool:
-    """Whether the whole text is one <answer>, with at most one <think> before it."""
+    """Whether the whole text is one <answer> element, with at most one <think> element before."""
     return _FORMAT.fullmatch(text) is not None
 
 
 def references(answer: Reference | None) -> tuple[str, ...]:
-    """The answers that are right, one or several."""
+    """All right answers of a reference, as a tuple."""
     if answer is None:
         return ()
     return (answer,) if isinstance(answer, str) else tuple(answer)
@@ -73,12 +72,12 @@ def is_correct(text: str, answer: Reference) -> bool:
 
 
 def number_of(text: str) -> float | None:
-    """The one number a text is or, with a unit around it, holds ("1,200", "3/4", "2.5e3", "50 %",
-    "x = 12 cm"); None where it has none or several."""
-    found = list(_LONE_NUMBER.finditer(text[:200]))
-    if len(found) != 1:
+    """The only number in a text ("1,200", "3/4", "2.5e3", "50 %", "x = 12 cm"); None if there are
+    no or several numbers."""
+    matches = list(_LONE_NUMBER.finditer(text[:200]))
+    if len(matches) != 1:
         return None
-    top, bottom, percent = found[0].groups()
+    top, bottom, percent = matches[0].groups()
     value = float(top.replace(",", ""))
     if bottom is not None:
         divisor = float(bottom.replace(",", ""))

@@ -1,4 +1,4 @@
-"""Reward functions of a user: found by name, called as TRL calls its own, and checked."""
+"""Loads a user's reward functions by name, calls them as TRL does, and checks their results."""
 
 import asyncio
 import importlib
@@ -10,36 +10,38 @@ from typing import Any, NamedTuple
 
 STANDARD = ("prompts", "completions", "completion_ids")
 IMAGES = ("images", "image")
-"""Arguments that hold each row's images: a list, or the only one."""
+"""Arguments with the images of each row: ``images`` is a list, ``image`` a single image if the row
+has just one."""
 STATE = "trainer_state"
 OF_TRL_ALONE = ("log_extra", "log_metric", "environments")
-"""What TRL hands to functions too, and this trainer does not have."""
+"""Arguments that TRL passes to functions but this trainer does not have."""
 
 
 class RewardFault(NamedTuple):
-    """What is wrong with the rewards of a call."""
+    """A fault in the rewards of a call."""
 
     index: int
-    """The completion it shows at; 0 where it is of the call as a whole."""
+    """Index of the completion; 0 if the whole call failed."""
     what: str
+    """Description of the fault."""
     everywhere: bool = False
-    """No completion of the call has a reward."""
+    """The whole call failed: no completion has a reward."""
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """The function that ``package.module:function`` names.
+    """Imports the function that ``package.module:function`` names.
 
     Raises:
-        ValueError: it cannot be imported, is not there, or cannot be called.
+        ValueError: it cannot be imported, does not exist, or cannot be called.
     """
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise ValueError(f"it is a {type(found).__name__}, which cannot be called")
-    return found
+    if not callable(function):
+        raise ValueError(f"it is a {type(function).__name__}, which cannot be called")
+    return function
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,19 @@ class Takes:
     """The arguments that a function takes."""
 
     needed: tuple[str, ...] = ()
-    """Those that have to be given."""
+    """Names of the required arguments."""
     named: tuple[str, ...] = ()
-    """All that it names."""
+    """Names of all arguments."""
     any: bool = False
-    """Whatever else there is."""
+    """It also takes arbitrary keyword arguments."""
 
     @property
     def images(self) -> bool:
+        """Whether the function takes images."""
         return self.any or any(name in self.named for name in IMAGES)
 
     def chosen(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Those of some arguments that are for the function; ``image`` only where it is named."""
+        """The arguments that the function takes; ``image`` only if the function names it."""
         return {
             name: value
             for name, value in arguments.items()
@@ -68,11 +71,12 @@ class Takes:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """How far the run is, by the names that transformers' TrainerState has."""
+    """Progress of the run, with the names of transformers' TrainerState."""
 
     global_step: int
-    """Updates that are done."""
+    """Number of completed updates."""
     max_steps: int
+    """Number of updates of the whole run."""
 
 
 def taken_by(function: Callable[..., Any]) -> Takes:
@@ -88,15 +92,16 @@ def taken_by(function: Callable[..., Any]) -> Takes:
 def call(
     function: Callable[..., Any], arguments: dict[str, Any]
 ) -> tuple[list[float | None], list[RewardFault]]:
-    """One reward per completion, None where the function says it does not apply.
+    """Calls a reward function and checks its result.
 
     Args:
-        function: sync or async; gets the arguments that it names, or all if it takes any.
-        arguments: ``STANDARD``, the data columns and what else there is; lists of one length, but
-            for ``STATE``.
+        function: sync or async. It gets the arguments that it names, or all if it takes any.
+        arguments: ``STANDARD``, the data columns, and optionally images and state. All are lists of
+            the same length, except ``STATE``.
 
     Returns:
-        (rewards, problems); where there is a problem, the reward is None.
+        One reward per completion, and the faults. A reward is None if the function does not apply
+        to the completion, or if there is a fault.
     """
     count = len(arguments["completions"])
     try:
@@ -105,16 +110,16 @@ def call(
         what = f"raised {type(error).__name__}: {error}"
         return [None] * count, [RewardFault(0, what, everywhere=True)]
     try:
-        listed = list(returned)
+        rewards = list(returned)
     except TypeError:
         what = f"returned a {type(returned).__name__}, not a list"
         return [None] * count, [RewardFault(0, what, everywhere=True)]
-    if len(listed) != count:
-        what = f"returned {len(listed)} rewards for {count} completions"
+    if len(rewards) != count:
+        what = f"returned {len(rewards)} rewards for {count} completions"
         return [None] * count, [RewardFault(0, what, everywhere=True)]
-    checked = [_checked(value) for value in listed]
-    problems = [RewardFault(i, wrong) for i, (_, wrong) in enumerate(checked) if wrong]
-    return [value for value, _ in checked], problems
+    checked = [_checked(reward) for reward in rewards]
+    faults = [RewardFault(i, fault) for i, (_, fault) in enumerate(checked) if fault]
+    return [value for value, _ in checked], faults
 
 
 def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A reward function in a process of its own, which is killed when it takes too long."""
+"""Runs a reward function in a separate process, which is killed when it takes too long."""
 
 import contextlib
 import os
@@ -14,14 +14,15 @@ START_SECONDS = 300.0  # a function may load a model when its module is imported
 
 
 class RewardTimeoutError(Exception):
-    """The function did not answer in time; its process is gone."""
+    """The function did not answer in time; its process was killed."""
 
 
 class RewardProcess:
-    """Started at the first use, and again after it was killed or died.
+    """The process of one reward function. It starts at the first use, and again after it died or
+    was killed.
 
     Args:
-        name: of a rule, or ``package.module:function``.
+        name: a rule's name, or ``package.module:function``.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,24 +31,24 @@ class RewardProcess:
         self.connection: Any = None
 
     def start(self) -> Takes:
-        """Starts the process unless it runs; returns the arguments that its function takes.
+        """Starts the process unless it is running; returns the arguments that its function takes.
 
         Raises:
             ValueError: the function cannot be loaded.
         """
         if self.process is not None:
             return self.takes
-        self.connection, theirs = Pipe()
+        self.connection, worker_end = Pipe()
         path = os.pathsep.join(p for p in sys.path if p)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "avar_fast.rewards.worker", str(theirs.fileno()), self.name],
+            [sys.executable, "-m", "avar_fast.rewards.worker", str(worker_end.fileno()), self.name],
             stdin=subprocess.DEVNULL,
-            stdout=2,  # what a function prints
+            stdout=2,  # stderr: stdout belongs to this program
             env=os.environ | {"PYTHONPATH": path},
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,  # so that what it started goes with it
+            pass_fds=[worker_end.fileno()],
+            start_new_session=True,  # so that its child processes can be killed with it
         )
-        theirs.close()
+        worker_end.close()
         state: str
         answer: Any
         try:
@@ -61,11 +62,11 @@ class RewardProcess:
         return answer
 
     def call(self, arguments: Any, seconds: float) -> tuple[Any, list[RewardFault]]:
-        """What the worker gives for the arguments.
+        """Sends arguments to the process and returns its answer.
 
         Raises:
-            RewardTimeoutError: no answer within so many seconds.
-            EOFError: the process died; out of memory, or the function ended it.
+            RewardTimeoutError: no answer within ``seconds``.
+            EOFError: the process died, for lack of memory or because the function ended it.
         """
         self.start()
         try:
@@ -83,7 +84,7 @@ class RewardProcess:
         return self.connection.recv()
 
     def close(self) -> None:
-        """Kills the process and whatever it started."""
+        """Kills the process and its child processes."""
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The built-in rewards: each judges one completion by itself; ``kinds`` decides what is right."""
+"""The built-in reward rules. Each scores one completion by itself; ``kinds`` compares answers."""
 
 import math
 from collections.abc import Callable
@@ -29,30 +29,32 @@ from .kinds import (
 
 @dataclass(frozen=True)
 class Rule:
-    """A reward of one completion."""
+    """A rule that rewards one completion."""
 
     score: Callable[..., float | None]
-    """(completion, reference or references) -> 0 or 1, or None where the rule does not apply to the
+    """(completion, reference or references) -> 0 or 1; None if the rule does not apply to the
     reference."""
     needs_answer: bool = True
+    """The rule needs a reference."""
     at_once: Callable[..., float | None] | None = None
-    """Of a rule that can hang, which then runs in a process that can be killed: what it gives
-    without that risk, None where it cannot. The other rules are linear in the length of the
-    text."""
+    """Set for a rule that can hang, whose ``score`` therefore runs in a process that can be killed.
+    ``at_once`` cannot hang, and returns None if only ``score`` can decide. Rules without it take
+    time linear in the length of the text."""
     whole_reply: bool = False
-    """Judges what the prompt has opened with the completion."""
+    """The rule scores the whole reply, with the start that the prompt has written."""
 
     @property
     def can_hang(self) -> bool:
+        """Whether ``score`` may take unlimited time."""
         return self.at_once is not None
 
 
 def accuracy(completion: str, answer: Reference, decimals: int | None = None) -> float:
-    """Whether the answer is a reference, by what kind of answer that is (docs/answers.md);
-    mathematics by math-verify and sympy.
+    """1 if the answer equals a reference, else 0. The kind of the reference decides how they are
+    compared (docs/answers.md); math-verify and sympy compare mathematics.
 
-    Read from the last <answer> tags, or else from the last ``\\boxed{}``. With ``decimals``,
-    numbers and mathematics are right where math-verify finds them equal to so many decimals.
+    The answer is between the last <answer> tags, or else in the last ``\\boxed{}``. With
+    ``decimals``, math-verify compares numbers and mathematics to this many decimals.
     """
     return float(_right(completion, answer, decimals, algebra=True) is True)
 
@@ -60,7 +62,7 @@ def accuracy(completion: str, answer: Reference, decimals: int | None = None) ->
 def accuracy_at_once(
     completion: str, answer: Reference, decimals: int | None = None
 ) -> float | None:
-    """``accuracy`` where it needs no computer algebra; None where it does."""
+    """``accuracy`` if it needs no computer algebra, else None."""
     verdict = _right(completion, answer, decimals, algebra=False)
     return None if verdict is None else float(verdict)
 
@@ -70,55 +72,61 @@ def _right(completion: str, answer: Reference, decimals: int | None, algebra: bo
     if given is None:
         return False
     undecided = False
-    for wanted in references(answer):
+    for gold in references(answer):
         if decimals is None:
-            found = same(given, wanted, equal if algebra else None)
+            verdict = same(given, gold, equal if algebra else None)
         else:
-            found = same_to_decimals(given, wanted, decimals, algebra)
-        if found:
+            verdict = same_to_decimals(given, gold, decimals, algebra)
+        if verdict:
             return True
-        undecided |= found is None
+        undecided |= verdict is None
     return None if undecided else False
 
 
 def exact(completion: str, answer: Reference) -> float:
-    """Whether the text between <answer> tags is a reference, as text or as a number."""
+    """1 if the text between <answer> tags equals a reference, as text or as a number, else 0."""
     return float(is_correct(completion, answer))
 
 
 def multiple_choice(completion: str, answer: Reference) -> float | None:
-    """Whether the letter between <answer> tags is a reference's, a letter of its own ("B",
-    "(B)")."""
-    wanted = [letter for letter in map(letter_of, references(answer)) if letter]
-    if not wanted:
+    """1 if the option letter between <answer> tags ("B", "(B)") is a reference's, else 0; None if
+    no reference is a letter."""
+    letters = [letter for letter in map(letter_of, references(answer)) if letter]
+    if not letters:
         return None
     given = extract_answer(completion)
-    return float(bool(given) and letter_of(given) in wanted)
+    return float(bool(given) and letter_of(given) in letters)
 
 
 def numeric(completion: str, answer: Reference, tolerance: float = 0.01) -> float | None:
-    """Whether the number between <answer> tags is within a share of a reference's; of 1 where
-    that is 0. Units are those of accuracy."""
-    wanted = [found for found in map(_quantity, references(answer)) if found]
-    if not wanted:
+    """1 if the number between <answer> tags is close to a reference, else 0; None if no reference
+    is a number. Units are compared as in ``accuracy``.
+
+    Args:
+        completion: the text of the completion.
+        answer: the reference or references.
+        tolerance: largest relative error; absolute if the reference is 0.
+    """
+    golds = [quantity for quantity in map(_quantity, references(answer)) if quantity]
+    if not golds:
         return None
-    given = extract_answer(completion)
-    found = _quantity(given) if given else None
-    if found is None:
+    text = extract_answer(completion)
+    given = _quantity(text) if text else None
+    if given is None:
         return 0.0
-    share = Fraction(tolerance)
+    largest_error = Fraction(tolerance)
 
-    def near(one: Number, other: Number) -> bool:
-        return abs(one.value - other.value) <= share * (abs(other.value) or 1)
+    def near(number: Number, gold: Number) -> bool:
+        return abs(number.value - gold.value) <= largest_error * (abs(gold.value) or 1)
 
-    return float(any(same_quantity(found, other, near) for other in wanted))
+    return float(any(same_quantity(given, gold, near) for gold in golds))
 
 
 def _quantity(text: str) -> Quantity | None:
-    """The quantity that a text is, or else the one number that it holds."""
-    found = quantity_of(text)
-    if found is not None:
-        return found
+    """The quantity that a text is, or else the only number in it."""
+    quantity = quantity_of(text)
+    if quantity is not None:
+        return quantity
     value = number_of(text)
     if value is None or not math.isfinite(value):
         return None
@@ -126,7 +134,7 @@ def _quantity(text: str) -> Quantity | None:
 
 
 def format_(completion: str, answer: Reference | None) -> float:
-    """Whether the reply is <think>...</think><answer>...</answer>, thinking optional."""
+    """1 if the reply is <think>...</think><answer>...</answer>, else 0; <think> is optional."""
     return float(has_format(completion))
 
 

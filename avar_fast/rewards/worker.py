@@ -1,7 +1,7 @@
-"""The process that reward functions run in: ``python -m avar_fast.rewards.worker FD RULE|NAME``.
+"""The process that runs a reward function: ``python -m avar_fast.rewards.worker FD RULE|NAME``.
 
-Reads (deadline in seconds, arguments) from the connection at file descriptor FD, in pickle, and
-writes what ``call`` or the rule gives, until the other end is closed.
+It reads pickled (time limit in seconds, arguments) from the connection at file descriptor FD and
+writes the rewards and faults, until the other end is closed.
 """
 
 import resource
@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from .functions import RewardFault, Takes, call, load_function, taken_by
 from .rules import RULES
 
-RULE_BYTES = 4 * 2**30  # address space: an expression may not take the machine's memory either
-GRACE_SECONDS = 5.0  # the one who asked kills first; this is for when it is gone itself
+RULE_BYTES = 4 * 2**30  # address space, so that an expression cannot use up the machine's memory
+GRACE_SECONDS = 5.0  # the parent kills first; the worker's own alarm is for when the parent is gone
 
 
 def main(descriptor: int, name: str) -> None:
@@ -22,7 +22,7 @@ def main(descriptor: int, name: str) -> None:
     if name in RULES:
         resource.setrlimit(resource.RLIMIT_AS, (RULE_BYTES, RULE_BYTES))
         function, takes = RULES[name].score, Takes()
-        function("<answer>2x+1</answer>", "2x+3")  # imports what it needs before its time is taken
+        function("<answer>2x+1</answer>", "2x+3")  # imports libraries before the time limit applies
     else:
         try:
             function = load_function(name)
@@ -31,7 +31,7 @@ def main(descriptor: int, name: str) -> None:
             connection.send(("error", str(error)))
             return
     connection.send(("ready", takes))
-    # The default action of the signal ends the process even while it holds the interpreter's lock.
+    # The signal's default action ends the process even while the interpreter's lock is held.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
         try:

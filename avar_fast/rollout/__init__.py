@@ -1,4 +1,4 @@
-"""Generation engines."""
+"""Rollout engines: they sample completions of prompts."""
 
 from .engine import ModelEngine, RolloutEngine, RolloutError
 from .generate import PromptContext, Rollouts, Sampling, generate, greedy_texts, without_end

@@ -1,4 +1,4 @@
-"""What samples completions: one small interface, and the model itself behind it."""
+"""The interface of rollout engines, and the engine that samples from the trained model itself."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,13 +11,13 @@ from .generate import PromptContext, Rollouts, Sampling, generate
 
 
 class RolloutError(RuntimeError):
-    """What samples cannot be had, or is not what the run needs; the message says all."""
+    """The engine cannot be started or reached, or does not fit the run; the message says why."""
 
 
 class RolloutEngine(Protocol):
-    """All ranks call each method together, each with prompts of its own.
+    """Samples completions. All ranks call each method together, each with its own prompts.
 
-    Any method of an engine outside of this process may raise RolloutError.
+    Every method of an engine outside this process may raise RolloutError.
     """
 
     def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
@@ -25,25 +25,29 @@ class RolloutEngine(Protocol):
         ...
 
     def sync_weights(self, model: nn.Module) -> None:
-        """Takes over the weights of the model, all of them on this rank's device."""
+        """Copies the model's weights to the engine; all of them must be on this rank's device."""
         ...
 
     def sleep(self) -> None:
-        """Gives back memory until ``wake``; weights must then be synced anew."""
+        """Frees memory until ``wake``; the weights must then be synced again."""
         ...
 
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        """Takes memory again after ``sleep``."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Frees all resources."""
+        ...
 
 
 class ModelEngine:
-    """The model under training samples: its weights are always its own.
+    """Samples from the trained model itself, so its weights need no syncing.
 
     Args:
-        whole_weights: context that gives the model with all weights on this rank's device.
-        collate: prompts -> left-padded inputs on the device.
-        at_once: prompts under way at the same time.
+        whole_weights: context that yields the model with all weights on this rank's device.
+        collate: makes left-padded inputs of prompts, on the device.
+        at_once: most prompts that are completed at the same time.
         prompt_context: entered around every forward that reads prompts.
     """
 

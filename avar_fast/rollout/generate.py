@@ -1,5 +1,5 @@
-"""Sampling from the model itself: each prompt is read once for all its completions, and rows that
-have ended make room for the next prompts."""
+"""Samples from the model itself. Each prompt is read once for all its completions, and the next
+prompts replace rows that have ended."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,39 +16,41 @@ from .rows import DecodingRows, RoomyLayer
 
 Prompt = TypeVar("Prompt")
 PromptContext = Callable[[int, dict[str, Tensor]], AbstractContextManager[Any]]
-"""(number of the first prompt, their left-padded inputs) -> what the forward that reads them runs
-in; record_attention, for one."""
-ENDED_SHARE = 0.25  # of the rows: above it they are taken out, which copies the caches of the rest
+"""(index of the first prompt, left-padded inputs of the prompts) -> a context for the forward that
+reads these prompts, such as record_attention."""
+ENDED_SHARE = 0.25  # share of ended rows above which they are removed, which copies the other rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How completions are drawn."""
+    """Settings of sampling."""
 
     num_samples: int
     """Completions per prompt."""
     max_new_tokens: int
-    """Longest completion."""
+    """Most tokens of a completion."""
     temperature: float
-    """0 for greedy."""
+    """0 means greedy."""
     eos_ids: tuple[int, ...]
-    """Each of them ends a completion."""
+    """Ids of the tokens that end a completion."""
     pad_id: int
+    """Id of the padding token."""
     banned_ids: tuple[int, ...]
-    """Never sampled; image pads must be among them, for one would break the next forward."""
+    """Ids that are never sampled. They must include image pads, which would break the next
+    forward."""
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Completions of prompts, prompt after prompt."""
+    """Completions in the order of their prompts: n for each prompt, at most T tokens long."""
 
     completion_ids: Tensor
     """(prompts * n, T) int64, padded on the right."""
     completion_mask: Tensor
-    """(prompts * n, T) bool, true up to and with the end token."""
+    """(prompts * n, T) bool, true up to and including the end token."""
     log_probs: Tensor | None = None
-    """(prompts * n, T) float32 of the sampled tokens, as an engine of its own weights gives them;
-    None where the model itself sampled, whose next forward gives them."""
+    """(prompts * n, T) float32, log-probabilities of the sampled tokens from an engine with its own
+    copy of the weights; None if the model itself sampled."""
 
 
 @torch.no_grad()
@@ -62,18 +64,18 @@ def generate(
 ) -> Rollouts:
     """Completes every prompt ``sampling.num_samples`` times.
 
-    A prompt goes through the model once, its images included, and its cache is repeated. Up to
-    ``at_once`` prompts are under way; when the rows of one or more have ended, as many others are
-    read and join the batch. Where all prompts fit at once, the samples are those that
-    transformers' ``generate`` draws with the same seed.
+    A prompt and its images go through the model once, and its cache is repeated for all
+    completions. Up to ``at_once`` prompts are completed at the same time; when all rows of a prompt
+    have ended, another prompt is read and joins the batch. If all prompts fit at once, the samples
+    are the same as those of transformers' ``generate`` with the same seed.
 
     Args:
-        model: an attached transformers model (unwrapped), all of its weights on its device.
-        prompts: what ``collate`` takes.
-        collate: some prompts -> left-padded inputs with their images, on the device.
-        sampling: how to draw.
-        at_once: prompts under way at the same time; all unless given.
-        prompt_context: a context for the forwards that read prompts, and for no other.
+        model: an attached, unwrapped transformers model with all weights on its device.
+        prompts: prompts in the form that ``collate`` takes.
+        collate: makes left-padded inputs of prompts and their images, on the device.
+        sampling: settings of sampling.
+        at_once: most prompts that are completed at the same time; None completes all.
+        prompt_context: context for the forwards that read prompts, and for no other forwards.
 
     Raises:
         FloatingPointError: the model's logits are not finite.
@@ -97,46 +99,46 @@ def _generate(
     prompt_context: PromptContext | None,
 ) -> Rollouts:
     group = sampling.num_samples
-    said: list[list[int]] = [[] for _ in range(len(prompts) * group)]
+    completions: list[list[int]] = [[] for _ in range(len(prompts) * group)]
     rows: DecodingRows | None = None
     noise = _Noise()
-    begun = 0
-    while rows is not None or begun < len(prompts):
+    num_read = 0
+    while rows is not None or num_read < len(prompts):
         free = at_once - (0 if rows is None else len(rows) // group)
         if rows is not None and len(rows) % group:
             free -= 1
-        some = list(prompts[begun : begun + free])
-        if some:
-            inputs = collate(some)
-            with nullcontext() if prompt_context is None else prompt_context(begun, inputs):
-                new = _read(model, inputs, begun)
-            new.repeat(group)
-            begun += len(some)
+        next_prompts = list(prompts[num_read : num_read + free])
+        if next_prompts:
+            inputs = collate(next_prompts)
+            with nullcontext() if prompt_context is None else prompt_context(num_read, inputs):
+                new_rows = _read(model, inputs, num_read)
+            new_rows.repeat(group)
+            num_read += len(next_prompts)
             if rows is None:
-                rows = new
+                rows = new_rows
             else:
-                rows.join(new)
+                rows.join(new_rows)
             noise.restart(len(rows), rows.logits.device)
         assert rows is not None
         tokens = _draw(rows.logits, sampling, noise)
-        going = []
+        unfinished = []
         for i, (owner, token) in enumerate(zip(rows.owners, tokens.tolist(), strict=True)):
-            if _is_over(said[owner], sampling):
-                continue  # its row is still there
-            said[owner].append(token)
-            if not _is_over(said[owner], sampling):
-                going.append(i)
-        if not going:
+            if _is_over(completions[owner], sampling):
+                continue  # an ended row that is not removed yet
+            completions[owner].append(token)
+            if not _is_over(completions[owner], sampling):
+                unfinished.append(i)
+        if not unfinished:
             rows = None
             continue
-        ended = len(rows) - len(going)
-        if ended > ENDED_SHARE * len(rows) or (begun < len(prompts) and ended >= group):
-            chosen = torch.tensor(going, device=tokens.device)
-            rows.keep(going)
+        ended = len(rows) - len(unfinished)
+        if ended > ENDED_SHARE * len(rows) or (num_read < len(prompts) and ended >= group):
+            chosen = torch.tensor(unfinished, device=tokens.device)
+            rows.keep(unfinished)
             noise.keep(chosen)
             tokens = tokens[chosen]
         rows.feed(model, tokens)
-    return _rollouts(said, sampling, next(model.parameters()).device)
+    return _rollouts(completions, sampling, next(model.parameters()).device)
 
 
 def _is_over(ids: list[int], sampling: Sampling) -> bool:
@@ -144,11 +146,12 @@ def _is_over(ids: list[int], sampling: Sampling) -> bool:
 
 
 def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> DecodingRows:
-    """One row per prompt, its cache filled and the logits of its first token known."""
+    """Reads prompts: returns one row per prompt, with a filled cache and the logits of its first
+    token."""
     family = family_of(model)
     mask = inputs["attention_mask"].bool()
     family.set_rope_deltas(model, None)
-    if "pixel_values" not in inputs:  # positions of plain text: without padding, no offset
+    if "pixel_values" not in inputs:  # text positions: they skip padding and need no offset
         positions = mask.long().cumsum(dim=1).sub(1).clamp(min=0)
         inputs = inputs | {"position_ids": positions.expand(3, -1, -1)}
         family.set_rope_deltas(model, torch.zeros_like(positions[:, :1]))
@@ -165,8 +168,8 @@ def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> DecodingRo
 
 
 class _Noise:
-    """Exponential noise for rows that become fewer: drawn for all that there were, as transformers
-    draws it, so that samples do not depend on when ended rows are taken out."""
+    """Exponential noise for a shrinking number of rows. It is drawn for all original rows, as
+    transformers does, so that samples do not depend on when ended rows are removed."""
 
     def __init__(self) -> None:
         self.drawn, self.index = 0, torch.empty(0, dtype=torch.int64)
@@ -183,7 +186,7 @@ class _Noise:
 
 
 def _draw(logits: Tensor, sampling: Sampling, noise: _Noise) -> Tensor:
-    """A (rows,) token from each row of (rows, V) logits."""
+    """Draws a token per row, (rows,) int64, from (rows, V) logits."""
     logits = logits.float().clone()
     logits[:, list(sampling.banned_ids)] = float("-inf")
     if sampling.temperature == 0:
@@ -192,10 +195,10 @@ def _draw(logits: Tensor, sampling: Sampling, noise: _Noise) -> Tensor:
     return (probabilities / noise.like(probabilities)).argmax(dim=-1)
 
 
-def _rollouts(said: list[list[int]], sampling: Sampling, device: torch.device) -> Rollouts:
-    longest = max(len(ids) for ids in said)
-    ids = [row + [sampling.pad_id] * (longest - len(row)) for row in said]
-    lengths = torch.tensor([len(row) for row in said])
+def _rollouts(completions: list[list[int]], sampling: Sampling, device: torch.device) -> Rollouts:
+    longest = max(len(ids) for ids in completions)
+    ids = [row + [sampling.pad_id] * (longest - len(row)) for row in completions]
+    lengths = torch.tensor([len(row) for row in completions])
     mask = torch.arange(longest) < lengths[:, None]
     return Rollouts(torch.tensor(ids).to(device), mask.to(device))
 
@@ -218,10 +221,10 @@ def greedy_texts(
         banned_ids=SpecialTokens.from_processor(tokenizer).visual,
     )
     rollouts = generate(model, prompts, collate, sampling)
-    said = zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
-    return tokenizer.batch_decode([without_end(ids[mask], eos_ids) for ids, mask in said])
+    rows = zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
+    return tokenizer.batch_decode([without_end(ids[mask], eos_ids) for ids, mask in rows])
 
 
 def without_end(ids: Tensor, eos_ids: tuple[int, ...]) -> Tensor:
-    """(T,) ids of a completion without the token that ended it, if one did."""
+    """(T,) ids of a completion without its end token, if it has one."""
     return ids[:-1] if len(ids) and ids[-1].item() in eos_ids else ids

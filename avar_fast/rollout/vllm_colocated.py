@@ -1,4 +1,4 @@
-"""vLLM in the process of each rank: it samples, and takes the trained weights as tensors."""
+"""The vLLM engine inside each rank's process. It receives the trained weights as tensors."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from .vllm_samples import (
 )
 from .weights import merged_weights
 
-# vLLM's engine stays in this process, where tensors can be handed to it.
+# Keeps vLLM's engine in this process, so that it can receive tensors.
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
@@ -30,11 +30,12 @@ class VllmEngine:
     """One vLLM engine per rank, on the rank's own device.
 
     Args:
-        path: folder or hub name of the model, of whole weights.
-        dtype: of the trainer's weights.
-        config: the recipe's section.
-        max_length: most tokens of prompt and completion together; None for the model's limit.
-        max_rows: most completions under way at the same time.
+        path: folder or hub name of the model with whole weights (no adapters).
+        dtype: dtype of the trainer's weights.
+        config: the recipe's rollout section.
+        max_length: most tokens of prompt and completion together; None for the model's
+            limit.
+        max_rows: most completions at the same time.
 
     Raises:
         RolloutError: vLLM is not installed.
@@ -48,7 +49,7 @@ class VllmEngine:
             import vllm  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise RolloutError(
-                "rollout.engine=vllm needs the package vllm, whose import says:"
+                "rollout.engine=vllm needs the package vllm, but its import failed:"
                 f" {error}. Install avar-fast[vllm], or set rollout.engine=model."
             ) from None
         limit = AutoConfig.from_pretrained(path).get_text_config().max_position_embeddings
@@ -64,11 +65,11 @@ class VllmEngine:
             gpu_memory_utilization=config.gpu_memory,
             enforce_eager=not config.cuda_graphs,
             enable_sleep_mode=config.sleep,
-            # Each rank's engine stands alone, in the process group that the ranks have made.
+            # Each rank has its own engine, within the ranks' existing process group.
             distributed_executor_backend="external_launcher" if is_initialized() else "uni",
-            # Log-probabilities of the distribution that is sampled from: temperature and bans in.
+            # Log-probabilities of the sampled distribution, after temperature and bans.
             logprobs_mode="processed_logprobs",
-            # The model's own generation_config would bring top-k and a repetition penalty.
+            # The model's own generation_config would add top-k and a repetition penalty.
             generation_config="vllm",
             limit_mm_per_prompt={"video": 0},
             **options,
@@ -76,18 +77,19 @@ class VllmEngine:
         self._sleeps = config.sleep
 
     def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
-        """
+        """Completes every prompt ``sampling.num_samples`` times.
+
         Raises:
-            WrongEngineError: vLLM reads a prompt as other tokens.
+            WrongEngineError: vLLM tokenizes a prompt differently.
         """
-        asked, settings = [], []
+        requests, settings = [], []
         for sample, seed in zip(prompts, draw_seeds(len(prompts)), strict=True):
             prompt: dict[str, Any] = {
                 "prompt_token_ids": unexpanded(sample.prompt_ids, sampling.banned_ids)
             }
             if sample.row.images:
                 prompt["multi_modal_data"] = {"image": images_of(sample)}
-            asked.append(prompt)
+            requests.append(prompt)
             settings.append(
                 self._vllm.SamplingParams(
                     n=sampling.num_samples,
@@ -95,22 +97,22 @@ class VllmEngine:
                     max_tokens=sampling.max_new_tokens,
                     seed=seed,
                     stop_token_ids=list(sampling.eos_ids),
-                    ignore_eos=True,  # those above are all there are
+                    ignore_eos=True,  # only stop_token_ids end a completion
                     logit_bias=dict.fromkeys(sampling.banned_ids, BANNED),
                     logprobs=0,
                     detokenize=False,
                 )
             )
-        answers = self._llm.generate(asked, settings, use_tqdm=False)
+        answers = self._llm.generate(requests, settings, use_tqdm=False)
         ids: list[list[int]] = []
         log_probs: list[list[float]] = []
         for sample, answer in zip(prompts, answers, strict=True):
             require_same_prompt(sample, answer.prompt_token_ids, "vLLM")
-            for said in sorted(answer.outputs, key=lambda output: output.index):
-                tokens = list(said.token_ids)
+            for output in sorted(answer.outputs, key=lambda output: output.index):
+                tokens = list(output.token_ids)
                 ids.append(tokens)
                 log_probs.append(
-                    [at[t].logprob for at, t in zip(said.logprobs, tokens, strict=True)]
+                    [at[t].logprob for at, t in zip(output.logprobs, tokens, strict=True)]
                 )
         return as_rollouts(ids, log_probs, sampling)
 
@@ -121,22 +123,23 @@ class VllmEngine:
         self.forget()
 
     def forget(self) -> None:
-        """Drops what was computed with earlier weights: keys and values of prompts, and what images
-        became in the vision tower."""
+        """Clears all caches of earlier weights: keys and values of prompts, and outputs of the
+        vision tower."""
         self._llm.reset_prefix_cache()
         self._llm.llm_engine.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
 
     def sleep(self) -> None:
         if self._sleeps:
-            self._llm.sleep(level=2)  # weights are dropped: they come anew with sync_weights
+            self._llm.sleep(level=2)  # drops the weights; sync_weights restores them
 
     def wake(self) -> None:
         if self._sleeps:
             self._llm.wake_up()
 
     def close(self) -> None:
-        """Ends the engine and its process groups, but not the trainer's, as vLLM's own way does."""
+        """Ends the engine and its process groups. vLLM's own shutdown would also end the
+        trainer's."""
         client = self._llm.llm_engine.engine_core
         if client._finalizer.detach() is not None:
             client.engine_core.model_executor.shutdown()
@@ -144,7 +147,8 @@ class VllmEngine:
 
 
 def _pack_tied_head(model: Any) -> None:
-    """vLLM's CPU build multiplies with a packed copy of the LM head, which a reload leaves as it is
-    where the head shares the embedding's weights. On a GPU there is no copy; this does nothing."""
+    """Updates the packed copy of the LM head after a reload. vLLM's CPU build multiplies with this
+    copy, and does not update it if the head shares the embedding's weights. On a GPU there is no
+    copy and this does nothing."""
     head = model.get_language_model().lm_head
     head.quant_method.process_weights_after_loading(head)

@@ -1,4 +1,4 @@
-"""What both vLLM engines share: prompts as vLLM takes them, and its answers as rollouts."""
+"""Functions of both vLLM engines: they convert prompts for vLLM and its answers to rollouts."""
 
 import re
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from .engine import RolloutError
 from .generate import Rollouts, Sampling
 
 _CONTROL = re.compile(r"<\|\w+\|>")
-BANNED = -100.0  # the lowest logit bias that vLLM takes
+BANNED = -100.0  # the lowest logit bias that vLLM accepts
 
 
 class WrongEngineError(RolloutError):
-    """The engine is not the one for this model: other weights, tokenizer or limits."""
+    """The engine does not fit the model: it has other weights, another tokenizer or other limits."""
 
 
 def unexpanded(prompt_ids: Tensor, visual_ids: Sequence[int]) -> list[int]:
-    """Prompt tokens with one pad per image, which vLLM expands itself; it would expand expanded
-    ones once more and say nothing.
+    """Prompt tokens with one pad per image. vLLM expands the pads itself, and would silently expand
+    them twice.
 
-    Every image's pads are a run of their own, for vision start and end tokens are around them.
+    Vision start and end tokens separate the pads of different images.
     """
     is_pad = torch.isin(prompt_ids, torch.tensor(visual_ids))
     repeated = torch.zeros_like(is_pad)
@@ -33,8 +33,8 @@ def unexpanded(prompt_ids: Tensor, visual_ids: Sequence[int]) -> list[int]:
 
 
 def images_of(sample: Sample) -> list[Image.Image]:
-    """The images in the sizes that the trainer gives the model: vLLM's image processor, which has
-    limits of its own, then leaves them as they are."""
+    """The images, resized to the sizes that the trainer's model sees, so that vLLM's image
+    processor does not resize them by its own limits."""
     opened = [
         open_image(image, sample.row.where, f"image {i}")
         for i, image in enumerate(sample.row.images)
@@ -46,22 +46,22 @@ def images_of(sample: Sample) -> list[Image.Image]:
 
 
 def draw_seeds(count: int) -> list[int]:
-    """A seed per prompt, from torch's generator: a run that is resumed draws the same."""
+    """A seed per prompt, from torch's generator, so that a resumed run draws the same seeds."""
     return torch.randint(2**31, (count,)).tolist()
 
 
 def require_same_prompt(sample: Sample, echoed: Sequence[int] | None, engine: str) -> None:
-    """Raises WrongEngineError where the engine read a prompt as other tokens than the trainer."""
+    """Raises WrongEngineError if the engine's tokens of a prompt differ from the trainer's."""
     own = sample.prompt_ids.tolist()
     if echoed is not None and list(echoed) == own:
         return
     pairs = zip(own, echoed or (), strict=False)
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(own), len(echoed or ())))
-    said = [part.get("text", "") for turn in sample.row.messages for part in turn["content"]]
-    typed = _CONTROL.search(" ".join(said))
+    texts = [part.get("text", "") for turn in sample.row.messages for part in turn["content"]]
+    typed = _CONTROL.search(" ".join(texts))
     cause = (
-        f" The row speaks of {typed[0]}, which a server reads as a control token: leave the row out"
-        " or let another engine sample."
+        f" The row contains {typed[0]}, which a server reads as a control token: leave the row out"
+        " or use another engine."
         if typed
         else " Serve the model, tokenizer, chat template and image processor of model.path."
     )
@@ -73,7 +73,7 @@ def require_same_prompt(sample: Sample, echoed: Sequence[int] | None, engine: st
 
 
 def as_rollouts(ids: list[list[int]], log_probs: list[list[float]], sampling: Sampling) -> Rollouts:
-    """Completions and their log-probabilities, padded on the right, on the CPU."""
+    """Makes rollouts of completions and log-probabilities, padded on the right, on the CPU."""
     longest = max(map(len, ids))
     mask = torch.arange(longest) < torch.tensor([len(row) for row in ids])[:, None]
     padded = torch.full(mask.shape, sampling.pad_id)

@@ -1,4 +1,5 @@
-"""A vLLM server: it samples over HTTP, and reads the trained weights from a folder."""
+"""The engine that samples from a vLLM server over HTTP. The server reads the trained weights from
+a folder."""
 
 import base64
 import io
@@ -28,28 +29,28 @@ from .vllm_samples import (
 )
 from .weights import merged_weights
 
-RETRIES = 5  # of a request, with back-off; the waits are openai's
+RETRIES = 5  # retries of a request; the openai client sets the waits between them
 POLL_SECONDS = 2.0
 CACHES = ("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache")
 
 
 class ServerError(RolloutError):
-    """The server does not answer, or not as it must."""
+    """The server does not answer, or its answer is wrong."""
 
 
 class VllmServer:
     """The client of a server that all ranks share.
 
     Args:
-        config: the recipe's section.
-        folder: where rank 0 writes the weights; None where they never change.
-        system_prompt: of rows without a system turn.
+        config: the recipe's rollout section.
+        folder: folder for the weights, which rank 0 writes; None if they never change.
+        system_prompt: system turn for rows without one.
         max_length: tokens of prompt and completion together that the server must take.
 
     Raises:
         RolloutError: the openai client is not installed.
         ServerError: the server does not answer within ``config.server_seconds``, or is not vLLM.
-        WrongEngineError: the server takes fewer tokens.
+        WrongEngineError: the server accepts fewer than ``max_length`` tokens.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class VllmServer:
         self._pool = ThreadPoolExecutor(config.server_requests)
 
     def _find_model(self, max_length: int) -> str:
-        """The served model's name, once the server answers."""
+        """Waits until the server answers; returns the name of the served model."""
         served = self._first_served()
         limit = served.get("max_model_len")
         if limit is not None and limit < max_length:
@@ -88,14 +89,14 @@ class VllmServer:
         return served["id"]
 
     def _first_served(self) -> dict[str, Any]:
-        """The first model that the server lists."""
+        """Waits until the server answers; returns the first model that it lists."""
         deadline = time.monotonic() + self._config.server_seconds
         tries = 0
         while True:
             tries += 1
             try:
                 client = self._client.with_options(max_retries=0, timeout=10.0)
-                listed = client.get("/models", cast_to=object)
+                models = client.get("/models", cast_to=object)
                 break
             except self._openai.OpenAIError as error:
                 if time.monotonic() + POLL_SECONDS > deadline:
@@ -106,24 +107,26 @@ class VllmServer:
                         " rollout.server_seconds."
                     ) from None
                 time.sleep(POLL_SECONDS)
-        match listed:
+        match models:
             case {"data": [{"id": str()} as served, *_]}:
                 return served
         raise ServerError(
             f"rollout.server_url must be a vLLM server; {self._url}/v1/models lists no model:"
-            f" {shown(listed)}. Give the address that vllm serve prints, without /v1."
+            f" {shown(models)}. Give the address that vllm serve prints, without /v1."
         )
 
     def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
-        """
+        """Completes every prompt ``sampling.num_samples`` times.
+
         Raises:
-            WrongEngineError: the server reads a prompt as other tokens, or sends no token ids.
-            ServerError: a request fails for good.
+            WrongEngineError: the server tokenizes a prompt differently, or sends no token ids.
+            ServerError: a request fails after all retries.
         """
         seeds = draw_seeds(len(prompts))
         answers = list(self._pool.map(self._complete, prompts, seeds, [sampling] * len(seeds)))
-        ids = [said.token_ids for answer in answers for said in answer]
-        log_probs = [[at.logprob for at in said.logprobs.content] for a in answers for said in a]
+        choices = [choice for answer in answers for choice in answer]
+        ids = [choice.token_ids for choice in choices]
+        log_probs = [[token.logprob for token in choice.logprobs.content] for choice in choices]
         return as_rollouts(ids, log_probs, sampling)
 
     def _complete(self, sample: Sample, seed: int, sampling: Sampling) -> list[Any]:
@@ -174,10 +177,11 @@ class VllmServer:
         return turns
 
     def sync_weights(self, model: nn.Module) -> None:
-        """
+        """Writes the weights to the folder on rank 0 and makes the server load them.
+
         Raises:
-            ServerError: the server cannot take the weights; on rank 0, the others then wait for
-                it in vain and are ended with it.
+            ServerError: the server cannot load the weights; only on rank 0. The other ranks wait
+                until the launcher ends them.
         """
         if torch.distributed.get_rank() == 0:
             assert self._folder is not None
@@ -201,10 +205,10 @@ class VllmServer:
             ) from None
 
     def sleep(self) -> None:
-        """Nothing: the server's memory is its own."""
+        """Does nothing: the server manages its own memory."""
 
     def wake(self) -> None:
-        """Nothing, as for sleep."""
+        """Does nothing, as ``sleep``."""
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -212,7 +216,7 @@ class VllmServer:
 
 
 def _data_uri(image: Any) -> str:
-    """As PNG, which loses nothing."""
+    """An image as a data URI in PNG, which is lossless."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""A model's weights as another engine takes them."""
+"""Prepares a model's weights for another engine."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and values as in a checkpoint of whole weights: adapters are added to the weights they
-    belong to, one at a time.
+    """Yields names and values as in a checkpoint of whole weights. Adapters are added to their
+    weights one at a time.
 
     Args:
-        model: all of its weights on this rank's device.
+        model: a model with all its weights on this rank's device.
     """
     modules = dict(model.named_modules())
     for name, parameter in model.named_parameters():

@@ -1,1 +1,1 @@
-"""The trainer: ``torchrun -m avar_fast.train RECIPE``, stages sft and grpo on DeepSpeed."""
+"""The trainer, ``torchrun -m avar_fast.train RECIPE``: stages sft and grpo on DeepSpeed."""

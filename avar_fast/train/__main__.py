@@ -44,17 +44,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest whole checkpoint; its engine states are pickles, which can run"
-        " code: resume from people you trust",
+        help="continue from the newest complete checkpoint. Its engine states are pickles, which"
+        " can run code: resume only checkpoints from people you trust",
     )
     parser.add_argument(
         "--new-data",
         action="store_true",
-        help="with --resume: rows that are not those of the checkpoint are meant",
+        help="with --resume: accept rows that differ from those of the checkpoint",
     )
     options = parser.parse_intermixed_args(arguments)
     if options.new_data and not options.resume:
-        parser.error("--new-data goes with --resume.")
+        parser.error("--new-data needs --resume.")
     try:
         recipe = load_recipe(options.recipe, options.overrides)
         require_model(recipe.model.path)
@@ -83,34 +83,33 @@ def main(arguments: list[str] | None = None) -> None:
         HeadMemoryError,
         FileNotFoundError,
         TrainingDivergedError,
-    ) as error:  # the message says all
+    ) as error:  # the user needs no traceback
         sys.exit(f"error: {error}")
     except RolloutError as error:
-        sys.exit(f"error: {error} {_where_it_goes_on(recipe)}.")
+        sys.exit(f"error: {error} {_resume_hint(recipe)}.")
     except RuntimeError as error:
-        if not _is_a_lost_rank(error):
+        if not _is_lost_rank(error):
             raise
         rank, reason = os.environ.get("RANK", "0"), str(error).splitlines()[0]
         sys.exit(
-            f"error: rank {rank} lost another rank, whose own message says why;"
-            f" {_where_it_goes_on(recipe)}. ({reason})"
+            f"error: rank {rank} lost another rank, whose own message gives the cause;"
+            f" {_resume_hint(recipe)}. ({reason})"
         )
 
 
-def _where_it_goes_on(recipe: Recipe) -> str:
+def _resume_hint(recipe: Recipe) -> str:
     last, _ = newest_checkpoint(recipe.train.output_dir)
-    return f"--resume goes on from {last or 'the start: nothing is saved yet'}"
+    return f"--resume continues from {last or 'the start: no checkpoint is saved yet'}"
 
 
-def _is_a_lost_rank(error: RuntimeError) -> bool:
-    """Whether a collective failed because a peer is gone; gloo says so in words alone."""
+def _is_lost_rank(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank ended. Gloo shows it only in its message."""
     words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
     return isinstance(error, DistError) or any(word in str(error) for word in words)
 
 
 def train(run: "Run") -> None:
-    """Takes a prepared run to its end, in this process, one of those that torchrun started (or
-    alone)."""
+    """Runs a prepared run to its end in this process, which is one rank of the run."""
     from .grpo.loop import run_grpo
     from .sft import run_sft
 

@@ -1,33 +1,34 @@
-"""Checkpoints: each a folder ``from_pretrained`` loads, with the state of the engine beside it.
+"""Checkpoints of a run: save, find, check and load them.
+
+A checkpoint is a folder that ``from_pretrained`` loads. It also holds the training state:
 
     output_dir/checkpoints/step-000200/   model, tokenizer, image processor, recipe.yaml
                                           engine/ (DeepSpeed), rng/, manifest.json
                                           universal/ (only after a resume that needed it)
-    output_dir/latest                     link to the newest one
+    output_dir/latest                     link to the newest checkpoint
 
-A checkpoint is written under a name that ends in ``.partial`` and renamed when whole; the manifest,
-written last, lists every file with its size. So an interrupted one is never taken for whole.
+A checkpoint is written under a name that ends in ``.partial`` and renamed when it is complete. The
+manifest is written last and lists every file with its size. So an interrupted checkpoint is never
+taken for a complete one.
 
-DeepSpeed unpickles what is in engine/, and pickles can run any code: resume from checkpoints of
-people you trust. The other files are read without.
+DeepSpeed unpickles the files in engine/, and pickles can run any code: resume only checkpoints from
+people you trust. The other files are read without unpickling arbitrary objects.
 """
 
 import json
 import os
-import pickle
-import random
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ..config import Recipe, dump_recipe, load_recipe
 from ..config.changes import require_fixed
 from .engine import Engine
+from .random_state import get_random_state, read_random_state, seed_ranks, set_random_state
 from .universal import ENGINE, UNIVERSAL, make_universal, require_states_of
 
 MANIFEST = "manifest.json"
@@ -42,11 +43,19 @@ def save_checkpoint(
     image_processor: Any,
     data: dict[str, Any],
 ) -> Path:
-    """Writes the checkpoint of a step, on all ranks; drops those older than ``train.keep_last``.
+    """Writes the checkpoint of a step and deletes all but the newest ``train.keep_last``; all ranks
+    call it together.
 
     Args:
-        units: rows (or packs, or prompts) of the order of ``data`` that the steps have dealt.
+        engine: the engine to save.
+        step: optimizer steps done.
+        units: rows (or packs, or prompts) that these steps have used, in the order of ``data``.
+        recipe: the recipe of the run.
+        tokenizer, image_processor: saved beside the model.
         data: fingerprint of the rows and their order.
+
+    Returns:
+        The folder of the checkpoint.
     """
     rank = torch.distributed.get_rank()
     folder = Path(recipe.train.output_dir) / "checkpoints"
@@ -55,7 +64,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "rng").mkdir(parents=True)
     torch.distributed.barrier()
-    torch.save(random_state(), partial / "rng" / f"rank{rank}.pt")
+    torch.save(get_random_state(), partial / "rng" / f"rank{rank}.pt")
     engine.deepspeed.save_checkpoint(
         str(partial), tag=ENGINE, save_latest=False, exclude_frozen_parameters=recipe.lora.enabled
     )
@@ -75,8 +84,8 @@ def save_checkpoint(
             str(f.relative_to(partial)): f.stat().st_size for f in partial.rglob("*") if f.is_file()
         }
         ranks = torch.distributed.get_world_size()
-        facts = {"step": step, "units": units, "ranks": ranks, "data": data, "files": sizes}
-        (partial / MANIFEST).write_text(json.dumps(facts, indent=1))
+        manifest = {"step": step, "units": units, "ranks": ranks, "data": data, "files": sizes}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
         _point_latest(Path(recipe.train.output_dir), whole)
@@ -87,8 +96,10 @@ def save_checkpoint(
 
 
 def require_room(output_dir: str | Path, num_bytes: float) -> None:
-    """Raises OSError unless the folder can be written and has room for ``num_bytes`` more: better
-    before the first step than at the first checkpoint."""
+    """Raises OSError unless the folder can be written and has ``num_bytes`` of free space.
+
+    A run calls it before its first step, so that it does not fail at its first checkpoint.
+    """
     folder = Path(output_dir)
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -97,7 +108,7 @@ def require_room(output_dir: str | Path, num_bytes: float) -> None:
     except OSError as error:
         raise OSError(
             f"train.output_dir must be a folder that can be written; {folder} cannot: {error}."
-            " Choose another."
+            " Choose another folder."
         ) from None
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
@@ -109,36 +120,40 @@ def require_room(output_dir: str | Path, num_bytes: float) -> None:
 
 
 def checkpoint_bytes(recipe: Recipe, num_params: int, num_trained: int) -> float:
-    """About what a checkpoint takes: weights, and for those trained the engine's float32 copies
-    and AdamW's two moments."""
+    """Approximate size of a checkpoint in bytes: the weights, and for every trained parameter the
+    engine's float32 copy and AdamW's two moments."""
     width = 4 if recipe.model.dtype == "float32" else 2
-    kept = num_trained if recipe.lora.enabled else num_params
-    return 2 * kept * width + num_trained * (8 if width == 4 else 12)
+    num_saved = num_trained if recipe.lora.enabled else num_params
+    return 2 * num_saved * width + num_trained * (8 if width == 4 else 12)
 
 
 def needs_reshaping(checkpoint: Path, recipe: Recipe, num_ranks: int) -> bool:
-    """Whether the state of the engine was written by another number of ranks or ZeRO stage.
+    """Whether the engine's state must be converted, because it was written with another number of
+    ranks or another ZeRO stage.
 
     Raises:
-        ValueError: it was written by a run of another make and cannot be carried over.
+        ValueError: a setting that must stay fixed differs, so the state cannot be used.
     """
-    before = recipe_of(checkpoint)
-    require_fixed(before, recipe, checkpoint)
-    was, now = before.engine.zero_stage, recipe.engine.zero_stage
-    if now == 0:  # every rank holds everything
+    saved = recipe_of(checkpoint)
+    require_fixed(saved, recipe, checkpoint)
+    saved_stage, stage = saved.engine.zero_stage, recipe.engine.zero_stage
+    if stage == 0:  # every rank holds the whole state
         return False
-    return was != now or _manifest(checkpoint)["ranks"] != num_ranks
+    return saved_stage != stage or _manifest(checkpoint)["ranks"] != num_ranks
 
 
 def prepare_state(checkpoint: Path, model: nn.Module, universal: bool) -> None:
-    """What must be done with a checkpoint before the engine of ``model`` is built; on all ranks.
+    """Checks a checkpoint, and converts it if needed, before the engine of ``model`` is built; all
+    ranks call it together.
 
     Args:
-        universal: from ``needs_reshaping``: the state is to be converted.
+        checkpoint: a complete checkpoint.
+        model: the model that will be trained.
+        universal: convert the state; the answer of ``needs_reshaping``.
 
     Raises:
-        ValueError: it has no optimizer states, or is of another architecture.
-        OSError: it could not be converted.
+        ValueError: the checkpoint has no optimizer states, or is of another architecture.
+        OSError: the conversion failed.
     """
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
     require_states_of(checkpoint, shapes)
@@ -148,21 +163,24 @@ def prepare_state(checkpoint: Path, model: nn.Module, universal: bool) -> None:
         print(
             f"{checkpoint} was written by {_manifest(checkpoint)['ranks']} ranks and is converted"
             f" for {torch.distributed.get_world_size()}. Weights, optimizer, schedule and the order"
-            " of rows go on.",
+            " of rows continue.",
             flush=True,
         )
     make_universal(checkpoint)
 
 
 def load_checkpoint(engine: Engine, checkpoint: Path) -> tuple[int, int]:
-    """Restores weights, optimizer, schedule and random state.
+    """Restores weights, optimizer, schedule and random state; all ranks call it together.
 
     Returns:
-        The step reached, and the units of data dealt until then.
+        The number of steps done, and the units of data that they used.
+
+    Raises:
+        RuntimeError: the checkpoint holds no engine state for this ZeRO stage and number of ranks.
     """
     folder = checkpoint / UNIVERSAL if engine.universal else checkpoint
     settings = engine.group_settings()
-    # A checkpoint of adapters has none of the frozen weights, which model.path has filled in.
+    # A checkpoint of adapters lacks the frozen weights; they were loaded from model.path.
     loaded, _ = engine.deepspeed.load_checkpoint(
         str(folder), tag=ENGINE, load_module_strict=not engine.recipe.lora.enabled
     )
@@ -173,36 +191,13 @@ def load_checkpoint(engine: Engine, checkpoint: Path) -> tuple[int, int]:
     engine.keep_settings(settings)
     manifest, rank = _manifest(checkpoint), torch.distributed.get_rank()
     if manifest["ranks"] == engine.world_size:
-        rng = checkpoint / "rng" / f"rank{rank}.pt"
-        set_random_state(read_random_state(rng))
-    else:  # not what the ranks drew at the start of the run
+        set_random_state(read_random_state(checkpoint / "rng" / f"rank{rank}.pt"))
+    else:
         if rank == 0:
-            print("random numbers of ranks (dropout, sampling) begin anew", flush=True)
+            print("random states of the ranks (dropout, sampling) are seeded anew", flush=True)
+        # The step is part of the seed: the numbers from the start of the run must not repeat.
         seed_ranks(engine.recipe.train.seed, rank, manifest["step"])
     return manifest["step"], manifest["units"]
-
-
-def read_random_state(file: Path) -> dict[str, Any]:
-    """As ``random_state`` gave it: tensors, plain values and numpy's array. Nothing else is
-    unpickled, so no code of a file's own runs."""
-    array = np.zeros(1, np.uint32)
-    plain = [np.ndarray, np.dtype, type(array.dtype), array.__reduce__()[0]]
-    try:
-        with torch.serialization.safe_globals(plain):  # pyright: ignore[reportArgumentType]
-            return torch.load(file, weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{file} must hold random states and nothing else; it holds objects of other kinds,"
-            " which are not loaded. Resume from a checkpoint that this trainer wrote."
-        ) from None
-
-
-def seed_ranks(seed: int, rank: int, step: int) -> None:
-    """Random numbers of a rank that begins at a step with no state to go on from."""
-    mixed = seed + rank + 1_000_003 * step
-    torch.manual_seed(mixed)
-    np.random.seed(mixed % 2**32)
-    random.seed(mixed)
 
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
@@ -210,28 +205,30 @@ def _manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def recipe_of(checkpoint: Path) -> Recipe:
-    """The recipe it was written with."""
+    """The recipe that the checkpoint was written with."""
     return load_recipe(checkpoint / "recipe.yaml")
 
 
 def data_of(checkpoint: Path) -> dict[str, Any] | None:
-    """Fingerprint of the rows and order it was written with; None where it holds none."""
+    """Fingerprint of the rows and their order when the checkpoint was written; None if it has no
+    fingerprint."""
     return _manifest(checkpoint).get("data")
 
 
 def step_of(checkpoint: Path) -> int:
+    """The optimizer steps that the checkpoint's run had done."""
     return _manifest(checkpoint)["step"]
 
 
 def whole_checkpoints(output_dir: str | Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     folder = Path(output_dir) / "checkpoints"
-    found = [path for path in folder.glob("step-*") if path.suffix != ".partial" and is_whole(path)]
-    return sorted(found, key=step_of)
+    whole = [path for path in folder.glob("step-*") if path.suffix != ".partial" and is_whole(path)]
+    return sorted(whole, key=step_of)
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether every file the manifest lists is there with its size."""
+    """Whether every file in the manifest exists and has the listed size."""
     try:
         files = _manifest(checkpoint)["files"]
     except (OSError, ValueError, KeyError):
@@ -243,7 +240,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def newest_checkpoint(output_dir: str | Path) -> tuple[Path | None, list[Path]]:
-    """The newest whole checkpoint, and the interrupted ones beside it."""
+    """The newest complete checkpoint of a run (None if there is none), and its interrupted ones."""
     folder = Path(output_dir) / "checkpoints"
     whole = whole_checkpoints(output_dir)
     broken = sorted(path for path in folder.glob("step-*") if path not in whole)
@@ -255,22 +252,3 @@ def _point_latest(output_dir: Path, checkpoint: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(checkpoint.relative_to(output_dir))
     os.replace(link, output_dir / "latest")
-
-
-def random_state() -> dict[str, Any]:
-    state = {
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),
-        "python": random.getstate(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
-    if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])

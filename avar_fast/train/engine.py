@@ -1,5 +1,4 @@
-"""The DeepSpeed engine of a run: its JSON is generated from the recipe, nothing is written by
-hand."""
+"""The DeepSpeed engine of a run. Its configuration is generated from the recipe."""
 
 import math
 import os
@@ -18,16 +17,17 @@ from .sequence_parallel import SequenceParallel
 
 
 def init_distributed() -> tuple[int, int, torch.device]:
-    """Joins the process group torchrun describes, or makes one of a single process.
+    """Joins the process group that torchrun describes, or creates one with a single process.
 
     Returns:
-        rank, world size and this process's device.
+        Rank, world size and device of this process.
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to guess
         if os.access(sys.prefix, os.W_OK):
-            # DeepSpeed compiles an operator here. In the folder that all environments share by
-            # default they rebuild it over each other, and a killed build's lock stops all of them.
+            # DeepSpeed compiles an operator into this folder. All environments share the default
+            # folder: there they overwrite each other's build, and a killed build leaves a lock
+            # that blocks all of them.
             folder = os.path.join(sys.prefix, "torch_extensions")
             os.environ.setdefault("TORCH_EXTENSIONS_DIR", folder)
     import deepspeed
@@ -51,11 +51,12 @@ def init_distributed() -> tuple[int, int, torch.device]:
 
 
 def deepspeed_config(recipe: Recipe, micro_steps: int, universal: bool = False) -> dict[str, Any]:
-    """DeepSpeed's JSON for a recipe.
+    """DeepSpeed's configuration for a recipe.
 
     Args:
+        recipe: the recipe of the run.
         micro_steps: forwards per optimizer step on each rank.
-        universal: checkpoints are loaded in their universal form.
+        universal: load checkpoints in their universal form.
     """
     engine, dtype = recipe.engine, recipe.model.dtype
     zero: dict[str, Any] = {
@@ -69,12 +70,12 @@ def deepspeed_config(recipe: Recipe, micro_steps: int, universal: bool = False) 
     return {
         "train_micro_batch_size_per_gpu": recipe.train.micro_batch_size,
         "gradient_accumulation_steps": micro_steps,
-        # DeepSpeed's defaults of both changed between releases.
+        # Both are always set: DeepSpeed's defaults have changed between releases.
         "gradient_clipping": recipe.optim.max_grad_norm,
         "bf16": {"enabled": dtype == "bfloat16", "check_grad_overflow": False},
         "fp16": {"enabled": dtype == "float16", "loss_scale": 0, "initial_scale_power": 16},
         "zero_optimization": zero,
-        # torch's fused AdamW is the optimizer everywhere, offloaded states included.
+        # torch's fused AdamW is always the optimizer, also for offloaded states.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31 - 1,
@@ -83,15 +84,18 @@ def deepspeed_config(recipe: Recipe, micro_steps: int, universal: bool = False) 
 
 
 class Engine:
-    """One model under training: forward, backward with a global divisor, optimizer step.
+    """A model in training: forward, backward with a global divisor, optimizer step.
 
     Args:
-        model: on its device, attached.
-        recipe: the run.
+        model: the model, on its device and with this project's attention attached.
+        recipe: the recipe of the run.
         micro_steps: forwards per optimizer step on each rank.
         num_steps: optimizer steps of the whole run, for the schedule.
-        universal: it goes on from a checkpoint in its universal form.
-        sequence: how ranks share rows, None where each has rows of its own.
+        universal: the run resumes from a checkpoint in its universal form.
+        sequence: how ranks share rows; None if each rank has its own rows.
+
+    Raises:
+        ValueError: model.dtype is float16 and the model is on the CPU.
     """
 
     def __init__(
@@ -137,22 +141,26 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of one micro-batch's share of the step's loss.
 
-        ``loss`` is already divided by the step's global count (tokens, samples); DeepSpeed divides
-        by micro-steps and ranks once more, which is undone here. So the step's gradient is that of
-        the sum over micro-batches and ranks, whatever their number.
+        The caller has already divided ``loss`` by the step's global count (tokens or samples).
+        DeepSpeed also divides by micro-steps and ranks; this method undoes that. So the gradient of
+        the step is that of the sum over micro-batches and ranks, for any number of them.
+
+        Args:
+            loss: scalar with gradient.
         """
         self.deepspeed.backward(loss * (self.micro_steps * self.world_size))
         if not self.deepspeed.is_gradient_accumulation_boundary():
             self.deepspeed.step()
 
     def step(self) -> float:
-        """Moves the weights after the last micro-batch; returns the gradient norm, unclipped.
+        """Updates the weights after the last micro-batch.
 
-        0 in float16 where the scaled gradients overflowed: DeepSpeed then lowers the scale and
-        leaves the weights as they are.
+        Returns:
+            The gradient norm before clipping. It is 0 if scaled float16 gradients overflowed:
+            DeepSpeed then lowers the scale and does not change the weights.
         """
         norm = 0.0
-        if self.recipe.engine.zero_stage == 0:  # where DeepSpeed reports none
+        if self.recipe.engine.zero_stage == 0:  # DeepSpeed reports no norm in this stage
             grads = [p.grad for p in self.module.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(grads).item()
         self.deepspeed.step()
@@ -163,8 +171,11 @@ class Engine:
 
     @contextmanager
     def whole_weights(self) -> Iterator[nn.Module]:
-        """The bare model with all its weights on this device, for forwards without gradient that
-        are this rank's alone: generation and evaluation. All ranks enter and leave together."""
+        """Yields the bare model with all its weights on this device.
+
+        Each rank may then run its own forwards without gradient, as in generation and evaluation.
+        All ranks enter and leave the context together.
+        """
         split_sequence(self.module, None)
         try:
             with self._gathered():
@@ -174,8 +185,8 @@ class Engine:
 
     @contextmanager
     def _gathered(self) -> Iterator[None]:
-        """ZeRO-3 gathers the weights once and takes its hooks off: they would gather each layer at
-        each token, and wait for ranks that have ended."""
+        """Gathers ZeRO-3's shards once and removes its hooks. The hooks would gather every layer at
+        every token, and wait for ranks that have already finished."""
         if self.recipe.engine.zero_stage < 3:
             yield
             return
@@ -192,34 +203,37 @@ class Engine:
 
     @property
     def num_updates(self) -> int:
-        """Steps of the schedule so far."""
+        """Steps that the learning rate schedule has taken."""
         return self.schedule.last_epoch
 
     @property
     def lr(self) -> float:
+        """The current learning rate of the language model."""
         return self.deepspeed.get_lr()[0]
 
     def group_settings(self) -> list[dict[str, Any]]:
-        """Rates, decay and the like of every parameter group."""
+        """The settings of every parameter group: learning rate, weight decay, betas and so on."""
         groups = self.optimizer.param_groups
         return [{k: v for k, v in group.items() if k != "params"} for group in groups]
 
     def keep_settings(self, settings: list[dict[str, Any]]) -> None:
-        """Puts back the recipe's settings after a checkpoint was loaded, which brings its own:
-        rates, decay and betas of every group, peaks of the schedule, and the bound of the norm.
+        """Restores the recipe's settings after a checkpoint was loaded.
 
-        DeepSpeed's loader of ZeRO 3 also gives all groups of a universal checkpoint the settings of
-        the first and one shared count of steps, which each then raises.
+        A checkpoint overwrites them with its own: learning rates, weight decay and betas of every
+        group, the peaks of the schedule, and the largest gradient norm. From a universal checkpoint
+        under ZeRO-3, DeepSpeed also gives all groups the settings of the first group, and all
+        parameters one shared step counter, which every parameter would then increment.
 
         Args:
-            settings: ``group_settings`` from before the load.
+            settings: result of ``group_settings`` from before the load.
         """
         schedule: Any = self.schedule
-        schedule.base_lrs = [own["initial_lr"] for own in settings]
+        schedule.base_lrs = [group_settings["initial_lr"] for group_settings in settings]
         factor = schedule.lr_lambdas[0](schedule.last_epoch)
         rates = [peak * factor for peak in schedule.base_lrs]
-        for group, own, lr in zip(self.optimizer.param_groups, settings, rates, strict=True):
-            group.update(own | {"lr": lr})
+        groups = self.optimizer.param_groups
+        for group, group_settings, lr in zip(groups, settings, rates, strict=True):
+            group.update(group_settings | {"lr": lr})
         schedule._last_lr = rates
         if hasattr(self.deepspeed.optimizer, "clip_grad"):
             cast(Any, self.deepspeed.optimizer).clip_grad = self.recipe.optim.max_grad_norm
@@ -228,19 +242,20 @@ class Engine:
                 state["step"] = torch.as_tensor(state["step"]).clone()
 
     def sum_over_ranks(self, *values: Tensor | float) -> list[float]:
-        """Each value summed over all ranks, in one collective."""
+        """Sums each value over all ranks, in one collective."""
         packed = torch.tensor([float(v) for v in values], dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(packed)
         return packed.tolist()
 
     def sum_over_rows(self, *values: Tensor | float) -> list[float]:
-        """Each value, a count of this rank's rows, summed over all rows: ranks that share rows
+        """Sums each value, a count over this rank's rows, over all rows. Ranks that share rows
         count once."""
         return [value / self.ranks_per_row for value in self.sum_over_ranks(*values)]
 
 
 def lr_factor(step: int, num_steps: int, warmup_steps: int, schedule: str) -> float:
-    """Learning rate over its peak at a step: linear warm-up, then constant or cosine to a tenth."""
+    """The learning rate at a step as a fraction of its peak: linear warm-up, then constant or a
+    cosine down to one tenth."""
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if schedule == "constant":

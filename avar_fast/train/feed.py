@@ -1,4 +1,4 @@
-"""From the recipe's data section to the feed of a run: rows, their selection, order and batches."""
+"""Builds the feed of a run from the recipe's data section: rows, selection, order and batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,17 +34,23 @@ def make_feed(
     ranks_per_row: int = 1,
     resumed: Resumed | None = None,
 ) -> tuple[Feed, Selection | None, Fingerprint, str]:
-    """The feed of this rank, which rows it deals where that had to be found out first, the
-    fingerprint of rows and order, and what to say of them.
+    """Builds this rank's feed; all ranks call it together.
 
     Args:
-        start: the first step to make, and the units that the steps before it have dealt.
-        ranks_per_row: neighboring ranks that share rows.
-        resumed: the checkpoint that the run goes on from.
+        recipe: the recipe of the run.
+        loaded: the model with its tokenizer and image processor.
+        collator: makes batches of samples.
+        start: the first step to run, and the units that the steps before it have used.
+        ranks_per_row: number of neighboring ranks that share rows.
+        resumed: the checkpoint that the run resumes from.
+
+    Returns:
+        The feed; the selection of rows, None if all rows are used unmeasured; the fingerprint of
+        the rows and their order; a line for the log, empty if there is nothing to report.
 
     Raises:
-        RowError: a row that cannot be used and that the recipe does not allow to leave out.
-        ValueError: batch sizes that do not divide, no row to train on, or rows that are not those
+        RowError: a row cannot be used and the recipe does not allow skipping it.
+        ValueError: batch sizes do not divide, no row is left to train on, or the rows are not those
             of the checkpoint.
     """
     data, train = recipe.data, recipe.train
@@ -61,7 +67,7 @@ def make_feed(
         with_target=recipe.stage == "sft",
         train_turns=data.train_turns,
     )
-    if not skips:  # a data set that lacks them altogether should not get as far as a step
+    if not skips:  # fail before the first step if the data set lacks a field in all rows
         encoder.require_fields(rows[0])
     selection = None
     if data.packing or skips or data.overlong != "error":
@@ -74,10 +80,10 @@ def make_feed(
     else:
         usable = range(len(rows)) if selection is None else selection.usable
         order = RowOrder(usable, train.seed, data.shuffle)
-    found = on_first_rank(lambda: fingerprint_of(rows, order))
-    said = ""
+    fingerprint = on_first_rank(lambda: fingerprint_of(rows, order))
+    message = ""
     if resumed is not None:
-        units, said = resumed.units_dealt(start[1], rows, found)
+        units, message = resumed.units_dealt(start[1], rows, fingerprint)
         start = start[0], units
     cache_bytes = int(data.cache_gib * 2**30) // max(data.workers, 1)
     stream = SampleStream(
@@ -92,23 +98,32 @@ def make_feed(
     )
     finish: Callable[[list[Sample]], Any] = collator.pack if data.packing else collator.pad
     units = train.micro_batch_size
-    if recipe.stage == "grpo":  # takes prompts, and batches what it samples from them
-        finish, units = _as_they_are, 1
+    if recipe.stage == "grpo":  # takes single prompts and batches its completions later
+        finish, units = _unbatched, 1
     pin = torch.cuda.is_available()
     feed = Feed(stream, units, finish, start[0], train.steps, data.workers, pin)
-    return feed, selection, found, said
+    return feed, selection, fingerprint, message
 
 
 def _select(recipe: Recipe, rows: Rows, encoder: Encoder, rank: int, world_size: int) -> Selection:
-    """Each rank measures its share of the rows; all come to the same selection."""
+    """Measures this rank's share of the rows and selects from all shares; all ranks get the same
+    selection."""
     data = recipe.data
-    own = range(rank, len(rows), world_size)
-    measuring = measure_rows(rows, encoder, own, data.workers, decode=data.bad_rows == "skip")
-    bar = progress(measuring, desc="measuring rows", total=len(own), disable=rank > 0, leave=False)
+    own_indices = range(rank, len(rows), world_size)
+    measurements = measure_rows(
+        rows, encoder, own_indices, data.workers, decode=data.bad_rows == "skip"
+    )
+    bar = progress(
+        measurements,
+        desc="measuring rows",
+        total=len(own_indices),
+        disable=rank > 0,
+        leave=False,
+    )
     shares: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(shares, list(bar))
     return select([m for share in shares for m in share], data.bad_rows, data.overlong)
 
 
-def _as_they_are(samples: list[Sample]) -> list[Sample]:
+def _unbatched(samples: list[Sample]) -> list[Sample]:
     return samples

@@ -1,5 +1,8 @@
-"""The one forward both stages make: the LM head sees the positions with a label behind them, and
-gives what the losses need of them in place of logits."""
+"""The training forward of both stages.
+
+The LM head runs only at positions that predict a label. It returns what the losses need instead of
+logits, which would not fit in memory.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,16 +24,17 @@ GPU_HEAD_SHARE = 32  # of the device's memory
 
 @dataclass(frozen=True)
 class HeadLimits:
-    """How the LM head may compute."""
+    """Limits of the LM head's computation."""
 
     budget_bytes: int
-    """Memory of logits that exist at once."""
+    """Memory for the logits that exist at the same time, in bytes."""
     liger: bool = False
-    """Use Liger's kernel for the loss of stage sft where it fits the budget."""
+    """Use Liger's kernel for the loss of stage sft if it fits the budget."""
 
     @classmethod
     def of(cls, recipe: Recipe, device: torch.device) -> "HeadLimits":
-        """A recipe's; a constant of the device, so that a run repeats to the bit."""
+        """The limits of a recipe on a device. The budget does not depend on the free memory, so
+        that a repeated run is bitwise equal."""
         gib, on_gpu = recipe.model.head_memory_gib, device.type == "cuda"
         if gib is not None:
             budget = int(gib * 2**30)
@@ -43,7 +47,7 @@ class HeadLimits:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model without dropout, as it also samples."""
+    """Puts the model in eval mode (no dropout) within the context, then back in train mode."""
     model.eval()
     try:
         yield
@@ -52,14 +56,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class LabelScores(NamedTuple):
-    """Of a batch's labels; position (b, l) is that of the token that predicts label (b, l + 1)."""
+    """Scores of a batch's labels. Position (b, l) belongs to the token that predicts label
+    (b, l + 1)."""
 
     log_probs: Tensor
     """(B, L - 1) float32, 0 where there is no label."""
     mask: Tensor
     """(B, L - 1) bool, true at labels."""
     entropies: Tensor | None
-    """(B, L - 1) float32, nats of the distributions the labels are from; 0 where there is none."""
+    """(B, L - 1) float32, entropy in nats of the distribution that each label is drawn from; 0
+    where there is no label. None if not asked for."""
 
 
 def label_log_probs(
@@ -72,12 +78,16 @@ def label_log_probs(
     with_entropy: bool = False,
     through: Callable[..., Any] | None = None,
 ) -> LabelScores:
-    """Log-probability of every label of a right-padded or packed batch.
+    """Computes the log-probability of every label of a right-padded or packed batch.
 
     Args:
-        model: of a supported family.
-        temperature, banned_ids: of the distribution that sampled the labels.
-        through: what runs the model's forward, an engine; the model itself unless given.
+        model: a model of a supported family.
+        batch: the batch, on the model's device.
+        limits: limits of the LM head.
+        temperature: temperature of the distribution that sampled the labels.
+        banned_ids: token ids with probability 0 in that distribution.
+        with_entropy: also compute entropies.
+        through: the engine that runs the model's forward; the model itself if None.
     """
 
     def compute(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -92,10 +102,10 @@ def label_log_probs(
         )
         return torch.stack([log_probs] if entropies is None else [log_probs, entropies])
 
-    where, labels = _labels_of(batch)
-    values = _through_head(model, batch, where, labels, compute, through)
+    positions, labels = _labels_of(batch)
+    values = _through_head(model, batch, positions, labels, compute, through)
     rows = values.new_zeros(len(values), batch.labels.numel())
-    rows = rows.index_copy(1, where, values).view(-1, *batch.labels.shape)[..., :-1]
+    rows = rows.index_copy(1, positions, values).view(-1, *batch.labels.shape)[..., :-1]
     return LabelScores(rows[0], batch.label_mask, rows[1] if with_entropy else None)
 
 
@@ -107,8 +117,10 @@ def label_nll(
     through: Callable[..., Any] | None = None,
     sequence: SequenceSplit | None = None,
 ) -> Tensor:
-    """Negative log-likelihood of all labels of a batch, summed; scalar with gradient. With a split
-    sequence, of the labels that this rank's stretch predicts."""
+    """Computes the summed negative log-likelihood of a batch's labels: a scalar with gradient.
+
+    With ``sequence``, the sum covers the labels that this rank's part of the sequence predicts.
+    """
 
     def compute(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         if limits.liger and liger_fits(len(hidden), weight, limits.budget_bytes):
@@ -120,34 +132,37 @@ def label_nll(
 
 
 def _labels_of(batch: Batch, sequence: SequenceSplit | None = None) -> tuple[Tensor, Tensor]:
-    """Positions behind which a label stands, rows laid end to end, and these labels; without
-    waiting for the device where the collator found the positions."""
+    """Positions that predict a label, as indices into the flattened rows, and their labels.
+
+    The host does not wait for the device if the collator has already found the positions.
+    """
     if sequence is not None:
-        # Shifted before the split: the label of a stretch's last token stands in the next one.
-        following = nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
-        mine = sequence.split(following, 1, fill=IGNORE).flatten()
-        where = (mine != IGNORE).nonzero()[:, 0]
-        return where, mine.index_select(0, where)
+        # Shift before the split: the label of a part's last token is in the next part.
+        next_labels = nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
+        own_labels = sequence.split(next_labels, 1, fill=IGNORE).flatten()
+        positions = (own_labels != IGNORE).nonzero()[:, 0]
+        return positions, own_labels.index_select(0, positions)
     if batch.label_positions is not None:
-        where = batch.label_positions
+        positions = batch.label_positions
     else:
-        behind = nn.functional.pad(batch.labels[:, 1:] != IGNORE, (0, 1))
-        where = behind.flatten().nonzero()[:, 0]
-    return where, batch.labels.flatten().index_select(0, where + 1)
+        predicts = nn.functional.pad(batch.labels[:, 1:] != IGNORE, (0, 1))
+        positions = predicts.flatten().nonzero()[:, 0]
+    return positions, batch.labels.flatten().index_select(0, positions + 1)
 
 
 def _through_head(
     model: nn.Module,
     batch: Batch,
-    where: Tensor,
+    positions: Tensor,
     labels: Tensor,
     compute: Callable[[Tensor, Tensor, Tensor], Tensor],
     through: Callable[..., Any] | None,
 ) -> Tensor:
-    """``compute(hidden states, head weight, labels)`` of the given positions."""
+    """Runs the forward with ``compute(hidden states, head weight, labels)`` in place of the LM
+    head, at the given positions only."""
 
     def head(hidden: Tensor, weight: Tensor) -> Tensor:
-        return compute(hidden.flatten(0, 1).index_select(0, where), weight, labels)
+        return compute(hidden.flatten(0, 1).index_select(0, positions), weight, labels)
 
     with replaced_head(model, head):
         return (model if through is None else through)(**batch.inputs, use_cache=False).logits

@@ -1,4 +1,4 @@
-"""Evaluation during training: loss, VAS and accuracy on rows that are not trained on."""
+"""Evaluation during training: loss, VAS and accuracy on held-out rows."""
 
 import time
 
@@ -22,15 +22,15 @@ class HeldOut:
     """This rank's share of the rows of ``recipe.eval``, checked before the first step.
 
     Args:
-        recipe: of the run; ``eval.path`` is set.
+        recipe: the recipe of the run; ``eval.path`` is set.
         loaded: the model's tokenizer, image processor and end tokens.
-        engine: holds the model that is measured.
-        collator: makes the batches that the loss is taken of.
-        tokens: of the tokenizer.
+        engine: the engine of the model that is measured.
+        collator: makes the batches for the loss.
+        tokens: special tokens of the tokenizer.
         head: limits of the LM head.
 
     Raises:
-        RowError: a row that cannot be used, or that has no answer of any kind.
+        RowError: a row cannot be used, or has neither an answer nor a target.
     """
 
     def __init__(
@@ -69,12 +69,14 @@ class HeldOut:
         self.checker.close()
 
     def measure(self) -> dict[str, float]:
-        """Metrics over all ranks' rows, of those that apply to them.
+        """Computes the metrics over the rows of all ranks; all ranks call it together.
 
         Returns:
-            eval_loss: nats per token of the targets; eval_accuracy: share of the answers that
-            greedy generation gets right; eval_vas_ratio, _log_ratio and _share as in training;
-            eval_seconds.
+            eval_loss: mean negative log-likelihood of the targets, in nats per token.
+            eval_accuracy: share of the answers that greedy generation gets right.
+            eval_vas_ratio, eval_vas_log_ratio, eval_vas_share: as in training.
+            eval_seconds: duration.
+            A metric that applies to no row is left out.
         """
         started = time.perf_counter()
         sums = torch.zeros(5 + len(FORMS), dtype=torch.float64)
@@ -97,7 +99,8 @@ class HeldOut:
         return metrics | {"eval_seconds": time.perf_counter() - started}
 
     def _forward(self, model: nn.Module, samples: list[Sample]) -> Tensor:
-        """Sums of the loss, of its tokens, of the scored queries, and of their VAS in each form."""
+        """Sums over samples: the loss, its tokens, the scored queries, and their VAS in each
+        form."""
         batch = self.collator.pad(samples).to(self.engine.device)
         spans = spans_of(batch, self.queries, self.tokens)
         with record_attention(model) as recording:
@@ -111,7 +114,7 @@ class HeldOut:
         return prompt_inputs(samples, pad_id, self.tokens.visual, self.engine.device)
 
     def _generate(self, model: nn.Module, samples: list[Sample]) -> Tensor:
-        """Right answers, and rows that have one."""
+        """Number of right answers, and number of rows that have an answer."""
         asked = [s for s in samples if s.row.answer is not None] if self.max_new_tokens else []
         if not asked:
             return torch.zeros(2, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""How much memory a recipe needs, from the model's configuration alone."""
+"""Estimates how much memory a recipe needs, from the model's configuration alone."""
 
 import torch
 from transformers import AutoModelForImageTextToText
@@ -9,7 +9,8 @@ from .parameters import choose_trainable
 
 
 def memory_plan(recipe: Recipe, world_size: int) -> str:
-    """Bytes per rank of weights, gradients and AdamW's states under the recipe's ZeRO stage.
+    """A text table of the memory per rank, in GiB: weights, gradients and AdamW's states under the
+    recipe's ZeRO stage.
 
     Activations are not counted: they depend on the rows.
     """

@@ -1,4 +1,4 @@
-"""Which parameters a run trains, and at which rates."""
+"""Chooses the parameters that a run trains, and their learning rates."""
 
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,19 @@ from ..models import family_of
 
 
 def choose_trainable(model: Any, recipe: Recipe) -> None:
-    """Freezes the parts the recipe names, or adds adapters and freezes everything else.
+    """Freezes the parts that the recipe names, or adds adapters and freezes everything else.
 
     Raises:
-        ValueError: a name in lora.targets that no layer of the text tower has, or model.path holds
+        ValueError: a name in lora.targets matches no layer of the text tower, or model.path holds
             adapters and lora.enabled is off.
     """
-    held = getattr(model, "peft_config", {})
-    if held and not recipe.lora.enabled:
+    adapters = getattr(model, "peft_config", {})
+    if adapters and not recipe.lora.enabled:
         raise ValueError(
             f"model.path must hold whole weights where lora.enabled is off; {recipe.model.path}"
             " holds adapters. Set lora.enabled=true to train them on."
         )
-    if held:
+    if adapters:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".lora_" in name)
         return
@@ -35,10 +35,13 @@ def choose_trainable(model: Any, recipe: Recipe) -> None:
 
 
 def add_adapters(model: Any, recipe: Recipe) -> None:
-    """LoRA adapters on the text tower's linear layers; the model keeps its class and its forward.
+    """Adds LoRA adapters to the text tower's linear layers; the model keeps its class and forward.
 
-    Without the adapters (``model.disable_adapters()``) it is the model it was: the reference of a
-    KL term.
+    With the adapters disabled (``model.disable_adapters()``) it is the original model, which is the
+    reference of a KL term.
+
+    Raises:
+        ValueError: a name in lora.targets matches no linear layer of the text tower.
     """
     from peft import LoraConfig
 
@@ -59,19 +62,19 @@ def add_adapters(model: Any, recipe: Recipe) -> None:
             lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]
             lora_dropout=lora.dropout,
             target_modules=chosen,
-            base_model_name_or_path=_where(recipe.model.path),
+            base_model_name_or_path=_lasting_path(recipe.model.path),
         )
     )
 
 
-def _where(path: str) -> str:
-    """A folder's absolute path, without links that may point elsewhere one day; or the hub
+def _lasting_path(path: str) -> str:
+    """A folder's absolute path with links resolved, because a link may change later; or the hub
     name."""
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def part_of_parameters(model: Any) -> dict[nn.Parameter, str]:
-    """Every parameter's part: vision, projector or language."""
+    """The part that every parameter belongs to: "vision", "projector" or "language"."""
     family = family_of(model)
     projector = {p for module in family.projectors(model) for p in module.parameters()}
     vision = set(family.vision_tower(model).parameters()) - projector
@@ -82,8 +85,8 @@ def part_of_parameters(model: Any) -> dict[nn.Parameter, str]:
 
 
 def optimizer_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
-    """AdamW's parameter groups: by part with its learning rate, and by whether weight decay applies
-    (to matrices only). The language model comes first, whose rate is the one that is logged."""
+    """AdamW's parameter groups, split by part (each has its own learning rate) and by weight decay
+    (matrices only). The language model comes first: its learning rate is the one in the log."""
     optim = recipe.optim
     rates = {
         "language": optim.lr,
@@ -93,7 +96,7 @@ def optimizer_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
     parts = part_of_parameters(model)
     groups = []
     for part, lr in rates.items():
-        trained = [p for p, of in parts.items() if of == part and p.requires_grad]
+        trained = [p for p, its_part in parts.items() if its_part == part and p.requires_grad]
         for decay, params in (
             (optim.weight_decay, [p for p in trained if p.dim() > 1]),
             (0.0, [p for p in trained if p.dim() <= 1]),

@@ -1,4 +1,4 @@
-"""What a resumed run has changed: said, or refused."""
+"""Compares a resumed run with its checkpoint: reports changed settings, rejects changed rows."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ NEW_DATA = "--new-data"
 
 
 class Resumed:
-    """A run's last checkpoint, as far as data and settings go.
+    """The data and settings of the checkpoint that a run resumes from.
 
     Args:
-        checkpoint: the folder.
-        before: the recipe it was written with.
+        checkpoint: folder of the checkpoint.
+        before: the recipe that it was written with.
         now: the recipe of this run.
-        fingerprint: of its rows, None in a checkpoint that holds none.
-        new_data: the user says that a change of the rows is meant.
+        fingerprint: fingerprint of its rows; None if it has no fingerprint.
+        new_data: the user accepts changed rows.
     """
 
     def __init__(
@@ -37,48 +37,51 @@ class Resumed:
         self.fingerprint, self.new_data = fingerprint, new_data
         self.changed = changed_settings(before, now)
 
-    def units_dealt(self, units: int, rows: Rows, found: Fingerprint) -> tuple[int, str]:
-        """Where the order goes on, and what to say of it.
+    def units_dealt(self, units: int, rows: Rows, current: Fingerprint) -> tuple[int, str]:
+        """Where in the order of rows the run continues.
 
         Args:
-            units: that the checkpoint's run had dealt.
-            rows: of this run.
-            found: their fingerprint.
+            units: units that the checkpoint's run had used.
+            rows: rows of this run.
+            current: fingerprint of these rows.
+
+        Returns:
+            The units to skip, and a line for the log, empty if nothing has changed.
 
         Raises:
-            ValueError: rows or order have changed and nobody says that it is meant.
+            ValueError: the rows or their order have changed and ``new_data`` is false.
         """
         if self.fingerprint is None:
             return units, f"{self.checkpoint} has no fingerprint of its rows: they are not checked"
-        if found.as_dict() == self.fingerprint:
+        if current.as_dict() == self.fingerprint:
             return units, ""
-        what = self._what_changed(rows, found)
+        change = self._describe_change(rows, current)
         if not self.new_data:
             raise ValueError(
-                f"the rows must be those of {self.checkpoint} to resume, in the same order; {what}."
-                f" Put it back, or add {NEW_DATA}: the steps go on and the order of rows starts"
-                " anew."
+                f"the rows must be those of {self.checkpoint} to resume, in the same order;"
+                f" {change}. Restore them, or add {NEW_DATA}: the steps continue and the order of"
+                " rows starts anew."
             )
-        return 0, f"new data: {what}; the order of rows starts anew"
+        return 0, f"new data: {change}; the order of rows starts anew"
 
-    def _what_changed(self, rows: Rows, found: Fingerprint) -> str:
+    def _describe_change(self, rows: Rows, current: Fingerprint) -> str:
         assert self.fingerprint is not None
         count = self.fingerprint["count"]
-        if found.rows == self.fingerprint["rows"]:
+        if current.rows == self.fingerprint["rows"]:
             names = ("data.", "train.seed", "model.path")
             settings = {k: v for k, v in self.changed.items() if k.startswith(names)}
-            return f"what settles their order has changed ({_listed(settings) or 'their lengths'})"
-        if found.count > count and rows_digest(rows, count) == self.fingerprint["rows"]:
-            return f"{found.count - count} rows were added to the first {count}"
-        if found.count != count:
-            return f"there were {count} rows and now there are {found.count}"
-        return f"of the {count} rows some have another content or place"
+            return f"their order has changed because of {_listed(settings) or 'their lengths'}"
+        if current.count > count and rows_digest(rows, count) == self.fingerprint["rows"]:
+            return f"{current.count - count} rows were added to the first {count}"
+        if current.count != count:
+            return f"there were {count} rows and now there are {current.count}"
+        return f"some of the {count} rows have other content or another place"
 
     def report(self, engine: Engine) -> list[str]:
-        """Lines that say which settings have changed and what the learning rate does.
+        """Lines for the log: the changed settings and their effect on the learning rate.
 
         Args:
-            engine: with the checkpoint's state and the settings of now.
+            engine: has the checkpoint's state and the current settings.
         """
         if not self.changed:
             return []
@@ -89,8 +92,8 @@ class Resumed:
             factor = lr_factor(engine.num_updates, num_steps, optim.warmup_steps, optim.schedule)
             lines.append(
                 f"learning rate: {engine.lr:.4g} at the next step, by the schedule"
-                f" {self.now.optim.schedule} over {self.now.train.steps} steps; with the settings"
-                f" as they were it would be {optim.lr * factor:.4g}"
+                f" {self.now.optim.schedule} over {self.now.train.steps} steps; with the old"
+                f" settings it would be {optim.lr * factor:.4g}"
             )
         return lines
 
@@ -100,7 +103,7 @@ def _listed(changed: dict[str, tuple[Any, Any]]) -> str:
 
 
 def on_first_rank(work: Any) -> Any:
-    """What rank 0 computes, on all ranks."""
-    held = [work() if torch.distributed.get_rank() == 0 else None]
-    torch.distributed.broadcast_object_list(held, src=0)
-    return held[0]
+    """Calls ``work`` on rank 0 and returns its result on all ranks."""
+    result = [work() if torch.distributed.get_rank() == 0 else None]
+    torch.distributed.broadcast_object_list(result, src=0)
+    return result[0]

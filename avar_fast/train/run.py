@@ -1,4 +1,4 @@
-"""A run under way: its parts, and what every step of either stage ends with."""
+"""The parts of a run, and the end of a step, which both stages share."""
 
 import math
 import signal
@@ -23,12 +23,12 @@ from .held_out import HeldOut
 from .throughput import Throughput
 from .tracker import Tracker
 
-ROWS_NAMED = 16  # of a step that diverged
+ROWS_NAMED = 16  # most rows that the error of a diverged step names
 
 
 class StopRequest:
-    """Remembers that the process was asked to end (SIGTERM), so that a step is finished and saved
-    first."""
+    """Records that the process received SIGTERM, so that the current step is finished and saved
+    before the process ends."""
 
     def __init__(self) -> None:
         self.received = False
@@ -40,8 +40,8 @@ class StopRequest:
 
 
 class TrainingDivergedError(RuntimeError):
-    """A loss or gradient became NaN or infinite; the message names step, rows and last good
-    checkpoint."""
+    """A loss, gradient or logit became NaN or infinite. The message names the step, its rows and
+    the last good checkpoint."""
 
 
 @dataclass
@@ -52,42 +52,46 @@ class Run:
     engine: Engine
     feed: Feed
     data: Fingerprint
-    """Of the rows and their order."""
+    """Fingerprint of the rows and their order."""
     data_counts: dict[str, float]
-    """Rows left out and cut, for the log."""
+    """Numbers of skipped, dropped and cut rows, for the log."""
     collator: Collator
     tracker: Tracker
     tokenizer: Any
     image_processor: Any
     tokens: SpecialTokens
     eos_ids: tuple[int, ...]
-    """Tokens that end a completion."""
+    """Ids of the tokens that end a completion."""
     head: HeadLimits
     throughput: Throughput
     first_step: int
     held_out: HeldOut | None = None
     rewards: Rewards | None = None
-    """Of stage grpo."""
+    """The reward functions; None in stage sft."""
     stop_request: StopRequest = field(default_factory=StopRequest)
 
     def collate_prompts(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """The model's inputs of prompts, for generation, on the device."""
+        """The model's inputs for generation from these prompts, on the device."""
         pad_id = self.tokenizer.pad_token_id
         return prompt_inputs(samples, pad_id, self.tokens.visual, self.engine.device)
 
     def collate(self, samples: list[Sample]) -> Batch:
-        """Prompts and targets for a forward of training, on the device."""
+        """A padded batch of prompts and targets for a training forward, on the device."""
         return self.collator.pad(samples).to(self.engine.device)
 
     def require_finite(
         self, value: float, step: int, rows: tuple[str, ...], what: str = "loss"
     ) -> None:
-        """Stops the run, before anything made from a bad value is saved.
+        """Stops the run if a value is not finite, before the bad weights are saved.
 
         Args:
-            value: the same on all ranks.
-            step: counted from 1.
-            rows: where this rank's samples of the step come from.
+            value: the value, the same on all ranks.
+            step: number of the step, counted from 1.
+            rows: places of this rank's rows of the step.
+            what: name of the value.
+
+        Raises:
+            TrainingDivergedError: the value is NaN or infinite; on all ranks.
         """
         if math.isfinite(value):
             return
@@ -98,7 +102,7 @@ class Run:
     def diverged(
         self, value: float, step: int, rows: Iterable[str], what: str
     ) -> TrainingDivergedError:
-        """The error that ends a run; it names the rows of a step."""
+        """The error for a value that is not finite at a step, which names the step's rows."""
         names = list(dict.fromkeys(rows))
         more = f" and {len(names) - ROWS_NAMED} more" if len(names) > ROWS_NAMED else ""
         last, _ = checkpoint.newest_checkpoint(self.recipe.train.output_dir)
@@ -109,21 +113,26 @@ class Run:
         )
 
     def end_step(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...]) -> bool:
-        """Evaluates where the recipe says so, logs the step (counted from 1), saves where the
-        recipe says so or a rank was asked to end, and tells whether to go on."""
+        """Ends a step (counted from 1): evaluates if it is due, logs, and saves a checkpoint if it
+        is due or a rank received SIGTERM.
+
+        Returns:
+            Whether the run continues.
+        """
         train = self.recipe.train
         if self.held_out and (step % self.recipe.eval.every == 0 or step == train.steps):
             metrics |= self.held_out.measure()
             shown = (*shown, "eval_loss", "eval_accuracy")
         self.tracker.log(step, metrics | self.data_counts, shown)
-        (asked,) = self.engine.sum_over_ranks(float(self.stop_request.received))
-        if asked or step == train.steps or (train.save_every and step % train.save_every == 0):
+        (num_asked,) = self.engine.sum_over_ranks(float(self.stop_request.received))
+        if num_asked or step == train.steps or (train.save_every and step % train.save_every == 0):
             self.save(step)
-        if asked:
-            self.tracker.say(f"asked to end (SIGTERM): stopped after step {step}; --resume goes on")
-        return not asked
+        if num_asked:
+            self.tracker.say(f"SIGTERM received: stopped after step {step}; --resume continues")
+        return not num_asked
 
     def save(self, step: int) -> Path:
+        """Saves the checkpoint of a step, counted from 1; all ranks call it together."""
         units = self.feed.stream.position(step)
         path = checkpoint.save_checkpoint(
             self.engine,

@@ -1,4 +1,4 @@
-"""What both stages need before their first step: model, data, engine, and where to go on from."""
+"""Prepares a run for both stages: model, data, engine, and the checkpoint to resume from."""
 
 import math
 from pathlib import Path
@@ -20,6 +20,7 @@ from .forward import HeadLimits
 from .grpo.reward import require_layers, start_rewards
 from .held_out import HeldOut
 from .parameters import choose_trainable
+from .random_state import seed_ranks
 from .resume import Resumed
 from .run import Run
 from .sequence_parallel import SequenceParallel
@@ -28,22 +29,22 @@ from .tracker import Tracker
 
 
 def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
-    """Builds everything a stage needs.
+    """Builds everything that a stage needs; all ranks call it together.
 
     Args:
-        recipe: the run.
-        resume: go on from the newest checkpoint, if there is one.
-        new_data: rows that are not the checkpoint's are meant; their order starts anew.
+        recipe: the recipe of the run.
+        resume: continue from the newest checkpoint, if there is one.
+        new_data: accept rows that differ from those of the checkpoint; their order starts anew.
 
     Raises:
-        ValueError: the output folder already holds checkpoints and resume is off, a checkpoint of
-            another make, or batch sizes that do not divide.
-        OSError: the output folder cannot be written or has too little room.
+        ValueError: the output folder already holds checkpoints and resume is off, the checkpoint
+            does not fit the recipe, or batch sizes do not divide.
+        OSError: the output folder cannot be written or has too little free space.
     """
     rank, world_size, device = init_distributed()
-    checkpoint.seed_ranks(recipe.train.seed, rank, step=0)
-    last = _where_to_start(recipe, resume, rank)
-    universal = last is not None and checkpoint.needs_reshaping(last, recipe, world_size)
+    seed_ranks(recipe.train.seed, rank, step=0)
+    newest = _checkpoint_to_resume(recipe, resume, rank)
+    universal = newest is not None and checkpoint.needs_reshaping(newest, recipe, world_size)
     ranks_per_row = recipe.engine.sequence_parallel
     sequence = SequenceParallel(ranks_per_row) if ranks_per_row > 1 else None
     loaded = _load_model(recipe, device)
@@ -53,15 +54,15 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
     if rank == 0:
         _require_room(recipe, loaded.model)
     micro_steps = _micro_steps(recipe, world_size // ranks_per_row)
-    if last:
-        checkpoint.prepare_state(last, loaded.model, universal)
+    if newest:
+        checkpoint.prepare_state(newest, loaded.model, universal)
     throughput = Throughput(model_flops(loaded.model), peak_tflops(recipe, device), world_size)
     engine = Engine(loaded.model, recipe, micro_steps, recipe.num_updates, universal, sequence)
     start, resumed = (0, 0), None
-    if last:
-        start = checkpoint.load_checkpoint(engine, last)
-        before, data = checkpoint.recipe_of(last), checkpoint.data_of(last)
-        resumed = Resumed(last, before, recipe, data, new_data)
+    if newest:
+        start = checkpoint.load_checkpoint(engine, newest)
+        before, data = checkpoint.recipe_of(newest), checkpoint.data_of(newest)
+        resumed = Resumed(newest, before, recipe, data, new_data)
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
     collator = Collator(
         loaded.tokenizer.pad_token_id,
@@ -73,12 +74,14 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
     held_out = None
     if recipe.eval.path is not None:
         held_out = HeldOut(recipe, loaded, engine, collator, tokens, head)
-    feed, selection, data, said = make_feed(recipe, loaded, collator, start, ranks_per_row, resumed)
+    feed, selection, fingerprint, message = make_feed(
+        recipe, loaded, collator, start, ranks_per_row, resumed
+    )
     tracker = Tracker(recipe, rank, start[0])
     for line in resumed.report(engine) if resumed else []:
         tracker.say(line)
-    if said:
-        tracker.say(said)
+    if message:
+        tracker.say(message)
     if start[0] >= recipe.train.steps:
         tracker.say(f"nothing to do: {start[0]} of train.steps = {recipe.train.steps} are done")
     counts = {}
@@ -93,7 +96,7 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
         recipe,
         engine,
         feed,
-        data,
+        fingerprint,
         counts,
         collator,
         tracker,
@@ -109,29 +112,30 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
     )
 
 
-def _where_to_start(recipe: Recipe, resume: bool, rank: int) -> Path | None:
-    last, broken = checkpoint.newest_checkpoint(recipe.train.output_dir)
+def _checkpoint_to_resume(recipe: Recipe, resume: bool, rank: int) -> Path | None:
+    newest, interrupted = checkpoint.newest_checkpoint(recipe.train.output_dir)
     if rank == 0 and resume:
-        for path in broken:
-            print(f"ignored {path}: interrupted while it was written")
+        for path in interrupted:
+            print(f"ignored {path}: it was interrupted while it was written")
         print(
-            f"resuming from {last}" if last else "nothing to resume from; starting at step 0",
+            f"resuming from {newest}" if newest else "nothing to resume from; starting at step 0",
             flush=True,
         )
-    if not resume and (last or broken):
+    if not resume and (newest or interrupted):
         raise ValueError(
             f"train.output_dir must be a new folder; {recipe.train.output_dir} already holds"
-            " checkpoints. Add --resume to go on from the newest, or choose another folder."
+            " checkpoints. Add --resume to continue from the newest, or choose another folder."
         )
-    return last
+    return newest
 
 
 def _require_room(recipe: Recipe, model: torch.nn.Module) -> None:
-    """For all checkpoints that exist at once: those kept, and the one being written."""
+    """Raises OSError unless there is room for all checkpoints that exist at the same time: those
+    that are kept, and the one that is being written."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     trained = sum(size for size, trains in sizes if trains)
-    one = checkpoint.checkpoint_bytes(recipe, sum(size for size, _ in sizes), trained)
-    checkpoint.require_room(recipe.train.output_dir, one * (recipe.train.keep_last + 1))
+    num_bytes = checkpoint.checkpoint_bytes(recipe, sum(size for size, _ in sizes), trained)
+    checkpoint.require_room(recipe.train.output_dir, num_bytes * (recipe.train.keep_last + 1))
 
 
 def _load_model(recipe: Recipe, device: torch.device) -> Any:

@@ -1,4 +1,5 @@
-"""Stage sft: next-token loss on the targets, and AGTO on the masses of the same forward."""
+"""Stage sft: next-token loss on the targets, and AGTO on the attention masses of the same
+forward."""
 
 import time
 from typing import Any
@@ -18,7 +19,7 @@ from .throughput import work_of
 
 
 def run_sft(run: Run) -> None:
-    """Trains from ``run.first_step`` to the end of the recipe."""
+    """Trains from ``run.first_step`` to the last step of the recipe."""
     for step in range(run.first_step, run.recipe.train.steps):
         started = time.perf_counter()
         metrics = training_step(run, step)
@@ -30,10 +31,10 @@ def run_sft(run: Run) -> None:
 
 
 def training_step(run: Run, step: int) -> dict[str, float]:
-    """One optimizer step, counted from 0; what it measured, with its tokens and FLOPs."""
+    """Runs one optimizer step, counted from 0; returns its metrics, tokens and FLOPs."""
     batches: list[Batch] = run.feed.next_step()
     spans = [spans_of(batch, run.recipe.agto.queries, run.tokens) for batch in batches]
-    # All divisors are global, so the step is the same for any number of ranks and micro-batches.
+    # All divisors are global: the step does not depend on the number of ranks and micro-batches.
     training = run.throughput.flops.training
     num_targets, num_guided, num_scored, num_samples, num_tokens, flops = run.engine.sum_over_rows(
         sum((b.labels != IGNORE).sum() for b in batches),
@@ -82,7 +83,7 @@ def training_step(run: Run, step: int) -> dict[str, float]:
 
 
 def _agto_weights(recipe: Recipe, step: int) -> tuple[float, float]:
-    """Alpha and beta at a step, counted from 0."""
+    """AGTO's alpha and beta at a step, counted from 0."""
     agto = recipe.agto
     alpha, beta = (
         scheduled_weight(
@@ -107,7 +108,8 @@ def _losses(
     num_targets: float,
     num_guided: float,
 ) -> tuple[Tensor, Tensor]:
-    """This micro-batch's share of the step's loss, and what the log sums up."""
+    """This micro-batch's share of the step's loss, and (4 + 3,) float64 values that the log sums
+    up: loss, LM loss, enhance, suppress, and VAS in its three forms."""
     agto, engine = run.recipe.agto, run.engine
     with record_attention(engine.module, agto.layers) as recording:
         nll = label_nll(engine.module, batch, run.head, through=engine, sequence=engine.sequence)
@@ -126,10 +128,10 @@ def _losses(
             sample_ids=batch.sample_ids if packed else None,
             num_ids=batch.num_samples,
         )
-        # Ranks that share rows hold equally many heads each, over which all of this is a mean.
+        # The loss is a mean over heads, and ranks that share rows hold equally many heads each.
         loss = loss + extra / engine.ranks_per_row
         sums = [parts.enhance * parts.num_samples, parts.suppress * parts.num_samples]
-    finite = bool(torch.isfinite(loss))  # of a loss that stops the run there is nothing to score
+    finite = bool(torch.isfinite(loss))  # else the run stops and VAS is not needed
     scores = vas_sums(recording.mass, spans) if finite else [0.0] * len(FORMS)
     shares = [float(x) / engine.ranks_per_row for x in (*sums, *scores)]
     return loss, torch.tensor([loss.item(), lm_loss.item(), *shares], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Which tokens of a batch AGTO and VAS look at, sample by sample."""
+"""Finds the tokens of a batch that AGTO and VAS use, sample by sample."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,43 +11,45 @@ from ..attention import SpecialTokens, key_types, query_mask, sees_image
 from ..data import IGNORE, NO_SAMPLE, Batch
 from ..vas import FORMS, visual_attention_score
 
-VAS_EPS = 1e-6  # only in the log: keeps the plain ratio finite where system mass has vanished
+VAS_EPS = 1e-6  # only for the log: keeps the plain ratio finite when the system mass is 0
 
 
 class Spans(NamedTuple):
-    """Of one batch."""
+    """Token types and query masks of one batch: B rows, L tokens, N samples."""
 
     types: Tensor
-    """(B, L) key types; padding and the blank image of a batch of text are PAD."""
+    """(B, L) key types. Padding is PAD, and so is the blank image of a text-only batch."""
     queries: Tensor
-    """(B, L) bool: tokens of the role asked for."""
+    """(B, L) bool: tokens of the requested role."""
     guided: Tensor
     """(N,) bool: samples with image keys, system keys and queries."""
     scored: Tensor
-    """(B, L) bool: queries of these samples that see the image."""
+    """(B, L) bool: queries of the guided samples that can attend to the image."""
 
     def to(self, device: torch.device) -> "Spans":
         return Spans(*(x.to(device, non_blocking=True) for x in self))
 
 
 def spans_of(batch: Batch, role: str, tokens: SpecialTokens) -> Spans:
-    """The spans of a batch of any layout, padded or packed; made before the batch goes to the
-    device.
+    """The spans of a padded or packed batch. Call it before the batch goes to the device.
 
-    "user" and "prompt" are all user turns of a sample, each of which precedes a trained turn;
-    "response" is the turns that are trained.
+    Args:
+        batch: the batch, on the CPU.
+        role: whose tokens are queries. "user" and "prompt" are all user turns of a sample (each
+            precedes a trained turn); "response" is the trained turns.
+        tokens: special tokens of the tokenizer.
     """
     ids, sample_ids = batch.inputs["input_ids"], batch.sample_ids
     exists = sample_ids != NO_SAMPLE
     types = key_types(ids, exists, tokens=tokens)
     queries = query_mask(ids, exists, role=role, tokens=tokens)
-    if role == "response":  # of a conversation, the turns that are trained
+    if role == "response":  # a conversation may have turns that are not trained
         queries &= batch.labels != IGNORE
 
-    def having(mask: Tensor) -> Tensor:
+    def has_any(mask: Tensor) -> Tensor:
         return torch.bincount(sample_ids[mask], minlength=batch.num_samples) > 0
 
-    guided = having(types == KeyType.VISUAL) & having(types == KeyType.SYSTEM) & having(queries)
+    guided = has_any(types == KeyType.VISUAL) & has_any(types == KeyType.SYSTEM) & has_any(queries)
     in_guided = exists & guided[sample_ids.clamp(min=0)]
     scored = queries & in_guided & sees_image(types, sample_ids)
     return Spans(types, queries, guided, scored)
@@ -55,7 +57,7 @@ def spans_of(batch: Batch, role: str, tokens: SpecialTokens) -> Spans:
 
 @torch.no_grad()
 def vas_sums(mass: dict[int, Tensor], spans: Spans) -> Sequence[Tensor | float]:
-    """VAS in its three forms, summed over the queries that have one."""
+    """VAS in its three forms, each a sum over the scored queries."""
     count = spans.scored.sum()
     if not count:
         return [0.0] * len(FORMS)

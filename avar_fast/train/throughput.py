@@ -2,9 +2,9 @@
 
     MFU = model FLOPs of the step / (seconds * ranks * peak FLOP/s of a device)
 
-Model FLOPs as ``avar_fast.models.flops`` counts them. The peak is ``tracking.peak_tflops``, or that
-of the GPU's name in the vendors' data sheets (dense, bfloat16 or float16 with float32 sums); on
-other devices and in float32 there is none, and MFU is null.
+``avar_fast.models.flops`` counts model FLOPs. The peak is ``tracking.peak_tflops`` if it is set,
+else the vendor's data sheet value for the GPU (dense, bfloat16 or float16 with float32 sums). On
+other devices and in float32 there is no peak, and MFU is null.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ..config import Recipe
 from ..data import IGNORE, NO_SAMPLE, Batch
 from ..models.flops import ModelFlops, Work
 
-# TFLOP/s by a part of the device's name; the first that fits counts.
+# Peak TFLOP/s by a part of the device's name; the first match is used.
 PEAK_TFLOPS = (
     ("GB200", 2500.0),
     ("B200", 2250.0),
@@ -40,7 +40,7 @@ PEAK_TFLOPS = (
 
 
 def peak_tflops(recipe: Recipe, device: torch.device) -> float | None:
-    """The peak that MFU is a share of; None where it is not known."""
+    """The peak TFLOP/s that MFU refers to; None if it is unknown."""
     if recipe.tracking.peak_tflops is not None:
         return recipe.tracking.peak_tflops
     if device.type != "cuda" or recipe.model.dtype == "float32":
@@ -51,18 +51,20 @@ def peak_tflops(recipe: Recipe, device: torch.device) -> float | None:
 
 @dataclass(frozen=True)
 class Throughput:
-    """What turns a step's work and time into the log's figures."""
+    """Computes the log's throughput metrics from the work and time of a step."""
 
     flops: ModelFlops
+    """FLOPs of the model's forward and training passes."""
     peak_tflops: float | None
+    """Peak TFLOP/s of a device; None if it is unknown."""
     world_size: int
 
     def metrics(self, tokens: float, flops: float, seconds: float) -> dict[str, float | None]:
-        """Figures of a step.
+        """The throughput metrics of a step.
 
         Args:
-            tokens, flops: over all ranks.
-            seconds: from before the batch was asked for to the weights' change.
+            tokens, flops: sums over all ranks.
+            seconds: time from the request for the batch to the update of the weights.
         """
         tflops = flops / seconds / 1e12 / self.world_size
         peak = self.peak_tflops
@@ -74,7 +76,8 @@ class Throughput:
 
 
 def work_of(batch: Batch) -> Work:
-    """What a batch asks of the model; before it goes to the device."""
+    """The amount of work that a batch is for the model. Call it before the batch goes to the
+    device."""
     lengths = torch.bincount(batch.sample_ids[batch.sample_ids != NO_SAMPLE]).double()
     images, windows = (
         batch.inputs[name].diff().double() if name in batch.inputs else torch.zeros(1).double()

@@ -1,4 +1,4 @@
-"""What a run tells: a JSONL log always, TensorBoard and W&B if asked, a progress bar on rank 0."""
+"""Logs of a run: a JSONL file, a progress bar on rank 0, and optionally TensorBoard and W&B."""
 
 import json
 import resource
@@ -15,12 +15,12 @@ from ..progress import progress
 
 
 class Tracker:
-    """Writes metrics of steps; does nothing on ranks other than 0.
+    """Writes the metrics of steps; does nothing on ranks other than 0.
 
     Args:
-        recipe: the run.
-        rank: of this process.
-        first_step: steps done before (a resumed run).
+        recipe: the recipe of the run.
+        rank: rank of this process.
+        first_step: steps that were done before, in a resumed run.
     """
 
     def __init__(self, recipe: Recipe, rank: int, first_step: int) -> None:
@@ -31,23 +31,28 @@ class Tracker:
         folder = Path(recipe.train.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        cut = cut_back(folder / "log.jsonl", first_step)
+        num_broken = cut_back(folder / "log.jsonl", first_step)
         self.file = (folder / "log.jsonl").open("a")
         self.bar = progress(total=recipe.train.steps, initial=first_step, desc=recipe.stage)
-        if cut:
-            self.say(f"log.jsonl: dropped {cut} line(s) that an interruption had cut off.")
+        if num_broken:
+            self.say(f"log.jsonl: dropped {num_broken} line(s) that an interruption had cut off.")
         self.writers = [_writer(name, folder, recipe) for name in recipe.tracking.loggers]
 
     def log(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...] = ()) -> None:
-        """Records the metrics after a step (counted from 1); None is null in the JSONL log and left
-        out elsewhere."""
+        """Records the metrics of a step.
+
+        Args:
+            step: number of the step, counted from 1.
+            metrics: values by name; None is null in the JSONL log and left out elsewhere.
+            shown: names of the metrics in the progress bar.
+        """
         if not self.active:
             return
         known = {name: value for name, value in metrics.items() if value is not None}
         self.bar.update(step - self.bar.n)
         peak = peak_memory_gib()
-        told = {name: f"{known[name]:.3g}" for name in shown if name in known}
-        self.bar.set_postfix(**told, GiB=f"{peak:.1f}")
+        postfix = {name: f"{known[name]:.3g}" for name in shown if name in known}
+        self.bar.set_postfix(**postfix, GiB=f"{peak:.1f}")
         if step % self.recipe.tracking.log_every and step != self.recipe.train.steps:
             return
         seconds = time.perf_counter() - self.started
@@ -58,7 +63,7 @@ class Tracker:
             write(step, known)
 
     def say(self, text: str) -> None:
-        """A line above the progress bar, on rank 0."""
+        """Prints text above the progress bar, on rank 0."""
         if self.active:
             tqdm.write(text, file=sys.stderr)
 
@@ -69,9 +74,12 @@ class Tracker:
 
 
 def cut_back(log: Path, first_step: int) -> int:
-    """Takes out of a JSONL file the lines of steps after ``first_step``, which a resumed run
-    repeats, and those that an interruption cut off, which no reader could parse; returns how many
-    of the latter."""
+    """Removes from a JSONL file the lines of steps after ``first_step``, which a resumed run
+    repeats, and the lines that an interruption cut off, which no reader can parse.
+
+    Returns:
+        The number of lines that an interruption had cut off.
+    """
     if not log.is_file():
         return 0
     broken = 0
@@ -87,14 +95,15 @@ def cut_back(log: Path, first_step: int) -> int:
 
 
 def peak_memory_gib() -> float:
-    """Peak memory of this process: allocated on the GPU, or resident where there is none."""
+    """Peak memory of this process in GiB: allocated GPU memory, or resident memory without a
+    GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
 
 
 def _step_of(line: str) -> int:
-    """The step of a log line, -1 if the line is not whole."""
+    """The step of a log line; -1 if the line is cut off."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -102,7 +111,7 @@ def _step_of(line: str) -> int:
 
 
 def _writer(name: str, folder: Path, recipe: Recipe) -> Any:
-    """A function (step, metrics) that hands metrics to an optional logger."""
+    """A function (step, metrics) that passes metrics to an optional logger."""
     if name == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
 

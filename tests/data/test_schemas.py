@@ -106,7 +106,7 @@ def test_every_kind_of_image_opens_to_the_same_pixels(folder):
         (PROBLEM | {"images": ["data:image/png;base64,a"]}, "must be a base64 data URI; Invalid"),
         (
             {"messages": [{"role": "user", "content": "?", "reasoning_content": "x"}]},
-            "a turn must say all in its content; it has reasoning_content",
+            "a turn must have all its text in its content; it has reasoning_content",
         ),
         (
             {"conversations": [{"from": "gpt", "value": " "}, {"from": "human", "value": "?"}]},
@@ -131,7 +131,7 @@ def test_every_kind_of_image_opens_to_the_same_pixels(folder):
         ),
         (
             PROBLEM | {"problem": [{"type": "image", "image": PNG, "max_pixels": 9}]},
-            "problem must not size single images; got max_pixels. .* set data.max_pixels",
+            "problem must not set the size of single images; got max_pixels. .*data.max_pixels",
         ),
         ({"conversations": []}, "conversations must be a non-empty list"),
         ({"conversations": [{"from": "robot", "value": "?"}]}, "a turn of conversations must have"),
@@ -224,7 +224,7 @@ def test_marks_that_a_text_speaks_of_are_escaped():
         assert row.target == said
     both = parse({"problem": r"<image>What is \<image>?", "images": [PNG], "answer": "a mark"})
     assert [part["type"] for part in both.messages[0]["content"]] == ["image", "text"]
-    with pytest.raises(RowError, match=r"Where the text speaks of the mark itself, write"):
+    with pytest.raises(RowError, match=r"If the text means the mark itself, write"):
         parse({"problem": "What is <image>?", "answer": "a mark"})
 
 

@@ -104,15 +104,15 @@ def test_random_states_are_loaded_without_running_code(tmp_path):
     import numpy as np
     import torch
 
-    from avar_fast.train import checkpoint
+    from avar_fast.train import random_state
 
     def draw():
         return torch.rand(1).item(), np.random.rand(), random.random()
 
     file = tmp_path / "rank0.pt"
-    torch.save(checkpoint.random_state(), file)
+    torch.save(random_state.get_random_state(), file)
     drawn = draw()
-    checkpoint.set_random_state(checkpoint.read_random_state(file))
+    random_state.set_random_state(random_state.read_random_state(file))
     assert draw() == drawn
 
     class Runs:
@@ -121,7 +121,7 @@ def test_random_states_are_loaded_without_running_code(tmp_path):
 
     torch.save({"torch": Runs()}, file)
     with pytest.raises(ValueError, match=r"rank0.pt must hold random states and nothing else"):
-        checkpoint.read_random_state(file)
+        random_state.read_random_state(file)
     assert not (tmp_path / "ran").exists()
 
 

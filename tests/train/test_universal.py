@@ -14,7 +14,7 @@ import torch
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.train import universal
-from avar_fast.train.checkpoint import seed_ranks
+from avar_fast.train.random_state import seed_ranks
 
 from .runs import launch, log_of
 

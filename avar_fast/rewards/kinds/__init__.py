@@ -1,5 +1,4 @@
-"""What an answer is - a number, a letter, a date, a list, mathematics, words - and when two are the
-same."""
+"""Compares answers: numbers, letters, dates, lists, mathematics and words."""
 
 from .decide import Algebra, Verdict, same
 from .expressions import equal, rounds_to

@@ -34,29 +34,31 @@ _CLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Date:
+    """A date, or a month."""
+
     year: int | None
     month: int
     day: int | None
     weekday: str = ""
     unclear: bool = False
-    """Written as 03/05/1990: month and day as they stand there."""
+    """Month and day are ambiguous, as in 03/05/1990; they are stored in the order of the text."""
 
 
-def date(text: str) -> Date | None:
-    """The date that the whole text is."""
+def parse_date(text: str) -> Date | None:
+    """Parses a text that is a date as a whole; None for any other text."""
     if len(text) > 60 or not (re.search(r"\d", text) or _month(text.rstrip("."))):
         return None
-    found = _WEEKDAY.match(text)
-    weekday = found[1][:3].lower() if found else ""
-    text = text[found.end() :] if found else text
+    match = _WEEKDAY.match(text)
+    weekday = match[1][:3].lower() if match else ""
+    text = text[match.end() :] if match else text
     numeric = _NUMERIC.fullmatch(text)
     if numeric:
-        return _of_numbers(int(numeric[1]), int(numeric[3]), int(numeric[4]), numeric[2], weekday)
+        return _from_numbers(int(numeric[1]), int(numeric[3]), int(numeric[4]), numeric[2], weekday)
     for pattern in _WRITTEN:
-        found = pattern.fullmatch(text)
-        if not found:
+        match = pattern.fullmatch(text)
+        if not match:
             continue
-        parts = found.groupdict()
+        parts = match.groupdict()
         month = int(parts["month"]) if parts["month"].isdigit() else _month(parts["month"])
         day = int(parts["day"]) if parts.get("day") else None
         if month is not None and _is_day(month, day):
@@ -66,39 +68,41 @@ def date(text: str) -> Date | None:
 
 
 def same_date(given: Date, gold: Date) -> bool:
-    """Days that are not clear are the same where they are written with the same numbers."""
+    """Whether two dates are the same. Ambiguous dates are the same if their numbers are."""
     if given.weekday and gold.weekday and given.weekday != gold.weekday:
         return False
-    one, other = (given.year, given.month, given.day), (gold.year, gold.month, gold.day)
-    return one == other and given.unclear == gold.unclear
+    same_day = (given.year, given.month, given.day) == (gold.year, gold.month, gold.day)
+    return same_day and given.unclear == gold.unclear
 
 
-def seconds(text: str) -> int | None:
-    """The seconds of a time of day, on a 24-hour clock unless it says am or pm."""
+def parse_clock(text: str) -> int | None:
+    """Parses a time of day to seconds after midnight, on a 24-hour clock unless it says am or pm;
+    None for any other text."""
     if len(text) > 30:
         return None
     named = {"noon": 12 * 3600, "midday": 12 * 3600, "midnight": 0}.get(text.casefold())
     if named is not None:
         return named
-    found = _CLOCK.fullmatch(text)
-    if found is None or (found["minute"] is None and text.isdigit()):
+    match = _CLOCK.fullmatch(text)
+    if match is None or (match["minute"] is None and text.isdigit()):
         return None
-    if found["minute"] is None and not (found["half"] or "clock" in text.casefold()):
-        return None  # 5 h is as long as 5 hours
-    if found["sep"] == "." and not found["half"]:
+    if match["minute"] is None and not (match["half"] or "clock" in text.casefold()):
+        return None  # 5 h is a duration
+    if match["sep"] == "." and not match["half"]:
         return None
-    hour = int(found["hour"])
-    if found["half"]:
+    hour = int(match["hour"])
+    if match["half"]:
         if not 1 <= hour <= 12:
             return None
-        hour = hour % 12 + (12 if found["half"].lower() == "p" else 0)
-    if hour > 24 or (hour == 24 and int(found["minute"] or 0)):
+        hour = hour % 12 + (12 if match["half"].lower() == "p" else 0)
+    if hour > 24 or (hour == 24 and int(match["minute"] or 0)):
         return None
-    return hour % 24 * 3600 + int(found["minute"] or 0) * 60 + int(found["second"] or 0)
+    return hour % 24 * 3600 + int(match["minute"] or 0) * 60 + int(match["second"] or 0)
 
 
-def _of_numbers(first: int, second: int, year: int, sep: str, weekday: str) -> Date | None:
-    """03/05/1990 may be either; 05.03.1990 has its day first, as has what cannot be a month."""
+def _from_numbers(first: int, second: int, year: int, sep: str, weekday: str) -> Date | None:
+    """The date of three numbers. 03/05/1990 is ambiguous. The day comes first in 05.03.1990, and if
+    the first number cannot be a month."""
     if sep == "." or (first > 12 and second <= 12):
         first, second = second, first
         unclear = False

@@ -1,7 +1,7 @@
-"""What the reference is decides how an answer is compared with it: docs/answers.md has the table.
+"""Compares an answer with a reference, by the kind of the reference (table in docs/answers.md).
 
-All but mathematics is decided in place, in time linear in the length of the texts. A comparison
-gives True or False, or None where it needs computer algebra and none was handed to it.
+Everything except mathematics is compared directly, in time linear in the length of the texts. A
+comparison returns True or False, or None if it needs computer algebra and ``algebra`` is None.
 """
 
 import re
@@ -9,33 +9,30 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from .dates import date, same_date, seconds
+from .dates import parse_clock, parse_date, same_date
+from .equations import assigned
 from .expressions import mathematical
-from .letters import choice, same_letters
-from .lists import Listing, at_top, listing, ratio, span
-from .numbers import decimal_comma, number, too_large
-from .quantities import quantity, same_quantity, unit_behind
-from .text import LONGEST, bare, words
+from .letters import parse_choice, same_letters
+from .lists import Listing, at_top, parse_list, parse_range, parse_ratio
+from .numbers import decimal_comma, parse_number, too_large
+from .quantities import parse_quantity, same_quantity, unit_behind
+from .text import LONGEST, bare, squeezed, words
+from .units import Unit
 
 Algebra = Callable[[str, str], bool]
-"""(given, reference), plain texts -> whether they are the same mathematics."""
+"""(given, reference), both plain texts -> whether they are mathematically equal."""
 Verdict = bool | None
-_NAME = re.compile(
-    r"\\?[A-Za-z]{1,8}(?:_\{?\w{1,4}\}?|')?(?:\([A-Za-z, ]{1,12}\))?"  # x, x_1, f(x), \theta
-    r"|\\?[A-Za-z]+(?:[ ~]\\?[A-Za-z]+){1,4}(?: is)?"  # the area
-)
-_ARITHMETIC = re.compile(r"(?:[-+*/().\d\s\u00d7\u00b7\u00f7^{}\u221a]|\\(?:sqrt|frac))+")
 _RELATION = re.compile(r"[<>\u2264\u2265\u2208\u222a]|\\(?:[lg]eq?|cup|in)(?![a-z])")
 _TRUTH = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
 
 def same(given: str, gold: str, algebra: Algebra | None = None) -> Verdict:
-    """Whether an answer is the reference's.
+    """Whether an answer is the same as a reference; None if only computer algebra can tell.
 
     Args:
-        given: raw text; an empty one is never right.
-        gold: raw text of one reference; an empty one is never matched.
-        algebra: compares mathematics; None leaves it undecided.
+        given: raw text of the answer; an empty one is never right.
+        gold: raw text of one reference; nothing equals an empty one.
+        algebra: compares mathematics; with None the result may be None.
     """
     if not given.strip() or not gold.strip():
         return False
@@ -44,7 +41,7 @@ def same(given: str, gold: str, algebra: Algebra | None = None) -> Verdict:
     return _at_once(given, gold) if algebra is None else _same(bare(given), bare(gold), algebra)
 
 
-@lru_cache(4096)  # completions of a group say the same, and every rule asks anew
+@lru_cache(4096)  # completions of a group repeat answers, and every rule compares them again
 def _at_once(given: str, gold: str) -> Verdict:
     return _same(bare(given), bare(gold), None)
 
@@ -56,79 +53,88 @@ def _same(given: str, gold: str, algebra: Algebra | None) -> Verdict:
         return True
     kinds = (_letters, _times, _sizes, _lists, _mathematics)
     for compare in kinds[2:] if gold.isdecimal() else kinds:
-        found = compare(given, gold, algebra)
-        if found is not NotImplemented:
-            return found
+        verdict = compare(given, gold, algebra)
+        if verdict is not NotImplemented:
+            return verdict
     return _words(given, gold)
 
 
 def _letters(given: str, gold: str, algebra: Algebra | None) -> Verdict:
-    """One letter, with the text of its option or without; several letters."""
-    wanted = choice(gold)
-    if wanted is None:
-        found = same_letters(given, gold)
-        return NotImplemented if found is None else found
-    said = choice(given)
-    if said is not None:
-        return said.letter == wanted.letter
-    if wanted.text:
-        return _same(given, bare(wanted.text), algebra)
-    decimal = gold == "e" and number(given) is not None
+    """Compares option letters: one letter, with or without its option's text, or several."""
+    gold_choice = parse_choice(gold)
+    if gold_choice is None:
+        verdict = same_letters(given, gold)
+        return NotImplemented if verdict is None else verdict
+    given_choice = parse_choice(given)
+    if given_choice is not None:
+        return given_choice.letter == gold_choice.letter
+    if gold_choice.text:
+        return _same(given, bare(gold_choice.text), algebra)
+    decimal = gold == "e" and parse_number(given) is not None
     if gold.islower() and "=" not in given and (decimal or mathematical(given)):
         return _by_algebra(given, gold, algebra)
     return False
 
 
 def _times(given: str, gold: str, algebra: Algebra | None) -> Verdict:
-    """Dates and times of day."""
-    day = date(gold)
-    if day is not None:
-        said = date(given)
-        return same_date(said, day) if said else words(given) == words(gold)
-    second = seconds(gold)
-    return NotImplemented if second is None else seconds(given) == second
+    """Compares dates and times of day."""
+    gold_date = parse_date(gold)
+    if gold_date is not None:
+        given_date = parse_date(given)
+        return same_date(given_date, gold_date) if given_date else words(given) == words(gold)
+    gold_seconds = parse_clock(gold)
+    return NotImplemented if gold_seconds is None else parse_clock(given) == gold_seconds
 
 
 def _sizes(given: str, gold: str, algebra: Algebra | None) -> Verdict:
-    """Numbers, quantities, ratios and ranges."""
-    for read in (span, ratio):
-        parts = read(gold)
+    """Compares numbers, quantities, ratios and ranges."""
+    for parse in (parse_range, parse_ratio):
+        parts = parse(gold)
         if parts is not None:
             return _parts(given, gold, parts)
-    name, value = assigned(gold)
-    wanted = quantity(value)
-    if wanted is None:
+    gold_names, gold_value = assigned(gold)
+    gold_quantity = parse_quantity(gold_value)
+    if gold_quantity is None:
         return NotImplemented
-    other, said = assigned(given)
-    if name and other and not name & other:
+    given_names, given_value = assigned(given)
+    if gold_names and given_names and not gold_names & given_names:
         return False
-    found = quantity(said)
-    if found is not None and same_quantity(found, wanted):
+    given_quantity = parse_quantity(given_value)
+    if given_quantity is not None and same_quantity(given_quantity, gold_quantity):
         return True
-    if decimal_comma(value):
-        return _lists(given, value, algebra) is True
-    parts = ratio(said) if seconds(said) is None else None
-    if parts is not None and wanted.plain:
-        return _as_fraction(parts) == wanted.number.value
-    if found is not None or too_large(said) or span(said) or date(said):
+    if decimal_comma(gold_value):
+        return _lists(given, gold_value, algebra) is True
+    parts = parse_ratio(given_value) if parse_clock(given_value) is None else None
+    if parts is not None and gold_quantity.plain:
+        return _as_fraction(parts) == gold_quantity.number.value
+    if given_quantity is not None or too_large(given_value):
         return False
-    expression, units = unit_behind(said)
-    if units and wanted.units and not {u.kind for u in units} & {u.kind for u in wanted.units}:
+    if parse_range(given_value) or parse_date(given_value):
         return False
-    if units and wanted.units and units[0].size != wanted.units[0].size:
+    expression, units = unit_behind(given_value)
+    if _units_differ(units, gold_quantity.units):
         return False
     if not mathematical(expression) or len(at_top(expression, "=")) > 1:
         return False
-    return _by_algebra(expression, _digits_of(value), algebra)
+    return _by_algebra(expression, _digits_of(gold_value), algebra)
+
+
+def _units_differ(given: tuple[Unit, ...], gold: tuple[Unit, ...]) -> bool:
+    """Whether both have units, and the units are of other kinds or sizes."""
+    if not given or not gold:
+        return False
+    kinds = {unit.kind for unit in given} & {unit.kind for unit in gold}
+    return not kinds or given[0].size != gold[0].size
 
 
 def _digits_of(text: str) -> str:
-    """The number of a quantity, for algebra: a decimal with the digits it has, or a fraction."""
-    found = quantity(text)
-    assert found is not None
-    value = found.number.value / 100 if found.percent else found.number.value
-    places = len(str(found.number.last.denominator)) - 1
-    if not found.percent and found.number.digits and 10**places == found.number.last.denominator:
+    """The number of a quantity, as text for algebra: a decimal with its digits, or a fraction."""
+    quantity = parse_quantity(text)
+    assert quantity is not None
+    number = quantity.number
+    value = number.value / 100 if quantity.percent else number.value
+    places = len(str(number.last.denominator)) - 1
+    if not quantity.percent and number.digits and 10**places == number.last.denominator:
         digits = str(abs(int(value * 10**places))).zfill(places + 1)
         at = len(digits) - places
         return f"{'-' if value < 0 else ''}{digits[:at]}.{digits[at:]}"
@@ -136,74 +142,77 @@ def _digits_of(text: str) -> str:
 
 
 def _parts(given: str, gold: str, parts: Sequence[str]) -> bool:
-    """Of a ratio, whose proportion counts, or a range, whose ends do. "3 to 5" is either."""
-    is_ratio = ratio(gold) is not None
-    said = span(given) or (ratio(given) if seconds(given) is None else None)
-    if said is None:
-        value = number(given)
+    """Compares a ratio by its proportion, or a range by its ends. "3 to 5" may be either."""
+    is_ratio = parse_ratio(gold) is not None
+    given_parts = parse_range(given) or (parse_ratio(given) if parse_clock(given) is None else None)
+    if given_parts is None:
+        value = parse_number(given)
         return is_ratio and value is not None and _as_fraction(parts) == value.value
-    if len(said) != len(parts) or (is_ratio and "-" in given):
+    if len(given_parts) != len(parts) or (is_ratio and "-" in given):
         return False
-    if is_ratio and ratio(given):
-        one, other = ([x.value for x in map(number, some) if x] for some in (said, parts))
-        same = all(a * other[0] == b * one[0] for a, b in zip(one, other, strict=True))
-        return same and bool(one[0]) == bool(other[0])
-    pairs = zip(map(quantity, said), map(quantity, parts), strict=True)
-    return all(a and b and same_quantity(a, b) for a, b in pairs)
+    if is_ratio and parse_ratio(given):
+        a = [number.value for number in map(parse_number, given_parts) if number]
+        b = [number.value for number in map(parse_number, parts) if number]
+        same = all(x * b[0] == y * a[0] for x, y in zip(a, b, strict=True))
+        return same and bool(a[0]) == bool(b[0])
+    pairs = zip(map(parse_quantity, given_parts), map(parse_quantity, parts), strict=True)
+    return all(x and y and same_quantity(x, y) for x, y in pairs)
 
 
 def _as_fraction(parts: Sequence[str]) -> Fraction | None:
-    """The value of a ratio of two; None of any other."""
-    numbers = [x.value for x in map(number, parts) if x]
+    """The value of a ratio of two numbers; None for any other ratio."""
+    numbers = [number.value for number in map(parse_number, parts) if number]
     return numbers[0] / numbers[1] if len(numbers) == len(parts) == 2 and numbers[1] else None
 
 
 def _lists(given: str, gold: str, algebra: Algebra | None) -> Verdict:
-    wanted = listing(gold)
-    if wanted is None:
+    """Compares lists, points, sets and intervals."""
+    gold_list = parse_list(gold)
+    if gold_list is None:
         return NotImplemented
-    if not wanted.brackets and not _is_list_of(wanted):
+    if not gold_list.brackets and not _has_short_items(gold_list):
         return NotImplemented
-    said = listing(given) or listing(assigned(given)[1])
-    if said is None:
-        said = Listing((given,)) if len(wanted.items) == 1 else None
-    if said is None or not _may_be(said, wanted):
-        if wanted.brackets and _RELATION.search(given):
+    given_list = parse_list(given) or parse_list(assigned(given)[1])
+    if given_list is None and len(gold_list.items) == 1:
+        given_list = Listing((given,))
+    if given_list is None or not _same_shape(given_list, gold_list):
+        if gold_list.brackets and _RELATION.search(given):
             return _by_algebra(given, gold, algebra)
         return words(given) == words(gold) and not re.search(r"[\d()\[\]{}]", gold)
-    if wanted.ordered:
-        return _all(_same(a, b, algebra) for a, b in zip(said.items, wanted.items, strict=True))
-    return _as_sets(said.items, wanted.items, algebra)
+    if gold_list.ordered:
+        pairs = zip(given_list.items, gold_list.items, strict=True)
+        return _all(_same(item, gold_item, algebra) for item, gold_item in pairs)
+    return _as_sets(given_list.items, gold_list.items, algebra)
 
 
-def _is_list_of(wanted: Listing) -> bool:
-    """Whether a bare list is one of numbers or of short names; a sentence with commas is none."""
-    return all(len(item.split()) <= 4 for item in wanted.items)
+def _has_short_items(listing: Listing) -> bool:
+    """Whether a list without brackets has only short items; else it is a sentence with commas."""
+    return all(len(item.split()) <= 4 for item in listing.items)
 
 
-def _may_be(said: Listing, wanted: Listing) -> bool:
-    """By their length, their names and the brackets around them."""
-    if len(said.items) != len(wanted.items) or (
-        said.name and wanted.name and said.name != wanted.name
+def _same_shape(given: Listing, gold: Listing) -> bool:
+    """Whether two lists may be the same, by their lengths, names and brackets."""
+    if len(given.items) != len(gold.items) or (
+        given.name and gold.name and given.name != gold.name
     ):
         return False
-    if not said.brackets or said.brackets == wanted.brackets:
-        return said.brackets == wanted.brackets or wanted.brackets in ("", "()", "[]", "{}")
-    if not wanted.brackets:
-        return said.brackets in ("()", "[]", "{}")
-    if "{}" in (said.brackets, wanted.brackets):
+    if not given.brackets or given.brackets == gold.brackets:
+        return given.brackets == gold.brackets or gold.brackets in ("", "()", "[]", "{}")
+    if not gold.brackets:
+        return given.brackets in ("()", "[]", "{}")
+    if "{}" in (given.brackets, gold.brackets):
         return False
-    return len(said.items) > 2 and {said.brackets, wanted.brackets} == {"()", "[]"}
+    return len(given.items) > 2 and {given.brackets, gold.brackets} == {"()", "[]"}
 
 
-def _as_sets(said: Sequence[str], wanted: Sequence[str], algebra: Algebra | None) -> Verdict:
-    """Each item of one is an item of the other, whatever their order."""
-    left, undecided = list(said), False
-    for item in wanted:
-        found = [_same(other, item, algebra) for other in left]
-        if True in found:
-            left.pop(found.index(True))
-        elif None in found:
+def _as_sets(given: Sequence[str], gold: Sequence[str], algebra: Algebra | None) -> Verdict:
+    """Whether the items of both are the same in any order."""
+    left, undecided = list(given), False
+    for gold_item in gold:
+        verdicts = [_same(item, gold_item, algebra) for item in left]
+        if True in verdicts:
+            left.pop(verdicts.index(True))
+        elif None in verdicts:
             undecided = True
         else:
             return False
@@ -211,34 +220,29 @@ def _as_sets(said: Sequence[str], wanted: Sequence[str], algebra: Algebra | None
 
 
 def _mathematics(given: str, gold: str, algebra: Algebra | None) -> Verdict:
-    name, value = assigned(gold)
-    other, said = assigned(given)
-    expression, units = unit_behind(value)
-    if not mathematical(expression):
+    """Compares mathematical expressions and equations."""
+    gold_names, gold_value = assigned(gold)
+    given_names, given_value = assigned(given)
+    gold_expression, gold_units = unit_behind(gold_value)
+    if not mathematical(gold_expression):
         return NotImplemented
-    if name and other and not name & other:
+    if gold_names and given_names and not gold_names & given_names:
         return False
-    if "=" in given and "=" in gold and (given == said or gold == value):  # no value of a name
+    are_equations = "=" in given and "=" in gold
+    if are_equations and (given == given_value or gold == gold_value):  # not "name = value"
         return _by_algebra(given, gold, algebra) if mathematical(given) else False
-    expression_said, units_said = unit_behind(said)
-    if units and units_said and not {u.kind for u in units} & {u.kind for u in units_said}:
+    given_expression, given_units = unit_behind(given_value)
+    if _units_differ(given_units, gold_units):
         return False
-    if units and units_said and units[0].size != units_said[0].size:
-        return False
-    found = quantity(said)
-    if found is not None and not found.things:
-        return _by_algebra(_digits_of(said), expression, algebra)
-    if squeezed(expression_said) == squeezed(expression):
+    quantity = parse_quantity(given_value)
+    if quantity is not None and not quantity.things:
+        return _by_algebra(_digits_of(given_value), gold_expression, algebra)
+    if squeezed(given_expression) == squeezed(gold_expression):
         return True
-    interval = _RELATION.search(expression) is not None and listing(said) is not None
-    if too_large(said) or not (mathematical(expression_said) or interval):
-        return words(given) == words(gold) if not mathematical(said) else False
-    return _by_algebra(expression_said, expression, algebra)
-
-
-def squeezed(text: str) -> str:
-    """Without spaces, but for those between two digits."""
-    return re.sub(r"(?<!\d) | (?!\d)", "", text)
+    is_interval = _RELATION.search(gold_expression) and parse_list(given_value) is not None
+    if too_large(given_value) or not (mathematical(given_expression) or is_interval):
+        return words(given) == words(gold) if not mathematical(given_value) else False
+    return _by_algebra(given_expression, gold_expression, algebra)
 
 
 def _by_algebra(given: str, gold: str, algebra: Algebra | None) -> Verdict:
@@ -247,32 +251,19 @@ def _by_algebra(given: str, gold: str, algebra: Algebra | None) -> Verdict:
     return None if algebra is None else algebra(given, gold)
 
 
-def assigned(text: str) -> tuple[frozenset[str], str]:
-    """The names and the value of "x = 5" or "30 + 30 = 60"; no name and the text of any other."""
-    parts = at_top(re.sub(r"\u2248|\\approx(?![a-z])", "=", text), "=")
-    if len(parts) == 1 or not parts[-1]:
-        return frozenset(), text
-    names = set()
-    for part in parts[:-1]:
-        if _NAME.fullmatch(part):
-            names |= {part} if len(part) <= 2 else set()
-        elif not _ARITHMETIC.fullmatch(part):
-            return frozenset(), text
-    return frozenset(names), parts[-1]
-
-
 def _words(given: str, gold: str) -> bool:
-    wanted, said = words(gold), words(given)
-    if wanted and said == wanted:
+    """Compares words; "Yes, ..." equals "yes" unless it also says "no"."""
+    gold_words, given_words = words(gold), words(given)
+    if gold_words and given_words == gold_words:
         return True
-    opposite = _TRUTH.get(wanted)
+    opposite = _TRUTH.get(gold_words)
     if opposite is None:
-        return not wanted and given == gold
+        return not gold_words and given == gold
     first = re.match(r"\W*(\w+)\W*(?:[,.;:\n]|\s-)", given)
-    return bool(first) and first[1].casefold() == wanted and opposite not in said.split()
+    return bool(first) and first[1].casefold() == gold_words and opposite not in given_words.split()
 
 
 def _all(verdicts: object) -> Verdict:
-    """False where one is False, else None where one is None."""
-    found = list(verdicts)  # pyright: ignore[reportArgumentType]
-    return False if False in found else None if None in found else True
+    """False if any verdict is False, else None if any is None, else True."""
+    values = list(verdicts)  # pyright: ignore[reportArgumentType]
+    return False if False in values else None if None in values else True

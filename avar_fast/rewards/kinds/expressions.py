@@ -1,11 +1,11 @@
-"""Mathematical expressions: what counts as one, and comparing two by computer algebra."""
+"""Mathematical expressions: recognizes them and compares them with computer algebra."""
 
 import logging
 import re
 from fractions import Fraction
 from typing import Any
 
-from .numbers import GIVEN_DIGITS, GOLD_DIGITS, number, stands_for, terminates, too_large
+from .numbers import GIVEN_DIGITS, GOLD_DIGITS, parse_number, stands_for, terminates, too_large
 from .quantities import DECADE, TURN
 
 _ALL_FUNCTIONS = (
@@ -20,7 +20,7 @@ _NAMES = frozenset(_ALL_NAMES.split())
 _SHORT_WORDS = "and or to of in on at by no if is it the not for as yes an be he we"
 _NO_PRODUCT = frozenset(_SHORT_WORDS.split())
 _RUN = re.compile(r"\\[A-Za-z]+|[A-Za-z]+|[^\W\d_]")
-# Their letters are points, which do not multiply.
+# The letters of these figures are points, which do not multiply.
 _FIGURE = re.compile(
     r"\\(?:m?angle|triangle|square|over(?:line|right|left)\w*(?!\{\d)|vec|widehat|parallel|perp)"
 )
@@ -45,14 +45,15 @@ _GREEK = {
     "\u03bb": "lambda", "\u03bc": "mu", "\u03c1": "rho", "\u03c3": "sigma", "\u03c4": "tau",
     "\u03c6": "phi", "\u03c8": "psi", "\u03c9": "omega",
 }  # fmt: skip
-_PRECISION = 40  # digits that constants are computed to
-_AGREEMENT = "1e-12"  # of those, as a share of the larger one
+_PRECISION = 40  # digits of computed constants
+_AGREEMENT = "1e-12"  # largest relative difference of equal constants
 _POINTS = (("0.37", "0.11"), ("1.71", "0.23"))
 
 
 def mathematical(text: str) -> bool:
-    """Whether a plain text is mathematics: no word in it, and an operator, a command or a constant.
-    Letters multiply only next to a number or an operator, so "on" and "H2O" do not."""
+    """Whether a plain text is mathematics: it has no words, and has an operator, a command or a
+    constant. Letters are a product only next to a number or an operator, so "on" and "H2O" are
+    not mathematics."""
     unsigned = text.lstrip("+- ")
     if unsigned in ("\u221e", "\u03c0", "\u2205") or unsigned in _NAMES:
         return True
@@ -83,7 +84,7 @@ def _factor(run: str, longest: int) -> bool:
 
 
 def latex(text: str) -> str:
-    """A plain text as LaTeX."""
+    """Converts a plain text to LaTeX."""
     text = re.sub(r"\u221a\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|\w))",
                   lambda m: f"\\sqrt{{{m[1] or m[2] or m[3]}}}", text)  # fmt: skip
     text = re.sub(r"(?<![\\\w])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
@@ -105,61 +106,63 @@ def latex(text: str) -> str:
 
 
 def equal(given: str, gold: str) -> bool:
-    """Whether two plain texts are the same mathematics. May take any time and memory."""
+    """Whether two plain texts are mathematically equal. May take unlimited time and memory."""
     if too_large(given) or too_large(gold):
         return False
-    one, other = (_parsed(latex(text)) for text in (given, gold))
-    if one is None or other is None:
+    a, b = _parse(latex(given)), _parse(latex(gold))
+    if a is None or b is None:
         return False
-    decimals = _decimal_for(given, other, GIVEN_DIGITS), _decimal_for(gold, one, GOLD_DIGITS)
+    decimals = _decimal_for(given, b, GIVEN_DIGITS), _decimal_for(gold, a, GOLD_DIGITS)
     if True in decimals:
         return True
-    close = _close(one, other)
-    return close if close is not None else _verified(other, one)
+    close = _close(a, b)
+    return close if close is not None else _verified(b, a)
 
 
 def rounds_to(given: str, gold: str, decimals: int) -> bool:
-    """Whether math-verify takes two raw texts to be equal, numbers that are not exact where they
-    round to so many decimals. May take any time and memory."""
+    """Whether math-verify finds two raw texts equal; inexact numbers are equal if they round to the
+    same ``decimals``. May take unlimited time and memory."""
     from math_verify import parse, verify
 
-    # Its own limit is signal.alarm, which long operations on big integers outlive.
+    # No timeouts: they use signal.alarm, which does not interrupt operations on big integers.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    wanted, said = (_read(parse, text) for text in (gold, given))
-    return bool(wanted) and bool(said) and verify(wanted, said, decimals, timeout_seconds=None)
+    a, b = _parse_raw(parse, given), _parse_raw(parse, gold)
+    return bool(b) and bool(a) and verify(b, a, decimals, timeout_seconds=None)
 
 
-def _read(parse: Any, text: str) -> list[Any]:
+def _parse_raw(parse: Any, text: str) -> list[Any]:
     marked = text if "$" in text or "\\boxed" in text else f"${text}$"
     return parse(marked, parsing_timeout=None) or parse(text, parsing_timeout=None)
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
+    """The sympy object of a LaTeX text, with "i" as the imaginary unit; None if it has none."""
     import math_verify
     import sympy
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    parse: Any = math_verify.parse  # whose limit is a signal: None is none
-    found = parse(f"${text}$", [math_verify.LatexExtractionConfig()], parsing_timeout=None)
-    got = next((x for x in found if not isinstance(x, str)), None)
-    if not isinstance(got, sympy.Expr):
-        return got
-    return got.subs({symbol: sympy.I for symbol in got.free_symbols if str(symbol) == "i"})
+    parse: Any = math_verify.parse
+    parsed = parse(f"${text}$", [math_verify.LatexExtractionConfig()], parsing_timeout=None)
+    expression = next((x for x in parsed if not isinstance(x, str)), None)
+    if not isinstance(expression, sympy.Expr):
+        return expression
+    symbols = expression.free_symbols
+    return expression.subs({symbol: sympy.I for symbol in symbols if str(symbol) == "i"})
 
 
 def _decimal_for(text: str, other: Any, digits: int) -> bool:
-    """Whether a text is a decimal that stands for a constant without an end."""
-    lone = number(text)
-    if lone is None or not lone.digits:
+    """Whether a text is a decimal that approximates a constant without a finite decimal form."""
+    decimal = parse_number(text)
+    if decimal is None or not decimal.digits:
         return False
     value = _constant(other)
     if value is None or not value.is_real or not value.is_finite:
         return False
-    return stands_for(lone, Fraction(str(value)), digits) and not _has_an_end(other)
+    return stands_for(decimal, Fraction(str(value)), digits) and not _is_finite_decimal(other)
 
 
-def _has_an_end(expression: Any) -> bool:
-    """Whether a constant is a decimal that ends, which no other stands for."""
+def _is_finite_decimal(expression: Any) -> bool:
+    """Whether a constant is exactly a decimal with finitely many digits."""
     import sympy
 
     floats = expression.has(sympy.Float)
@@ -168,7 +171,7 @@ def _has_an_end(expression: Any) -> bool:
 
 
 def _constant(expression: Any) -> Any:
-    """The value of an expression without variables; None of any other."""
+    """The value of an expression without variables; None for any other expression."""
     import sympy
 
     if not isinstance(expression, sympy.Expr) or expression.free_symbols:
@@ -177,40 +180,38 @@ def _constant(expression: Any) -> Any:
     return value if value.is_number and not value.has(sympy.zoo, sympy.nan) else None
 
 
-def _close(one: Any, other: Any) -> bool | None:
-    """Of constants, whether they are one number but for rounding; of expressions, False where they
-    differ at some point. None where that does not decide it."""
+def _close(a: Any, b: Any) -> bool | None:
+    """Whether two constants are equal except for rounding. For expressions: False if they differ at
+    a test point. None if this does not decide."""
     import sympy
 
-    if not (isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr)):
+    if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
         return None
-    if one == other:
+    if a == b:
         return True
-    if one.free_symbols != other.free_symbols:
-        return None if sympy.simplify(one - other) == 0 else False
-    values = _constant(one), _constant(other)
+    if a.free_symbols != b.free_symbols:
+        return None if sympy.simplify(a - b) == 0 else False
+    values = _constant(a), _constant(b)
     if None not in values:
         return _near(*values)
-    symbols = sorted(one.free_symbols, key=str)
+    symbols = sorted(a.free_symbols, key=str)
     for start, step in _POINTS:
-        at: Any = {
+        point: Any = {
             s: sympy.Rational(start) + i * sympy.Rational(step) for i, s in enumerate(symbols)
         }
-        values = tuple(_constant(x.subs(at)) for x in (one, other))
+        values = tuple(_constant(x.subs(point)) for x in (a, b))
         if None not in values and not _near(*values):
             return False
     return None
 
 
-def _near(one: Any, other: Any) -> bool:
+def _near(a: Any, b: Any) -> bool:
     import sympy
 
-    if one.is_infinite or other.is_infinite:
-        return bool(one == other)
-    largest = max(abs(one), abs(other))
-    return bool(
-        abs(one - other) <= sympy.Float(_AGREEMENT) * largest or largest < sympy.Float("1e-30")
-    )
+    if a.is_infinite or b.is_infinite:
+        return bool(a == b)
+    largest = max(abs(a), abs(b))
+    return bool(abs(a - b) <= sympy.Float(_AGREEMENT) * largest or largest < sympy.Float("1e-30"))
 
 
 def _verified(gold: Any, given: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Letters of options."""
+"""Letters of multiple-choice options."""
 
 import re
 from dataclasses import dataclass
@@ -19,60 +19,65 @@ _SEVERAL = re.compile(
     r"\(?[A-Ja-j]\)?(?:(?:\s*(?:[,;/&]|\band\b)\s*)+\(?[A-Ja-j]\)?|\s+\(?[A-J]\)?)+"
 )
 _COMPACT = re.compile(r"[A-J]{2,8}")
-_LAST_MARKED = "H"  # an initial beyond it begins a name: I. Newton, J. Bach
+_LAST_MARKED = "H"  # a later initial begins a name: I. Newton, J. Bach
 
 
 @dataclass(frozen=True)
 class Choice:
+    """An option of a multiple-choice question."""
+
     letter: str
-    """A capital."""
+    """The capital letter."""
     text: str = ""
-    """What stands behind it: "12 cm" of "B) 12 cm"."""
+    """The option's text: "12 cm" in "B) 12 cm"."""
 
 
 def choice_of(text: str) -> str | None:
     """The letter of a multiple-choice answer: "B", "(b)", "B. 12 cm", "Option B", "The answer is
     B"; None for anything else."""
-    found = _CHOICE.fullmatch(text.strip())
-    return found[1].upper() if found else None
+    match = _CHOICE.fullmatch(text.strip())
+    return match[1].upper() if match else None
 
 
-def choice(text: str) -> Choice | None:
-    """The option that a plain text names, and no other beside it."""
-    found = _ALONE.fullmatch(text)
-    if found:
-        return Choice(found[1].upper())
-    found = _MARKED.fullmatch(text)
-    if found is None:
+def parse_choice(text: str) -> Choice | None:
+    """Parses a plain text that names exactly one option; None for any other text."""
+    match = _ALONE.fullmatch(text)
+    if match:
+        return Choice(match[1].upper())
+    match = _MARKED.fullmatch(text)
+    if match is None:
         return None
-    letter = (found[1] or found[2] or found[3]).upper()
-    behind = found["text"].strip()
-    if letter > _LAST_MARKED or _OTHERS.search(behind):
+    letter = (match[1] or match[2] or match[3]).upper()
+    option = match["text"].strip()
+    if letter > _LAST_MARKED or _OTHERS.search(option):
         return None
-    return Choice(letter, behind)
+    return Choice(letter, option)
 
 
-def several(text: str) -> tuple[str, ...] | None:
-    """The letters of "A, C", "(A) and (C)", "A C"."""
+def parse_letters(text: str) -> tuple[str, ...] | None:
+    """The letters of "A, C", "(A) and (C)" or "A C"; None for any other text."""
     if len(text) > 60 or not _SEVERAL.fullmatch(text):
         return None
     return tuple(re.findall(r"\b[A-Ja-j]\b", text.upper()))
 
 
-def compact(text: str) -> tuple[str, ...] | None:
-    """The letters of "AC", which may be a word."""
+def parse_compact_letters(text: str) -> tuple[str, ...] | None:
+    """The letters of "AC", which may also be a word; None for any other text."""
     return tuple(text) if _COMPACT.fullmatch(text) and len(set(text)) == len(text) else None
 
 
 def same_letters(given: str, gold: str) -> bool | None:
-    """Several letters: a set where the reference has them in the order of the alphabet, else a
-    sequence. None where the reference holds none, or is a word that the given repeats as one."""
-    wanted, said = several(gold), several(given)
-    if wanted is None:
-        wanted = compact(gold)
-        if wanted is None or said is None:
+    """Compares several letters: as a set if the reference is in alphabetical order, else as a
+    sequence. None if the reference has no letters, or may be a word and the answer is no list of
+    letters."""
+    letters, given_letters = parse_letters(gold), parse_letters(given)
+    if letters is None:
+        letters = parse_compact_letters(gold)
+        if letters is None or given_letters is None:
             return None
-    said = said or compact(given.upper())
-    if said is None:
+    given_letters = given_letters or parse_compact_letters(given.upper())
+    if given_letters is None:
         return False
-    return said == wanted or (list(wanted) == sorted(wanted) and sorted(said) == list(wanted))
+    if list(letters) == sorted(letters):
+        return sorted(given_letters) == list(letters)
+    return given_letters == letters

@@ -1,10 +1,10 @@
-"""Lists, points, sets, intervals, ratios and ranges: several answers in one, not yet compared."""
+"""Parses answers with several parts: lists, points, sets, intervals, ratios and ranges."""
 
 import re
 from dataclasses import dataclass, replace
 
-from .numbers import grouped, number
-from .quantities import quantity
+from .numbers import grouped, parse_number
+from .quantities import parse_quantity
 
 LONGEST = 64  # items
 _OPENING, _CLOSING = "([{", ")]}"
@@ -23,26 +23,30 @@ _PLUS_MINUS = re.compile(r"([^\u00b1]*)\u00b1([^\u00b1]+)")
 
 @dataclass(frozen=True)
 class Listing:
+    """A list of answers."""
+
     items: tuple[str, ...]
     brackets: str = ""
-    """Those around it: "()", "[)", "{}"; none around a bare list."""
+    """The brackets around the list: "()", "[)", "{}"; empty for a list without brackets."""
     ordered: bool = True
+    """The order of the items matters."""
     name: str = ""
-    """Of "x = 1 or x = 2"."""
+    """The variable: "x" in "x = 1 or x = 2"."""
 
 
-def listing(text: str) -> Listing | None:
-    """The list that the whole text is; None for any other text."""
+def parse_list(text: str) -> Listing | None:
+    """Parses a text that is a list as a whole; None for any other text."""
     text = text.strip()
     point = _POINT.match(text)
     if point:
-        found = listing(text[point.end() :])
-        return found and replace(found, name=point[1])
-    both = _PLUS_MINUS.fullmatch(text)
-    if both and "," not in text:
-        named = _NAMED.match(both[1])
-        front = both[1][named.end() :] if named else both[1]
-        items = (front + "+" + both[2] if front.strip() else both[2], f"{front}-{both[2]}")
+        coordinates = parse_list(text[point.end() :])
+        return coordinates and replace(coordinates, name=point[1])
+    plus_minus = _PLUS_MINUS.fullmatch(text)
+    if plus_minus and "," not in text:
+        left, right = plus_minus.groups()
+        named = _NAMED.match(left)
+        front = left[named.end() :] if named else left
+        items = (front + "+" + right if front.strip() else right, f"{front}-{right}")
         return Listing(items, "", False, named[1] if named else "")
     plain = text.replace("\\{", "{").replace("\\}", "}")
     if plain[:1] + plain[-1:] in ("{}",) and _encloses(plain):
@@ -53,47 +57,51 @@ def listing(text: str) -> Listing | None:
         return Listing(items, text[0] + text[-1]) if 1 < len(items) <= LONGEST else None
     if text[:1] == "|" and text[-1:] == "|" and "," in text and text.count("|") == 2:
         return Listing(_split(text[1:-1]), "()")
-    return _bare(plain)
+    return _parse_bare_list(plain)
 
 
-def ratio(text: str) -> tuple[str, ...] | None:
-    """The parts of "3:4" or "1:2:3"."""
-    found = _RATIO.fullmatch(text)
-    return tuple(part for part in found.groups() if part) if found else None
+def parse_ratio(text: str) -> tuple[str, ...] | None:
+    """The parts of "3:4" or "1:2:3"; None for any other text."""
+    match = _RATIO.fullmatch(text)
+    return tuple(part for part in match.groups() if part) if match else None
 
 
-def span(text: str) -> tuple[str, str] | None:
-    """The ends of "3-5", "3 to 5 cm", "from $3 to $5", "between 3 and 5"."""
+def parse_range(text: str) -> tuple[str, str] | None:
+    """The ends of "3-5", "3 to 5 cm", "from $3 to $5" or "between 3 and 5"; None for any other
+    text."""
     if len(text) > 100 or not ("-" in text[1:] or " " in text):
         return None
-    found = _RANGE.fullmatch(text)
-    if found is None or ("and" in found["sep"] and not text.lower().startswith("between")):
+    match = _RANGE.fullmatch(text)
+    if match is None or ("and" in match["sep"] and not text.lower().startswith("between")):
         return None
-    ends = quantity(found["start"].strip()), quantity(found["end"].strip())
-    if ends[0] is None or ends[1] is None or found["start"][0] in "-(":
+    start, end = match["start"].strip(), match["end"].strip()
+    first, last = parse_quantity(start), parse_quantity(end)
+    if first is None or last is None or match["start"][0] in "-(":
         return None
-    subtracted = found["sep"] == " - " and ends[0].number.value >= ends[1].number.value
-    return None if subtracted else (found["start"].strip(), found["end"].strip())
+    is_difference = match["sep"] == " - " and first.number.value >= last.number.value
+    return None if is_difference else (start, end)
 
 
-def _bare(text: str) -> Listing | None:
+def _parse_bare_list(text: str) -> Listing | None:
+    """Parses a list without brackets."""
     text = re.sub(r"^(?:either|both)\s+", "", text, flags=re.IGNORECASE)
     joined = len(_JOINED.split(text)) > 1
     items = [item for part in _JOINED.split(text) for item in _split(part)]
-    if len(items) == 1 and _NUMBERS.fullmatch(text) and number(text) is None:
+    if len(items) == 1 and _NUMBERS.fullmatch(text) and parse_number(text) is None:
         items = text.split()
     if not 1 < len(items) <= LONGEST or not all(items):
         return None
-    names = [found[1] if (found := _NAMED.match(item)) else "" for item in items]
+    names = [match[1] if (match := _NAMED.match(item)) else "" for item in items]
     if names[0] and len({name for name in names if name}) == 1:  # x = 1, x = 2; x = 1, 2
-        bare = [_NAMED.sub("", item, count=1) for item in items]
-        return Listing(tuple(bare), "", not (joined or all(names)), names[0])
+        values = [_NAMED.sub("", item, count=1) for item in items]
+        return Listing(tuple(values), "", not (joined or all(names)), names[0])
     return Listing(tuple(items), "", not (joined or all(names)))
 
 
 def _split(text: str) -> tuple[str, ...]:
-    """At semicolons, or else at commas outside of brackets; those of 1,000 stay where all others
-    have a space behind them, and decimal commas where items are kept apart by semicolons."""
+    """Splits at semicolons, or else at commas outside of brackets. The comma of 1,000 does not
+    split if all other commas have a space after them; a decimal comma does not split if semicolons
+    separate the items."""
     for separators in (";", ", ", ","):
         items = at_top(text, separators)
         if len(items) == 1:
@@ -107,12 +115,12 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _inner(item: str) -> bool:
-    """Whether the commas of an item all stand in brackets."""
+    """Whether all commas of an item are inside brackets."""
     return len(at_top(item, ",")) == 1
 
 
 def at_top(text: str, separator: str) -> list[str]:
-    """The parts of a text between the separators that stand in no brackets."""
+    """Splits a text at the separators that are outside of brackets."""
     if separator not in text or (separator == "," and grouped(text.strip())):
         return [text.strip()]
     parts, depth, start = [], 0, 0
@@ -125,7 +133,7 @@ def at_top(text: str, separator: str) -> list[str]:
 
 
 def _encloses(text: str) -> bool:
-    """Whether the first bracket is closed by the last character alone."""
+    """Whether the first bracket is closed by the last character and not before."""
     depth = 0
     for at, char in enumerate(text):
         depth += (char in _OPENING) - (char in _CLOSING)

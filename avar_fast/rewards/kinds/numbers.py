@@ -1,13 +1,13 @@
-"""Numbers as people write them, and when two of them are the same."""
+"""Parses numbers as people write them, and compares them."""
 
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-GIVEN_DIGITS = 4  # significant digits of a decimal that stands for a number without an end
-GOLD_DIGITS = 3  # of one in a reference, which somebody has rounded
-_FLOAT = Fraction(1, 10**12)  # share by which two decimals may differ: 0.1 + 0.2
-_LARGEST_EXPONENT = 400  # beyond it a number is text: it is never written out
+GIVEN_DIGITS = 4  # fewest significant digits of an answer that rounds an exact number
+GOLD_DIGITS = 3  # the same for a reference, which its author has rounded
+_FLOAT = Fraction(1, 10**12)  # largest relative difference of equal decimals, as in 0.1 + 0.2
+_LARGEST_EXPONENT = 400  # a number with a larger exponent is text and is never written out
 
 _DIGITS = (
     r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?![\d,])"  # 1,234,567.8
@@ -31,7 +31,7 @@ _NUMBER = re.compile(
     rf"(?:\s*/\s*(?P<divisor>[+-]?{_DIGITS})(?![\d/.]))?"
     r")"
 )
-_ENDLESS = re.compile(r"([+-]?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?|\()(\d+)[})]?")
+_REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?|\()(\d+)[})]?")
 _BRACKETED = re.compile(r"\\?[(\[{]([^,;()\[\]{}]+?)\\?[)\]}]")
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
@@ -47,31 +47,31 @@ _NAMED = re.compile(r"(?:minus |negative )?[a-z][a-z -]*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Number:
-    """A number and how closely it is written."""
+    """A number and its precision."""
 
     value: Fraction
     digits: int = 0
-    """Significant digits of a decimal; 0 where it is exact: a whole number or a fraction."""
+    """Significant digits of a decimal; 0 for an exact number (a whole number or a fraction)."""
     last: Fraction = Fraction(0)
-    """What one in its last digit is worth."""
+    """Value of one unit in the last digit of a decimal."""
 
     def times(self, factor: Fraction) -> "Number":
         return replace(self, value=self.value * factor, last=self.last * abs(factor))
 
 
-def number(text: str) -> Number | None:
-    """The number that the whole text is; None for any other text."""
-    endless = _ENDLESS.fullmatch(text.strip())
-    if endless:
-        return _endless_decimal(*endless.groups())
+def parse_number(text: str) -> Number | None:
+    """Parses a text that is a number as a whole; None for any other text."""
+    repeating = _REPEATING.fullmatch(text.strip())
+    if repeating:
+        return _repeating_decimal(*repeating.groups())
     text = without_brackets(text)
-    found = leading_number(text)
-    if found is not None and found[1] == len(text):
-        return found[0]
-    return _named(text)
+    leading = parse_leading_number(text)
+    if leading is not None and leading[1] == len(text):
+        return leading[0]
+    return _parse_words(text)
 
 
-def _endless_decimal(sign: str, whole: str, start: str, period: str) -> Number:
+def _repeating_decimal(sign: str, whole: str, start: str, period: str) -> Number:
     nines = 10 ** len(period) - 1
     value = int(whole or 0) + Fraction(
         int(start or 0) * nines + int(period), nines * 10 ** len(start)
@@ -80,53 +80,53 @@ def _endless_decimal(sign: str, whole: str, start: str, period: str) -> Number:
 
 
 def without_brackets(text: str) -> str:
-    """Without those around the whole of it, but those of a list: (1,200) is a point."""
+    """Removes brackets around the whole text, but not those of a list: (1,200) is a point."""
     text = text.strip()
-    while (found := _BRACKETED.fullmatch(text)) is not None:
-        text = found[1].strip()
+    while (match := _BRACKETED.fullmatch(text)) is not None:
+        text = match[1].strip()
     return text
 
 
-def leading_number(text: str) -> tuple[Number, int] | None:
-    """The number that a text begins with, and where it ends."""
-    found = _NUMBER.match(text)
-    if found is None:
+def parse_leading_number(text: str) -> tuple[Number, int] | None:
+    """The number at the start of a text, and the index of its end; None if there is none."""
+    match = _NUMBER.match(text)
+    if match is None:
         return None
-    got = _value(found)
-    return None if got is None else (got, found.end())
+    number = _value(match)
+    return None if number is None else (number, match.end())
 
 
-def _value(found: re.Match[str]) -> Number | None:
-    sign = Fraction(1 if found["sign"] in ("", "+") else -1)
-    if found["whole"]:
-        part = _over(Fraction(int(found["over"])), Fraction(int(found["under"])))
-        return None if part is None else Number(sign * (int(found["whole"]) + part))
-    if found["power"]:
-        tens = _ten_to(found["power"])
+def _value(match: re.Match[str]) -> Number | None:
+    sign = Fraction(1 if match["sign"] in ("", "+") else -1)
+    if match["whole"]:
+        part = _over(Fraction(int(match["over"])), Fraction(int(match["under"])))
+        return None if part is None else Number(sign * (int(match["whole"]) + part))
+    if match["power"]:
+        tens = _ten_to(match["power"])
         return None if tens is None else Number(sign * tens)
-    if found["digits"] is None:
-        top = _decimal(found["top"] or found["top1"])
-        part = _over(top.value, _decimal(found["bottom"] or found["bottom1"]).value)
-        if part is None or (found["whole1"] and part < 0):
+    if match["digits"] is None:
+        top = _decimal(match["top"] or match["top1"])
+        part = _over(top.value, _decimal(match["bottom"] or match["bottom1"]).value)
+        if part is None or (match["whole1"] and part < 0):
             return None
-        return Number(sign * (int(found["whole1"] or 0) + part))
-    got = _decimal(found["digits"])
-    exponent = found["exponent"] or found["tens"]
+        return Number(sign * (int(match["whole1"] or 0) + part))
+    number = _decimal(match["digits"])
+    exponent = match["exponent"] or match["tens"]
     if exponent:
         tens = _ten_to(exponent)
         if tens is None:
             return None
-        got = got.times(tens)
-        if not got.digits:  # 3 x 10^8 is as exact as 3
-            got = Number(got.value)
-    if found["divisor"]:
-        part = _over(got.value, _decimal(found["divisor"]).value)
+        number = number.times(tens)
+        if not number.digits:  # 3 x 10^8 is as exact as 3
+            number = Number(number.value)
+    if match["divisor"]:
+        part = _over(number.value, _decimal(match["divisor"]).value)
         return None if part is None else Number(sign * part)
-    return got.times(sign)
+    return number.times(sign)
 
 
 def _decimal(text: str) -> Number:
-    """Of what ``_DIGITS`` matches, with a sign."""
+    """The number of a text that ``_DIGITS`` matches, with an optional sign."""
     negative, text = text.startswith("-"), text.lstrip("+-")
     if text.count(".") > 1 or ("." in text and text.rfind(",") > text.rfind(".")):
         text = text.replace(".", "").replace(",", ".")  # 1.234,5
@@ -141,7 +141,7 @@ def _decimal(text: str) -> Number:
 
 
 def grouped(text: str) -> bool:
-    """Whether the commas of a number stand between its thousands."""
+    """Whether the commas of a number separate thousands (or lakhs and crores)."""
     return (
         re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:(?:,\d{2})*|(?:,\d{3})*),\d{3}(?:\.\d+)?", text)
         is not None
@@ -149,7 +149,7 @@ def grouped(text: str) -> bool:
 
 
 def decimal_comma(text: str) -> bool:
-    """Whether a text is "3,5", which may be a list of two as well."""
+    """Whether a text has the form "3,5", which may also be a list of two numbers."""
     return re.fullmatch(r"[+-]?\d+,\d+", text) is not None and not grouped(text)
 
 
@@ -161,7 +161,7 @@ def _ten_to(exponent: str) -> Fraction | None:
 
 
 def too_large(text: str) -> bool:
-    """Whether a text holds a number or power that must not be written out."""
+    """Whether a text has a number or power that is too large to be written out."""
     exponents = re.findall(
         r"(?<=\d)[eE][+-]?(\d+)|\b10\s*(?:\^|\*\*)\s*[({]?\s*[+-]?\s*(\d+)(?!\d)", text
     )
@@ -173,8 +173,12 @@ def _over(top: Fraction, bottom: Fraction) -> Fraction | None:
 
 
 def same_number(given: Number, gold: Number) -> bool:
-    """Equal, or one is the other rounded or cut: to at least four significant digits where both are
-    decimals or the given is one for a fraction without an end, three where the reference is."""
+    """Whether two numbers are equal, or one is the other after rounding or truncation.
+
+    The shorter number needs at least four significant digits if both are decimals, or if the answer
+    is a decimal for a fraction without a finite decimal form. A reference that is a decimal for
+    such a fraction needs three.
+    """
     if given.value == gold.value:
         return True
     if given.digits and gold.digits:
@@ -187,29 +191,30 @@ def same_number(given: Number, gold: Number) -> bool:
 
 
 def rounds_to_other(given: Number, gold: Number) -> bool:
-    """Whether one is a decimal that the other rounds to, as after a conversion of units."""
+    """Whether one is a decimal and the other rounds to it, as after a unit conversion."""
     if given.digits and not gold.digits:
         return stands_for(given, gold.value, GIVEN_DIGITS)
     return bool(gold.digits) and stands_for(gold, given.value, GOLD_DIGITS)
 
 
 def stands_for(decimal: Number, value: Fraction, digits: int) -> bool:
-    """Whether a decimal, of so many significant digits at least, is a value rounded or cut."""
-    cut = 0 <= abs(value) - abs(decimal.value) < decimal.last and value * decimal.value > 0
+    """Whether a decimal with at least ``digits`` significant digits is a rounded or truncated
+    value."""
+    truncated = 0 <= abs(value) - abs(decimal.value) < decimal.last and value * decimal.value > 0
     rounded = abs(decimal.value - value) * 2 <= decimal.last
-    return decimal.digits >= digits and (cut or rounded)
+    return decimal.digits >= digits and (truncated or rounded)
 
 
 def terminates(denominator: int) -> bool:
-    """Whether a reduced fraction with this denominator is a decimal that ends."""
+    """Whether a reduced fraction with this denominator has a finite decimal form."""
     for prime in (2, 5):
         while denominator % prime == 0:
             denominator //= prime
     return denominator == 1
 
 
-def _named(text: str) -> Number | None:
-    """Of "forty-two", "minus one hundred and five", "three million"."""
+def _parse_words(text: str) -> Number | None:
+    """The number of "forty-two", "minus one hundred and five" or "three million"."""
     if len(text) > 100 or not _NAMED.fullmatch(text):
         return None
     names = text.casefold().replace("-", " ").split()
@@ -230,7 +235,7 @@ def _named(text: str) -> Number | None:
 
 
 def _may_follow(name: str, last: str) -> bool:
-    """Twenty takes a one behind it; "one two" is no number."""
+    """Whether a number word may follow another: "twenty one" is a number, "one two" is not."""
     if last in ("", "and", "hundred", *_SCALES):
         return True
     return last in _TENS_NAMES.split() and 0 < _NAMES[name] < 10

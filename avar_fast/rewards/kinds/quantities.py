@@ -1,11 +1,18 @@
-"""Numbers with what they count: a unit, a currency, percent, or nothing."""
+"""Parses and compares quantities: numbers with a unit, a currency, a percent sign, or nothing."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .numbers import Number, leading_number, number, rounds_to_other, same_number, without_brackets
+from .numbers import (
+    Number,
+    parse_leading_number,
+    parse_number,
+    rounds_to_other,
+    same_number,
+    without_brackets,
+)
 from .units import Unit, is_no_unit, units_of
 
 _SCALES = {
@@ -20,15 +27,15 @@ _CURRENCY = re.compile(
 )
 _PERCENT = re.compile(r"\s*(?:%|per ?cent\b|pct\b|percentage points?\b)", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
-DECADE = re.compile(r"\d{1,3}0'?s")  # 1990s are no seconds
-TURN = re.compile(r"sin|cos|tan|cot|sec|csc")  # what takes degrees
+DECADE = re.compile(r"\d{1,3}0'?s")  # the s of 1990s does not mean seconds
+TURN = re.compile(r"sin|cos|tan|cot|sec|csc")  # functions of an angle
 _SIZE = re.compile(
     r"\s+(?:long|wide|high|tall|deep|thick|away|old|in (?:total|all|length|height|width))$|^of\s+",
     re.IGNORECASE,
 )
 _THINGS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*(?: [^\W\d_]+(?:['-][^\W\d_]+)*){0,2}")
 _GREEK = re.compile("[\u0370-\u03ff]")  # constants and variables
-# Words behind a number that make another thing of it.
+# Words after a number that are no unknown unit: they change the meaning of the number.
 _CONNECTING = (
     "or and to of in on at by per plus minus times over squared cubed half out less more than not"
     " but no e pi i x y z st nd rd th am pm bc ad mod choose"
@@ -38,25 +45,28 @@ _NO_THINGS = frozenset(_CONNECTING.split())
 
 @dataclass(frozen=True)
 class Quantity:
+    """A number and its unit."""
+
     number: Number
     units: tuple[Unit, ...] = ()
-    """What its unit may mean; none where it has none, or one that is not known."""
+    """The possible meanings of its unit; empty if the unit is missing or unknown."""
     things: str = ""
-    """An unknown unit, in lower case."""
+    """An unknown unit, in lower case: "apples"."""
     percent: bool = False
     together: bool = False
     """It is written in several units: 5 ft 10 in."""
 
     @property
     def plain(self) -> bool:
+        """Whether it is just a number."""
         return not (self.units or self.things or self.percent)
 
 
-def quantity(text: str) -> Quantity | None:
-    """The quantity that the whole text is; None for any other text."""
-    lone = number(text)
-    if lone is not None:
-        return Quantity(lone)
+def parse_quantity(text: str) -> Quantity | None:
+    """Parses a text that is a quantity as a whole; None for any other text."""
+    number = parse_number(text)
+    if number is not None:
+        return Quantity(number)
     if DECADE.fullmatch(text):
         return None
     text = without_brackets(text)
@@ -66,10 +76,10 @@ def quantity(text: str) -> Quantity | None:
         sign = Fraction(-1 if money[1] == "-" else 1)
         units = units_of(money[2].rstrip(".").replace("rs", "Rs"))
         text = text[money.end() :]
-    found = leading_number(text) or _leading_name(text)
-    if found is None:
+    leading = parse_leading_number(text) or _parse_leading_words(text)
+    if leading is None:
         return None
-    value, rest = found[0].times(sign), text[found[1] :]
+    value, rest = leading[0].times(sign), text[leading[1] :]
     value, rest = _scaled(value, rest, bool(money))
     percent = _PERCENT.match(rest)
     if percent:
@@ -99,13 +109,15 @@ def quantity(text: str) -> Quantity | None:
 def same_quantity(
     given: Quantity, gold: Quantity, same: Callable[[Number, Number], bool] = same_number
 ) -> bool:
-    """A unit that one of them lacks is taken to be the other's; a percent sign too, unless the
-    reference is below one, where 0.5 is 50 %.
+    """Whether two quantities are the same.
+
+    A quantity without a unit takes the unit of the other. It also takes the other's percent sign,
+    unless the reference is below one: then 0.5 equals 50 %.
 
     Args:
-        given: the answer's.
-        gold: the reference's.
-        same: compares the numbers, in the same unit.
+        given: quantity of the answer.
+        gold: quantity of the reference.
+        same: compares two numbers in the same unit.
     """
     a, b = given.number, gold.number
     if given.percent != gold.percent:
@@ -115,47 +127,50 @@ def same_quantity(
         bare = same(a, b) and abs(b.value) >= 1
         return gold.plain and (bare or same(a.times(as_share), b))
     if given.things or gold.things:
-        one, other = _single(given.things), _single(gold.things)
-        if one and other and not (one.endswith(other) or other.endswith(one)):
+        given_thing, gold_thing = _singular(given.things), _singular(gold.things)
+        ends = given_thing.endswith(gold_thing) or gold_thing.endswith(given_thing)
+        if given_thing and gold_thing and not ends:
             return False
         return not (given.units or gold.units) and same(a, b)
     if not given.units or not gold.units:
         return not (given.together or gold.together) and same(a, b)
-    for one in given.units:
-        for other in gold.units:
-            pair = a.times(one.size), b.times(other.size)
-            if one.kind == other.kind and (
-                same(*pair) or (one.size != other.size and rounds_to_other(*pair))
+    for given_unit in given.units:
+        for gold_unit in gold.units:
+            pair = a.times(given_unit.size), b.times(gold_unit.size)
+            if given_unit.kind == gold_unit.kind and (
+                same(*pair) or (given_unit.size != gold_unit.size and rounds_to_other(*pair))
             ):
                 return True
     return False
 
 
 def unit_behind(text: str) -> tuple[str, tuple[Unit, ...]]:
-    """An expression and the known unit behind it: "2\\sqrt{3} cm"."""
-    found = re.fullmatch(
+    """Splits a text such as "2\\sqrt{3} cm" into an expression and the known unit after it."""
+    match = re.fullmatch(
         r"(.*[\d)}\u03c0\u221e])\s*(%|[^\d\s{}()=<>][^={}()<>]*(?:\^\{?\d\}?)?)", text
     )
-    if not found or (found[2] == "\u00b0" and TURN.search(text)):
+    if not match or (match[2] == "\u00b0" and TURN.search(text)):
         return text, ()
-    units = units_of(found[2]) if found[2][0] not in "+-*/^" else ()
-    return (found[1].strip(), units) if units or is_no_unit(found[2]) else (text, ())
+    units = units_of(match[2]) if match[2][0] not in "+-*/^" else ()
+    return (match[1].strip(), units) if units or is_no_unit(match[2]) else (text, ())
 
 
-def _leading_name(text: str) -> tuple[Number, int] | None:
-    """The number that the first words of a text name, and where they end."""
-    ends = [found.start() for found in re.finditer(" ", text[:60])]
+def _parse_leading_words(text: str) -> tuple[Number, int] | None:
+    """The number that the first words of a text spell, and the index of their end."""
+    ends = [match.start() for match in re.finditer(" ", text[:60])]
     for end in reversed(ends):
-        named = number(text[:end])
-        if named is not None:
-            return named, end
+        number = parse_number(text[:end])
+        if number is not None:
+            return number, end
     return None
 
 
 def _scaled(value: Number, rest: str, money: bool) -> tuple[Number, str]:
-    found = _SCALE.match(rest)
-    if found and (found[1] != "K"):
-        return value.times(Fraction(_SCALES[found[1].lower()])), rest[found.end() :]
+    """Applies a scale word after a number ("3 million", and "$3M" if it is money); returns the
+    number and the rest of the text."""
+    match = _SCALE.match(rest)
+    if match and (match[1] != "K"):
+        return value.times(Fraction(_SCALES[match[1].lower()])), rest[match.end() :]
     if money and (short := re.match(r"\s*([KMB])(?![A-Za-z])", rest)):
         factor = {"K": 10**3, "M": 10**6, "B": 10**9}[short[1]]
         return value.times(Fraction(factor)), rest[short.end() :]
@@ -163,29 +178,31 @@ def _scaled(value: Number, rest: str, money: bool) -> tuple[Number, str]:
 
 
 def _together(text: str) -> Quantity | None:
-    """The sum of parts of one kind, the larger units first: 5 ft 10 in, 1 hour and 30 minutes."""
+    """The sum of parts in several units of one kind, larger units first: 5 ft 10 in, 1 hour and 30
+    minutes."""
     total, last, at = Fraction(0), None, 0
     while at < len(text):
-        found = leading_number(text[at:])
-        name = (
-            re.match(r"\s*([^\W\d_]+)[\s,]*(?:and\s+)?", text[at + found[1] :]) if found else None
-        )
+        leading = parse_leading_number(text[at:])
+        name = None
+        if leading:
+            name = re.match(r"\s*([^\W\d_]+)[\s,]*(?:and\s+)?", text[at + leading[1] :])
         units = units_of(name[1]) if name else ()
-        if found is None or name is None or not units:
+        if leading is None or name is None or not units:
             return None
         if last and (units[0].kind != last.kind or units[0].size >= last.size):
             return None
-        total += found[0].value * units[0].size
-        last, at = units[0], at + found[1] + name.end()
+        total += leading[0].value * units[0].size
+        last, at = units[0], at + leading[1] + name.end()
     return Quantity(Number(total), (Unit(Fraction(1), last.kind),), together=True) if last else None
 
 
 def _things(text: str) -> str:
+    """The text in lower case if it can be an unknown unit, else an empty text."""
     text = text.strip()
-    known = _THINGS.fullmatch(text) and not _NO_THINGS & set(text.casefold().split())
-    return text.casefold() if known and not _GREEK.search(text) else ""
+    possible = _THINGS.fullmatch(text) and not _NO_THINGS & set(text.casefold().split())
+    return text.casefold() if possible and not _GREEK.search(text) else ""
 
 
-def _single(things: str) -> str:
-    """Without the plural."""
+def _singular(things: str) -> str:
+    """Words without the plural s."""
     return " ".join(word.removesuffix("s") for word in things.split())

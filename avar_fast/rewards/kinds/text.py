@@ -1,12 +1,11 @@
-"""An answer without what stands around it: Markdown, LaTeX, quotes, "the answer is", a full
-stop."""
+"""Strips an answer of its wrapping: Markdown, LaTeX, quotes, "the answer is", a final period."""
 
 import functools
 import re
 import unicodedata
 
-LONGEST = 1000  # characters of an answer that is read as anything but words
-_ROUNDS = 6  # of wrapping, as in **$\boxed{\text{B}}$**
+LONGEST = 1000  # characters; a longer answer is compared as words only
+_ROUNDS = 6  # deepest nesting of wrappers, as in **$\boxed{\text{B}}$**
 _ANNOUNCED = re.compile(
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the|my)?\s*(?:final|correct|right)?\s*"
     r"(?:answer|result|solution|option|choice)\s*(?:is|:|=|would be|should be|must be)[\s:=]*"
@@ -69,8 +68,8 @@ _CHARACTERS = str.maketrans(
 
 @functools.lru_cache(4096)
 def bare(text: str) -> str:
-    """An answer of at most ``LONGEST`` characters in its plain form: one minus sign, one kind of
-    space, ASCII digits, LaTeX's spaces and wrappers gone."""
+    """The plain form of an answer of at most ``LONGEST`` characters: one kind of minus sign and
+    space, ASCII digits, no LaTeX spaces and wrappers."""
     text = text.strip() if text.isascii() else _one_form(text).strip()
     if "**" in text:
         text = _EMPHASIS.sub("", text)
@@ -89,8 +88,8 @@ def bare(text: str) -> str:
 
 
 def words(text: str) -> str:
-    """The form in which words are compared: without case, accents of Latin letters, a leading
-    article, and punctuation that is not between two digits."""
+    """The form in which words are compared: lower case, without accents of Latin letters, leading
+    article, and punctuation except between two digits."""
     text = unicodedata.normalize("NFKD", text.translate(_CHARACTERS)).casefold()
     if not text.isascii():
         text = unicodedata.normalize("NFC", re.sub(r"(?<=[a-z])[\u0300-\u036f]+", "", text))
@@ -100,6 +99,11 @@ def words(text: str) -> str:
     text = re.sub(r"(?<!\d)[.,:;]|[.,:;](?!\d)|[!?\"()\[\]\u3002\u2026]|'", " ", text)
     text = _SPACES.sub(" ", text).strip()
     return re.sub(r"^(?:an?|the) (?=\S)", "", text)
+
+
+def squeezed(text: str) -> str:
+    """A text without spaces, except those between two digits."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", text)
 
 
 def _one_form(text: str) -> str:
@@ -127,14 +131,14 @@ def _unwrapped(text: str) -> str:
             and end not in inner.replace("\\$", "")
         ):
             return inner.strip()
-    found = _COMMAND.match(text)
-    if found and closing(text, found.end() - 1) == len(text) - 1:
-        return text[found.end() : -1].strip()
+    command = _COMMAND.match(text)
+    if command and closing(text, command.end() - 1) == len(text) - 1:
+        return text[command.end() : -1].strip()
     return text.rstrip(" ,;:").removesuffix(".").rstrip() or text
 
 
 def closing(text: str, start: int) -> int:
-    """Where the brace that opens at ``start`` is closed; -1 where it is not."""
+    """The index of the brace that closes the brace at ``start``; -1 if there is none."""
     depth = 0
     for at in range(start, len(text)):
         if text[at] in "{}" and (at == 0 or text[at - 1] != "\\"):
@@ -145,7 +149,7 @@ def closing(text: str, start: int) -> int:
 
 
 def _without_latex(text: str) -> str:
-    for _ in range(3):  # as deep as text stands in text
+    for _ in range(3):  # deepest nesting of text commands
         text, count = _TEXT.subn(r"\1", text)
         if not count:
             break

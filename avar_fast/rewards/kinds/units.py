@@ -1,4 +1,4 @@
-"""Units: what they measure and how large they are, exactly."""
+"""Units with their dimensions and exact sizes."""
 
 import functools
 import re
@@ -13,7 +13,7 @@ _LONG_PREFIXES = {
     "nano": "1e-9", "micro": "1e-6", "milli": "1e-3", "centi": "1e-2", "deci": "1e-1",
     "hecto": "1e2", "kilo": "1e3", "mega": "1e6", "giga": "1e9", "tera": "1e12",
 }  # fmt: skip
-# Symbol, names, size, what it is made of; those that take a prefix.
+# Units that take a prefix: symbol, names, size, dimensions.
 _METRIC = (
     ("m", "metre meter", "1", "m"), ("g", "gram gramme", "1", "g"), ("s", "second sec", "1", "s"),
     ("A", "ampere amp", "1", "A"), ("K", "kelvin", "1", "K"), ("mol", "mole", "1", "mol"),
@@ -59,18 +59,21 @@ _POWERS = (("square ", 2), ("sq. ", 2), ("sq ", 2), ("cubic ", 3), ("cu ", 3))
 
 @dataclass(frozen=True)
 class Unit:
+    """A meaning of a unit."""
+
     size: Fraction
+    """Its size in basic units."""
     kind: tuple[tuple[str, int], ...]
-    """(basic unit, power), sorted."""
+    """Its dimensions: (basic unit, power), sorted."""
 
 
 def units_of(text: str) -> tuple[Unit, ...]:
-    """What a text may mean as a unit; none where it is no known one."""
+    """The possible meanings of a text as a unit; empty if it is not a known unit."""
     return _units_of(text.strip())
 
 
 def is_no_unit(text: str) -> bool:
-    """Whether a text says that there are units without saying which."""
+    """Whether a text is the word "units" or the like, which names no unit."""
     return _NO_UNIT.fullmatch(text.strip()) is not None
 
 
@@ -94,20 +97,20 @@ def _units_of(text: str) -> tuple[Unit, ...]:
             continue
         power = next((p for name, p in _POWERS if text.startswith(name, at)), 1)
         at += next((len(name) for name, _ in _POWERS if text.startswith(name, at)), 0)
-        found = _TERM.match(text, at)
-        meant = _meanings(found[1]) if found else ()
-        if found is None or not meant:
+        match = _TERM.match(text, at)
+        meanings = _meanings(match[1]) if match else ()
+        if match is None or not meanings:
             return ()
-        power *= sign * int(found[2] or found[3] or 1)
-        size *= meant[0].size ** power
-        for base, exponent in meant[0].kind:
+        power *= sign * int(match[2] or match[3] or 1)
+        size *= meanings[0].size ** power
+        for base, exponent in meanings[0].kind:
             kind[base] = kind.get(base, 0) + exponent * power
-        at = found.end()
+        at = match.end()
     return (Unit(size, tuple(sorted((b, e) for b, e in kind.items() if e))),) if kind else ()
 
 
 def _meanings(name: str) -> tuple[Unit, ...]:
-    """Of one name, in its own case or else in lower case, in the plural or not."""
+    """The meanings of one unit name: in its own case or else in lower case, singular or plural."""
     for form in (name, name.casefold() if len(name) > 1 else name):
         for single in (form, form.removesuffix("s"), form.removesuffix("es")):
             if single in TABLE:

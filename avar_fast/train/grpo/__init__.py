@@ -1,1 +1,1 @@
-"""Stage grpo: a step samples completions, rewards them and updates the policy."""
+"""Stage grpo: each step samples completions, rewards them and updates the policy."""

@@ -1,4 +1,4 @@
-"""From rewards to advantages: the weighted sum, and how far it is above its group's mean."""
+"""Computes advantages: the weighted sum of a completion's rewards, compared with its group."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,16 @@ from .tally import Tally
 def set_advantages(
     run: Run, completions: list[Completion], rewards: CompletionRewards, tally: Tally
 ) -> tuple[Tensor, Tensor]:
-    """Sets the advantage of every completion, and whether its group is informative.
+    """Sets ``advantage`` and ``informative`` of every completion, and adds to the tally.
+
+    Args:
+        run: the run.
+        completions: this rank's N completions, group after group.
+        rewards: their rewards.
+        tally: sums for the log.
 
     Returns:
-        (total rewards, advantages), both (N,) float32.
+        Total rewards and advantages, both (N,) float32.
     """
     grpo, count = run.recipe.grpo, len(completions)
     totals = total_reward(rewards.values, grpo.rewards)

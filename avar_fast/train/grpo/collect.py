@@ -1,5 +1,5 @@
-"""Collects the completions of a step: samples, rewards, scores under the sampling policy, and
-chooses."""
+"""Collects the completions of a step: samples, rewards and scores them, and chooses those for the
+update."""
 
 import math
 import time
@@ -35,15 +35,15 @@ class RolloutBatch:
     micro_batches: list[MicroBatch]
     metrics: dict[str, float | None]
     scored: list[Work]
-    """Of every forward that scored completions, those that were passed over included."""
+    """The work of every forward that scored completions, also of completions not chosen."""
 
 
 @dataclass
 class _Step:
-    """What the sampling rounds of a step add to."""
+    """Totals of a step, over its sampling rounds."""
 
     number: int
-    """Counted from 1."""
+    """Number of the step, counted from 1."""
     tally: Tally = field(default_factory=Tally)
     scored: list[Work] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -65,31 +65,33 @@ class Collector:
     log: CompletionLog
 
     def collect(self, step: int) -> RolloutBatch:
-        """The completions of one step (counted from 0) in micro-batches.
+        """Collects the completions of one step (counted from 0) in micro-batches.
 
-        With ``grpo.sampling_rounds`` the step has so many times its prompts. Round by round they
-        are sampled, until every rank has its share of groups whose rewards differ (DAPO's dynamic
-        sampling, arXiv 2503.14476, section 3.2); what is lacking after the last round is filled
-        with the others.
+        With ``grpo.sampling_rounds`` = R, the feed gives R times the prompts of a step. They are
+        sampled in rounds until every rank has enough groups whose rewards differ (DAPO's dynamic
+        sampling, arXiv 2503.14476, section 3.2). If groups are missing after the last round, groups
+        with equal rewards fill the step.
 
         Raises:
-            WrongEngineError: the engine that sampled does not hold the model's weights.
+            WrongEngineError: the sampling engine does not hold the model's weights.
+            RewardError: a reward function failed and the recipe says to stop.
+            TrainingDivergedError: a logit of the sampling policy is not finite.
         """
         run, grpo, current = self.run, self.run.recipe.grpo, _Step(step + 1)
-        dealt: list[Sample] = [s for samples in run.feed.next_step() for s in samples]
-        share = len(dealt) // grpo.sampling_rounds
+        prompts: list[Sample] = [s for samples in run.feed.next_step() for s in samples]
+        share = len(prompts) // grpo.sampling_rounds
         groups: list[list[Completion]] = []
         rounds = 0
         with current.timed("sync_seconds"):
             prepare_rollout(run, self.rollout)
-        for start in range(0, len(dealt), share):
-            groups += self._round(current, dealt[start : start + share])
+        for start in range(0, len(prompts), share):
+            groups += self._round(current, prompts[start : start + share])
             rounds += 1
-            lacking = share - sum(group[0].informative for group in groups)
-            if rounds < grpo.sampling_rounds and not run.engine.sum_over_ranks(max(lacking, 0))[0]:
+            missing = share - sum(group[0].informative for group in groups)
+            if rounds < grpo.sampling_rounds and not run.engine.sum_over_ranks(max(missing, 0))[0]:
                 break
         self.rollout.sleep()
-        # Informative ones first, then in the order they came.
+        # Informative groups come first, then the order of sampling decides.
         best = sorted(range(len(groups)), key=lambda i: (not groups[i][0].informative, i))[:share]
         chosen = [completion for i in sorted(best) for completion in groups[i]]
         size = run.recipe.train.micro_batch_size
@@ -105,31 +107,32 @@ class Collector:
         return RolloutBatch(batches, metrics | current.seconds, current.scored)
 
     def _round(self, current: _Step, prompts: list[Sample]) -> list[list[Completion]]:
-        """Samples and scores a group per prompt."""
+        """Samples, rewards and scores one group of completions per prompt."""
         run, grpo = self.run, self.run.recipe.grpo
         with current.timed("generation_seconds"):
             try:
                 completions = sample(run, self.rollout, prompts)
-            except FloatingPointError as error:  # on this rank; the others may have found none
+            except FloatingPointError as error:  # on this rank; the others may have no such error
                 rows = (prompt.row.where for prompt in prompts)
-                what = "a logit of the sampling policy"
-                raise run.diverged(math.nan, current.number, rows, what) from error
+                name = "a logit of the sampling policy"
+                raise run.diverged(math.nan, current.number, rows, name) from error
         samples = [completion.sample for completion in completions]
         with current.timed("reward_seconds"):
             rewards = reward_completions(run, samples, current.number)
         with current.timed("scoring_seconds"):
             visual = self._score(current, completions, rewards.correct)
-        if VISUAL in grpo.rewards:  # zeros where its weight is 0
+        if VISUAL in grpo.rewards:  # all zeros if its weight is 0
             rewards = replace(rewards, values=rewards.values | {VISUAL: visual})
         _tally_gaps(completions, current.tally)
         totals, advantages = set_advantages(run, completions, rewards, current.tally)
         records = records_of(samples, rewards.texts, rewards.values, totals, advantages)
         self.log.write(current.number, records)
-        count = grpo.group_size
-        return [completions[i : i + count] for i in range(0, len(completions), count)]
+        size = grpo.group_size
+        return [completions[i : i + size] for i in range(0, len(completions), size)]
 
     def _score(self, current: _Step, completions: list[Completion], correct: Tensor) -> Tensor:
-        """Log-probabilities of all completions, of the reference too; (N,) VARS."""
+        """Sets the log-probabilities of all completions, also those of the reference; returns VARS
+        as (N,) float32."""
         size, visual = self.run.recipe.train.micro_batch_size, []
         for i in range(0, len(completions), size):
             chunk = completions[i : i + size]
@@ -146,13 +149,14 @@ class Collector:
 def _tally_gaps(completions: list[Completion], tally: Tally) -> None:
     if completions[0].sampling_log_probs is not None:
         gaps = sampling_gaps(completions)
-        # Also of a rank that sampled no token at all: names are the same on all ranks.
+        # A rank without any sampled token adds zeros: all ranks must have the same names.
         tally.add("log_prob_gap", float(gaps.sum()), len(gaps))
 
 
 @torch.no_grad()
 def _score_batch(run: Run, batch: Batch, completions: list[Completion], correct: Tensor) -> Tensor:
-    """Log-probabilities under the sampling policy, and VARS, from one forward; (B,) VARS."""
+    """Sets the log-probabilities under the sampling policy; returns VARS of the same forward as
+    (B,) float32, zeros if its weight is 0."""
     grpo, model = run.recipe.grpo, run.engine.module
     options = (run.head, grpo.temperature, run.tokens.visual)
     visual = torch.zeros(len(completions))

@@ -1,4 +1,4 @@
-"""Completions of stage grpo one by one, as they are scored and chosen, and in micro-batches."""
+"""Completions of stage grpo, one by one and in micro-batches."""
 
 from dataclasses import dataclass, field
 
@@ -12,48 +12,53 @@ from ..run import Run
 
 @dataclass
 class Completion:
-    """What the policy said once, and what the update needs of it."""
+    """One completion of a prompt, with what the update needs; T tokens."""
 
     sample: Sample
-    """Its target is the completion."""
+    """The prompt with the completion as its target."""
     truncated: bool
-    """It reached grpo.max_new_tokens before it ended."""
+    """The completion reached grpo.max_new_tokens before it ended."""
     sampling_log_probs: Tensor | None = None
-    """(T,) as the engine that sampled gave them; None where that was the model itself."""
+    """(T,) log-probabilities from the sampling engine; None if the model itself sampled."""
     old_log_probs: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(T,) under the weights that sampled."""
+    """(T,) log-probabilities that the model computes with the weights that sampled."""
     ref_log_probs: Tensor | None = None
+    """(T,) log-probabilities under the reference model; None without a KL term."""
     advantage: float = 0.0
     informative: bool = True
-    """Its group's rewards differ; the others carry no gradient, not of the KL term either."""
+    """The rewards of its group differ. Other completions have no gradient, not even of the KL
+    term."""
 
 
 @dataclass
 class MicroBatch:
-    """Completions as one forward takes them; B completions, L - 1 positions."""
+    """Completions for one forward: B completions, L - 1 positions."""
 
     batch: Batch
     old_log_probs: Tensor
+    """(B, L - 1) float32, 0 where there is no label."""
     ref_log_probs: Tensor | None
+    """(B, L - 1) float32, 0 where there is no label; None without a KL term."""
     advantages: Tensor
-    """(B,)"""
+    """(B,) float32."""
     weights: Tensor | None
-    """Of importance, where another engine sampled."""
+    """(B, L - 1) importance weights; None if the model itself sampled."""
     bounded: Tensor | None
-    """Scalar: the share of its tokens or responses whose weight a bound applies to."""
+    """Scalar: share of the tokens or responses whose importance weight is bounded."""
     counted: Tensor
-    """(B,) bool; false for completions that grpo.mask_truncated leaves out."""
+    """(B,) bool: false for completions that grpo.mask_truncated leaves out."""
     trained: Tensor
-    """(B,) bool: counted, and of an informative group."""
+    """(B,) bool: counted, and in an informative group."""
 
 
 def by_row(batch: Batch, values: Tensor) -> list[Tensor]:
-    """(B, L - 1) values at labels -> one tensor per row."""
+    """Splits (B, L - 1) values into one tensor per row, with the values at labels only."""
     return [row[mask] for row, mask in zip(values, batch.label_mask, strict=True)]
 
 
 def micro_batch(run: Run, completions: list[Completion]) -> MicroBatch:
-    """Completions of a step, scored and with their advantages, on the device."""
+    """Makes a micro-batch of completions that have log-probabilities and advantages, on the
+    device."""
     grpo, device = run.recipe.grpo, run.engine.device
     batch = run.collate([c.sample for c in completions])
     old = _to_rows(batch, [c.old_log_probs for c in completions])
@@ -61,10 +66,10 @@ def micro_batch(run: Run, completions: list[Completion]) -> MicroBatch:
     if completions[0].ref_log_probs is not None:
         ref = _to_rows(batch, [c.ref_log_probs for c in completions if c.ref_log_probs is not None])
     if completions[0].sampling_log_probs is not None:
-        given = [c.sampling_log_probs for c in completions if c.sampling_log_probs is not None]
+        sampling = [c.sampling_log_probs for c in completions if c.sampling_log_probs is not None]
         weights, bounded = importance_weights(
             old,
-            _to_rows(batch, given),
+            _to_rows(batch, sampling),
             batch.label_mask,
             grpo.importance_level,
             grpo.importance_mode,
@@ -81,7 +86,7 @@ def micro_batch(run: Run, completions: list[Completion]) -> MicroBatch:
 
 
 def _to_rows(batch: Batch, values: list[Tensor]) -> Tensor:
-    """One tensor per row -> (B, L - 1), 0 where there is no label."""
+    """Puts one tensor per row into (B, L - 1) float32, 0 where there is no label."""
     mask = batch.label_mask
     rows = torch.zeros(mask.shape, device=mask.device)
     rows[mask] = torch.cat(values).to(rows.device)

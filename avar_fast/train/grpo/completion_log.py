@@ -1,4 +1,4 @@
-"""What the policy said: every completion in a file, a few in the log."""
+"""The log of completions: all of them in a file, a few on the terminal."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from ..run import Run
 from ..tracker import cut_back
 
 FILE = "completions.jsonl"
-TEXT_SHOWN = 300  # characters of a completion in a table
+TEXT_SHOWN = 300  # most characters of a completion in a table
 
 
 class CompletionLog:
-    """Writes ``completions.jsonl`` in the run's folder on rank 0: step, row, prompt, completion,
-    reward of every name, their weighted sum, advantage."""
+    """Writes ``completions.jsonl`` in the run's folder on rank 0. A line has the step, row, prompt,
+    completion, tokens, rewards by name, their weighted sum and the advantage."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.file = run, None
@@ -25,10 +25,10 @@ class CompletionLog:
             cut_back(path, run.first_step)
             self.file = path.open("a")
 
-    def write(self, step: int, own: list[dict[str, Any]]) -> None:
-        """Adds the completions of a step, counted from 1; all ranks call it together."""
+    def write(self, step: int, own_records: list[dict[str, Any]]) -> None:
+        """Appends the completions of a step, counted from 1; all ranks call it together."""
         shares: list[Any] = [None] * self.run.engine.world_size if self.file else None  # pyright: ignore
-        torch.distributed.gather_object(own, shares)
+        torch.distributed.gather_object(own_records, shares)
         if self.file is None:
             return
         records = [{"step": step, **record} for share in shares for record in share]
@@ -36,7 +36,7 @@ class CompletionLog:
         self.file.flush()
         tracking = self.run.recipe.tracking
         if tracking.show_every and (step - 1) % tracking.show_every == 0 and tracking.show_count:
-            # Spread over the step, so that they are of several prompts.
+            # Spread over the step, so that they belong to several prompts.
             chosen = records[:: max(len(records) // tracking.show_count, 1)][: tracking.show_count]
             self.run.tracker.say(table(step, chosen))
 
@@ -52,16 +52,16 @@ def records_of(
     total: torch.Tensor,
     advantages: torch.Tensor,
 ) -> list[dict[str, Any]]:
-    """What the file holds of every completion; a reward that does not apply is null."""
+    """The file's record of every completion; a reward that does not apply is null."""
     prompts = [_prompt_text(response.row.messages) for response in responses]
-    listed = {reward_label(name): v.tolist() for name, v in values.items()}
+    rewards = {reward_label(name): v.tolist() for name, v in values.items()}
     return [
         {
             "row": response.row.where,
             "prompt": prompts[i],
             "completion": texts[i],
             "tokens": len(response.target_ids),
-            "rewards": {n: None if v[i] != v[i] else round(v[i], 6) for n, v in listed.items()},
+            "rewards": {n: None if v[i] != v[i] else round(v[i], 6) for n, v in rewards.items()},
             "reward": round(total[i].item(), 6),
             "advantage": round(advantages[i].item(), 6),
         }
@@ -70,7 +70,7 @@ def records_of(
 
 
 def table(step: int, records: list[dict[str, Any]]) -> str:
-    """Completions with their rewards as text."""
+    """A text table of completions with their rewards."""
     lines = [f"completions of step {step}"]
     for record in records:
         rewards = ", ".join(
@@ -89,8 +89,8 @@ def table(step: int, records: list[dict[str, Any]]) -> str:
 
 
 def _shortened(text: str) -> str:
-    """On one line, the end of a long text kept: that is where the answer is. What a policy samples
-    may hold control characters, which a terminal would obey."""
+    """A text on one line. A long text keeps its start and its end, where the answer is. Control
+    characters are replaced, because a terminal would obey them."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     if len(line) <= TEXT_SHOWN:
         return line

@@ -1,7 +1,7 @@
-"""Stage grpo: sample a group per prompt, reward accuracy, looking and format, and update.
+"""The training loop of stage grpo: sample a group per prompt, reward the completions, update.
 
 One pass without gradient over prompts and completions gives the log-probabilities under the
-sampling policy and, from the same attention, the masses of VARS: the visual reward costs no extra
+sampling policy. Its attention also gives the masses for VARS, so the visual reward needs no extra
 forward.
 """
 
@@ -25,7 +25,7 @@ SHOWN = ("reward", "accuracy", f"reward_{VISUAL}", "tokens_per_s", "mfu")
 
 
 def run_grpo(run: Run) -> None:
-    """Trains from ``run.first_step`` on."""
+    """Trains from ``run.first_step`` to the last step of the recipe."""
     rollout = open_rollout(run)
     try:
         _steps(run, rollout)
@@ -54,8 +54,8 @@ def _steps(run: Run, rollout: RolloutEngine) -> None:
 def _speed(
     run: Run, collected: RolloutBatch, seconds: float, has_reference: bool
 ) -> dict[str, float | None]:
-    """Tokens of prompts and completions per second of the whole step, and MFU of the passes over
-    them; the sampling itself is not counted as work."""
+    """Throughput of the whole step: tokens of prompts and completions per second, and MFU of the
+    scoring and training passes. Sampling counts as time, not as work."""
     rates, updates = run.throughput.flops, run.recipe.grpo.updates_per_rollout
     trained = [work_of(micro_batch.batch) for micro_batch in collected.micro_batches]
     scoring = (2 if has_reference else 1) * sum(rates.forward.flops(w) for w in collected.scored)
@@ -65,10 +65,10 @@ def _speed(
 
 
 def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, float | None]:
-    """One optimizer step on the collected completions.
+    """Runs one optimizer step on the collected completions; returns its metrics.
 
-    Completions of groups whose rewards are all equal give no gradient at all, but count in the
-    loss's divisor; those left out as truncated count in neither sum of tokens.
+    Completions of groups with equal rewards have no gradient but count in the loss's divisor.
+    Completions left out because they are truncated do not count in it.
     """
     grpo = run.recipe.grpo
     num_tokens, num_responses, num_trained = run.engine.sum_over_ranks(

@@ -1,4 +1,4 @@
-"""The policy that the KL term of stage grpo stays near: the model as the run began."""
+"""The reference policy of stage grpo's KL term: the model that the run started from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +15,8 @@ from ..run import Run
 
 
 class Reference:
-    """A frozen copy of what model.path holds. New adapters need none: the model without them is
-    what they began from."""
+    """The frozen model of model.path. New adapters need no copy: with the adapters disabled, the
+    trained model is the reference."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.copy = run, None
@@ -27,7 +27,8 @@ class Reference:
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> Tensor:
-        """(B, L - 1) float32 of the batch's labels, under the distribution that was sampled."""
+        """Log-probabilities of the batch's labels as (B, L - 1) float32, with the temperature and
+        banned tokens of the sampling."""
         grpo, run = self.run.recipe.grpo, self.run
         with self._model() as model:
             banned = run.tokens.visual

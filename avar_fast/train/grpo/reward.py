@@ -1,5 +1,5 @@
-"""From completions to rewards: all functions of the recipe, and VARS from masses recorded with the
-log-probabilities."""
+"""Rewards completions: with all reward functions of the recipe, and with VARS from the attention
+masses recorded with the log-probabilities."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from ...rewards import Completions, RewardError, RewardProblem, Rewards, Trainer
 from ...rollout import without_end
 from ..run import Run
 
-PROBLEMS_SHOWN = 3
+PROBLEMS_SHOWN = 3  # per step, in the log
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,17 @@ class CompletionRewards:
     """The rewards of this rank's completions."""
 
     texts: list[str]
-    """Completions without their end token."""
+    """N completions without their end token."""
     values: dict[str, Tensor]
-    """(N,) float32 by name, NaN where a function does not apply; VARS is not among them yet."""
+    """(N,) float32 by name, NaN where a function does not apply. VARS is added later."""
     correct: Tensor
-    """(N,) bool."""
+    """(N,) bool: the reward named by grpo.gate is at least 0.5."""
     num_failed: int
-    """Rewards that could not be had, and count as 0."""
+    """Rewards that failed and count as 0."""
 
     def means(self) -> dict[str, tuple[float, float]]:
-        """By label, the sum of a reward over the completions it applies to, and their number."""
+        """For each label, the sum of the reward over the completions it applies to, and their
+        number."""
         return {
             f"reward_{reward_label(name)}": (float(v.nansum()), float((~v.isnan()).sum()))
             for name, v in self.values.items()
@@ -42,10 +43,10 @@ class CompletionRewards:
 
 
 def start_rewards(recipe: Recipe, rows: Rows) -> Rewards:
-    """The recipe's reward functions, loaded and ready.
+    """Loads and starts the recipe's reward functions.
 
     Raises:
-        ValueError: a function that cannot be loaded, or takes what the data set has not.
+        ValueError: a function cannot be loaded, or takes a column that the data set lacks.
     """
     grpo = recipe.grpo
     names = tuple(name for name in grpo.rewards if name != VISUAL)
@@ -61,10 +62,15 @@ def start_rewards(recipe: Recipe, rows: Rows) -> Rewards:
 
 
 def reward_completions(run: Run, responses: list[Sample], step: int) -> CompletionRewards:
-    """Scores completions by every function but VARS; all ranks call it together.
+    """Scores completions with every function except VARS; all ranks call it together.
+
+    Args:
+        run: the run.
+        responses: this rank's N completions.
+        step: number of the step, counted from 1.
 
     Raises:
-        RewardError: a function failed on some rank and the recipe says to stop; on all ranks.
+        RewardError: a function failed on any rank and the recipe says to stop; on all ranks.
     """
     assert run.rewards is not None
     grpo = run.recipe.grpo
@@ -91,9 +97,9 @@ def reward_completions(run: Run, responses: list[Sample], step: int) -> Completi
     if problems and grpo.on_reward_error == "stop":
         more = f" ({len(problems) - 1} more like it.)" if len(problems) > 1 else ""
         raise RewardError(
-            f"step {step}: {problems[0]}.{more} Nothing was saved in this step, --resume goes on"
+            f"step {step}: {problems[0]}.{more} Nothing was saved in this step; --resume continues"
             " from the last checkpoint. Correct the function or the row, or set"
-            " grpo.on_reward_error=zero to give 0 and go on."
+            " grpo.on_reward_error=zero to give 0 and continue."
         )
     for problem in problems[:PROBLEMS_SHOWN]:
         run.tracker.say(f"step {step}: {problem}" + ("; counted as 0" if problem.count else ""))
@@ -101,16 +107,16 @@ def reward_completions(run: Run, responses: list[Sample], step: int) -> Completi
         run.tracker.say(f"step {step}: {len(problems) - PROBLEMS_SHOWN} more rewards failed")
     nan = float("nan")
     values = {
-        name: torch.tensor([nan if x is None else x for x in listed])
-        for name, listed in scored.values.items()
+        name: torch.tensor([nan if x is None else x for x in scores])
+        for name, scores in scored.values.items()
     }
-    correct = values[grpo.gate] >= 0.5  # NaN is not
+    correct = values[grpo.gate] >= 0.5  # NaN counts as wrong
     return CompletionRewards(texts, values, correct, scored.num_failed)
 
 
 def _images(responses: list[Sample]) -> list[list[Any]]:
-    """The images of each completion's row as a viewer shows them, opened once for a group, whose
-    completions share the list."""
+    """The images of each completion's row, turned as a viewer shows them. Completions of one group
+    share their list of opened images."""
     opened: dict[int, list[Any]] = {}
     for row in (response.row for response in responses):
         if id(row) not in opened:
@@ -121,7 +127,7 @@ def _images(responses: list[Sample]) -> list[list[Any]]:
 
 
 def visual_rewards(run: Run, recording: Recording, batch: Batch, correct: Tensor) -> Tensor:
-    """(N,) VARS of a batch whose masses were recorded."""
+    """VARS of a batch whose attention masses were recorded, as (N,) float32."""
     grpo = run.recipe.grpo
     return visual_reward(
         recording.mass,
@@ -134,7 +140,7 @@ def visual_rewards(run: Run, recording: Recording, batch: Batch, correct: Tensor
 
 
 def require_layers(recipe: Recipe, text_layers: list[nn.Module]) -> None:
-    """Raises ValueError where VARS or AGTO is to read layers that the model does not have."""
+    """Raises ValueError if VARS or AGTO names a layer that the model does not have."""
     count = len(text_layers)
     chosen = {"grpo.visual_layers": recipe.grpo.visual_layers, "agto.layers": recipe.agto.layers}
     for name, layers in chosen.items():

@@ -1,4 +1,4 @@
-"""The engine that samples completions, and completions as the stage takes them."""
+"""Opens the rollout engine and samples the completions of stage grpo."""
 
 import dataclasses
 from pathlib import Path
@@ -9,22 +9,22 @@ from ...data import Sample
 from ...data.problems import bad_row
 from ...models import whole_model_at
 from ...rollout import ModelEngine, RolloutEngine, Sampling, WrongEngineError, open_engine
-from .. import checkpoint
+from ..random_state import get_random_state, set_random_state
 from ..run import Run
 from .completion import Completion
 
 
 def open_rollout(run: Run) -> RolloutEngine:
-    """The engine that the recipe names; ``prepare_rollout`` gives it the model's weights. All ranks
-    together.
+    """Opens the engine that the recipe names; all ranks call it together. ``prepare_rollout`` gives
+    the engine the model's weights.
 
     Raises:
-        RolloutError: it cannot be had.
+        RolloutError: the engine cannot be started or reached.
     """
     recipe, grpo = run.recipe, run.recipe.grpo
     at_once, max_length = grpo.prompts_per_generation, recipe.data.max_length + grpo.max_new_tokens
     folder = recipe.rollout.server_folder or Path(recipe.train.output_dir) / "rollout_weights"
-    drawn_so_far = checkpoint.random_state()
+    random_state = get_random_state()
     engine = open_engine(
         recipe.rollout,
         ModelEngine(run.engine.whole_weights, run.collate_prompts, at_once),
@@ -36,13 +36,14 @@ def open_rollout(run: Run) -> RolloutEngine:
         max_rows=at_once * grpo.group_size,
         weights_folder=Path(folder),
     )
-    # vLLM seeds the generators of the process it starts in, the same on all ranks and in all runs.
-    checkpoint.set_random_state(drawn_so_far)
+    # vLLM seeds the generators of this process, equally on all ranks and in all runs: restore them.
+    set_random_state(random_state)
     return engine
 
 
 def prepare_rollout(run: Run, rollout: RolloutEngine) -> None:
-    """Wakes the engine and gives it the model's weights, before a step's completions."""
+    """Wakes the engine and gives it the model's weights, before a step's completions are sampled;
+    all ranks call it together."""
     rollout.wake()
     if run.recipe.rollout.engine != "model":
         with run.engine.whole_weights() as model:
@@ -50,10 +51,11 @@ def prepare_rollout(run: Run, rollout: RolloutEngine) -> None:
 
 
 def sample(run: Run, rollout: RolloutEngine, prompts: list[Sample]) -> list[Completion]:
-    """A group of completions per prompt, prompt after prompt.
+    """Samples a group of completions per prompt, in the order of the prompts.
 
     Raises:
         RowError: a completion holds image or video pads.
+        FloatingPointError: a logit of the model that samples is not finite.
     """
     grpo = run.recipe.grpo
     sampling = Sampling(
@@ -81,18 +83,18 @@ def sample(run: Run, rollout: RolloutEngine, prompts: list[Sample]) -> list[Comp
 
 
 def require_text(sample: Sample, visual_ids: tuple[int, ...]) -> None:
-    """Raises RowError where a completion holds image or video pads, which no forward could take."""
+    """Raises RowError if a completion holds image or video pads: the model's forward would fail."""
     pads = int(torch.isin(sample.target_ids, torch.tensor(visual_ids)).sum())
     if pads:
         got = f"{pads} of its {len(sample.target_ids)} tokens are such pads"
-        remedy = "Ban them in the engine that samples."
+        remedy = "Ban them in the sampling engine."
         expected = "hold no <|image_pad|> or <|video_pad|>"
         raise bad_row(sample.row.where, "a completion", expected, got, remedy)
 
 
 def sampling_gaps(completions: list[Completion]) -> torch.Tensor:
-    """(tokens,) nats between each token's log-probability in the engine that sampled and in the
-    model; empty where the model itself sampled."""
+    """The absolute difference between each token's log-probability in the sampling engine and in
+    the model, as (tokens,) nats; empty if the model itself sampled."""
     gaps = [
         (c.old_log_probs - c.sampling_log_probs.to(c.old_log_probs)).abs()
         for c in completions
@@ -102,12 +104,12 @@ def sampling_gaps(completions: list[Completion]) -> torch.Tensor:
 
 
 def require_same_weights(run: Run, mean_gap: float | None) -> None:
-    """Raises WrongEngineError where the engine that sampled is too far from the model."""
+    """Raises WrongEngineError if the mean gap, in nats per token, is above rollout.largest_gap."""
     largest = run.recipe.rollout.largest_gap
     if mean_gap is not None and not mean_gap <= largest:
         raise WrongEngineError(
             f"rollout.engine={run.recipe.rollout.engine} must hold the model's weights; its"
             f" log-probabilities differ by {mean_gap:.3g} nats per token on average, more than"
             f" rollout.largest_gap = {largest:g}. Serve the model of model.path in the same dtype,"
-            " with --logprobs-mode processed_logprobs, and see that the weights reach it."
+            " with --logprobs-mode processed_logprobs, and check that the weights reach it."
         )
