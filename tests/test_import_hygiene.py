@@ -272,6 +272,15 @@ def test_the_metric_is_lighter_than_its_studies():
     assert python(code) == "[]"
 
 
+def test_programs_start_without_openai():
+    code = (
+        "import sys; sys.modules['openai'] = None\n"
+        "import avar_fast.evaluate.__main__, avar_fast.rollout.vllm_server\n"
+        "import avar_fast.train.grpo.loop"
+    )
+    assert python(code) == ""
+
+
 def test_the_sdpa_path_works_without_triton():
     code = (
         "import sys; sys.modules['triton'] = None\n"
