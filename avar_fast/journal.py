@@ -1,4 +1,4 @@
-"""Files that survive a kill: lines that are on disk at once, and files written whole."""
+"""Files that survive a killed process: journals of synced lines, and atomically written files."""
 
 import fcntl
 import json
@@ -9,24 +9,25 @@ from typing import Any, NamedTuple
 
 
 class Line(NamedTuple):
-    """A whole line of a journal."""
+    """A complete line of a journal."""
 
     number: int
-    """Counted from 1."""
+    """Line number, from 1."""
     start: int
-    """Offset in bytes."""
+    """Offset in the file in bytes."""
     content: bytes
+    """The line, with its line break."""
 
 
 class Journal:
-    """A file that grows by JSON lines. A last line that a kill cut off is removed on opening.
+    """A file of JSON lines that only grows. Opening it removes an incomplete last line.
 
     Args:
-        path: of the file, which is made if it is missing.
-        exclusive: only one process may hold it open.
+        path: the file; it is created if it is missing.
+        exclusive: allow only one process at a time to open the file.
 
     Raises:
-        BlockingIOError: exclusive, and another process holds it.
+        BlockingIOError: ``exclusive`` is set and another process has the file open.
     """
 
     def __init__(self, path: Path, exclusive: bool = False) -> None:
@@ -42,7 +43,7 @@ class Journal:
         self._file.truncate(self._end)
 
     def add(self, value: Any) -> tuple[int, int]:
-        """Writes a line; it survives a crash of the machine from then on.
+        """Appends a line and syncs it. It then survives a crash of the machine.
 
         Returns:
             (start, length) of the line in bytes, for ``read``.
@@ -55,7 +56,7 @@ class Journal:
         return start, len(line)
 
     def read(self, start: int, length: int) -> bytes:
-        """A line by its place."""
+        """Reads the line at an offset and of a length in bytes."""
         return os.pread(self._file.fileno(), length, start)
 
     def close(self) -> None:
@@ -63,7 +64,7 @@ class Journal:
 
 
 def whole_lines(path: Path) -> Iterator[Line]:
-    """The lines of a journal, without a last one that a kill cut off."""
+    """Yields the complete lines of a journal. An incomplete last line is left out."""
     start = 0
     with path.open("rb") as file:
         for number, content in enumerate(file, start=1):
@@ -74,7 +75,8 @@ def whole_lines(path: Path) -> Iterator[Line]:
 
 
 def write_whole(path: Path, pieces: Iterable[str]) -> None:
-    """Writes a file so that a reader sees the old or the new one whole, even after a kill."""
+    """Replaces a file atomically. A reader sees either the whole old or the whole new file, even
+    if the process is killed."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
@@ -84,5 +86,5 @@ def write_whole(path: Path, pieces: Iterable[str]) -> None:
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the settings in which two runs differ, sorted."""
+    """Sorted names of the settings in which two runs differ."""
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))

@@ -1,4 +1,5 @@
-"""Asking endpoints that speak OpenAI's chat protocol: one client for all programs.
+"""A client for endpoints that speak OpenAI's chat protocol, shared by all programs.
 
-``access`` needs no openai; the other modules do, and are imported where an endpoint is asked.
+``access`` works without the package openai. The other modules need it, so import them only where
+an endpoint is asked.
 """

@@ -1,4 +1,4 @@
-"""How an endpoint is reached: its key, and whether a proxy stands between. Needs no openai."""
+"""Keys of endpoints, and which addresses bypass the proxy. Works without the package openai."""
 
 import os
 import re
@@ -8,18 +8,21 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 class MissingKeyError(ValueError):
-    """The environment lacks a key, or holds what can be none."""
+    """An environment variable that should hold a key is not set, or holds no valid key."""
 
 
 def read_key(setting: str, variable: str | None) -> str | None:
-    """The key that an environment variable holds; None where none is needed.
+    """Reads a key from an environment variable.
 
     Args:
-        setting: that names the variable, for messages.
-        variable: its name, or None.
+        setting: name of the setting that names the variable, for error messages.
+        variable: name of the variable; None if no key is needed.
+
+    Returns:
+        The key; None if ``variable`` is None.
 
     Raises:
-        MissingKeyError: it is not there, or cannot be a key.
+        MissingKeyError: the variable is not set, or its value cannot be a key.
     """
     if variable is None:
         return None
@@ -29,7 +32,8 @@ def read_key(setting: str, variable: str | None) -> str | None:
             f"{setting} must name a variable that holds the key; {variable} is not set. Use:"
             f" export {variable}=..."
         )
-    if not re.fullmatch(r"[!-~]+", key):  # a header cannot hold it, and its error would repeat it
+    # A header cannot hold other characters, and the HTTP library's error would show the key.
+    if not re.fullmatch(r"[!-~]+", key):
         raise MissingKeyError(
             f"{setting} must name a variable that holds the key alone; {variable} holds blanks,"
             " line breaks or letters outside ASCII."
@@ -38,6 +42,6 @@ def read_key(setting: str, variable: str | None) -> str | None:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address is this machine's own. Clients must ignore a proxy named in the
-    environment for it: no proxy can reach such an address."""
+    """Whether an address is this machine's own. Clients must bypass a proxy that the environment
+    names, because no proxy can reach such an address."""
     return urlsplit(url).hostname in LOOPBACK_HOSTS

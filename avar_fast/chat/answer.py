@@ -1,4 +1,4 @@
-"""An answer of a chat endpoint, put together from pieces."""
+"""The answer of a chat endpoint, assembled from its pieces."""
 
 from typing import Any, TypeGuard
 
@@ -7,8 +7,8 @@ from .finish import kind_of
 from .served import served_error
 
 MOST_TOKENS = 10**9
-"""Of one request; a count beyond is no count."""
-# Endpoints that return thoughts apart call them by one of these names, or by several at once.
+"""Largest token count of one request that is believed. Implausible counts are ignored."""
+# Endpoints that return reasoning separately use one of these names, or several at once.
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -18,11 +18,11 @@ class BadAnswerError(Exception):
     def __init__(self, message: str, retry: bool = True) -> None:
         super().__init__(message)
         self.retry = retry
-        """Whether another try may end otherwise; one that reads alike is paid for in vain."""
+        """Whether another attempt may succeed. False if it would cost money and end the same."""
 
 
 class Answer:
-    """What came so far; fields that an endpoint leaves out or adds are read leniently."""
+    """The part of an answer that has arrived so far. Missing and extra fields are tolerated."""
 
     def __init__(self) -> None:
         self._pieces: dict[str, list[str]] = {"content": [], "refusal": []}
@@ -31,13 +31,17 @@ class Answer:
         self._calls_tool = False
         self._unreadable: str | None = None
         self.counts: tuple[int, int] | None = None
-        """Tokens sent and received, as the endpoint counted."""
+        """(sent, received) tokens as counted by the endpoint; None if it reported no counts."""
 
     def take(self, piece: Any, part: str) -> None:
-        """Adds a whole answer (part "message") or a piece of one ("delta"), as JSON.
+        """Adds a piece of JSON to the answer.
+
+        Args:
+            piece: parsed JSON of a whole answer or of one streamed piece.
+            part: "message" for a whole answer, "delta" for a streamed piece.
 
         Raises:
-            ServedError: an error in place of an answer.
+            ServedError: the JSON holds an error instead of an answer.
         """
         if (error := served_error(piece)) is not None:
             raise error
@@ -47,35 +51,41 @@ class Answer:
         choices = piece.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(first, dict) or first.get("index"):
-            return  # only one choice is asked for; what another holds is not part of it
-        said = first.get(part)
-        if isinstance(said, dict):
-            self._take_said(said)
+            return  # only one choice was requested; others are not part of the answer
+        message = first.get(part)
+        if isinstance(message, dict):
+            self._take_message(message)
         self._finish = first.get("finish_reason") or self._finish
 
     def read(self, take_reasoning: bool = False) -> tuple[str, str]:
-        """(text, finish) of a whole answer; finish is stop, length or refused.
+        """Reads the complete answer.
+
+        Args:
+            take_reasoning: put reasoning that arrived separately in front of the text.
+
+        Returns:
+            (text, finish); finish is stop, length or refused.
 
         Raises:
-            BadAnswerError: it ends in the middle, in no known way or with a call of a tool, holds
-                what is no text, or is empty.
+            BadAnswerError: the answer breaks off, ends for an unknown reason, calls a tool, holds
+                something other than text, or is empty.
         """
         kind = kind_of(self._finish)
         if self._finish is None:
             raise BadAnswerError("the answer is malformed or ends in the middle")
         if kind == "broken":
-            raise BadAnswerError(f"the answer ends in the middle: {self._told_finish()}")
+            raise BadAnswerError(f"the answer ends in the middle: {self._finish_text()}")
         whole = {name: _text("".join(pieces)) for name, pieces in self._pieces.items()}
         text, refusal = whole["content"], whole["refusal"]
         if refusal or kind == "refused":
             return refusal or text, "refused"
         if kind is None:
             raise BadAnswerError(
-                f"the answer ends in a way that is not known: {self._told_finish()}", retry=False
+                f"the answer ends in a way that is not known: {self._finish_text()}", retry=False
             )
         if kind == "tool" or (self._calls_tool and not text):
             raise BadAnswerError(
-                f"the answer calls a tool, and none was offered: {self._told_finish()}", retry=False
+                f"the answer calls a tool, and none was offered: {self._finish_text()}", retry=False
             )
         if self._unreadable is not None:
             raise BadAnswerError(f"the answer holds {self._unreadable}, not text", retry=False)
@@ -88,16 +98,16 @@ class Answer:
 
     @property
     def received(self) -> str:
-        """All text that came, whatever it is."""
-        return "".join(text for some in self._pieces.values() for text in some)
+        """All text received so far: content, refusal and reasoning."""
+        return "".join(text for pieces in self._pieces.values() for text in pieces)
 
-    def _take_said(self, said: dict[str, Any]) -> None:
-        self._calls_tool |= bool(said.get("tool_calls") or said.get("function_call"))
+    def _take_message(self, message: dict[str, Any]) -> None:
+        self._calls_tool |= bool(message.get("tool_calls") or message.get("function_call"))
         for name in ("refusal", *_REASONING_FIELDS):
-            if isinstance(said.get(name), str):
-                self._pieces[name].append(said[name])
+            if isinstance(message.get(name), str):
+                self._pieces[name].append(message[name])
         try:
-            for kind, text in pieces_of(said.get("content")):
+            for kind, text in pieces_of(message.get("content")):
                 self._pieces["reasoning parts" if kind == "reasoning" else kind].append(text)
         except UnreadableContentError as error:
             self._unreadable = str(error)
@@ -110,7 +120,7 @@ class Answer:
         if _is_count(sent) and _is_count(received):
             self.counts = sent, received
 
-    def _told_finish(self) -> str:
+    def _finish_text(self) -> str:
         return f"finish_reason {self._finish!r}"
 
 
@@ -118,7 +128,7 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
 
 
-def _text(said: str) -> str:
-    """Without outer space, and without halves of surrogate pairs, which JSON can hold and UTF-8
+def _text(received: str) -> str:
+    """Strips outer white space and replaces unpaired surrogates, which JSON can hold and UTF-8
     cannot."""
-    return said.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+    return received.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()

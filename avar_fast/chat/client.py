@@ -1,4 +1,4 @@
-"""The client of one endpoint: concurrency, rate limit, retries, masked keys."""
+"""The client of one endpoint. It limits concurrency and rate, retries, and masks keys."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,45 +15,48 @@ from .pace import Pace
 from .trouble import ERRORS, Trouble, trouble_of
 
 LONGEST_PROBLEM_CHARS = 300
-# A shorter key may be an ordinary word, which answers may hold.
+# A shorter key may be an ordinary word that also occurs in answers.
 LEAST_KEY_CHARS = 16
 
 Attempt = Callable[[Answer], AbstractAsyncContextManager[object]]
-"""What surrounds an attempt that fills an answer, such as a budget."""
+"""Makes the context of an attempt from the answer that it fills. A budget can be held there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointAccess:
-    """Where an endpoint is and how hard it may be asked."""
+    """The address of an endpoint, its key, and the limits on requests to it."""
 
     base_url: str
-    """As far as /v1."""
+    """Address up to and including /v1."""
     key: str | None
+    """API key; None if the endpoint needs none."""
     attempt_seconds: float
-    """For one attempt, from sending to its last piece."""
+    """Time limit of one attempt, from sending the request to the last piece of the answer."""
     concurrency: int
-    """Attempts at the same time."""
+    """Largest number of attempts at the same time."""
     retries: int
-    """Further attempts after one that failed and may succeed."""
+    """Largest number of further attempts after one that failed and may succeed."""
     backoff_s: float
-    """Wait before the first retry; doubles with each further one, with jitter."""
+    """Seconds before the first retry. They double with each retry, with jitter."""
     max_backoff_s: float
+    """Largest number of seconds before a retry."""
     requests_per_minute: float | None = None
-    """None for no limit."""
+    """Rate limit; None for no limit."""
 
 
 class FailedRequestError(Exception):
-    """No attempt was answered; the message is the last problem."""
+    """All attempts failed. The message is the problem of the last one."""
 
     def __init__(self, problem: str, *, hopeless: bool, attempts: int) -> None:
         super().__init__(problem)
         self.hopeless = hopeless
-        """No request to the endpoint can succeed."""
+        """Whether no request to the endpoint can succeed."""
         self.attempts = attempts
+        """Number of attempts that were made."""
 
 
 class ChatClient:
-    """Asks one endpoint; safe for many requests at the same time in one event loop."""
+    """Sends requests to one endpoint. One event loop may send many of them concurrently."""
 
     def __init__(self, access: EndpointAccess) -> None:
         self.access = access
@@ -61,7 +64,7 @@ class ChatClient:
         self._openai = openai.AsyncOpenAI(
             base_url=access.base_url,
             api_key=access.key or "none",
-            max_retries=0,  # retries are counted and paid for here
+            max_retries=0,  # ``ask`` retries, so that each attempt is counted and paid for
             timeout=access.attempt_seconds,
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if direct else None,
         )
@@ -84,19 +87,19 @@ class ChatClient:
         """Sends a request until it is answered or the retries are used up.
 
         Args:
-            body: of the request, as openai's ``chat.completions.create`` takes it.
-            problems: gets what went wrong in each failed attempt, in order.
-            take_reasoning: puts thoughts that come apart from the answer in front of it.
-            retry_unusable: asks again after an answer that came whole but cannot be used, such as
-                an empty one.
-            attempt: is entered around each attempt, with the answer that it fills. What it raises
-                ends the request.
+            body: the request, as arguments of openai's ``chat.completions.create``.
+            problems: list to which each failed attempt appends its problem.
+            take_reasoning: put reasoning that arrives separately in front of the answer.
+            retry_unusable: also retry after an answer that is complete but unusable, such as an
+                empty one.
+            attempt: context manager around each attempt; called with the answer being filled. An
+                exception that it raises ends the request.
 
         Returns:
             (text, finish); finish is stop, length or refused. A key in the text is masked.
 
         Raises:
-            FailedRequestError: no attempt was answered.
+            FailedRequestError: all attempts failed.
         """
         seconds, retries = self.access.attempt_seconds, self.access.retries
         for number in range(1 + retries):
@@ -121,7 +124,7 @@ class ChatClient:
         raise AssertionError("the last attempt returns or raises")
 
     def masked(self, text: str) -> str:
-        """What an endpoint said: short, on one line and without the key."""
+        """Shortens a message of the endpoint, puts it on one line and masks the key."""
         text = " ".join(text.split())
         if self.access.key:
             text = text.replace(self.access.key, "***")

@@ -1,4 +1,4 @@
-"""Text out of content: a string, or a list of parts by type, whole or streamed."""
+"""Extracts text from the content of a message: a string or a list of typed parts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,14 +9,14 @@ _NO_TEXT_NEEDED = ("redacted_thinking", "tool_use", "tool_call", "function_call"
 
 
 class UnreadableContentError(Exception):
-    """Content that is no text."""
+    """Content that is not text."""
 
 
 def pieces_of(content: Any) -> Iterator[tuple[str, str]]:
-    """(kind, text) of every piece; kind is content, reasoning or refusal.
+    """Yields (kind, text) of every piece; kind is content, reasoning or refusal.
 
     Raises:
-        UnreadableContentError: something that holds no text, and would be lost.
+        UnreadableContentError: a part holds no text and would be lost.
     """
     if content is None:
         return
@@ -49,11 +49,11 @@ def _pieces_of_part(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _string(part: dict[str, Any], *names: str) -> str:
     for name in names:
-        said = part.get(name)
-        if isinstance(said, dict):  # {"text": {"value": ...}}
-            said = said.get("value")
-        if isinstance(said, list):
-            said = "".join(text for _, text in pieces_of(said))
-        if isinstance(said, str):
-            return said
+        value = part.get(name)
+        if isinstance(value, dict):  # {"text": {"value": ...}}
+            value = value.get("value")
+        if isinstance(value, list):
+            value = "".join(text for _, text in pieces_of(value))
+        if isinstance(value, str):
+            return value
     raise UnreadableContentError(f"a part with the fields {', '.join(map(str, part))}")

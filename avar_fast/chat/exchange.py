@@ -1,5 +1,4 @@
-"""One request to a chat endpoint, and its reply as it comes: whole, streamed, or as something
-else."""
+"""Sends one request to a chat endpoint and reads the reply, whether whole or streamed."""
 
 import json
 from typing import Any
@@ -9,18 +8,19 @@ import openai
 from .answer import Answer, BadAnswerError
 from .served import ServedError, as_text
 
-_OBJECTS: Any = openai.AsyncStream[object]  # pieces as JSON, not as openai's types have them
+_OBJECTS: Any = openai.AsyncStream[object]  # pieces as plain JSON instead of openai's types
 
 
 async def exchange(client: openai.AsyncOpenAI, body: dict[str, Any], answer: Answer) -> None:
-    """Sends a request (``stream`` in its body) and fills ``answer``, piece by piece where the
-    endpoint streams; one that streams unasked, or answers whole where it was to stream, is read
-    too.
+    """Sends a request and fills ``answer`` as the reply arrives.
+
+    ``stream`` in ``body`` requests a streamed reply. A reply is also read if the endpoint streams
+    without being asked to, or sends a whole answer instead of a stream.
 
     Raises:
-        openai.OpenAIError: as openai.
-        BadAnswerError: a reply that is no answer of this protocol.
-        ServedError: an error under a status of success.
+        openai.OpenAIError: the request failed in the openai client.
+        BadAnswerError: the reply is not an answer of this protocol.
+        ServedError: the body holds an error although the HTTP status reports success.
     """
     create: Any = client.chat.completions.with_raw_response.create
     raw = await create(**body)
@@ -43,16 +43,17 @@ async def _take_events(events: Any, answer: Answer) -> None:
     except openai.APIError as error:
         if type(error) is not openai.APIError or not error.body:
             raise
-        answer.take({"error": error.body}, "delta")  # read as any other; openai's message may not
+        # Read here, because openai's own message may leave out what the body says.
+        answer.take({"error": error.body}, "delta")
 
 
 def _take_whole(text: str, answer: Answer) -> None:
     begin = text.lstrip()[:6]
     if begin.startswith(("data:", "event:", ": ")):
         for line in text.splitlines():
-            said = line.removeprefix("data:").strip()
-            if line.startswith("data:") and said and said != "[DONE]":
-                answer.take(_json(said), "delta")
+            data = line.removeprefix("data:").strip()
+            if line.startswith("data:") and data and data != "[DONE]":
+                answer.take(_json(data), "delta")
         return
     body = _json(text)
     answer.take(body, "message")
@@ -64,7 +65,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        said = as_text(text)
+        message = as_text(text)
         if text.lstrip().startswith(("{", "[")):
-            raise BadAnswerError(f"the answer is not JSON: {said}") from None
-        raise BadAnswerError(f"the answer is malformed: {said or 'it is empty'}") from None
+            raise BadAnswerError(f"the answer is not JSON: {message}") from None
+        raise BadAnswerError(f"the answer is malformed: {message or 'it is empty'}") from None

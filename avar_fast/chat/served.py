@@ -1,11 +1,11 @@
-"""Errors in the body of a reply, in the shapes that servers and gateways give them."""
+"""Finds errors in the body of a reply, in the formats that servers and gateways use."""
 
 import json
 import re
 from typing import Any
 
 _MESSAGE_FIELDS = ("message", "msg", "detail", "error_msg", "error_message", "description", "error")
-# Where a body names an error but not by number: the number that it would have.
+# HTTP status of errors that a body names without a number.
 _STATUS_OF_NAME = {
     "invalid_request_error": 400,
     "invalid_argument": 400,
@@ -34,21 +34,22 @@ _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECAS
 
 
 class ServedError(Exception):
-    """An error in place of an answer, under a status that says all is well."""
+    """A reply holds an error instead of an answer, although its HTTP status reports success."""
 
     def __init__(self, message: str, status: int | None) -> None:
         super().__init__(message)
         self.status = status
-        """The HTTP status that it amounts to, where it says."""
+        """The HTTP status that corresponds to the error; None if the body does not tell."""
         self.headers: Any = {}
+        """Headers of the reply."""
 
 
 def served_error(body: Any) -> ServedError | None:
-    """The error that a body of JSON holds, None where it holds none.
+    """Finds the error in the parsed JSON of a reply; None if there is no error.
 
-    Known shapes: {"error": {"message", "code", "type", "status"}}, {"error": "..."}, a list of one
-    of these, {"object": "error", "message"}, an error inside the first choice, and, where there are
-    no choices, {"detail"}, {"message"}, {"msg"}, {"errors"}.
+    Known formats: {"error": {"message", "code", "type", "status"}}, {"error": "..."}, a list with
+    one of these, {"object": "error", "message"}, an error inside the first choice, and, in a body
+    without choices, {"detail"}, {"message"}, {"msg"}, {"errors"}.
     """
     if isinstance(body, list):
         return served_error(body[0]) if body else None
@@ -56,42 +57,43 @@ def served_error(body: Any) -> ServedError | None:
         return None
     choices = body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    inside = first.get("error") if isinstance(first, dict) else None
-    for error in (body.get("error"), inside):
+    error_in_choice = first.get("error") if isinstance(first, dict) else None
+    for error in (body.get("error"), error_in_choice):
         if error:
             return ServedError(_message(error), _status(error) or _status(body))
-    if body.get("object") == "error" or ("choices" not in body and _speaks(body)):
+    if body.get("object") == "error" or ("choices" not in body and _has_message(body)):
         return ServedError(_message(body), _status(body))
     return None
 
 
 def as_text(body: str) -> str:
-    """What a page or a text says, without tags."""
+    """The text of a plain or HTML body, without tags and line breaks."""
     return " ".join(_TAG.sub(" ", body).split())
 
 
 def status_named(code: object) -> int | None:
-    """The HTTP status that a code amounts to: 429, "429" or "rate_limit_exceeded"."""
+    """The HTTP status of an error code such as 429, "429" or "rate_limit_exceeded"; None if the
+    code is unknown."""
     if isinstance(code, str):
         code = int(code) if code.isdecimal() else _STATUS_OF_NAME.get(code.lower())
     return code if isinstance(code, int) and 400 <= code < 600 else None
 
 
-def _speaks(body: dict[str, Any]) -> bool:
+def _has_message(body: dict[str, Any]) -> bool:
     return any(body.get(name) for name in (*_MESSAGE_FIELDS, "errors"))
 
 
 def _message(error: Any) -> str:
     if isinstance(error, dict):
         for name in _MESSAGE_FIELDS:
-            said = error.get(name)
-            if isinstance(said, str) and said.strip():
-                return said
+            text = error.get(name)
+            if isinstance(text, str) and text.strip():
+                return text
     return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
 
 
 def _status(error: Any) -> int | None:
     if not isinstance(error, dict):
         return None
-    named = (status_named(error.get(name)) for name in ("code", "status", "type", "status_code"))
-    return next((status for status in named if status is not None), None)
+    statuses = (status_named(error.get(name)) for name in ("code", "status", "type", "status_code"))
+    return next((status for status in statuses if status is not None), None)

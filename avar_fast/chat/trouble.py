@@ -1,4 +1,5 @@
-"""What a failed attempt means: whether to try again, when, and whether anybody should."""
+"""Classifies a failed attempt: whether a retry may help, when, and whether the endpoint is
+usable at all."""
 
 import json
 from dataclasses import dataclass, replace
@@ -18,40 +19,43 @@ HOPELESS = {
     403: "Check key_env, the key and what it may use.",
     404: "Check model, and that base_url goes as far as /v1.",
 }
-# A wait that an endpoint asks for beyond this is a quota, not a rate.
+# An endpoint that asks for a longer wait enforces a quota and not a rate limit.
 LONGEST_WAIT_S = 600.0
 ERRORS = (openai.OpenAIError, BadAnswerError, ServedError, ValueError, RecursionError)
-"""What an attempt may end with, time-outs of one's own apart."""
+"""Exceptions that an attempt may raise, besides the client's own time-outs."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why an attempt failed, and what follows from it."""
+    """Why an attempt failed, and what the client should do about it."""
 
     problem: str
+    """Description for messages."""
     retry: bool = True
+    """Whether another attempt may succeed."""
     hopeless: bool = False
-    """No request to the endpoint can succeed."""
+    """Whether no request to the endpoint can succeed."""
     unreachable: bool = False
-    """As hopeless, if retries do not help."""
+    """Whether the endpoint could not be reached. It is hopeless if retries do not help."""
     wait_s: float | None = None
-    """What the endpoint asks to wait."""
+    """Seconds that the endpoint asks to wait; None if it does not ask."""
 
 
 def trouble_of(error: Exception) -> Trouble:
-    """What one of ``ERRORS`` means."""
+    """Classifies one of ``ERRORS``."""
     if isinstance(error, openai.APIStatusError):
         served = _served(error.response.text)
-        said = str(served or as_text(error.response.text) or error.response.reason_phrase)
-        # A code of HTTP wins over the body's, but for a quota, which comes as 429.
+        message = str(served or as_text(error.response.text) or error.response.reason_phrase)
+        # The HTTP status takes precedence over the code in the body. The exception is a used-up
+        # quota, which is sent with status 429.
         no_credit = served is not None and served.status == 402
         status = 402 if no_credit and error.status_code == 429 else error.status_code
-        return _by_status(f"HTTP {error.status_code}", status, said, error.response.headers)
+        return _by_status(f"HTTP {error.status_code}", status, message, error.response.headers)
     if isinstance(error, ServedError):
         name = f"HTTP 200 with error {error.status}" if error.status else "HTTP 200 with an error"
         return _by_status(name, error.status, str(error), error.headers)
     if isinstance(error, openai.APIConnectionError):
-        # What went wrong is in the cause; the error itself says no more than its name.
+        # The cause holds the reason. The message of the error itself says nothing useful.
         cause = error.__cause__ or error
         unreachable = isinstance(cause, httpx2.ConnectError)
         return Trouble(f"connection: {cause or type(cause).__name__}", unreachable=unreachable)
@@ -64,17 +68,17 @@ def trouble_of(error: Exception) -> Trouble:
     return Trouble(str(error) or type(error).__name__)
 
 
-def _by_status(name: str, status: int | None, said: str, headers: Any) -> Trouble:
+def _by_status(name: str, status: int | None, message: str, headers: Any) -> Trouble:
     trouble = Trouble(
-        f"{name}: {said.rstrip('. ')}. {HOPELESS.get(status or 0, '')}".rstrip(),
+        f"{name}: {message.rstrip('. ')}. {HOPELESS.get(status or 0, '')}".rstrip(),
         retry=status is None or status in RETRIED or status >= 500,
         hopeless=status in HOPELESS,
         wait_s=asked_wait_s(headers),
     )
     if trouble.wait_s is None or trouble.wait_s <= LONGEST_WAIT_S:
         return trouble
-    asked = f"{trouble.problem} It asks to wait {trouble.wait_s:.0f} s."
-    return replace(trouble, problem=asked, retry=False, wait_s=None)
+    problem = f"{trouble.problem} It asks to wait {trouble.wait_s:.0f} s."
+    return replace(trouble, problem=problem, retry=False, wait_s=None)
 
 
 def _served(text: str) -> ServedError | None:

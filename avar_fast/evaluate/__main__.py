@@ -11,7 +11,7 @@ from ..rollout import RolloutError
 from ..tables import markdown
 from .arguments import add_common, chosen_of, numbers, rollout_of, settings_of, tasks_of
 from .command import Model, evaluate_to
-from .compare import compare, text_of
+from .compare import compare, comparison_text
 from .judge.arguments import judge_of
 from .ranks import Ranks, local_device
 from .result import read_result
@@ -96,11 +96,11 @@ def _compare(arguments: Sequence[str]) -> int:
             f" 0; got {options.confidence}, {options.resamples}, {options.seed}."
         )
     bootstrap = Bootstrap(options.confidence, options.resamples, options.seed)
-    found = compare(read_result(options.a), read_result(options.b), bootstrap, options.shared)
+    comparison = compare(read_result(options.a), read_result(options.b), bootstrap, options.shared)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(text_of(found))
+        options.out.write_text(json.dumps(comparison, indent=1) + "\n")
+    print(comparison_text(comparison))
     return 0
 
 

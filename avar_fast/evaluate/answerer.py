@@ -1,4 +1,4 @@
-"""Asks a model the questions of a benchmark and scores what it answers."""
+"""Asks a model the questions of a benchmark and scores its answers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,12 +19,13 @@ from .rules.equality import MathEquality
 from .settings import Settings
 from .tasks import EvalTask
 
-CHUNK_BATCHES = 4  # batches between two writes: rows that end leave their place to the next
+# Batches between two writes. Within a chunk, a finished row gives its place to the next question.
+CHUNK_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Questions answered together, and their part of the VAS table."""
+    """Predictions of questions that were answered together, and their part of the VAS table."""
 
     predictions: list[Prediction]
     table: TableSums
@@ -32,29 +33,29 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Response:
-    """What a model answered to one prompt."""
+    """A model's answer to one prompt."""
 
     text: str
-    """Includes what the chat template has already written of the reply."""
+    """The answer, including the part that the chat template has already written."""
     num_tokens: int
-    """Without the end token."""
+    """Generated tokens without the end token."""
     truncated: bool
-    """It reached ``max_new_tokens``."""
+    """Whether the answer reached ``max_new_tokens``."""
     vas: PromptVas | None
-    """None without an image, or where VAS is not recorded."""
+    """VAS of the prompt; None without an image or if VAS is not recorded."""
 
 
 class Answerer:
-    """One model under one set of settings.
+    """Answers questions with one model and one set of settings.
 
     Args:
-        loaded: the model, attached, on its device; its processors alone suffice if ``engine`` is
-            replaced.
-        settings: of the run.
-        batch_size: questions under way at the same time.
+        loaded: model with attention attached, on its device. The processors are enough if
+            ``engine`` is replaced.
+        settings: settings of the run.
+        batch_size: questions that are answered at the same time.
 
     Attributes:
-        engine: generates the answers; the model itself unless replaced. ``close`` closes it.
+        engine: generates the answers. By default it is the model itself. ``close`` closes it.
     """
 
     def __init__(self, loaded: Loaded, settings: Settings, batch_size: int) -> None:
@@ -64,7 +65,7 @@ class Answerer:
         self.encoder = Encoder(self.tokenizer, processor, settings.system_prompt)
         self.recorder = PromptVasRecorder(loaded.model, self.encoder.tokens)
         self.engine: RolloutEngine = ModelEngine(
-            lambda: _changed(loaded.model, settings),
+            lambda: _intervened(loaded.model, settings),
             lambda prompts: self._inputs(loaded.model, prompts),
             batch_size,
             self.recorder if settings.vas else None,
@@ -81,11 +82,11 @@ class Answerer:
 
     @property
     def problems(self) -> list[str]:
-        """Answers that could not be compared; they count as wrong."""
+        """Problems with answers that could not be compared. These answers count as wrong."""
         return self._equality.problems
 
     def chunks(self, task: EvalTask, questions: Sequence[Question]) -> Iterator[Chunk]:
-        """Answers the questions, a few batches at a time."""
+        """Answers the questions and yields them a few batches at a time."""
         for start in range(0, len(questions), self.chunk_size):
             yield self._chunk(task, questions[start : start + self.chunk_size])
 
@@ -99,7 +100,7 @@ class Answerer:
                 samples.append(self.encoder(task.row(question)))
                 asked.append(question)
             except RowError as error:
-                unread.append(_unread(task, question, str(error)))
+                unread.append(_unread_prediction(task, question, str(error)))
         table = TableSums()
         if not asked:
             return Chunk(unread, table)
@@ -109,11 +110,11 @@ class Answerer:
         for question, response, verdict in zip(asked, responses, verdicts, strict=True):
             if response.vas is not None:
                 table.add(response.vas.tables, response.vas.num_queries)
-            answered.append(_answered(task, question, response, verdict))
+            answered.append(_answered_prediction(task, question, response, verdict))
         return Chunk(answered + unread, table)
 
     def respond(self, samples: list[Sample]) -> list[Response]:
-        """Greedy answers, with the VAS of the prompts if the settings ask for it."""
+        """Generates greedy answers, with the VAS of the prompts if the settings ask for it."""
         sampling = Sampling(
             num_samples=1,
             max_new_tokens=self.settings.max_new_tokens,
@@ -131,7 +132,8 @@ class Answerer:
             kept = without_end(tokens, self.eos_ids)
             text = sample.opened + self.tokenizer.decode(kept)
             vas = self.recorder.by_prompt.get(i)
-            responses.append(Response(text, len(kept), len(kept) == len(tokens), vas))
+            truncated = len(kept) == len(tokens)  # no end token
+            responses.append(Response(text, len(kept), truncated, vas))
         return responses
 
     def _inputs(self, model: nn.Module, prompts: list[Sample]) -> dict[str, Tensor]:
@@ -141,13 +143,13 @@ class Answerer:
 
 
 @contextmanager
-def _changed(model: nn.Module, settings: Settings) -> Iterator[nn.Module]:
-    """The model under the settings' intervention."""
+def _intervened(model: nn.Module, settings: Settings) -> Iterator[nn.Module]:
+    """Yields the model with the intervention of the settings applied."""
     with intervene(model, **settings.intervention) if settings.intervention else nullcontext():
         yield model
 
 
-def _answered(
+def _answered_prediction(
     task: EvalTask, question: Question, response: Response, verdict: Verdict
 ) -> Prediction:
     return Prediction(
@@ -165,8 +167,9 @@ def _answered(
     )
 
 
-def _unread(task: EvalTask, question: Question, reason: str) -> Prediction:
-    """For a question that cannot be asked, such as one whose image does not decode."""
+def _unread_prediction(task: EvalTask, question: Question, reason: str) -> Prediction:
+    """The prediction of a question that cannot be asked, for example because its image does not
+    decode."""
     return Prediction(
         benchmark=task.benchmark.name,
         id=question.id,

@@ -1,4 +1,4 @@
-"""The command line: what is common to a run and a sweep."""
+"""Command-line options that a run and a sweep share."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ ROWS, ALL = "rows", "all"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Arguments of a run, but for those a sweep varies."""
+    """Adds the options of a run, except those that a sweep varies."""
     default = Settings()
     parser.add_argument("model", help="folder or hub name that from_pretrained loads")
     parser.add_argument(
@@ -64,9 +64,14 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
-    """
+    """Reads the settings from the options.
+
+    Args:
+        options: options of the command line.
+        intervention: values of the intervention settings.
+
     Raises:
-        ValueError: a setting out of its range.
+        ValueError: a setting is out of range.
     """
     return Settings(
         style=options.style,
@@ -84,16 +89,17 @@ def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
 
 
 def rollout_of(options: argparse.Namespace) -> RolloutConfig:
-    """
+    """Reads the settings of the engine from the options.
+
     Raises:
-        ValueError: an unknown key, or a value out of range.
+        ValueError: a key is unknown, or a value is out of range.
     """
-    given = [*options.rollout, f"engine={options.engine}"]
-    return read_section(RolloutConfig, "rollout", given)
+    assignments = [*options.rollout, f"engine={options.engine}"]
+    return read_section(RolloutConfig, "rollout", assignments)
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """ "1,1.15" -> (1.0, 1.15)"""
+    """Parses numbers separated by commas: "1,1.15" -> (1.0, 1.15)."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -102,24 +108,27 @@ def numbers(text: str) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What to evaluate on, its data not read yet."""
+    """The chosen benchmarks and rows. Their data are not read yet."""
 
     names: list[str]
+    """Names of benchmarks, and "rows"."""
     local: dict[str, str]
-    """{benchmark or part of one: folder}"""
+    """{benchmark or one of its tasks: folder with a copy}"""
     rows: str | None
+    """Path of the user's own rows."""
     split: str
-    """Of the rows."""
+    """Split of the rows."""
 
 
 def chosen_of(options: argparse.Namespace) -> Chosen:
-    """
+    """Reads the choice of benchmarks and data from the options.
+
     Raises:
-        ValueError: an unknown benchmark, or data for none.
+        ValueError: a benchmark is unknown, or data are given for a benchmark that is not chosen.
     """
     local, rows = _data(options.data)
-    given = [name.strip() for name in options.benchmarks.split(",") if name.strip()]
-    names = [name for one in given for name in (PARTS if one == ALL else (one,))]
+    words = [word.strip() for word in options.benchmarks.split(",") if word.strip()]
+    names = [name for word in words for name in (PARTS if word == ALL else (word,))]
     if rows and ROWS not in names:
         names.append(ROWS)
     if not names:
@@ -145,17 +154,17 @@ def chosen_of(options: argparse.Namespace) -> Chosen:
 
 @contextmanager
 def tasks_of(chosen: Chosen, settings: Settings) -> Iterator[list[EvalTask]]:
-    """The benchmarks with their data, read and checked, while the context lasts.
+    """Reads and checks the data of the chosen benchmarks. The tasks can be used inside the context.
 
     Raises:
-        ValueError: data that cannot be used.
-        OSError: a file that is not there.
+        ValueError: data cannot be used.
+        OSError: a file does not exist.
     """
     with AnswerChecker(settings.checker) as checker:
-        yield _opened(chosen, settings, checker)
+        yield _open_tasks(chosen, settings, checker)
 
 
-def _opened(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> list[EvalTask]:
+def _open_tasks(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> list[EvalTask]:
     tasks: list[EvalTask] = []
     for name in chosen.names:
         if name == ROWS and chosen.rows is not None:
@@ -169,22 +178,22 @@ def _opened(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> list[
 
 
 def _layers(text: str) -> tuple[int, ...]:
-    """ "0-2,5" -> (0, 1, 2, 5)"""
-    chosen: list[int] = []
+    """Parses layer numbers and ranges: "0-2,5" -> (0, 1, 2, 5)."""
+    layers: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not first.isdecimal() or not (last or first).isdecimal():
             raise ValueError(f"--layers must be like 0-7,12; got {text!r}.")
-        chosen += range(int(first), int(last or first) + 1)
-    return tuple(sorted(set(chosen)))
+        layers += range(int(first), int(last or first) + 1)
+    return tuple(sorted(set(layers)))
 
 
-def _data(given: Sequence[str]) -> tuple[dict[str, str], str | None]:
-    """({benchmark: folder}, path of rows)"""
+def _data(values: Sequence[str]) -> tuple[dict[str, str], str | None]:
+    """Splits the values of --data into ({benchmark: folder}, path of rows)."""
     known = {*PARTS, *BENCHMARKS}
     local: dict[str, str] = {}
     rows: list[str] = []
-    for value in given:
+    for value in values:
         name, sign, path = value.partition("=")
         if sign and name in known:
             local[name] = str(Path(path).expanduser())

@@ -1,4 +1,4 @@
-"""What a benchmark is: questions, a rule that says which answers are right, and scores."""
+"""The interface of a benchmark: questions, a rule that scores answers, and summary scores."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -10,56 +10,59 @@ from .source import BenchmarkSource, Record
 
 @dataclass(frozen=True)
 class Question:
-    """One item of a benchmark, its images not read yet."""
+    """One question of a benchmark. Its images are not read yet."""
 
     id: str
     """Unique within the benchmark."""
     where: str
-    """Data set and row, for messages."""
+    """Data set and row, for error messages."""
     messages: list[dict[str, Any]]
     """Turns whose content is a list of {"type": "image"} and {"type": "text", "text": ...}."""
     images: tuple[str, ...]
     """Columns that hold the images, in the order of the image parts."""
     answer: str
-    """The reference, as the benchmark has it."""
+    """Reference answer, as written in the benchmark."""
     kind: str
-    """What is asked for: choice, integer, float, list, free, yes_no."""
+    """Kind of answer: choice, integer, float, list, free or yes_no."""
     options: tuple[str, ...] = ()
-    """Of a choice, in the order of their letters."""
+    """Options of a choice, in the order of their letters."""
     precision: int | None = None
-    """Decimals of a float."""
+    """Number of decimals of a float."""
     groups: dict[str, str] = field(default_factory=dict)
-    """What scores are broken down by: {"subject": "algebra", ...}."""
+    """Groups for which scores are also reported: {"subject": "algebra", ...}."""
     asked: str = ""
-    """The question in words, for a judge."""
+    """Text of the question, for the judge."""
     details: str = ""
-    """The reference in words, for a judge; empty where ``answer`` is all there is."""
+    """Explanation of the reference, for the judge; empty if there is only ``answer``."""
     accepted: tuple[str, ...] = ()
-    """Further answers that are right, of rows of one's own."""
+    """Further right answers; only the user's own rows have them."""
 
     @property
     def letters(self) -> str:
+        """Letters of the options."""
         return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(self.options)]
 
 
 Equal = Callable[[Sequence[tuple[str, str]]], list[bool]]
-"""(given, reference) pairs -> whether they are mathematically equal."""
+"""Tells for each pair (answer, reference) whether both are mathematically equal."""
 
 
 class Benchmark(Protocol):
-    """What is asked for and how it is scored."""
+    """A set of questions and the rule that scores them."""
 
     @property
     def name(self) -> str:
-        """As on the command line and in results."""
+        """Name on the command line and in results."""
         ...
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """Name for tables."""
+        ...
 
     @property
     def rule(self) -> str:
-        """How answers are scored, in a sentence; goes into the result."""
+        """How answers are scored, in a sentence for the result."""
         ...
 
     @property
@@ -69,24 +72,33 @@ class Benchmark(Protocol):
 
     @property
     def num_published(self) -> int | None:
-        """Questions of the whole split."""
+        """Number of questions in the published split; None for the user's own rows."""
         ...
 
     def verdicts(
         self, questions: Sequence[Question], completions: Sequence[str], equal: Equal
-    ) -> list[Verdict]: ...
+    ) -> list[Verdict]:
+        """Scores one completion per question.
+
+        Args:
+            questions: the questions.
+            completions: the model's completion of each question.
+            equal: compares answers as mathematics.
+        """
+        ...
 
     def tally(self, predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
-        """(right, all) of each share that the score is the mean of; of all predictions, or of some
-        clusters, whose tallies add up to it."""
+        """(right, all) counts of each share whose mean is the score. The tallies of disjoint
+        clusters add up to the tally of their union."""
         ...
 
     def cluster(self, prediction: Prediction) -> str:
-        """What a resample of the questions takes or leaves together."""
+        """Name of the cluster of a prediction. A resample draws or omits a cluster as a whole."""
         ...
 
     def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """``score``, the benchmark's number from 0 to 1, first; then what else it reports."""
+        """{name: number}: first ``score``, the benchmark's main number from 0 to 1, then the other
+        numbers that it reports."""
         ...
 
 
@@ -97,33 +109,39 @@ class Published(Benchmark, Protocol):
     def source(self) -> BenchmarkSource: ...
 
     def question(self, record: Record, where: str, style: str) -> Question:
-        """A checked record, without its images, as a question.
+        """Makes a question from a checked record without its images.
+
+        Args:
+            record: columns of the record.
+            where: data set and row, for error messages.
+            style: style of the prompt: tags, direct or official.
 
         Raises:
-            RowError: a field that does not hold what it should.
+            RowError: a field has an invalid value.
         """
         ...
 
 
 Dialogue = Generator[str, str, Verdict]
-"""Yields what a judge is asked, is sent its replies, and returns the verdict they lead to."""
+"""A generator that yields prompts for the judge, receives its replies, and returns the verdict."""
 
 
 @runtime_checkable
 class JudgedBenchmark(Protocol):
-    """A benchmark whose official rule asks a language model; it is asked for the completions in
-    which this project's rule finds no right answer."""
+    """A benchmark whose official rule uses a judge. The judge is asked only about completions that
+    this project's rule does not score as right."""
 
     def dialogue(self, question: Question, completion: str) -> Dialogue:
-        """
+        """Starts the dialogue about a completion.
+
         Raises:
-            JudgeError: on a reply that is not what was asked for.
+            JudgeError: a reply has another form than the prompt asks for.
         """
         ...
 
 
 class ByQuestion:
-    """Scoring of benchmarks whose number is the share of right answers."""
+    """Scoring of benchmarks whose main number is the share of right answers."""
 
     def tally(self, predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
         return [(sum(p.right for p in predictions), len(predictions))]

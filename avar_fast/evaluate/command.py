@@ -1,4 +1,4 @@
-"""One run from the command line to its file."""
+"""Runs one evaluation for the command line and writes its result file."""
 
 import sys
 from functools import cached_property
@@ -26,14 +26,14 @@ from .tasks import EvalTask
 
 
 class Model:
-    """A model by its path, loaded when it is first asked; whether it is there is checked at once,
-    before data are read.
+    """A model named by its path. It is loaded on first use, but a missing model is reported at
+    once, before data are read.
 
     Args:
         path: folder or hub name.
         dtype: float32 or bfloat16.
-        device: of this rank.
-        rollout: of what generates.
+        device: device of this rank.
+        rollout: settings of the engine that generates.
     """
 
     def __init__(
@@ -46,23 +46,24 @@ class Model:
     @cached_property
     def loaded(self) -> Loaded:
         transformers_logging.disable_progress_bar()
-        found = load(str(self.name["path"]), getattr(torch, self.dtype), self.device)
-        attach(found.model, found.tokenizer)
-        return found
+        loaded = load(str(self.name["path"]), getattr(torch, self.dtype), self.device)
+        attach(loaded.model, loaded.tokenizer)
+        return loaded
 
     def answerer(self, settings: Settings, batch_size: int) -> Answerer:
-        """
+        """Makes an answerer with the engine of ``rollout``.
+
         Raises:
-            ValueError: a path that cannot be loaded, or a model of another type.
+            ValueError: the path cannot be loaded, or the model has an unsupported type.
             RolloutError: vLLM cannot be used.
         """
-        path, is_own = str(self.name["path"]), self.rollout.engine == "model"
-        if not is_own and holds_adapters(path):
+        path, uses_model = str(self.name["path"]), self.rollout.engine == "model"
+        if not uses_model and holds_adapters(path):
             raise ValueError(
                 f"--engine {self.rollout.engine} needs whole weights; {path} holds adapters. Use"
                 " --engine model, or merge them."
             )
-        loaded = self.loaded if is_own else load_processors(path)
+        loaded = self.loaded if uses_model else load_processors(path)
         answerer = Answerer(loaded, settings, batch_size)
         answerer.engine = open_engine(
             self.rollout,
@@ -87,19 +88,22 @@ def evaluate_to(
     judge: JudgeConfig | None,
     shown: bool = True,
 ) -> int:
-    """Runs to the result file and prints its tables where ``shown``; returns the exit code: 1 where
-    questions could not be asked, or answers not be judged.
+    """Runs an evaluation, writes the result file, and prints its tables if ``shown``.
+
+    Returns:
+        The exit code. It is 1 if questions could not be asked or the judge gave no verdict on
+        answers, else 0.
 
     Raises:
-        ValueError: the file is there, or a run with other settings is under way beside it.
+        ValueError: the file exists, or its journal belongs to a run with other settings.
     """
-    what = identity(model.name, settings, tasks, judge)
+    run_identity = identity(model.name, settings, tasks, judge)
     journal = PredictionJournal(out)
-    ranks.agree(lambda: _claim(out, journal, what))
+    ranks.agree(lambda: _claim(out, journal, run_identity))
     try:
         outcome = run(lambda: model.answerer(settings, batch_size), tasks, journal, ranks, judge)
     except BaseException:
-        if ranks.size == 1 and journal.is_empty:  # such as a model that is not there
+        if ranks.size == 1 and journal.is_empty:  # for example, the model could not be loaded
             journal.discard()
         raise
     if outcome is None:
@@ -111,7 +115,7 @@ def evaluate_to(
         "model": model.name,
         "settings": settings.as_dict(),
         "judge": None if judge is None else judge.name,
-        "identity": what,
+        "identity": run_identity,
         "batch_size": batch_size,
         "ranks": ranks.size,
         "seconds": round(outcome.seconds, 1),
@@ -125,9 +129,11 @@ def evaluate_to(
     unread = sum(summary.num_unread for summary in summaries)
     unjudged = sum(summary.judge["failed"] for summary in summaries if summary.judge)
     if unread:
-        _tell_open(out, journal, f"{unread} questions could not be asked and count as wrong")
+        _print_incomplete(out, journal, f"{unread} questions could not be asked and count as wrong")
     if unjudged:
-        _tell_open(out, journal, f"{unjudged} answers could not be judged and count as wrong")
+        _print_incomplete(
+            out, journal, f"{unjudged} answers could not be judged and count as wrong"
+        )
     if unread or unjudged:
         return 1
     journal.remove()
@@ -138,38 +144,38 @@ def evaluate_once(
     out: Path, model: Model, settings: Settings, tasks: list[EvalTask], ranks: Ranks,
     batch_size: int, judge: JudgeConfig | None,
 ) -> int:  # fmt: skip
-    """``evaluate_to`` without tables, unless the result of this very run is there already.
+    """Calls ``evaluate_to`` without tables, unless the file already holds the result of this run.
 
     Raises:
         ValueError: as ``evaluate_to``, or the file is the result of another run.
     """
-    what = identity(model.name, settings, tasks, judge)
-    if ranks.agree(lambda: is_finished(out, what)):
+    run_identity = identity(model.name, settings, tasks, judge)
+    if ranks.agree(lambda: is_finished(out, run_identity)):
         return 0
     return evaluate_to(out, model, settings, tasks, ranks, batch_size, judge, shown=False)
 
 
-def _tell_open(out: Path, journal: PredictionJournal, what: str) -> None:
+def _print_incomplete(out: Path, journal: PredictionJournal, problem: str) -> None:
     print(
-        f"{what} in {out}; once they can be, remove it and the same command asks for them alone"
-        f" ({journal.folder} has the others).",
+        f"{problem} in {out}. Fix the cause, remove that file and repeat the command: it asks only"
+        f" for them ({journal.folder} keeps the others).",
         file=sys.stderr,
     )
 
 
-def is_finished(out: Path, what: dict[str, Any]) -> bool:
-    """Whether the result of a run of this identity is at the path.
+def is_finished(out: Path, run_identity: dict[str, Any]) -> bool:
+    """Whether a file is the result of a run of this identity; False if there is no file.
 
     Raises:
-        ValueError: it is of another.
+        ValueError: the file is the result of another run.
     """
     if not out.exists():
         return False
-    require_same(read_result(out).head["identity"], what, f"{out} is a result")
+    require_same(read_result(out).head["identity"], run_identity, f"{out} is a result")
     return True
 
 
-def _claim(out: Path, journal: PredictionJournal, what: dict[str, Any]) -> None:
+def _claim(out: Path, journal: PredictionJournal, run_identity: dict[str, Any]) -> None:
     if out.exists():
         raise ValueError(f"--out {out} is there already. Name another, or remove it.")
-    journal.claim(what, project())
+    journal.claim(run_identity, project())

@@ -1,4 +1,4 @@
-"""Two runs question by question: differences with paired bootstrap intervals."""
+"""Compares two runs question by question: differences with paired bootstrap intervals."""
 
 import json
 from collections.abc import Sequence
@@ -16,55 +16,62 @@ from .benchmarks import BENCHMARKS, PARTS
 from .prediction import Prediction
 from .result import Result
 
-BATCH = 256  # resamples at once
+BATCH = 256  # resamples that are computed together
 OVERALL = "overall"
-PER_CENT = np.array([100.0, 1.0])  # of numerators and denominators
+PERCENT = np.array([100.0, 1.0])  # factors of numerator and denominator
 
 
 @dataclass(frozen=True)
 class Difference:
-    """B less A, of one quantity."""
+    """The difference of one quantity between two runs, A and B."""
 
     a: float
     b: float
     difference: float
+    """B minus A."""
     low: float
+    """Lower end of the interval of the difference: percentiles over resampled questions."""
     high: float
-    """Percentile interval of the difference over resampled questions."""
+    """Upper end of the interval."""
 
 
 @dataclass(frozen=True)
 class ResultComparison:
-    """Of one benchmark."""
+    """The comparison of two runs on one benchmark."""
 
     num: int
-    """Questions."""
+    """Number of questions compared."""
     only_a: int
-    """Right in A alone."""
+    """Number of questions that only A answers right."""
     only_b: int
+    """Number of questions that only B answers right."""
     score: Difference
-    """In per cent."""
+    """Difference of the benchmark's score, in percent."""
     vas: dict[str, Difference]
-    """By form; empty where a run has none."""
+    """{form: difference of VAS}; empty if a run has no VAS."""
 
 
 Draws = list[np.ndarray]
-"""How often each resample drew each cluster: (resamples, clusters), some at a time."""
+"""How often each resample drew each cluster: arrays of (resamples, clusters), in batches."""
 
 
 def compare(a: Result, b: Result, bootstrap: Bootstrap, shared: bool = False) -> dict[str, Any]:
-    """All benchmarks that both runs have, and the mean over them.
+    """Compares two runs on all benchmarks that both have, and on the mean over them.
 
-    What is resampled is questions; of HallusionBench sets of questions, as its numbers are of
-    groups. The mean over benchmarks resamples each benchmark by itself.
+    The bootstrap resamples questions. For HallusionBench it resamples sets of questions, because
+    its score is computed over groups. For the mean over benchmarks, each benchmark is resampled
+    independently.
 
     Args:
-        a, b: of the same questions.
-        bootstrap: confidence, resamples, seed.
-        shared: compare the questions that both have where they differ.
+        a, b: results with the same questions.
+        bootstrap: confidence, number of resamples and seed.
+        shared: if the results differ in their questions, compare those that both have.
+
+    Returns:
+        The comparison as a JSON object.
 
     Raises:
-        ValueError: no benchmark in common, or other questions.
+        ValueError: the runs have no benchmark in common, or their questions or judges differ.
     """
     names = [name for name in a.benchmarks if name in b.benchmarks]
     if not names:
@@ -73,18 +80,18 @@ def compare(a: Result, b: Result, bootstrap: Bootstrap, shared: bool = False) ->
             f" {b.path} has {', '.join(b.benchmarks)}."
         )
     comparisons: dict[str, ResultComparison] = {}
-    spread: dict[str, np.ndarray] = {}
-    for place, name in enumerate(names):
+    resampled: dict[str, np.ndarray] = {}
+    for number, name in enumerate(names):
         _require_same_judge(name, a, b)
         pairs = _pairs(name, a, b, shared)
-        rng = np.random.default_rng([bootstrap.seed, place])
-        comparisons[name], spread[name] = _compared(name, pairs, bootstrap, rng)
-    found: dict[str, Any] = {
+        rng = np.random.default_rng([bootstrap.seed, number])
+        comparisons[name], resampled[name] = _compare_pairs(name, pairs, bootstrap, rng)
+    comparison: dict[str, Any] = {
         "a": a.path,
         "b": b.path,
         "differing": _differing(a, b),
         "bootstrap": asdict(bootstrap),
-        "benchmarks": {name: asdict(one) for name, one in comparisons.items()},
+        "benchmarks": {name: asdict(entry) for name, entry in comparisons.items()},
     }
     columns = _columns(names)
     if len(columns) > 1:
@@ -92,50 +99,55 @@ def compare(a: Result, b: Result, bootstrap: Bootstrap, shared: bool = False) ->
             fmean(fmean(getattr(comparisons[part].score, side) for part in c) for c in columns)
             for side in ("a", "b")
         ]
-        differences = np.mean([np.mean([spread[p] for p in c], axis=0) for c in columns], axis=0)
-        found[OVERALL] = asdict(_difference(sides[0], sides[1], differences, bootstrap))
-    return found
+        differences = np.mean([np.mean([resampled[p] for p in c], axis=0) for c in columns], axis=0)
+        comparison[OVERALL] = asdict(_difference(sides[0], sides[1], differences, bootstrap))
+    return comparison
 
 
-def text_of(found: dict[str, Any]) -> str:
-    """The tables that are printed."""
+def comparison_text(comparison: dict[str, Any]) -> str:
+    """Formats the return value of ``compare`` as tables."""
     lines = [["benchmark", "A", "B", "B - A", "interval", "only A right", "only B right", "n"]]
     vas = [["benchmark", "VAS", "A", "B", "B - A", "interval"]]
-    for name, one in found["benchmarks"].items():
-        counts = [str(one[key]) for key in ("only_a", "only_b", "num")]
-        lines.append([name, *_cells(one["score"], ".1f"), *counts])
+    for name, entry in comparison["benchmarks"].items():
+        counts = [str(entry[key]) for key in ("only_a", "only_b", "num")]
+        lines.append([name, *_cells(entry["score"], ".1f"), *counts])
         vas += [
             [name, form.replace("_", " "), *_cells(difference, ".4g")]
-            for form, difference in one["vas"].items()
+            for form, difference in entry["vas"].items()
         ]
-    if OVERALL in found:
-        lines.append(["mean", *_cells(found[OVERALL], ".1f"), "", "", ""])
-    bootstrap = found["bootstrap"]
+    if OVERALL in comparison:
+        lines.append(["mean", *_cells(comparison[OVERALL], ".1f"), "", "", ""])
+    bootstrap = comparison["bootstrap"]
     differing = "".join(
-        f"\n{name}: A {pair[0]}, B {pair[1]}" for name, pair in found["differing"].items()
+        f"\n{name}: A {pair[0]}, B {pair[1]}" for name, pair in comparison["differing"].items()
     )
-    said = (
-        f"A: {found['a']}\nB: {found['b']}{differing}\n"
+    note = (
+        f"A: {comparison['a']}\nB: {comparison['b']}{differing}\n"
         f"{100 * bootstrap['confidence']:g} % percentile intervals of paired differences,"
         f" {bootstrap['resamples']} resamples of the questions, seed {bootstrap['seed']}."
     )
-    return "\n\n".join([markdown(lines), *([markdown(vas)] if len(vas) > 1 else []), said])
+    return "\n\n".join([markdown(lines), *([markdown(vas)] if len(vas) > 1 else []), note])
 
 
 def _differing(a: Result, b: Result) -> dict[str, list[Any]]:
-    """{setting: [of A, of B]} where the runs' settings differ."""
+    """{setting: [value in A, value in B]} of the settings that differ."""
     sides = [result.head.get("settings", {}) for result in (a, b)]
     pairs = {name: [side.get(name) for side in sides] for name in {**sides[0], **sides[1]}}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _cells(one: dict[str, float], form: str) -> list[str]:
-    interval = f"{one['low']:+{form}} .. {one['high']:+{form}}"
-    return [f"{one['a']:{form}}", f"{one['b']:{form}}", f"{one['difference']:+{form}}", interval]
+def _cells(difference: dict[str, float], form: str) -> list[str]:
+    interval = f"{difference['low']:+{form}} .. {difference['high']:+{form}}"
+    return [
+        f"{difference['a']:{form}}",
+        f"{difference['b']:{form}}",
+        f"{difference['difference']:+{form}}",
+        interval,
+    ]
 
 
 def _require_same_judge(name: str, a: Result, b: Result) -> None:
-    """A score with a judge and one without, or with another, differ by the judge as well."""
+    """Raises ValueError if the judges differ: the scores would then differ by the judge as well."""
     judges = [
         "the rule alone" if judge is None else f"{judge['model']} {json.dumps(judge['body'])}"
         for judge in (a.benchmarks[name].judge, b.benchmarks[name].judge)
@@ -155,18 +167,22 @@ def _pairs(name: str, a: Result, b: Result, shared: bool) -> list[tuple[Predicti
             f"two results must answer the same questions of {name}; A has {len(sides[0])}, B"
             f" {len(sides[1])}, {len(common)} of them in common. Use --shared to compare those."
         )
-    other = [id for id in common if sides[0][id].answer != sides[1][id].answer]
-    if other or not common:
-        what = f"question {other[0]} has another answer" if other else "none is in common"
-        raise ValueError(f"two results must be of the same data; in {name} {what}.")
+    changed = [id for id in common if sides[0][id].answer != sides[1][id].answer]
+    if changed or not common:
+        reason = f"question {changed[0]} has another answer" if changed else "none is in common"
+        raise ValueError(f"two results must be of the same data; in {name} {reason}.")
     return [(sides[0][id], sides[1][id]) for id in common]
 
 
-def _compared(
+def _compare_pairs(
     name: str, pairs: Sequence[tuple[Prediction, Prediction]], bootstrap: Bootstrap,
     rng: np.random.Generator,
 ) -> tuple[ResultComparison, np.ndarray]:  # fmt: skip
-    """The comparison, and the score's difference in every resample."""
+    """Compares the pairs of one benchmark.
+
+    Returns:
+        The comparison, and the (resamples,) differences of the score.
+    """
     benchmark = BENCHMARKS.get(name, ByQuestion())
     clusters: dict[str, list[tuple[Prediction, Prediction]]] = {}
     for pair in pairs:
@@ -174,7 +190,7 @@ def _compared(
     groups = list(clusters.values())
     scores = [
         np.array([benchmark.tally([pair[side] for pair in group]) for group in groups], float)
-        * PER_CENT
+        * PERCENT
         for side in (0, 1)
     ]
     draws = _draws(len(groups), bootstrap.resamples, rng)
@@ -187,15 +203,15 @@ def _compared(
                 for side in (0, 1)
             ]
             vas[form], _ = _estimate(sums, draws, bootstrap)
-    only = [sum(x.right and not y.right for x, y in some)
-            for some in (pairs, [(y, x) for x, y in pairs])]  # fmt: skip
-    return ResultComparison(len(pairs), only[0], only[1], score, vas), differences
+    only_a = sum(a.right and not b.right for a, b in pairs)
+    only_b = sum(b.right and not a.right for a, b in pairs)
+    return ResultComparison(len(pairs), only_a, only_b, score, vas), differences
 
 
 def _vas_sums(predictions: Sequence[Prediction], form: str) -> list[tuple[float, float]]:
-    having = [p for p in predictions if p.vas]
-    total = sum(p.vas[form] * p.num_queries for p in having if p.vas)
-    return [(total, float(sum(p.num_queries for p in having)))]
+    measured = [p for p in predictions if p.vas]
+    total = sum(p.vas[form] * p.num_queries for p in measured if p.vas)
+    return [(total, float(sum(p.num_queries for p in measured)))]
 
 
 def _draws(num: int, resamples: int, rng: np.random.Generator) -> Draws:
@@ -208,9 +224,17 @@ def _draws(num: int, resamples: int, rng: np.random.Generator) -> Draws:
 def _estimate(
     sides: Sequence[np.ndarray], draws: Draws, bootstrap: Bootstrap
 ) -> tuple[Difference, np.ndarray]:
-    """Args:
-    sides: of A and B, (clusters, ratios, 2): numerators and denominators; the quantity is the
-        mean over ratios of sum over sum.
+    """Estimates a quantity for A and B, and their difference.
+
+    The quantity is the mean over ratios of (sum of numerators) / (sum of denominators).
+
+    Args:
+        sides: numerators and denominators of A and of B, each (clusters, ratios, 2).
+        draws: resamples of the clusters.
+        bootstrap: confidence of the interval.
+
+    Returns:
+        The difference with its interval, and the (resamples,) resampled differences.
     """
 
     def quantity(weights: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -232,8 +256,8 @@ def _difference(a: float, b: float, differences: np.ndarray, bootstrap: Bootstra
 
 
 def _columns(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Benchmarks as the tasks they are the mean of; a part whose others are missing stands for
-    itself."""
+    """Groups tasks into benchmarks. If not all tasks of a benchmark are present, each of its tasks
+    stands alone."""
     whole = [parts for parts in PARTS.values() if all(part in names for part in parts)]
     in_whole = {part for parts in whole for part in parts}
     return whole + [(name,) for name in names if name not in in_whole]

@@ -1,9 +1,10 @@
-"""Predictions on disk as they come: one JSON line per chunk, files of their own for every rank.
+"""The journal of a run: predictions are written to disk as they arrive. Each rank has its own
+files.
 
-NAME.parts/settings.json   what the run is, so that another is not mixed into it
-NAME.parts/projects.jsonl  version and commit of this project, of each start
-NAME.parts/rank-R.jsonl    {"benchmark", "predictions", "vas"} of each chunk, synced
-NAME.parts/judge-R.jsonl   what a judge said of predictions, where one is asked
+NAME.parts/settings.json   identity of the run, so that no other run is mixed into it
+NAME.parts/projects.jsonl  version and commit of this project, one line per start
+NAME.parts/rank-R.jsonl    {"benchmark", "predictions", "vas"}, one synced line per chunk
+NAME.parts/judge-R.jsonl   judgments, if the run uses a judge
 """
 
 import json
@@ -24,7 +25,7 @@ SETTINGS, PROJECTS, PREDICTIONS = "settings.json", "projects.jsonl", "rank-*.jso
 
 @dataclass(frozen=True)
 class Judgment:
-    """What came of asking a judge about a prediction."""
+    """A judge's replies on a prediction, and the verdict that follows from them."""
 
     benchmark: str
     id: str
@@ -32,60 +33,66 @@ class Judgment:
     parsed: str | None = None
     right: bool = False
     error: str | None = None
-    """Why there is no verdict; the rule's then stands, and a resumed run asks again."""
+    """Why the judge gave no verdict. The rule's verdict then stays, and a resumed run asks
+    again."""
 
-    def applied(self, prediction: Prediction) -> Prediction:
+    def apply_to(self, prediction: Prediction) -> Prediction:
+        """The prediction with this verdict, or with the error if there is none."""
         if self.error is not None:
             return replace(prediction, judge_replies=self.replies, judge_error=self.error)
         return replace(prediction, parsed=self.parsed, right=self.right, judge_replies=self.replies)
 
 
 class PredictionJournal:
-    """The folder beside the result while a run is not finished.
+    """The folder next to the result file that holds an unfinished run.
 
     Args:
-        out: the result's JSON.
+        out: path of the result's JSON.
     """
 
     def __init__(self, out: Path) -> None:
         self.folder = out.with_name(out.name + ".parts")
 
     def claim(self, identity: dict[str, Any], project: dict[str, Any]) -> None:
-        """Takes the folder for a run of this identity, or goes on with one; a run that ended before
-        its first prediction is none.
+        """Claims the folder for a run, or resumes the run in it. A run that ended before its first
+        prediction does not count.
 
         Args:
-            identity: what must be the same for predictions to be of one run.
-            project: whose version and commit answer from here on.
+            identity: values that identify the run.
+            project: version and commit of this project, as of this start.
 
         Raises:
-            ValueError: it belongs to another; the first setting that differs is named.
+            ValueError: the folder belongs to another run; the message names the first setting that
+                differs.
         """
-        held = self.folder / SETTINGS
-        if held.is_file() and not self.is_empty:
-            before = json.loads(held.read_text())
+        settings_file = self.folder / SETTINGS
+        if settings_file.is_file() and not self.is_empty:
+            before = json.loads(settings_file.read_text())
             require_same(before, identity, f"{self.folder} holds predictions")
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / PROJECTS).unlink(missing_ok=True)
-            write_whole(held, [json.dumps(identity, indent=1)])
+            write_whole(settings_file, [json.dumps(identity, indent=1)])
         with closing(Journal(self.folder / PROJECTS)) as projects:
             projects.add(project)
 
     def projects(self) -> list[dict[str, Any]]:
-        """What answered: version and commit of each start, in order, one after the other that is
-        the same left out."""
-        found: list[dict[str, Any]] = []
+        """Version and commit of this project at each start, in order. Consecutive repeats are left
+        out."""
+        projects: list[dict[str, Any]] = []
         for project in self._lines(PROJECTS):
-            if not found or found[-1] != project:
-                found.append(project)
-        return found
+            if not projects or projects[-1] != project:
+                projects.append(project)
+        return projects
 
     def read(self) -> tuple[dict[tuple[str, str], Prediction], dict[str, TableSums]]:
-        """{(benchmark, id): prediction} and the VAS table of each benchmark, from the files of all
-        ranks of all runs so far.
+        """Reads the files of all ranks.
 
-        Of a question that could not be asked at first, the later prediction counts.
+        If a question could not be asked at first and was answered later, the later prediction
+        counts.
+
+        Returns:
+            {(benchmark, id): prediction} and {benchmark: sums of its VAS table}.
         """
         predictions: dict[tuple[str, str], Prediction] = {}
         tables: dict[str, TableSums] = {}
@@ -99,14 +106,15 @@ class PredictionJournal:
         return predictions, tables
 
     def judgments(self) -> dict[tuple[str, str], Judgment]:
-        """{(benchmark, id): judgment}; the later one where the judge first came to no verdict."""
-        found: dict[tuple[str, str], Judgment] = {}
+        """{(benchmark, id): judgment}. If the judge gave no verdict at first, the later judgment
+        counts."""
+        judgments: dict[tuple[str, str], Judgment] = {}
         for values in self._lines("judge-*.jsonl"):
             judgment = Judgment(**values)
             key = (judgment.benchmark, judgment.id)
-            if key not in found or found[key].error is not None:
-                found[key] = judgment
-        return found
+            if key not in judgments or judgments[key].error is not None:
+                judgments[key] = judgment
+        return judgments
 
     def _lines(self, files: str) -> Iterator[dict[str, Any]]:
         for file in sorted(self.folder.glob(files)):
@@ -114,8 +122,8 @@ class PredictionJournal:
                 yield json.loads(line.content)
 
     @contextmanager
-    def predictions_of(self, rank: int) -> Iterator[Callable[[str, Chunk], None]]:
-        """Gives what adds a benchmark's chunk to this rank's file."""
+    def open_predictions(self, rank: int) -> Iterator[Callable[[str, Chunk], None]]:
+        """Opens the file of a rank and yields a function that appends a benchmark's chunk to it."""
         lines = Journal(self.folder / f"rank-{rank}.jsonl")
 
         def add(benchmark: str, chunk: Chunk) -> None:
@@ -126,19 +134,19 @@ class PredictionJournal:
             yield add
 
     @contextmanager
-    def judgments_of(self, rank: int) -> Iterator[Callable[[Judgment], object]]:
-        """Gives what adds a judgment to this rank's file."""
+    def open_judgments(self, rank: int) -> Iterator[Callable[[Judgment], object]]:
+        """Opens the file of a rank and yields a function that appends a judgment to it."""
         lines = Journal(self.folder / f"judge-{rank}.jsonl")
         with closing(lines):
             yield lambda judgment: lines.add(asdict(judgment))
 
     @property
     def is_empty(self) -> bool:
-        """Nothing has been answered yet."""
+        """Whether the folder holds no prediction."""
         return not any(file.stat().st_size for file in self.folder.glob(PREDICTIONS))
 
     def discard(self) -> None:
-        """Takes away what a run without a prediction has left."""
+        """Removes the files of a run that has made no prediction."""
         for file in [
             *self.folder.glob(PREDICTIONS),
             self.folder / PROJECTS,
@@ -149,11 +157,16 @@ class PredictionJournal:
             self.folder.rmdir()
 
     def remove(self) -> None:
+        """Removes the folder with everything in it."""
         shutil.rmtree(self.folder)
 
 
 def require_same(before: dict[str, Any], identity: dict[str, Any], what: str) -> None:
-    """Raises ValueError that names the first setting in which two identities differ."""
+    """Checks that two identities are equal.
+
+    Raises:
+        ValueError: they differ; the message names the first setting that does.
+    """
     for name in differing(before, identity):
         was, now = before.get(name), identity.get(name)
         raise ValueError(

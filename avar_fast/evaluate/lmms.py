@@ -1,4 +1,4 @@
-"""The model ``avar`` of lmms-eval: its tasks and scores, this project's attention.
+"""The model ``avar`` for lmms-eval. lmms-eval supplies tasks and scores, this project the model.
 
 lmms-eval --model avar --model_args pretrained=MODEL,visual_scale=1.15,record=vas.jsonl --tasks ...
 """
@@ -25,23 +25,24 @@ from .command import Model
 from .ranks import local_device
 from .settings import Settings
 
-MAX_NEW_TOKENS = 2048  # of tasks that do not say; reasoning is long
+MAX_NEW_TOKENS = 2048  # for tasks that set no limit; reasoning is long
 
 
 class Avar(lmms):
-    """A Qwen-VL model with "avar" attention, interventions and VAS of every prompt. Greedy.
+    """A Qwen-VL model with "avar" attention, interventions and the VAS of every prompt. It answers
+    greedily.
 
     Args:
         pretrained: folder or hub name.
-        batch_size: requests under way at the same time.
+        batch_size: requests that are answered at the same time.
         dtype: float32 or bfloat16.
-        system_prompt: for requests without a system turn; empty for none.
-        max_new_tokens: instead of what the tasks say, which is often too short for reasoning.
+        system_prompt: system turn of requests that have none; empty for none.
+        max_new_tokens: overrides the limit of the tasks, which is often too short for reasoning.
         min_pixels, max_pixels: smallest and largest image after resizing.
-        record: JSON lines file that gets the VAS of every request; none is measured without it.
-        visual_scale, system_scale, visual_bias, system_bias: as ``avar_fast.attention.intervene``.
-        layers: text layers they act on, such as "0;1;5"; all by default.
-        device, max_batch_size: lmms-eval passes them; the device is this rank's in any case.
+        record: JSON lines file for the VAS of every request; None does not measure VAS.
+        visual_scale, system_scale, visual_bias, system_bias: see ``avar_fast.attention.intervene``.
+        layers: text layers to intervene in, such as "0;1;5"; None for all.
+        device, max_batch_size: passed by lmms-eval and ignored; the device is this rank's.
     """
 
     is_simple = False
@@ -88,11 +89,11 @@ class Avar(lmms):
         return self._model.loaded.model
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """Answers in the order of the requests. Stop strings are not looked at: a chain of thought
-        holds empty lines, which most tasks name.
+        """Answers the requests, in their order. Stop strings are ignored: most tasks stop at an
+        empty line, but a chain of thought contains empty lines.
 
         Raises:
-            ValueError: a request that wants samples, or holds video or audio.
+            ValueError: a request asks for sampling, or holds video or audio.
         """
         by_length: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
@@ -127,13 +128,13 @@ class Avar(lmms):
         }
 
     def _length(self, request: Instance) -> int:
-        wanted = request.args[2]
-        if wanted.get("temperature") or wanted.get("do_sample"):
+        generation = request.args[2]
+        if generation.get("temperature") or generation.get("do_sample"):
             raise ValueError(
                 "model avar answers greedily; the task asks for samples, with"
-                f" {wanted}. Use --gen_kwargs temperature=0,do_sample=False."
+                f" {generation}. Use --gen_kwargs temperature=0,do_sample=False."
             )
-        return int(self._max_new_tokens or wanted.get("max_new_tokens") or MAX_NEW_TOKENS)
+        return int(self._max_new_tokens or generation.get("max_new_tokens") or MAX_NEW_TOKENS)
 
     def _row(self, request: Instance) -> Row:
         _, to_messages, _, doc_id, task, split = request.args
@@ -147,8 +148,7 @@ class Avar(lmms):
                     images.append(image_reference(part["url"], where, field, Path()))
                 elif part["type"] != "text":
                     raise bad_row(where, "a part", "be text or image", f"got {part['type']}")
-                kept = part if part["type"] == "text" else {"type": "image"}
-                content.append(kept)
+                content.append(part if part["type"] == "text" else {"type": "image"})
             messages.append({"role": message["role"], "content": content})
         return Row(where, messages, images, None, (), "lmms-eval")
 

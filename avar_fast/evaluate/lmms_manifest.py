@@ -1,10 +1,11 @@
-"""What lmms-eval finds by the entry point group ``lmms_eval.models``: the model ``avar``."""
+"""Registers the model ``avar`` with lmms-eval, through the entry point group
+``lmms_eval.models``."""
 
 from typing import Any
 
 
 def manifest() -> Any:
-    """The manifest of the model, for lmms-eval's registry."""
+    """Manifest of the model for lmms-eval's registry."""
     from lmms_eval.models.registry_v2 import (  # pyright: ignore[reportMissingImports]
         ModelManifest,
     )

@@ -1,4 +1,4 @@
-"""A result as a page: tables, VAS per layer and head, every prediction."""
+"""Writes a result as an HTML page: tables, VAS per layer and head, and every prediction."""
 
 import html
 from pathlib import Path
@@ -9,11 +9,11 @@ from .prediction import Prediction
 from .result import Result
 from .table import detail_table, notes, score_table
 
-LONGEST = 2000  # characters of a completion that are shown; the JSON has all
+LONGEST = 2000  # characters of a completion that the page shows; the JSON holds all of it
 
 
 def write_predictions(path: Path, result: Result) -> None:
-    """Writes the page. What models and data sets say is escaped: it is text, whatever it holds."""
+    """Writes the page. Text of models and data sets is escaped, so it cannot inject HTML."""
     model = result.head["model"]["path"]
     tables = {
         name: summary.vas_table["log_ratio"]
@@ -43,13 +43,13 @@ def _prediction(prediction: Prediction) -> str:
         verdict = "unparsable"
     head = f"{prediction.benchmark} {prediction.id}: {verdict}"
     answers = f"answer {_cut(prediction.answer)}; parsed {_cut(str(prediction.parsed))}"
-    said = _cut(prediction.error or prediction.completion)
+    body = _cut(prediction.error or prediction.completion)
     if prediction.judge_replies is not None:
-        said += "".join(f"\n\njudge: {_cut(reply)}" for reply in prediction.judge_replies)
-        said += f"\n\nno verdict: {prediction.judge_error}" if prediction.judge_error else ""
+        body += "".join(f"\n\njudge: {_cut(reply)}" for reply in prediction.judge_replies)
+        body += f"\n\nno verdict: {prediction.judge_error}" if prediction.judge_error else ""
     return (
         f"<details><summary>{html.escape(head)}</summary><p>{html.escape(answers)}</p>"
-        f"<pre>{html.escape(said)}</pre></details>"
+        f"<pre>{html.escape(body)}</pre></details>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Answered questions and their scores."""
+"""Predictions (answered questions) and their accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule says of a completion."""
+    """How a rule scores a completion."""
 
     parsed: str | None
-    """The answer found in it; None where there is none, which is wrong."""
+    """The answer found in the completion; None if there is none, which counts as wrong."""
     right: bool
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answered question, as a run's JSON has it."""
+    """One answered question, with the fields of a run's JSON."""
 
     benchmark: str
     id: str
@@ -25,21 +25,21 @@ class Prediction:
     parsed: str | None
     right: bool
     num_tokens: int
-    """Of the completion, its end token not counted."""
+    """Tokens in the completion without the end token."""
     truncated: bool
-    """It reached ``max_new_tokens``."""
+    """Whether the completion reached ``max_new_tokens``."""
     groups: dict[str, str]
     vas: dict[str, float] | None = None
-    """The three forms over the question's user tokens; None without an image or without VAS."""
+    """{form: VAS over the user tokens}; None without an image or if VAS is not recorded."""
     num_queries: int = 0
-    """User tokens that VAS is the mean of."""
+    """Number of user tokens over which VAS is averaged."""
     error: str | None = None
-    """Why the question could not be asked; counts as wrong."""
+    """Why the question could not be asked; it then counts as wrong. None if it was asked."""
     judge_replies: list[str] | None = None
-    """What the judge said, in the order it was asked; None where it was not. ``parsed`` and
-    ``right`` are then by these replies."""
+    """Replies of the judge, in order; None if it was not asked. ``parsed`` and ``right`` follow
+    from them unless ``judge_error`` is set."""
     judge_error: str | None = None
-    """Why the judge came to no verdict; ``parsed`` and ``right`` are then the rule's."""
+    """Why the judge gave no verdict. ``parsed`` and ``right`` are then the rule's."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

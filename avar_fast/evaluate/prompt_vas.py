@@ -1,4 +1,4 @@
-"""The Visual Attention Score of prompts, from the forwards in which generation reads them."""
+"""Measures the Visual Attention Score of prompts during the forward that reads them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..attention import SpecialTokens, query_mask, record_attention, sees_image
 from ..vas import FORMS, score_table
 
-EPS = 1e-6  # the plain ratio of a query whose system mass has vanished stays finite
+EPS = 1e-6  # keeps the plain ratio finite if the system mass of a query is zero
 
 Table = list[list[float]]
 
@@ -26,22 +26,25 @@ class TableSums:
     """{form: (layers, heads) float64}"""
 
     def add(self, tables: dict[str, Tensor], num_queries: int) -> None:
+        """Adds {form: (layers, heads)} means over ``num_queries`` queries."""
         self.num_queries += num_queries
         for form, table in tables.items():
             self.sums[form] = self.sums.get(form, torch.zeros_like(table)) + table * num_queries
 
     def as_dict(self) -> dict[str, Any]:
+        """The sums for JSON, rounded to 7 digits."""
         digits = {form: _rounded(table.tolist()) for form, table in self.sums.items()}
         return {"num_queries": self.num_queries, "sums": digits}
 
     def add_dict(self, other: dict[str, Any]) -> None:
+        """Adds sums in the form of ``as_dict``."""
         self.num_queries += other["num_queries"]
         for form, rows in other["sums"].items():
             table = torch.tensor(rows, dtype=torch.float64)
             self.sums[form] = self.sums.get(form, torch.zeros_like(table)) + table
 
     def means(self) -> dict[str, Table]:
-        """{form: (layers, heads)}; empty where no query was scored."""
+        """{form: (layers, heads) means}; empty if there are no queries."""
         if not self.num_queries:
             return {}
         return {form: (s / self.num_queries).tolist() for form, s in self.sums.items()}
@@ -53,24 +56,25 @@ def _rounded(rows: Table) -> Table:
 
 @dataclass(frozen=True)
 class PromptVas:
-    """VAS of one prompt."""
+    """The VAS of one prompt."""
 
     scores: dict[str, float]
     """{form: mean over layers, heads and queries}"""
     tables: dict[str, Tensor]
-    """{form: (layers, heads) float64}"""
+    """{form: (layers, heads) float64 means over queries}"""
     num_queries: int
+    """Number of user tokens that see the image."""
 
 
 class PromptVasRecorder:
-    """Records the VAS of every prompt that a generation reads.
+    """Records the VAS of the prompts that generation reads.
 
     Args:
-        model: attached.
-        tokens: of its tokenizer.
+        model: model with attention attached.
+        tokens: special tokens of its tokenizer.
 
     Attributes:
-        by_prompt: {number of the prompt: its VAS}; a prompt without an image has none.
+        by_prompt: {number of the prompt: its VAS}. Prompts without an image are left out.
     """
 
     def __init__(self, model: nn.Module, tokens: SpecialTokens) -> None:
@@ -79,7 +83,12 @@ class PromptVasRecorder:
 
     @contextmanager
     def __call__(self, first: int, inputs: dict[str, Tensor]) -> Iterator[None]:
-        """The ``prompt_context`` of ``avar_fast.rollout.generate``."""
+        """Records a batch of prompts; the ``prompt_context`` of ``avar_fast.rollout.generate``.
+
+        Args:
+            first: number of the first prompt in the batch.
+            inputs: model inputs of the batch.
+        """
         with record_attention(self.model) as recording:
             yield
         types = recording.key_types

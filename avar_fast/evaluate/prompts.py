@@ -1,4 +1,4 @@
-"""The words around a benchmark's question that say how to answer."""
+"""The instructions in a prompt that tell the model how to answer a question."""
 
 STYLES = ("tags", "direct", "official")
 
@@ -20,37 +20,38 @@ def instruction(kind: str, style: str, official: str, precision: int | None = No
     """The last paragraph of a prompt.
 
     Args:
-        kind: of the question.
-        style: "tags": think, then answer between <answer> tags, as the trainer's rows do;
-            "direct": the answer alone; "official": the words the benchmark's own code uses.
-        official: those words; empty where the question already holds them or there are none.
-        precision: decimals of a float.
+        kind: kind of answer, as ``Question.kind``.
+        style: "tags": think, then answer between <answer> tags, as in the trainer's rows;
+            "direct": only the answer; "official": the instruction of the benchmark's own code.
+        official: the official instruction; empty if there is none or the question contains it.
+        precision: number of decimals of a float.
     """
     if style == "official":
         return official
-    what = _WHAT[kind]
+    form = _WHAT[kind]
     if precision is not None and kind == "float":
-        what = f"a number with {precision} decimal{'s' if precision != 1 else ''}"
+        form = f"a number with {precision} decimal{'s' if precision != 1 else ''}"
     if style == "direct":
-        return _DIRECT.get(kind, f"Answer with {what.replace('as short as it can be', 'the value')}"
+        return _DIRECT.get(kind, f"Answer with {form.replace('as short as it can be', 'the value')}"
                            " and nothing else.")  # fmt: skip
     return (
         "First think between <think> and </think>, then give the final answer between <answer> and"
-        f" </answer>: {what}."
+        f" </answer>: {form}."
     )
 
 
 def lettered(options: tuple[str, ...] | list[str], form: str = "({}) {}") -> str:
-    """One line per option."""
+    """The options with their letters, one per line."""
     return "\n".join(form.format(chr(ord("A") + i), text) for i, text in enumerate(options))
 
 
 def joined(*paragraphs: str) -> str:
+    """Joins the paragraphs that are not empty with line breaks."""
     return "\n".join(part for part in paragraphs if part)
 
 
 def user_turn(*parts: str | None) -> list[dict]:
-    """One user turn of texts and, where a part is None, images."""
+    """A conversation of one user turn. A part is a text, or None for an image."""
     content = [
         {"type": "image"} if part is None else {"type": "text", "text": part}
         for part in parts

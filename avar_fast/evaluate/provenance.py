@@ -1,4 +1,4 @@
-"""Where a result comes from: version and commit of this project, and a digest of the weights."""
+"""The origin of a result: version and commit of this project, and a digest of the weights."""
 
 import hashlib
 import subprocess
@@ -12,15 +12,15 @@ SAMPLED_BYTES = 1 << 16
 def project() -> dict[str, Any]:
     """Version of the project and, in a checkout, its commit."""
     try:
-        found = version("avar-fast")
+        installed = version("avar-fast")
     except PackageNotFoundError:
-        found = "not installed"
-    return {"version": found} | commit_of(Path(__file__).parents[2])
+        installed = "not installed"
+    return {"version": installed} | commit_of(Path(__file__).parents[2])
 
 
 def commit_of(root: Path) -> dict[str, Any]:
-    """The commit of a checkout; none of a copy installed inside another project's checkout, as in
-    its virtual environment."""
+    """The commit of a checkout. It is None if ``root`` is not the top folder of a checkout, for
+    example if the package is installed in a virtual environment inside another checkout."""
     if not (root / ".git").exists():
         return {"commit": None}
     git = ["git", "-C", str(root)]
@@ -37,17 +37,17 @@ def commit_of(root: Path) -> dict[str, Any]:
 
 
 def weights_digest(path: str) -> str | None:
-    """Of a model folder: names, sizes and samples of its weights and its configuration, enough to
-    tell one checkpoint from another; None for a hub name."""
+    """Digest of a model folder; None for a hub name. It covers the names, the sizes and samples of
+    the weights and configuration files, which is enough to tell checkpoints apart."""
     folder = Path(path)
     if not folder.is_dir():
         return None
-    seen = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
         size = file.stat().st_size
-        seen.update(f"{file.name} {size}".encode())
+        digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:
             for place in (0, size // 2, max(size - SAMPLED_BYTES, 0)):
                 content.seek(place)
-                seen.update(content.read(SAMPLED_BYTES))
-    return seen.hexdigest()[:16]
+                digest.update(content.read(SAMPLED_BYTES))
+    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Processes that share a run under torchrun: each takes every n-th question."""
+"""The processes that share a run under torchrun. Each takes every n-th question."""
 
 import os
 from collections.abc import Callable
@@ -9,18 +9,18 @@ import torch
 from torch import distributed
 
 T = TypeVar("T")
-LONGEST = timedelta(days=7)  # a rank with longer answers keeps the others waiting
+LONGEST = timedelta(days=7)  # ranks wait this long for one whose answers take longer
 
 
 def local_device() -> torch.device:
-    """The GPU of this process, or the CPU where there is none."""
+    """The GPU of this process, or the CPU if there is no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 class Ranks:
-    """The processes of this run; one without torchrun."""
+    """The processes of this run. Without torchrun there is one."""
 
     def __init__(self) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
@@ -32,29 +32,33 @@ class Ranks:
     def device(self) -> torch.device:
         return local_device()
 
-    def _first_says(self, value: T) -> T:
-        """What rank 0 has, on every rank."""
+    def _broadcast(self, value: T) -> T:
+        """Returns the value of rank 0 on every rank."""
         if self.size == 1:
             return value
-        box: list[Any] = [value]
-        distributed.broadcast_object_list(box, src=0)
-        return box[0]
+        values: list[Any] = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
     def agree(self, act: Callable[[], T]) -> T:
-        """Rank 0 acts: all return what it returns, and raise what it raises for bad input."""
+        """Calls ``act`` on rank 0. All ranks return its value.
+
+        Raises:
+            ValueError: on all ranks, if ``act`` raises ValueError or OSError.
+        """
         value = problem = None
         if self.rank == 0:
             try:
                 value = act()
             except (ValueError, OSError) as error:
                 problem = str(error)
-        value, problem = self._first_says((value, problem))
+        value, problem = self._broadcast((value, problem))
         if problem is not None:
             raise ValueError(problem)
         return value  # pyright: ignore[reportReturnType]
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Waits until all ranks have called it."""
         if self.size > 1:
             distributed.barrier()
 

@@ -1,5 +1,4 @@
-"""What a run found: scores of each benchmark, and the one JSON that holds them with every
-prediction."""
+"""The result of a run: a JSON file with the scores of each benchmark and every prediction."""
 
 import json
 from collections import Counter
@@ -22,37 +21,44 @@ MOST_REASONS = 3
 
 @dataclass(frozen=True)
 class BenchmarkSummary:
-    """One benchmark of one run; shares are from 0 to 1."""
+    """Scores of one benchmark in one run. Scores and shares are from 0 to 1."""
 
     title: str
     score: float
-    """The benchmark's number."""
+    """The benchmark's main number."""
     scores: dict[str, float]
-    """What else its rule reports, and accuracy by group."""
+    """Other numbers that the benchmark reports, and accuracy by group."""
     num: int
+    """Number of questions in this run."""
     num_published: int | None
-    """Questions of the whole split; fewer in ``num`` mean a part of it."""
+    """Number of questions in the published split. A smaller ``num`` means that the run covers a
+    part of it. None for the user's own rows."""
     unparsable: float
-    """Share of completions in which no answer was found; they count as wrong."""
+    """Share of completions in which no answer was found. They count as wrong."""
     truncated: float
     """Share of completions cut at max_new_tokens."""
     num_unread: int
-    """Questions that could not be asked, such as for a damaged image; they count as wrong."""
+    """Number of questions that could not be asked, for example because of a damaged image. They
+    count as wrong."""
     mean_tokens: float
+    """Mean number of tokens in a completion."""
     vas: dict[str, float]
-    """The three forms: mean over layers, heads and the user tokens that see the image of all
-    questions; eps 1e-6. Empty where none was measured."""
+    """{form: VAS}, the mean over layers, heads and the user tokens of all questions that see the
+    image; eps 1e-6. Empty if VAS was not measured."""
     vas_table: dict[str, Table]
-    """The same per layer and head."""
+    """{form: VAS per layer and head}"""
     rule: str
+    """How this project scores answers."""
     official: str
+    """How the official rule differs."""
     data: str
-    """Where the questions came from."""
+    """Hub name or path of the data."""
     digest: str
-    """Of the questions and their answers."""
+    """Digest of the questions and their answers."""
     judge: dict[str, Any] | None = None
-    """Where one was asked: ``model``, ``host``, ``body``; ``asked``, ``right`` and ``failed``
-    answers; ``reasons``, {why it came to no verdict: answers}, the most frequent ones."""
+    """The judge, if one was used: its ``model``, ``host`` and ``body``; the numbers of answers that
+    it was ``asked`` about, that are ``right``, and that ``failed``; and ``reasons``, the most
+    frequent failures as {reason: number of answers}."""
 
 
 def summarize(
@@ -61,15 +67,22 @@ def summarize(
     table: TableSums,
     judge: JudgeConfig | None = None,
 ) -> BenchmarkSummary:
-    """Scores of all predictions of a benchmark, whichever rank made them."""
+    """Summarizes all predictions of a benchmark.
+
+    Args:
+        task: benchmark that was evaluated.
+        predictions: predictions of all ranks, in the order of the questions.
+        table: sums of the VAS per layer and head.
+        judge: judge of the run; None for no judge.
+    """
     benchmark = task.benchmark
     scores = benchmark.scores(predictions)
     asked = [p for p in predictions if p.error is None]
-    scored = sum(p.num_queries for p in predictions)
+    num_queries = sum(p.num_queries for p in predictions)
     vas = {
-        form: sum(p.vas[form] * p.num_queries for p in predictions if p.vas) / scored
+        form: sum(p.vas[form] * p.num_queries for p in predictions if p.vas) / num_queries
         for form in FORMS
-        if scored
+        if num_queries
     }
     return BenchmarkSummary(
         title=benchmark.title,
@@ -89,11 +102,11 @@ def summarize(
         digest=digest_of(task.questions),
         judge=None
         if judge is None or not isinstance(benchmark, JudgedBenchmark)
-        else judge.name | _judged(predictions),
+        else judge.name | _count_judgments(predictions),
     )
 
 
-def _judged(predictions: Sequence[Prediction]) -> dict[str, Any]:
+def _count_judgments(predictions: Sequence[Prediction]) -> dict[str, Any]:
     asked = [p for p in predictions if p.judge_replies is not None]
     failed = Counter(p.judge_error for p in asked if p.judge_error is not None)
     return {
@@ -114,7 +127,7 @@ def write_json(
     summaries: Mapping[str, BenchmarkSummary],
     predictions: Sequence,
 ) -> None:
-    """Writes the result whole or not at all."""
+    """Writes the result file atomically."""
     body = {
         "format": FORMAT,
         **head,
@@ -126,11 +139,11 @@ def write_json(
 
 @dataclass(frozen=True)
 class Result:
-    """A result read back."""
+    """A result file that has been read."""
 
     path: str
     head: dict[str, Any]
-    """Model, commit, settings and what else the run noted of itself."""
+    """Model, commit, settings and other facts about the run."""
     benchmarks: dict[str, BenchmarkSummary]
     predictions: list[Prediction]
 
@@ -140,10 +153,11 @@ class Result:
 
 
 def read_result(path: str | Path) -> Result:
-    """
+    """Reads a result file.
+
     Raises:
-        ValueError: not a result of this program.
-        FileNotFoundError: no such file.
+        ValueError: the file is not a result of this program.
+        FileNotFoundError: there is no such file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"a result must be an existing JSON file; {path} is not.")

@@ -1,4 +1,4 @@
-"""A run from questions to result: over ranks, resumed where it was left."""
+"""Runs an evaluation from questions to result. Ranks share it, and an interrupted run resumes."""
 
 import sys
 import time
@@ -27,26 +27,32 @@ from .tasks import EvalTask, RowsTask, digest_of
 
 @dataclass(frozen=True)
 class EvaluationOutcome:
-    """All predictions of a run, in the order of the questions."""
+    """Summaries and predictions of a run."""
 
     summaries: dict[str, BenchmarkSummary]
+    """{benchmark: summary}"""
     predictions: list[Prediction]
+    """All predictions, in the order of the questions."""
     problems: list[str]
-    """Answers that could not be judged by this process."""
+    """Answers that this process could not compare with the reference."""
     seconds: float
+    """Wall time of this run on rank 0."""
 
 
 def evaluate(
     loaded: Loaded, task: EvalTask, settings: Settings, batch_size: int = 8, name: str = "evaluate"
 ) -> tuple[BenchmarkSummary, list[Prediction]]:
-    """Asks one benchmark in this process and keeps nothing on disk.
+    """Evaluates a model on one benchmark in this process. Nothing is written to disk.
 
     Args:
-        loaded: the model, attached.
-        task: from ``avar_fast.evaluate.tasks``.
-        settings: of the run.
-        batch_size: questions under way at the same time.
-        name: of the progress bar.
+        loaded: model with attention attached.
+        task: benchmark or rows, from ``avar_fast.evaluate.tasks``.
+        settings: settings of the run.
+        batch_size: questions that are answered at the same time.
+        name: label of the progress bar.
+
+    Returns:
+        The summary, and the predictions in the order of the questions.
     """
     answerer = Answerer(loaded, settings, batch_size)
     progress = _Progress(name, len(task.questions))
@@ -67,7 +73,8 @@ def evaluate(
 def evaluate_rows(
     loaded: Loaded, rows: Rows, settings: Settings, batch_size: int = 8, name: str = "rows"
 ) -> tuple[BenchmarkSummary, list[Prediction]]:
-    """As ``evaluate``, of rows of one's own, judged by ``settings.checker``."""
+    """Evaluates a model on the user's own rows; see ``evaluate``. ``settings.checker`` names the
+    rule that scores them."""
     with AnswerChecker(settings.checker) as checker:
         task = RowsTask(OwnRows(checker), rows, name, settings)
         return evaluate(loaded, task, settings, batch_size, name)
@@ -76,13 +83,14 @@ def evaluate_rows(
 def identity(
     model: dict[str, Any], settings: Settings, tasks: Sequence[EvalTask], judge: JudgeConfig | None
 ) -> dict[str, Any]:
-    """What must be the same when a run is resumed, and for two predictions to be of one run."""
+    """The values that identify a run. All predictions of a run share them, and a run can only be
+    resumed with the same values."""
     data = {f"data.{task.benchmark.name}": digest_of(task.questions) for task in tasks}
-    # The same weights are the same model, by whatever path; of a hub name there is only the name.
+    # Equal weights are the same model, whatever their path. A hub name has no digest.
     known_by = "path" if model["weights"] is None else "weights"
-    named = {f"model.{name}": model[name] for name in (known_by, "dtype")}
-    asked = {} if judge is None else {"judge": judge.name}
-    return named | settings.as_dict() | data | asked
+    model_values = {f"model.{name}": model[name] for name in (known_by, "dtype")}
+    judge_values = {} if judge is None else {"judge": judge.name}
+    return model_values | settings.as_dict() | data | judge_values
 
 
 def run(
@@ -92,31 +100,37 @@ def run(
     ranks: Ranks,
     judge: JudgeConfig | None = None,
 ) -> EvaluationOutcome | None:
-    """Answers what the journal does not hold yet, all ranks together.
+    """Answers all pending questions of a run. The ranks share the work.
+
+    A question is pending if no rank's file answers it, so the number of ranks may change on resume.
 
     Args:
-        start: loads what answers; called only where something is left to ask.
-        tasks: to go through.
-        journal: claimed, of this run.
-        ranks: that share the work.
-        judge: of what the rules find not right in benchmarks whose official rule has a judge.
+        start: loads the model; called only if questions are pending.
+        tasks: benchmarks to evaluate.
+        journal: journal that this run has claimed.
+        ranks: processes that share the work.
+        judge: language model for completions that a rule does not score as right, in benchmarks
+            whose official rule uses a judge. None for no judge.
 
     Returns:
-        What was found, on rank 0; None on the others.
+        The outcome on rank 0; None on the other ranks.
     """
     started = time.perf_counter()
     done, _ = journal.read()
-    ranks.wait()  # before the first of them writes: all see the same questions left
-    left = [
-        (task, [q for q in task.questions if _is_open(done, task, q.id)][ranks.rank :: ranks.size])
+    ranks.wait()  # no rank writes before all have read, so that all see the same pending questions
+    pending = [
+        (
+            task,
+            [q for q in task.questions if _is_pending(done, task, q.id)][ranks.rank :: ranks.size],
+        )
         for task in tasks
     ]
     problems: list[str] = []
-    if any(questions for _, questions in left):
+    if any(questions for _, questions in pending):
         answerer = start()
         try:
-            with journal.predictions_of(ranks.rank) as add:
-                for task, questions in left:
+            with journal.open_predictions(ranks.rank) as add:
+                for task, questions in pending:
                     _answer(answerer, task, questions, add, ranks)
             problems = answerer.problems
         finally:
@@ -132,17 +146,19 @@ def run(
     summaries, predictions = {}, []
     for task in tasks:
         name = task.benchmark.name
-        own = [done[name, question.id] for question in task.questions]
-        own = [judgments[name, p.id].applied(p) if (name, p.id) in judgments else p for p in own]
-        summaries[name] = summarize(task, own, tables.get(name, TableSums()), judge)
-        predictions += own
+        answered = [done[name, question.id] for question in task.questions]
+        final = [
+            judgments[name, p.id].apply_to(p) if (name, p.id) in judgments else p for p in answered
+        ]
+        summaries[name] = summarize(task, final, tables.get(name, TableSums()), judge)
+        predictions += final
     return EvaluationOutcome(summaries, predictions, problems, time.perf_counter() - started)
 
 
-def _is_open(done: Mapping[tuple[str, str], Prediction], task: EvalTask, id: str) -> bool:
-    """Not answered yet; one that could not be asked is tried again."""
-    found = done.get((task.benchmark.name, id))
-    return found is None or found.error is not None
+def _is_pending(done: Mapping[tuple[str, str], Prediction], task: EvalTask, id: str) -> bool:
+    """Whether a question still needs an answer. One that could not be asked is tried again."""
+    prediction = done.get((task.benchmark.name, id))
+    return prediction is None or prediction.error is not None
 
 
 def _answer(
@@ -167,18 +183,18 @@ def _answer(
 
 
 class _Progress:
-    """Questions done, time left, and accuracy so far."""
+    """Progress bar with the questions done, the time left and the accuracy so far."""
 
     def __init__(self, title: str, total: int, shown: bool = True) -> None:
         self._bar = progress(total=total, desc=title, disable=not shown)
-        self._right = self._lost = 0
+        self._right = self._unparsable = 0
 
     def add(self, predictions: Sequence[Prediction]) -> None:
         self._right += sum(p.right for p in predictions)
-        self._lost += sum(p.parsed is None for p in predictions)
+        self._unparsable += sum(p.parsed is None for p in predictions)
         self._bar.update(len(predictions))
         share = self._right / max(self._bar.n, 1)
-        self._bar.set_postfix_str(f"right {share:.3f}, unparsable {self._lost}")
+        self._bar.set_postfix_str(f"right {share:.3f}, unparsable {self._unparsable}")
 
     def close(self) -> None:
         self._bar.close()

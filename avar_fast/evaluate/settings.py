@@ -1,4 +1,4 @@
-"""What changes predictions: the settings of a run, which must be the same when it is resumed."""
+"""The settings of a run that change predictions. A run can only be resumed with the same ones."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,30 +10,35 @@ from .prompts import STYLES
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of generation, scoring and intervention. Generation is greedy."""
+    """Settings of generation, scoring and intervention. Generation is greedy."""
 
     style: str = "tags"
-    """Of the prompts: tags, direct or official."""
+    """Style of the prompts: tags, direct or official."""
     system_prompt: str | None = "You are a helpful assistant."
-    """For questions without a system turn; None adds none, and then there is no VAS."""
+    """System turn of questions that have none. None adds none; VAS is then not available."""
     max_new_tokens: int = 2048
+    """Largest number of tokens in an answer."""
     min_pixels: int | None = None
-    """Smallest image after resizing; None leaves it to the model's image processor, which a
-    checkpoint of the trainer has with the recipe's limits."""
+    """Smallest image after resizing. None uses the limit of the model's image processor; a
+    checkpoint of the trainer has the recipe's limits."""
     max_pixels: int | None = None
-    """Largest, likewise."""
+    """Largest image after resizing. None as for ``min_pixels``."""
     limit: int | None = None
-    """Only the first questions of each benchmark."""
+    """Number of questions to take from each benchmark, from the first on. None takes all."""
     checker: str = "accuracy"
-    """How rows of one's own are judged."""
+    """Reward rule that scores the user's own rows."""
     vas: bool = True
-    """Record the Visual Attention Score while the prompts are read."""
+    """Whether to record the Visual Attention Score while the prompts are read."""
     visual_scale: float = 1.0
+    """Factor of the logits of image keys."""
     system_scale: float = 1.0
+    """Factor of the logits of the system turn's keys."""
     visual_bias: float = 0.0
+    """Added to the logits of image keys."""
     system_bias: float = 0.0
+    """Added to the logits of the system turn's keys."""
     layers: tuple[int, ...] | None = None
-    """Text layers that the four above act on; None for all."""
+    """Text layers to intervene in; None for all."""
     engine: str = "model"
     """What generates: the model itself, vllm or vllm_server."""
 
@@ -74,15 +79,15 @@ class Settings:
 
     @property
     def intervention(self) -> dict[str, Any]:
-        """Arguments of ``avar_fast.attention.intervene``; empty where nothing is changed."""
+        """Arguments of ``avar_fast.attention.intervene``; empty if there is no intervention."""
         neutral = {
             "visual_scale": 1.0,
             "system_scale": 1.0,
             "visual_bias": 0.0,
             "system_bias": 0.0,
         }
-        given = {name: getattr(self, name) for name in neutral}
-        return {} if given == neutral else given | {"layers": self.layers}
+        values = {name: getattr(self, name) for name in neutral}
+        return {} if values == neutral else values | {"layers": self.layers}
 
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)

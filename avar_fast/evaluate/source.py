@@ -1,4 +1,4 @@
-"""Where a benchmark's records come from: the Hub, or a local copy of its files."""
+"""Reads the records of a benchmark from the Hub or from a local copy of its files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class BenchmarkSource:
-    """A published data set and what must be in it."""
+    """A published data set and the columns that it must have."""
 
     hub: str
     """Name on the Hub."""
     splits: tuple[str, ...]
-    """All of which together are the benchmark."""
+    """Splits that together make up the benchmark."""
     columns: dict[str, str]
-    """{column: kind}; kinds are text, int, number, scalar (text or int), list, dict, image; with a
-    question mark null is allowed."""
+    """{column: kind}. Kinds are text, int, number, scalar (text or int), list, dict and image. A
+    question mark after the kind allows null."""
     configs: tuple[str | None, ...] = (None,)
-    """Likewise; each has all the splits."""
+    """Configs that together make up the benchmark. Each has all the splits."""
     keep: Callable[[Record], bool] | None = None
-    """Which records count; all unless given."""
+    """Selects the records of the benchmark; None keeps all."""
     files: tuple[str, ...] = ()
-    """Names of parquet files on the Hub that the usual patterns do not cover."""
+    """Names of parquet files on the Hub that do not follow the usual patterns."""
 
     @property
     def parts(self) -> list[tuple[str | None, str]]:
@@ -39,15 +39,15 @@ class SourceError(ValueError):
 
 
 class Records:
-    """The records of a benchmark, read one by one; images stay bytes.
+    """The records of a benchmark. They are read one by one, and images stay encoded.
 
     Args:
-        name: of the benchmark, for messages.
-        source: what it should be.
-        local: folder with a copy, or None for the Hub.
+        name: name of the benchmark, for error messages.
+        source: the data set and its columns.
+        local: folder with a copy; None reads from the Hub.
 
     Raises:
-        SourceError: it is not there, has another split, or lacks a column.
+        SourceError: the data set cannot be read, or lacks a split or a column.
     """
 
     def __init__(self, name: str, source: BenchmarkSource, local: str | None) -> None:
@@ -71,16 +71,17 @@ class Records:
         return len(self._index)
 
     def where(self, index: int) -> str:
+        """Data set and row of a record, for error messages."""
         table, row = self._index[index]
         config, split = self.source.parts[table]
         part = config or (split if len(self.source.splits) > 1 else None)
         return f"{self.path}{f' ({part})' if part else ''} row {row + 1}"
 
     def texts(self, index: int) -> Record:
-        """The record without its images, its fields checked.
+        """A record without its images, with checked fields.
 
         Raises:
-            RowError: a field of another type, or null.
+            RowError: a field has another type or is null.
         """
         table, row = self._index[index]
         record = self._texts[table][row].to_pylist()[0]
@@ -90,7 +91,7 @@ class Records:
         return record
 
     def images(self, index: int, columns: tuple[str, ...]) -> list[Any]:
-        """What these columns hold: {"bytes", "path"} or null."""
+        """The values of image columns, each {"bytes", "path"} or null."""
         if not columns:
             return []
         table, row = self._index[index]
@@ -112,8 +113,8 @@ class Records:
             return datasets.load_dataset("parquet", data_files=files, split="train")
         except SourceError:
             raise
-        except Exception as error:  # the library and the network fail in many ways
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except Exception as error:  # the library and the network raise many kinds of errors
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             remedy = (
                 f"Give a local copy with --data {self.name}=FOLDER."
                 if local is None
@@ -121,13 +122,13 @@ class Records:
             )
             raise SourceError(
                 f"benchmark {self.name} needs split {split}"
-                f"{f' of {config}' if config else ''} of {self.path}, which cannot be read; {said}."
-                f" {remedy}"
+                f"{f' of {config}' if config else ''} of {self.path}, which cannot be read;"
+                f" {reason}. {remedy}"
             ) from error
 
     def _folder(self, folder: Path, config: str | None) -> Path:
-        """Where a config is in a local copy: in a folder of its name, which an only one need not
-        have."""
+        """The folder of a config in a local copy. It has the config's name; if the benchmark has
+        only one config, its files may also lie directly in the copy."""
         if not folder.is_dir():
             raise SourceError(
                 f"--data {self.name}=... must name a folder with a copy of {self.source.hub}; there"
@@ -146,7 +147,8 @@ class Records:
         return splits[split]
 
     def _only_part(self, folder: Path) -> Path:
-        """A folder of ``save_to_disk`` with one split, which must be all there is."""
+        """A folder written by ``save_to_disk`` with a single split. The benchmark must not have
+        more."""
         if len(self.source.parts) > 1:
             raise SourceError(
                 f"benchmark {self.name} needs {len(self.source.parts)} tables of {self.source.hub};"
@@ -156,15 +158,15 @@ class Records:
         return folder
 
     def _files(self, folder: Path, config: str | None, split: str) -> list[str]:
-        """The parquet files of a split in a copy of the Hub's repository."""
+        """The parquet files of a split in a copy of the Hub repository."""
         places = [folder] if folder.name == config else [folder / "data", folder]
         for place in places:
-            found = sorted(place.glob(f"{split}-*.parquet")) or sorted(
+            files = sorted(place.glob(f"{split}-*.parquet")) or sorted(
                 file for name in (f"{split}.parquet", *self.source.files)
                 if (file := place / name).is_file()
             )  # fmt: skip
-            if found:
-                return [str(file) for file in found]
+            if files:
+                return [str(file) for file in files]
         inside = sorted(str(f.relative_to(folder)) for f in folder.rglob("*.parquet"))[:8]
         raise SourceError(
             f"benchmark {self.name} needs split {split}{f' of {config}' if config else ''} as"
@@ -172,13 +174,13 @@ class Records:
             f" {self.source.hub}; {folder} holds {', '.join(inside) or 'no parquet file'}."
         )
 
-    def _check_columns(self, found: list[str]) -> None:
+    def _check_columns(self, present: list[str]) -> None:
         needed = list(self.source.columns)
-        missing = [column for column in needed if column not in found]
+        missing = [column for column in needed if column not in present]
         if missing:
             raise SourceError(
                 f"benchmark {self.name} needs the columns {', '.join(needed)}; {self.path} lacks"
-                f" {', '.join(missing)} (it has {', '.join(found)}). Check that it is a copy of"
+                f" {', '.join(missing)} (it has {', '.join(present)}). Check that it is a copy of"
                 f" {self.source.hub}."
             )
 

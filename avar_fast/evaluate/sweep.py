@@ -1,4 +1,4 @@
-"""Accuracy and VAS over a grid of interventions."""
+"""Evaluates a model over a grid of interventions."""
 
 import argparse
 import itertools
@@ -22,11 +22,19 @@ Point = dict[str, float]
 
 
 def sweep(options: argparse.Namespace, grid: Mapping[str, Sequence[float]], ranks: Ranks) -> int:
-    """One result per point of the grid in the folder ``options.out``, and their table; points that
-    are finished are read. Returns the exit code.
+    """Writes one result per point of the grid and their table into the folder ``options.out``.
+    Finished points are read and not evaluated again.
+
+    Args:
+        options: options of the command line.
+        grid: {setting: values} of the interventions.
+        ranks: processes that share the work.
+
+    Returns:
+        The exit code.
 
     Raises:
-        ValueError: bad settings, or a folder with points of another sweep.
+        ValueError: a setting is invalid, or the folder holds points of another sweep.
     """
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     settings = [settings_of(options, **point) for point in points]
@@ -36,11 +44,14 @@ def sweep(options: argparse.Namespace, grid: Mapping[str, Sequence[float]], rank
     results: list[tuple[Point, Result]] = []
     with tasks_of(chosen, settings[0]) as tasks:
         judge = judge_of(options, tasks)
-        for number, (point, one) in enumerate(zip(points, settings, strict=True), start=1):
+        pairs = zip(points, settings, strict=True)
+        for number, (point, point_settings) in enumerate(pairs, start=1):
             out = options.out / f"{_name(point)}.json"
             if ranks.rank == 0:
                 tqdm.write(f"[{number}/{len(points)}] {_name(point)}", file=sys.stderr)
-            code |= evaluate_once(out, model, one, tasks, ranks, options.batch_size, judge)
+            code |= evaluate_once(
+                out, model, point_settings, tasks, ranks, options.batch_size, judge
+            )
             if ranks.rank == 0:
                 results.append((point, read_result(out)))
     if ranks.rank == 0:
@@ -55,9 +66,9 @@ def _name(point: Point) -> str:
 def _write(folder: Path, results: list[tuple[Point, Result]]) -> None:
     columns = list(columns_of(results[0][1].scores))
     tasks = list(results[0][1].benchmarks)
-    of_vas = [(task, form) for task in tasks for form in FORMS]
+    vas_columns = [(task, form) for task in tasks for form in FORMS]
     header = [*results[0][0], *columns]
-    lines = [header + [f"{task} VAS {form.replace('_', ' ')}" for task, form in of_vas]]
+    lines = [header + [f"{task} VAS {form.replace('_', ' ')}" for task, form in vas_columns]]
     points = []
     for point, result in results:
         scores = columns_of(result.scores)
@@ -65,7 +76,7 @@ def _write(folder: Path, results: list[tuple[Point, Result]]) -> None:
         points.append({"point": point, "scores": scores, "vas": vas})
         line = [f"{value:g}" for value in point.values()]
         line += [f"{scores[column]:.1f}" for column in columns]
-        lines.append(line + [f"{vas[t][form]:.4g}" if vas[t] else "-" for t, form in of_vas])
+        lines.append(line + [f"{vas[t][form]:.4g}" if vas[t] else "-" for t, form in vas_columns])
     text = markdown(lines)
     (folder / "sweep.json").write_text(json.dumps(points, indent=1) + "\n")
     (folder / "sweep.md").write_text(text + "\n")

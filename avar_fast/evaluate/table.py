@@ -1,4 +1,4 @@
-"""Tables of results as text: scores beside the paper's, and what is behind each score."""
+"""Tables of results as text: scores next to the paper's, and details of each score."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -16,15 +16,18 @@ NONE = "-"
 
 
 def paper() -> dict[str, Any]:
-    """The paper's rows (paper.yaml): source, columns, and rows with scores in per cent."""
+    """Reads the paper's table (paper.yaml): source, columns, and rows with scores in percent."""
     return yaml.safe_load(
         files("avar_fast.evaluate").joinpath("paper.yaml").read_text(encoding="utf-8")
     )
 
 
 def columns_of(scores: Mapping[str, float]) -> dict[str, float]:
-    """Scores of tasks -> per cent of benchmarks, a benchmark of several tasks as their mean where
-    all are there, and the average of the paper's seven where those are."""
+    """Converts {task: score from 0 to 1} into {benchmark: percent}.
+
+    A benchmark of several tasks gets their mean if all of them are present; otherwise its tasks are
+    left out. If the paper's seven benchmarks are present, their average is added.
+    """
     columns = {
         name: 100 * sum(scores[part] for part in parts) / len(parts)
         for name, parts in PARTS.items()
@@ -42,15 +45,22 @@ def columns_of(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def score_table(results: Sequence[tuple[str, Mapping[str, float]]]) -> list[list[str]]:
-    """Header, one line per (name, scores of tasks), and the paper's lines."""
-    own = [(name, columns_of(scores)) for name, scores in results]
+    """Table of scores: a header, one line per result, and the paper's lines.
+
+    Args:
+        results: (name, {task: score}) of each result.
+    """
+    measured = [(name, columns_of(scores)) for name, scores in results]
     published = paper()
     known = [*published["columns"], AVERAGE]
-    mine = dict.fromkeys(c for _, columns in own for c in columns)
-    order = [*(c for c in known if set(known) & set(mine)), *(c for c in mine if c not in known)]
+    present = dict.fromkeys(c for _, columns in measured for c in columns)
+    order = [
+        *(c for c in known if set(known) & set(present)),
+        *(c for c in present if c not in known),
+    ]
     lines = [["model", *order]]
-    lines += [[name, *(_percent(columns.get(c)) for c in order)] for name, columns in own]
-    if any(c in columns for _, columns in own for c in published["columns"]):
+    lines += [[name, *(_percent(columns.get(c)) for c in order)] for name, columns in measured]
+    if any(c in columns for _, columns in measured for c in published["columns"]):
         lines += [
             [f"paper: {row['model']}", *(_percent(row.get(c)) for c in order)]
             for row in published["rows"]
@@ -59,7 +69,7 @@ def score_table(results: Sequence[tuple[str, Mapping[str, float]]]) -> list[list
 
 
 def detail_table(summaries: Mapping[str, BenchmarkSummary]) -> list[list[str]]:
-    """What is behind the scores of a run."""
+    """Table of details: one line per benchmark with counts, shares, tokens and VAS."""
     lines = [
         ["benchmark", "score", "questions", "unparsable", "truncated", "not asked", "tokens"]
         + [f"VAS {form.replace('_', ' ')}" for form in FORMS]
@@ -68,12 +78,12 @@ def detail_table(summaries: Mapping[str, BenchmarkSummary]) -> list[list[str]]:
     if judged:
         lines[0].append("judge")
     for name, s in summaries.items():
-        whole = f"{s.num}" if s.num_published in (None, s.num) else f"{s.num} of {s.num_published}"
+        count = f"{s.num}" if s.num_published in (None, s.num) else f"{s.num} of {s.num_published}"
         lines.append(
             [
                 name,
                 _percent(100 * s.score),
-                whole,
+                count,
                 f"{100 * s.unparsable:.1f} %",
                 f"{100 * s.truncated:.1f} %",
                 str(s.num_unread),
@@ -86,41 +96,41 @@ def detail_table(summaries: Mapping[str, BenchmarkSummary]) -> list[list[str]]:
 
 
 def notes(result_name: str, summaries: Mapping[str, BenchmarkSummary]) -> list[str]:
-    """What a reader of the tables must know."""
-    said = [
+    """Sentences that explain the tables: rules, missing questions, and the judge."""
+    lines = [
         f"{name}: {s.rule}. {f'Official: {s.official}.' if s.num_published else ''}".rstrip()
         for name, s in summaries.items()
     ]
-    said += [
+    lines += [
         f"{name}: {', '.join(f'{part} {_percent(100 * value)}' for part, value in more.items())}."
         for name, s in summaries.items()
         if (more := {part: value for part, value in s.scores.items() if "=" not in part})
     ]
-    part = [name for name, s in summaries.items() if s.num_published not in (None, s.num)]
-    if part:
-        said.append(f"{result_name} has only a part of {', '.join(part)}.")
-    lost = [name for name, s in summaries.items() if s.num_unread]
-    if lost:
-        said.append(f"Questions of {', '.join(lost)} could not be asked and count as wrong.")
-    said += [judge_note(name, s.judge) for name, s in summaries.items() if s.judge]
+    partial = [name for name, s in summaries.items() if s.num_published not in (None, s.num)]
+    if partial:
+        lines.append(f"{result_name} has only a part of {', '.join(partial)}.")
+    unread = [name for name, s in summaries.items() if s.num_unread]
+    if unread:
+        lines.append(f"Questions of {', '.join(unread)} could not be asked and count as wrong.")
+    lines += [judge_note(name, s.judge) for name, s in summaries.items() if s.judge]
     if set(summaries) & {part for parts in PARTS.values() for part in parts}:
-        said.append(
+        lines.append(
             f"The paper's lines are by its own evaluation: {paper()['source']}. Expect some points"
             " of difference from prompts and rules alone; compare models under one evaluation."
         )
-    return said
+    return lines
 
 
 def judge_note(name: str, judge: Mapping[str, Any]) -> str:
-    """Who judged, how much of it, and what failed."""
-    said = (
-        f"{name}: the {judge_name(judge)} was asked for the {judge['asked']} answers that the rule"
-        f" finds not right, and found {judge['right']} of them right."
+    """Names the judge and says how many answers it judged and how many failed."""
+    note = (
+        f"{name}: the {judge_name(judge)} was asked about the {judge['asked']} answers that the"
+        f" rule did not score as right, and found {judge['right']} of them right."
     )
     if judge["failed"]:
-        reasons = "; ".join(f"{why} ({count})" for why, count in judge["reasons"].items())
-        said += f" It came to no verdict on {judge['failed']}, which stay as they were: {reasons}."
-    return said
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in judge["reasons"].items())
+        note += f" It gave no verdict on {judge['failed']}, which keep the rule's: {reasons}."
+    return note
 
 
 def judge_name(judge: Mapping[str, Any]) -> str:
@@ -135,7 +145,7 @@ def _judge_cell(judge: Mapping[str, Any] | None) -> str:
 
 
 def report(result: Result) -> str:
-    """Everything that is printed at the end of a run."""
+    """The text that is printed at the end of a run."""
     name = result.head["model"]["path"]
     parts = [
         markdown(score_table([(name, result.scores)])),

@@ -1,4 +1,4 @@
-"""A benchmark with its data at hand: questions by number, and the rows that a model is asked."""
+"""A benchmark together with its data: its questions, and the row of each question."""
 
 import hashlib
 import json
@@ -15,30 +15,39 @@ from .source import Records
 
 
 class EvalTask(Protocol):
-    """What the runner needs of a benchmark."""
+    """The interface between the runner and a benchmark with data."""
 
     @property
     def benchmark(self) -> Benchmark: ...
 
     @property
     def path(self) -> str:
-        """Where the data come from."""
+        """Hub name or path of the data."""
         ...
 
     @property
     def questions(self) -> list[Question]: ...
 
     def row(self, question: Question) -> Row:
-        """The question as a row, its images referenced; RowError where one is not there."""
+        """The question as a row with references to its images.
+
+        Raises:
+            RowError: an image is missing.
+        """
         ...
 
 
 class BenchmarkTask:
-    """A published benchmark.
+    """A published benchmark with its data.
+
+    Args:
+        benchmark: schema, prompts and rule.
+        local: folder with a copy of the data; None reads them from the Hub.
+        settings: settings of the run.
 
     Raises:
-        SourceError: its data cannot be read.
-        RowError: a record that is not what it should be, or an id that is there twice.
+        SourceError: the data cannot be read.
+        RowError: a record is malformed, or an id occurs twice.
     """
 
     def __init__(self, benchmark: Published, local: str | None, settings: Settings) -> None:
@@ -59,16 +68,23 @@ class BenchmarkTask:
             self.questions.append(question)
 
     def row(self, question: Question) -> Row:
-        held = self._records.images(self._index[question.id], question.images)
+        values = self._records.images(self._index[question.id], question.images)
         images = [
             image_reference(image, question.where, column, Path())
-            for image, column in zip(held, question.images, strict=True)
+            for image, column in zip(values, question.images, strict=True)
         ]
         return Row(question.where, question.messages, images, None, (), self.benchmark.name)
 
 
 class RowsTask:
-    """Rows of one's own."""
+    """The user's own rows.
+
+    Args:
+        benchmark: rule that scores the rows.
+        rows: the rows.
+        path: hub name or path of the rows.
+        settings: settings of the run.
+    """
 
     def __init__(self, benchmark: OwnRows, rows: Rows, path: str, settings: Settings) -> None:
         self.benchmark, self.path, self._rows = benchmark, path, rows
@@ -80,6 +96,7 @@ class RowsTask:
 
 
 def digest_of(questions: list[Question]) -> str:
-    """Of what is asked and what is right, so that two runs can tell whether they had the same."""
-    asked = [[q.id, q.messages, [q.answer, *q.accepted], q.options] for q in questions]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    """Digest of the questions and their answers. Two runs with the same digest had the same
+    data."""
+    contents = [[q.id, q.messages, [q.answer, *q.accepted], q.options] for q in questions]
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]

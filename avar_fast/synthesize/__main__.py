@@ -72,10 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
-    """Runs a recipe to its end, or to where it must stop; returns the exit code.
+    """Runs a recipe until it is finished or must stop. Returns the exit code.
 
     Raises:
-        ValueError, OSError: bad input, before anything is asked.
+        ValueError, OSError: the input is bad. No request has been sent then.
     """
     _check_packages(recipe)
     from .pipeline import Pipeline, SynthesisOutcome
@@ -116,10 +116,10 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
 
 
 def _check_packages(recipe: SynthesisRecipe) -> None:
-    """Before anything is asked, what the run needs beyond the trainer's packages."""
+    """Checks, before any request, that the packages that a synthesis needs are installed."""
     extras = {"openai": "synth"}
     if any(recipe.step(name).base_url == LAB for name in STEPS):
-        extras["sklearn"] = "lab"  # whose digits the lab's writer knows
+        extras["sklearn"] = "lab"  # the lab's writer uses its data set of digits
     for package, extra in extras.items():
         if find_spec(package) is None:
             raise ValueError(
@@ -130,7 +130,8 @@ def _check_packages(recipe: SynthesisRecipe) -> None:
 
 @contextmanager
 def _served(recipe: SynthesisRecipe) -> Iterator[SynthesisRecipe]:
-    """The recipe with the address of the lab's writer in place of ``lab``, which runs meanwhile."""
+    """Starts the lab's writer if a step uses ``lab``, and yields the recipe with its address
+    instead. The writer runs until the context ends."""
     if all(recipe.step(name).base_url != LAB for name in STEPS):
         yield recipe
         return

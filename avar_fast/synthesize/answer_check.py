@@ -1,4 +1,4 @@
-"""Whether an answer is the row's, by a rule of the rewards."""
+"""Checks answers against a row's reference by a reward rule."""
 
 import hashlib
 from threading import Lock
@@ -7,11 +7,14 @@ from ..rewards import AnswerChecker, Reference
 
 
 class AnswerCheck:
-    """Judges one text at a time, from any thread, and each text once; its processes start at the
-    first answer that is not equal as text.
+    """Checks one text at a time, from any thread. Results are cached. Its processes start at the
+    first answer that differs from the reference as text.
+
+    Args:
+        rule: name of the reward rule.
 
     Attributes:
-        problems: of answers that could not be judged and count as wrong.
+        problems: messages about answers that could not be compared. They count as wrong.
     """
 
     def __init__(self, rule: str) -> None:
@@ -21,7 +24,7 @@ class AnswerCheck:
         self._lock = Lock()
 
     def __call__(self, text: str, answer: Reference) -> bool:
-        """Whether what a model wrote gives the row's answer, or one of several."""
+        """Whether the text of a model gives the row's answer, or one of its answers."""
         key = hashlib.sha256(repr((answer, text)).encode()).digest()
         with self._lock:
             if key not in self._known:

@@ -1,4 +1,5 @@
-"""The data card: where the rows come from, who wrote them, what was turned away."""
+"""Writes the data card: the source of the rows, the models that wrote them, and what was
+rejected."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from .step_config import STEPS
 def write_card(
     recipe: SynthesisRecipe, prompts: dict[str, Prompt], report: dict[str, Any], folder: Path
 ) -> None:
-    """Writes README.md beside the rows."""
+    """Writes README.md into the folder of the rows."""
     rows, gates, data = report["rows"], dict(report["gates"]), recipe.data
     lines = [
         "# Visually anchored reasoning",
@@ -61,11 +62,11 @@ def write_card(
         "|---|---:|",
         *(f"| {name} | {count} |" for name, count in report["rejected_by"].items()),
         "",
-        f"{gates.pop('candidates')} candidates were judged, answers by the rule"
-        f" `{recipe.gates.checker}`; settings of all gates are in `recipe.yaml`. A candidate may"
-        " fail several:",
+        f"{gates.pop('candidates')} candidates were checked, their answers by the rule"
+        f" `{recipe.gates.checker}`. The settings of all gates are in `recipe.yaml`. A candidate"
+        " may fail several gates:",
         "",
-        "| gate | candidates turned away |",
+        "| gate | candidates rejected |",
         "|---|---:|",
         *(f"| {name} | {count} |" for name, count in gates.items()),
         "",

@@ -1,4 +1,5 @@
-"""Near-duplicates among texts, by MinHash (Broder 1997) in bands, then exact similarity."""
+"""Finds near-duplicates among texts: MinHash (Broder 1997) in bands finds candidates, and the exact
+similarity decides."""
 
 import re
 from collections import defaultdict
@@ -8,18 +9,18 @@ import numpy as np
 
 SHINGLE_WORDS = 5
 NUM_HASHES = 128
-# Of pairs right at the threshold; those above it are missed still less often.
+# Largest share of pairs at the threshold that may be missed. Pairs above it are missed less often.
 MOST_MISSED = 1e-4
 _PRIME = np.uint64((1 << 31) - 1)
 
 
 def near_duplicates(texts: list[str], max_similarity: float) -> dict[int, int]:
-    """Texts whose Jaccard similarity with an earlier kept one is above `max_similarity`.
+    """Finds texts whose similarity to an earlier kept text is above `max_similarity`.
 
-    Similarity is that of the sets of five-word shingles.
+    The similarity is the Jaccard similarity of the sets of five-word shingles.
 
     Returns:
-        {position of the later text: position of the earlier one}.
+        {position of the later text: position of the earlier text}.
     """
     rng = np.random.default_rng(0)
     factor = rng.integers(1, int(_PRIME), NUM_HASHES, dtype=np.uint64)
@@ -27,26 +28,29 @@ def near_duplicates(texts: list[str], max_similarity: float) -> dict[int, int]:
     width = band_width(max_similarity)
     buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     kept: dict[int, np.ndarray] = {}
-    found: dict[int, int] = {}
+    duplicates: dict[int, int] = {}
     for position, text in enumerate(texts):
         shingles = _shingles(text)
         hashes = shingles.astype(np.uint64) % _PRIME
         signature = ((hashes[:, None] * factor + shift) % _PRIME).min(axis=0)
-        bands = [(at, signature[at : at + width].tobytes()) for at in range(0, NUM_HASHES, width)]
+        bands = [
+            (start, signature[start : start + width].tobytes())
+            for start in range(0, NUM_HASHES, width)
+        ]
         for other in sorted({other for band in bands for other in buckets.get(band, ())}):
             if _jaccard(shingles, kept[other]) > max_similarity:
-                found[position] = other
+                duplicates[position] = other
                 break
         else:
             kept[position] = shingles
             for band in bands:
                 buckets[band].append(position)
-    return found
+    return duplicates
 
 
 def band_width(similarity: float) -> int:
-    """The widest bands of hashes, one of which two texts of a similarity still share all but
-    surely: the wider, the fewer pairs that are less alike are compared."""
+    """Number of hashes in a band: the largest with which two texts of this similarity still share
+    a band almost certainly. Wider bands lead to fewer comparisons of less similar texts."""
     for width in (32, 16, 8, 4, 2):
         if (1 - similarity**width) ** (NUM_HASHES // width) <= MOST_MISSED:
             return width
@@ -54,13 +58,14 @@ def band_width(similarity: float) -> int:
 
 
 def _shingles(text: str) -> np.ndarray:
-    """(n,) uint32, sorted and distinct, one at least."""
+    """Hashes of the shingles of a text: (n,) uint32, sorted and distinct, n >= 1."""
     words = re.findall(r"\w+", text.casefold())
     last = max(len(words) - SHINGLE_WORDS, 0)
-    hashes = [crc32(" ".join(words[at : at + SHINGLE_WORDS]).encode()) for at in range(last + 1)]
+    shingles = [" ".join(words[start : start + SHINGLE_WORDS]) for start in range(last + 1)]
+    hashes = [crc32(shingle.encode()) for shingle in shingles]
     return np.unique(np.array(hashes, dtype=np.uint32))
 
 
 def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    both = len(np.intersect1d(first, second, assume_unique=True))
-    return both / (len(first) + len(second) - both)
+    shared = len(np.intersect1d(first, second, assume_unique=True))
+    return shared / (len(first) + len(second) - shared)

@@ -1,4 +1,4 @@
-"""The endpoint of one step: requests within the budget, and what they cost."""
+"""The endpoint of one step. It sends requests within the budget and accounts for their cost."""
 
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from .step_config import StepConfig
 
 
 class RequestFailedError(Exception):
-    """One request failed for good; others may succeed."""
+    """One request failed permanently. Other requests may succeed."""
 
     def __init__(self, problems: list[str], usage: Usage, seconds: float) -> None:
         super().__init__(problems[-1])
@@ -23,15 +23,19 @@ class RequestFailedError(Exception):
 
 
 class EndpointError(RequestFailedError):
-    """No request to this endpoint can succeed: unreachable, key refused, no such model."""
+    """No request to this endpoint can succeed: it is unreachable, refuses the key or does not have
+    the model."""
 
 
 @dataclass
 class Halt:
-    """Why a run is to stop, shared by all its requests; those under way are still received."""
+    """Whether a run must stop, and why. All its requests share it. Replies to requests that were
+    already sent are still received."""
 
     reason: str | None = None
+    """Why the run must stop; None while it may continue."""
     over_budget: bool = False
+    """Whether the budget is the reason."""
 
     def set(self, reason: str, over_budget: bool = False) -> None:
         if self.reason is None:
@@ -39,19 +43,22 @@ class Halt:
 
 
 class HaltedError(Exception):
-    """A request was not sent because the run is to stop."""
+    """A request was not sent because the run must stop."""
 
 
 @dataclass(frozen=True)
 class Reply:
+    """The answer to a request."""
+
     text: str
     finish: str
     """stop, length or refused."""
     usage: Usage
-    """Of all attempts."""
+    """Tokens of all attempts."""
     problems: tuple[str, ...]
-    """What attempts before the last ran into."""
+    """Problems of the failed attempts."""
     seconds: float
+    """Time from the first attempt to the answer."""
 
 
 class Endpoint:
@@ -83,15 +90,16 @@ class Endpoint:
         """Sends a request until it is answered or the retries are used up.
 
         Args:
-            messages: of the chat.
-            input_tokens: estimate, for the budget and where the endpoint reports no usage.
-            sample: added to the step's seed.
+            messages: turns of the chat.
+            input_tokens: estimated tokens of the messages, for the budget and for endpoints that
+                report no usage.
+            sample: number of the sample; it is added to the step's seed.
 
         Raises:
-            EndpointError: no request can succeed.
-            RequestFailedError: this request did not succeed; holds all that was tried.
-            BudgetExceededError: the request was not sent, as it could exceed the budget.
-            HaltedError: the request was not sent, as the run is to stop.
+            EndpointError: no request to this endpoint can succeed.
+            RequestFailedError: this request failed permanently.
+            BudgetExceededError: the request was not sent because it could exceed the budget.
+            HaltedError: the request was not sent because the run must stop.
         """
         started = time.monotonic()
         problems: list[str] = []
@@ -107,7 +115,7 @@ class Endpoint:
         except (BudgetExceededError, HaltedError) as error:
             if not problems:
                 raise
-            # What the attempts so far cost must reach the journal.
+            # Earlier attempts cost something, and the journal must record it.
             problems.append(self._client.masked(str(error)))
         except FailedRequestError as error:
             if error.hopeless:
@@ -125,14 +133,14 @@ class Endpoint:
     async def _paid_attempt(
         self, input_tokens: int, paid: list[Usage], answer: Answer
     ) -> AsyncIterator[None]:
-        """Holds the worst cost of an attempt back from the budget, then books what it cost."""
+        """Reserves the largest possible cost of an attempt, then books its actual cost."""
         worst = Usage(input_tokens, self.step.max_tokens)
         async with self.ledger.hold(worst, self.step):
             if self.halt.reason:
                 raise HaltedError(self.halt.reason)
             try:
                 yield
-            finally:  # an answer that broke off was computed all the same
+            finally:  # an answer that broke off has cost something as well
                 usage = _usage(answer, input_tokens)
                 self.ledger.spend(usage, usage.cost(self.step))
                 paid[0] += usage
@@ -154,8 +162,8 @@ class Endpoint:
 
 
 def _usage(answer: Answer, input_tokens: int) -> Usage:
-    """As the endpoint counted; by rule of thumb where it did not and something was received;
-    nothing where nothing came."""
+    """Tokens of an attempt: as counted by the endpoint, else estimated from the received text, and
+    none if nothing was received."""
     if answer.counts is not None:
         return Usage(*answer.counts)
     if not answer.received:

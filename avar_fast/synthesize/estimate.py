@@ -1,4 +1,4 @@
-"""What a run will ask and cost, before anything is asked."""
+"""Estimates the requests, tokens and cost of a run before it starts."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from .recipe import SynthesisRecipe
 from .step_config import STEPS, sample_of
 from .tasks import ReadRows, SynthesisTask
 
-# Of an answer, where the folder holds none yet to take the mean of.
+# Tokens of a typical answer, used until the folder holds answers to average.
 TYPICAL_OUTPUT_TOKENS = {"describe": 800, "reason": 2000, "rewrite": 2000}
 
 
@@ -23,11 +23,11 @@ def estimate(
     entries: list[StepRecord],
     check: Check,
 ) -> str:
-    """A table of calls, tokens and cost per step, of what is not on disk yet.
+    """Formats a table of the calls, tokens and cost per step that remain.
 
-    The expected figures take an answer to be as long as those on disk on average, or as a typical
-    one; the upper ones have every answer at max_tokens. A row whose steps on disk pass is taken
-    to reach every step; retries are not counted.
+    The expected numbers assume that answers are as long as the average on disk, or as a typical
+    answer. The upper numbers assume that every answer has max_tokens. A row whose finished steps
+    pass their gates is assumed to reach every step. Retries are not counted.
     """
     finished = {(e.key, e.step, e.sample): e for e in entries if e.text is not None}
     open_calls = {task.key: _calls(recipe, task, finished, check) for task in read.tasks}
@@ -49,7 +49,7 @@ def estimate(
         most = _usage(name, read.tasks, calls, prompts[name], longest)
         row = [sum(calls.values()), expected.input, expected.output]
         row += [usage.cost(recipe.step(name)) for usage in (expected, most)]
-        sums = [total + one for total, one in zip(sums, row, strict=True)]
+        sums = [total + value for total, value in zip(sums, row, strict=True)]
         lines.append(_line(name, row))
     lines.append(_line("sum", sums))
     return "\n".join(lines)
@@ -61,7 +61,7 @@ def _calls(
     finished: Mapping[tuple[str, str, int], StepRecord],
     check: Check,
 ) -> Counter[str]:
-    """How often each step is still asked for a row."""
+    """Number of requests of each step that remain for a row."""
     calls: Counter[str] = Counter()
     for sample in range(recipe.samples):
         entries = {name: finished.get((task.key, name, sample_of(name, sample))) for name in STEPS}
@@ -82,13 +82,21 @@ def _usage(
     prompt: Prompt,
     answer_tokens: Mapping[str, int],
 ) -> Usage:
-    """Of a step's open calls, where the answers of each step have so many tokens."""
-    # What the step before wrote is part of what this one is sent.
-    place = STEPS.index(name)
-    before = answer_tokens[STEPS[place - 1]] if place else 0
+    """Tokens of the remaining calls of a step.
+
+    Args:
+        name: the step.
+        tasks: all rows.
+        calls: {key of a row: remaining calls}.
+        prompt: prompt of the step.
+        answer_tokens: {step: tokens of an answer}.
+    """
+    # A request contains the answer of the previous step.
+    number = STEPS.index(name)
+    previous = answer_tokens[STEPS[number - 1]] if number else 0
     sent = 0
     for task in tasks:
-        tokens = text_tokens(prompt.system + prompt.user + task.question) + before
+        tokens = text_tokens(prompt.system + prompt.user + task.question) + previous
         if name == "describe":
             tokens += sum(image_tokens(size) for size in task.image_sizes)
         sent += calls[task.key] * tokens
@@ -96,7 +104,7 @@ def _usage(
 
 
 def _length(recipe: SynthesisRecipe, name: str, entries: list[StepRecord]) -> int:
-    """Expected tokens of an answer."""
+    """Expected number of tokens in an answer of a step."""
     known = [e.usage.output for e in entries if e.step == name and e.text is not None]
     expected = round(mean(known)) if known else TYPICAL_OUTPUT_TOKENS[name]
     return min(expected, recipe.step(name).max_tokens)

@@ -1,4 +1,4 @@
-"""The output folder: which recipe it belongs to, and what may change between runs."""
+"""The output folder. It belongs to one recipe, of which some settings may change between runs."""
 
 import json
 from pathlib import Path
@@ -12,32 +12,32 @@ from .recipe import SynthesisRecipe
 from .step_config import STEPS
 
 IDENTITY, RECIPE = "identity.json", "recipe.yaml"
-# What makes two texts come from different distributions; limits, prices, gates, budget, number of
-# samples and of rows may change from run to run.
+# Settings that change the distribution of texts. They must stay the same. Limits, prices, gates,
+# the budget and the numbers of samples and rows may change between runs.
 _STEP_KEYS = (
     "model", "temperature", "top_p", "max_tokens", "seed", "take_reasoning", "extra_body",
 )  # fmt: skip
 
 
 def claim(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
-    """Makes a folder whose journal is held open that of a recipe; writes the resolved recipe into
-    it.
+    """Claims the output folder for a recipe and writes the resolved recipe into it. The caller must
+    hold the folder's journal open.
 
     Raises:
         ValueError: as ``check_folder``.
     """
-    check_folder(recipe, prompts)  # once more: another run may just have claimed it
+    check_folder(recipe, prompts)  # again, because another run may have claimed it meanwhile
     folder = Path(recipe.output_dir)
     write_whole(folder / IDENTITY, [json.dumps(_identity(recipe, prompts), indent=1), "\n"])
     write_whole(folder / RECIPE, [dump_recipe(recipe)])
 
 
 def check_folder(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
-    """Checks that the output folder is free or belongs to this recipe; writes nothing.
+    """Checks that the output folder is free or belongs to this recipe. Nothing is written.
 
     Raises:
-        ValueError: it belongs to another recipe (the settings that differ are named), or it holds
-            other things.
+        ValueError: the folder belongs to another recipe (the message names the settings that
+            differ), or it holds other files.
     """
     folder = Path(recipe.output_dir)
     if folder.exists() and not folder.is_dir():
@@ -64,7 +64,7 @@ def check_folder(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> None:
 
 
 def _is_start(path: Path) -> bool:
-    """Whether a run leaves such a file where it is killed before it has claimed its folder."""
+    """Whether a run that was killed before it claimed its folder may have left this file."""
     empty_journal = path.name == JOURNAL and path.stat().st_size == 0
     return empty_journal or path.name == f"{IDENTITY}.partial"
 

@@ -1,4 +1,4 @@
-"""Quality gates: what a candidate must pass, each with a name that the report counts by."""
+"""Quality gates that a candidate must pass. The report counts rejections by the name of the gate."""
 
 import re
 import unicodedata
@@ -11,26 +11,29 @@ from .recipe import GatesConfig
 from .step_config import STEPS
 
 Check = Callable[[str, Reference], bool]
-"""(what a model wrote, the row's answer or answers) -> whether its answer is right."""
+"""Tells from (text of a model, reference of the row) whether the text's answer is right."""
 _OWN_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
-# Marks that a trainer would take for an image, a turn or a part of the target.
+# Marks that the trainer would read as an image, a turn or a part of the target.
 _MARKS = re.compile(r"</?(?:think|answer|image|video)>|<\|[^|>]*\|>")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sample of a row, as far as it came."""
+    """One sample of a row. It may have failed at an early step."""
 
     sample: int
+    """Number of the sample."""
     reasoning: str | None
-    """Rewritten; None where a step before it did not yield one."""
+    """Rewritten reasoning; None if an earlier step failed."""
     failures: tuple[str, ...]
-    """Gates that were not passed; empty: it is good."""
+    """Names of the gates that it failed; empty for a good candidate."""
     anchors_per_1000_chars: float = 0.0
+    """Density of visual anchors in the reasoning."""
 
 
 def body(text: str, step: str) -> str:
-    """What a step hands on: its text without the thoughts that a model had before it spoke."""
+    """The part of a step's text that the next step gets. For describe and rewrite, the model's own
+    chain of thought is removed."""
     if step == "reason":
         return text
     rest = _OWN_THOUGHT.sub("", text)
@@ -38,7 +41,7 @@ def body(text: str, step: str) -> str:
 
 
 def split_answer(text: str) -> str:
-    """The reasoning in front of the last <answer>, without <think> tags around it."""
+    """The reasoning before the last <answer>, without <think> tags."""
     end = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, max(end, 0))
     reasoning = text if start < 0 else text[:start]
@@ -48,7 +51,8 @@ def split_answer(text: str) -> str:
 def step_failure(
     entry: StepRecord, answer: Reference, gates: GatesConfig, check: Check
 ) -> str | None:
-    """Which of ``STEP_GATES`` makes a finished step not worth the next one; None where it is."""
+    """The gate that a finished step fails, as in ``STEP_GATES`` without the step's name; None if
+    the next step may follow."""
     text = body(entry.text or "", entry.step)
     if entry.finish == "refused" or _any(gates.refusals, text):
         return "refused"
@@ -64,11 +68,11 @@ def step_failure(
 def open_steps(
     entries: Mapping[str, StepRecord | None], answer: Reference, gates: GatesConfig, check: Check
 ) -> tuple[str, ...]:
-    """What a candidate still takes, if all goes well from here."""
-    for place, step in enumerate(STEPS):
+    """The steps that a candidate still needs if all of them succeed."""
+    for number, step in enumerate(STEPS):
         entry = entries[step]
         if entry is None:
-            return STEPS[place:]
+            return STEPS[number:]
         if step_failure(entry, answer, gates, check):
             break
     return ()
@@ -81,7 +85,8 @@ def gate_candidate(
     gates: GatesConfig,
     check: Check,
 ) -> Candidate | None:
-    """The candidate that finished steps make; None where a step is still to be asked."""
+    """Makes a candidate from finished steps and applies the gates to it; None if a step is still
+    pending."""
     for step in STEPS:
         entry = entries[step]
         if entry is None:
@@ -97,7 +102,8 @@ def gate_candidate(
 
 
 def best(candidates: list[Candidate]) -> Candidate:
-    """The candidate that passes, or else came furthest; with the most anchors among equals."""
+    """The best candidate: one that passes all gates, else the one that got furthest. Among equals,
+    the one with the highest density of anchors."""
     return max(
         candidates,
         key=lambda c: (
@@ -111,7 +117,7 @@ def best(candidates: list[Candidate]) -> Candidate:
 
 
 def count_anchors(text: str, gates: GatesConfig) -> int:
-    """Visual anchors in a text; what several patterns match counts once."""
+    """Number of visual anchors in a text. A passage that several patterns match counts once."""
     if not gates.anchors:
         return 0
     return len(re.findall("|".join(f"(?:{p})" for p in gates.anchors), text, re.IGNORECASE))
@@ -123,7 +129,7 @@ def anchor_density(text: str, gates: GatesConfig) -> float:
 
 
 def script_share(text: str, script: str) -> float:
-    """Share of the letters that are in a Unicode script; 1 for a text without letters."""
+    """Share of the letters that belong to a Unicode script; 1 for a text without letters."""
     letters = [char for char in text if char.isalpha()]
     if not letters:
         return 1.0

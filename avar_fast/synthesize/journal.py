@@ -1,5 +1,5 @@
-"""Finished steps on disk: one JSON line each, synced before the next step, so that a run that was
-killed goes on where it was."""
+"""The journal of finished steps: one JSON line each, synced before the next step starts. A run that
+was killed resumes from it."""
 
 import json
 from collections.abc import Iterator
@@ -14,40 +14,40 @@ NAME = "steps.jsonl"
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One request's outcome."""
+    """The outcome of one request."""
 
     key: str
-    """Of the row."""
+    """Key of the row."""
     step: str
+    """describe, reason or rewrite."""
     sample: int
-    """0 for describe, which all samples of a row share."""
+    """Number of the sample. It is 0 for describe, which all samples of a row share."""
     text: str | None
-    """What the model wrote; null where the request failed for good, which is asked again by the
-    next run."""
+    """The model's text; null if the request failed permanently. The next run then asks again."""
     finish: str
-    """stop, length or refused; what went wrong where there is no text."""
+    """stop, length or refused; the problem if there is no text."""
     model: str
     prompt: str
     """Version of the prompt."""
     usage: Usage
-    """Of all attempts."""
+    """Tokens of all attempts."""
     cost: float
-    """USD."""
+    """Cost of all attempts in USD."""
     attempts: int
     seconds: float
     problems: tuple[str, ...] = ()
-    """What attempts before the last ran into."""
+    """Problems of the failed attempts."""
 
 
 class StepJournal:
-    """The outcomes of all requests so far; one process at a time. Texts stay on disk until they
-    are asked for."""
+    """The outcomes of all requests so far. Only one process at a time may open it. Texts stay on
+    disk until they are read."""
 
     def __init__(self, folder: Path) -> None:
         """
         Raises:
             BlockingIOError: another process writes to the folder.
-            ValueError: a line that is no entry.
+            ValueError: a line is not a valid entry.
         """
         self.path = folder / NAME
         try:
@@ -57,7 +57,7 @@ class StepJournal:
                 f"output_dir must be used by one run at a time; another one writes to {folder}."
             ) from None
         self.entries: list[StepRecord] = []
-        """Every outcome so far, with an empty text where there is one."""
+        """Every outcome so far. A text is replaced by an empty one."""
         self._places: dict[tuple[str, str, int], tuple[int, int]] = {}
         try:
             for entry, start, length in _parse(self.path):
@@ -73,12 +73,12 @@ class StepJournal:
         self.entries.append(entry)
 
     def finished(self, key: str, step: str, sample: int) -> StepRecord | None:
-        """The outcome on disk, if the step was finished."""
+        """Reads the outcome of a step from disk; None if the step is not finished."""
         place = self._places.get((key, step, sample))
         return None if place is None else _entry(self._journal.read(*place))
 
     def add(self, entry: StepRecord) -> None:
-        """Writes an outcome; it survives a crash of the machine from then on."""
+        """Writes and syncs an outcome. It then survives a crash of the machine."""
         self._take(entry, *self._journal.add(asdict(entry)))
 
     def close(self) -> None:
@@ -86,7 +86,8 @@ class StepJournal:
 
 
 def read_entries(folder: Path) -> list[StepRecord]:
-    """What a folder's journal holds, without opening it for writing; nothing where there is none.
+    """Reads the entries of a folder's journal without opening it for writing; an empty list if
+    there is no journal.
 
     Raises:
         ValueError: as ``StepJournal``.
@@ -96,7 +97,7 @@ def read_entries(folder: Path) -> list[StepRecord]:
 
 
 def _parse(path: Path) -> Iterator[tuple[StepRecord, int, int]]:
-    """The entries of the whole lines of a journal, each with its start and length in bytes."""
+    """Yields (entry, start, length) of each complete line; start and length are in bytes."""
     for number, start, content in whole_lines(path):
         try:
             yield _entry(content), start, len(content)

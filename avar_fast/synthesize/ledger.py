@@ -1,4 +1,4 @@
-"""What a synthesis costs, and the budget that no request may exceed."""
+"""Accounts for the cost of a synthesis and enforces its budget."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from .recipe import BudgetConfig
 from .step_config import StepConfig
 
-# Rules of thumb where an endpoint reports no usage, and before it has: English text, and Qwen-VL's
-# tokens of 28 x 28 pixels.
+# Rules of thumb for requests whose usage is not known: English text, and Qwen-VL's tokens of
+# 28 x 28 pixels.
 CHARS_PER_TOKEN = 4
 PIXELS_PER_TOKEN = 28 * 28
 IMAGE_LEAST_TOKENS = 64
@@ -24,9 +24,11 @@ class Usage:
     """Tokens of one or more requests."""
 
     input: int = 0
+    """Tokens sent."""
     output: int = 0
+    """Tokens received."""
     estimated: bool = False
-    """Whether some of it is a rule of thumb, for want of the endpoint's own count."""
+    """Whether a part of it is estimated because the endpoint reported no counts."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -45,16 +47,17 @@ class Usage:
 
 
 def text_tokens(text: str) -> int:
+    """Estimated tokens of a text."""
     return -(-len(text) // CHARS_PER_TOKEN)
 
 
 def image_tokens(size: tuple[int, int]) -> int:
-    """Of an image of (width, height) pixels."""
+    """Estimated tokens of an image of (width, height) pixels."""
     return max(IMAGE_LEAST_TOKENS, size[0] * size[1] // PIXELS_PER_TOKEN)
 
 
 class Ledger:
-    """What was spent, and what requests under way may still take."""
+    """What was spent, and what the requests in progress may still cost."""
 
     def __init__(self, budget: BudgetConfig) -> None:
         self.budget = budget
@@ -63,16 +66,18 @@ class Ledger:
         self._settled = asyncio.Condition()
 
     def spend(self, usage: Usage, cost: float) -> None:
+        """Books tokens, and a cost in USD."""
         self.usd += cost
         self.tokens += usage.total
 
     @asynccontextmanager
     async def hold(self, worst: Usage, step: StepConfig) -> AsyncIterator[None]:
-        """Keeps the most that a request may take aside while it runs; waits for others to settle
-        where that is too much just now.
+        """Reserves the largest possible cost of a request while it runs. If the budget does not
+        allow it at the moment, waits until other requests have finished.
 
         Raises:
-            BudgetExceededError: it is too much even with nothing under way.
+            BudgetExceededError: the request could exceed the budget even with no other request in
+                progress.
         """
         usd, tokens = worst.cost(step), worst.total
         async with self._settled:
@@ -99,7 +104,7 @@ class Ledger:
     def _exceeded(self, usd: float, tokens: int) -> str:
         budget = self.budget
         if budget.usd is not None and self.usd + usd > budget.usd:
-            said = f"budget.usd = {budget.usd}: {self.usd:.4f} spent, the next request may take"
-            return f"{said} {usd:.4f}"
-        said = f"budget.tokens = {budget.tokens}: {self.tokens} spent, the next request may take"
-        return f"{said} {tokens}"
+            spent = f"budget.usd = {budget.usd}: {self.usd:.4f} spent, the next request may take"
+            return f"{spent} {usd:.4f}"
+        spent = f"budget.tokens = {budget.tokens}: {self.tokens} spent, the next request may take"
+        return f"{spent} {tokens}"

@@ -1,4 +1,4 @@
-"""What the gates look for in texts unless a recipe says otherwise, and what they can look for."""
+"""The default patterns that the gates look for in texts, and checks of a recipe's patterns."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ DESCRIPTION_WORDS = (
     r"\bdescriptions? (?:says?|states?|mentions?|shows?|gives?|lists?|indicates?|notes?)\b",
     r"\bas (?:\w+ )?described\b",
 )
-# \u2019 is the apostrophe of most models.
+# Most models write \u2019 as the apostrophe.
 REFUSALS = (
     r"^\W*(?:i(?:['\u2019]m| am) (?:very |so )?)?(?:sorry|unable|not able|afraid)\b",
     r"^\W*i (?:can(?:no|['\u2019])t|can not|will not|won['\u2019]t)"
@@ -29,25 +29,25 @@ REFUSALS = (
 
 
 def check_patterns(name: str, patterns: Sequence[str]) -> None:
-    """
+    """Checks the regular expressions of the setting ``name``.
+
     Raises:
-        ValueError: one that is no regular expression, or matches where nothing is; the message
-            names ``name``.
+        ValueError: a pattern is not a regular expression, or matches the empty text.
     """
     for pattern in patterns:
         try:
-            matches_nothing = re.search(pattern, "") is not None
+            matches_empty = re.search(pattern, "") is not None
         except re.error as error:
             raise ValueError(
                 f"{name} must hold regular expressions; {pattern!r} is none: {error}."
             ) from None
-        if matches_nothing:
+        if matches_empty:
             raise ValueError(f"{name} must hold patterns of some text; {pattern!r} matches none.")
 
 
 @lru_cache(maxsize=1)
 def scripts() -> set[str]:
-    """First words of the names of all letters."""
+    """Names of all scripts: the first words of the Unicode names of letters."""
     letters = filter(str.isalpha, map(chr, range(sys.maxunicode + 1)))
     names = {unicodedata.name(letter, "") for letter in letters} - {""}
     return {re.split("[ -]", name)[0] for name in names}

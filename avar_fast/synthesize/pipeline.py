@@ -1,5 +1,5 @@
-"""Takes rows through describe, reason and rewrite, many at once; every finished step is on disk
-before the next one is asked."""
+"""Takes many rows at once through describe, reason and rewrite. Every finished step is on disk
+before the next one starts."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,10 +22,11 @@ class SynthesisOutcome:
     """How a run ended."""
 
     stopped: str | None
-    """Why it ended before the last row; None where it did not."""
+    """Why the run stopped early; None if it did not."""
     over_budget: bool
+    """Whether it stopped because of the budget."""
     num_failed: int
-    """Requests of this run that failed for good."""
+    """Number of requests of this run that failed permanently."""
 
 
 class Pipeline:
@@ -46,7 +47,7 @@ class Pipeline:
         self.recipe, self.read, self.prompts = recipe, read, prompts
         self.journal, self.check = journal, check
         self.ledger = Ledger(recipe.budget)
-        for entry in journal.entries:  # the budget is that of the folder
+        for entry in journal.entries:  # the budget covers all runs of the folder
             self.ledger.spend(entry.usage, entry.cost)
         self.halt = Halt()
         self.endpoints = {
@@ -56,10 +57,10 @@ class Pipeline:
         self._failed_in_a_row = 0
 
     async def run(self) -> SynthesisOutcome:
-        """Asks for everything that is not on disk.
+        """Runs every step that is not on disk.
 
-        Stops at the budget, at an endpoint that cannot be used and after too many failures;
-        requests under way are then still received and kept.
+        The run stops if the budget is reached, if an endpoint cannot be used, or after too many
+        failures. Replies to requests that were already sent are still received and kept.
         """
         width = sum(self.recipe.step(name).concurrency for name in STEPS)
         try:
@@ -97,14 +98,16 @@ class Pipeline:
         await self._step(task, "rewrite", sample, reasoning=reasoning)
 
     async def _passes(self, entry: StepRecord, task: SynthesisTask) -> bool:
-        """Whether a finished step is worth the next one; an answer may take seconds to check."""
+        """Whether the next step may follow a finished step. It runs in a thread, because checking
+        an answer may take seconds."""
         rules = (task.reference, self.recipe.gates, self.check)
         return await asyncio.to_thread(step_failure, entry, *rules) is None
 
     async def _step(
         self, task: SynthesisTask, name: str, sample: int, **texts: str
     ) -> StepRecord | None:
-        """A step's outcome from disk, or else from its endpoint; None where there is none."""
+        """Returns the outcome of a step from disk, or else asks its endpoint; None if the request
+        failed or the run must stop."""
         entry = self.journal.finished(task.key, name, sample)
         if entry is not None or self.halt.reason:
             return entry

@@ -1,4 +1,4 @@
-"""Prompts: versioned YAML files with ``{{name}}`` where a row's own text goes."""
+"""Prompts: versioned YAML files in which marks ``{{name}}`` stand for the texts of a row."""
 
 import hashlib
 import re
@@ -21,32 +21,34 @@ _FIELD = re.compile(r"\{\{(\w+)\}\}")
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one step is told."""
+    """The prompt of one step."""
 
     version: str
     system: str
+    """System turn."""
     user: str
-    """With ``{{name}}`` marks."""
+    """User turn, with ``{{name}}`` marks."""
     digest: str
-    """SHA-256 of version, system and user: tells apart two texts under one version."""
+    """SHA-256 of version, system and user. It tells two prompts with the same version apart."""
 
     def fill(self, **texts: str) -> str:
-        """The user turn with every mark replaced; marks inside the texts stay as they are."""
+        """The user turn with every mark replaced. Marks inside the inserted texts are not
+        replaced."""
         return _FIELD.sub(lambda mark: texts[mark[1]], self.user)
 
 
 def load_prompts(recipe: SynthesisRecipe) -> dict[str, Prompt]:
-    """The prompt of every step.
+    """Loads the prompt of every step.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a key that is missing or unknown, or marks that are not those of the step.
+        FileNotFoundError: a prompt file does not exist.
+        ValueError: a key is missing or unknown, or the marks are not those of the step.
     """
-    own = {name: recipe.step(name).prompt for name in STEPS}
+    chosen = {name: recipe.step(name).prompt for name in STEPS}
     shipped = {name: SHIPPED / f"{name}.yaml" for name in STEPS}
     return {
         name: _load(name, shipped[name] if file is None else Path(file))
-        for name, file in own.items()
+        for name, file in chosen.items()
     }
 
 
@@ -70,8 +72,8 @@ def _load(step: str, file: Path) -> Prompt:
     marks = set(_FIELD.findall(user))
     if marks != FIELDS[step]:
         wanted, got = (
-            ", ".join(f"{{{{{mark}}}}}" for mark in sorted(some)) or "none"
-            for some in (FIELDS[step], marks)
+            ", ".join(f"{{{{{mark}}}}}" for mark in sorted(names)) or "none"
+            for names in (FIELDS[step], marks)
         )
         raise ValueError(f"{file}: user must hold the marks {wanted}; got {got}.")
     digest = hashlib.sha256("\0".join((version, system, user)).encode()).hexdigest()

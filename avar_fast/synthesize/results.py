@@ -1,4 +1,4 @@
-"""What finished steps amount to: rows that train, rejected rows, and a report of both."""
+"""Writes the results of finished steps: training rows, rejected rows and a report."""
 
 import hashlib
 import json
@@ -25,10 +25,13 @@ ROWS, REJECTED, REPORT, IMAGES = "rows.jsonl", "rejected.jsonl", "report.json", 
 
 @dataclass(frozen=True)
 class _Verdict:
+    """The candidates of a row."""
+
     task: SynthesisTask
     candidates: list[Candidate]
+    """Candidates of the samples that are finished."""
     decided: bool
-    """Whether every sample was asked for all it takes, or one of those that were is good."""
+    """Whether all samples are finished, or one of those that are passes the gates."""
 
     @property
     def best(self) -> Candidate:
@@ -38,8 +41,10 @@ class _Verdict:
 def write_results(
     recipe: SynthesisRecipe, read: ReadRows, journal: StepJournal, folder: Path, check: AnswerCheck
 ) -> dict[str, Any]:
-    """Judges every row by the gates of the recipe, and writes rows.jsonl, rejected.jsonl, images
-    and report.json; returns the report. Nothing is asked: gates can be changed and judged anew.
+    """Applies the gates of the recipe to every row and writes rows.jsonl, rejected.jsonl, images
+    and report.json. Returns the report.
+
+    No request is sent, so a changed gate can be applied to finished steps.
     """
     verdicts = [_verdict(recipe, task, journal, check) for task in read.tasks]
     decided = [v for v in verdicts if v.decided]
@@ -92,16 +97,16 @@ def _verdict(
 
 
 def _twins(recipe: SynthesisRecipe, good: list[_Verdict]) -> dict[int, int]:
-    """{index of a row: index of the earlier row that it nearly repeats}."""
+    """{index of a row: index of the earlier row that it nearly repeats}"""
     if recipe.gates.max_similarity is None:
         return {}
     texts = [v.best.reasoning or "" for v in good]
-    found = near_duplicates(texts, recipe.gates.max_similarity)
-    return {good[later].task.index: good[first].task.index for later, first in found.items()}
+    duplicates = near_duplicates(texts, recipe.gates.max_similarity)
+    return {good[later].task.index: good[first].task.index for later, first in duplicates.items()}
 
 
 def _row(verdict: _Verdict, read: ReadRows, limits: RowsConfig, folder: Path) -> dict[str, Any]:
-    """A row that the trainer takes: the source's turns, and the reasoning as the last one."""
+    """Makes a row for the trainer: the turns of the source row, then the reasoning."""
     task, chosen = verdict.task, verdict.best
     target = f"<think>\n{chosen.reasoning}\n</think>\n<answer>{task.answer}</answer>"
     turns = [{"role": turn["role"], "content": _marked(turn["content"])} for turn in task.messages]
@@ -122,7 +127,8 @@ def _marked(parts: list[dict[str, Any]]) -> str:
 
 
 def _save_images(row: Row, limits: RowsConfig, folder: Path) -> list[str]:
-    """Puts a row's images beside the rows, named by content; returns their relative paths."""
+    """Saves the images of a row under names made from their content. Returns their paths relative
+    to the folder."""
     paths = []
     for blob in read_images(row, limits):
         name = f"{IMAGES}/{hashlib.sha256(blob.data).hexdigest()[:24]}.{blob.format.lower()}"
@@ -160,7 +166,7 @@ def _rejected(verdict: _Verdict, reasons: tuple[str, ...], twin: int | None) -> 
 
 
 def _gate_counts(decided: list[_Verdict], num_twins: int) -> dict[str, int]:
-    """Candidates that each gate turned away (one candidate may fail several)."""
+    """{gate: number of candidates that it rejected}. One candidate may fail several gates."""
     counts = Counter(name for v in decided for c in v.candidates for name in c.failures)
     gates = {name: counts[name] for name in (*STEP_GATES, *TEXT_GATES)}
     num_candidates = sum(len(v.candidates) for v in decided)
@@ -186,7 +192,7 @@ def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def _check(path: Path) -> None:
-    """Reads the rows back as the trainer does; an error here is a defect of this package."""
+    """Reads the rows back as the trainer does. An error here is a defect of this package."""
     for row in load_rows(str(path)):
         assert row.target is not None
         assert row.answer is not None

@@ -9,8 +9,8 @@ from ..config.ranges import named_values, require_not_negative, require_positive
 
 STEPS = ("describe", "reason", "rewrite")
 LAB = "lab"
-# Fields of a request's JSON that have settings of their own, that budget and accounting rest on,
-# or that hold keys.
+# Fields of a request's JSON that have their own settings, or on which the budget and the accounting
+# depend.
 OWN_FIELDS = (
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
     "stream", "stream_options", "n",
@@ -74,8 +74,14 @@ class StepConfig:
     """Terms of the model's output, for the data card."""
 
     def check(self, name: str) -> None:
-        """Raises ValueError for a bad value; ``name`` is the step's, for the message. The three
-        steps share this class, so a step does not know its own name."""
+        """Checks the values. The three steps share this class, so a step does not know its name.
+
+        Args:
+            name: name of the step, for the message.
+
+        Raises:
+            ValueError: a value is invalid.
+        """
         _check_url(f"{name}.base_url", self.base_url)
         if not self.model:
             raise ValueError(f"{name}.model must name a model of the endpoint; got an empty text.")
@@ -103,7 +109,8 @@ class StepConfig:
 
 
 def sample_of(step: str, sample: int) -> int:
-    """The number that a step's text is kept under: all samples of a row share its description."""
+    """The sample number under which a step's text is stored. All samples of a row share its
+    description, which is stored under 0."""
     return 0 if step == "describe" else sample
 
 
@@ -111,7 +118,7 @@ def _check_url(name: str, url: str) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not close, a port that is no number
+    except ValueError:  # unclosed brackets, or a port that is not a number
         raise ValueError(f"{name} must be an http(s) address or {LAB!r}; got {url!r}.") from None
     if url != LAB and not good:
         raise ValueError(f"{name} must be an http(s) address or {LAB!r}; got {url!r}.")

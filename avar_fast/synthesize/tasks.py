@@ -1,5 +1,5 @@
-"""Rows to write reasoning for: checked, keyed by content, with their images as a request takes
-them."""
+"""Rows to write reasoning for. They are checked, have keys made from their content, and their
+images are in a format for requests."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ from ..data.problems import RowProblem, bad_row
 from ..rewards import Reference, extract_answer
 from .recipe import RowsConfig
 
-# What vision endpoints take; everything else is sent, and kept, as PNG.
+# Formats that vision endpoints accept. Other images are sent, and saved, as PNG.
 MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
@@ -28,39 +28,43 @@ class SynthesisTask:
     """One row to write reasoning for."""
 
     index: int
+    """Number of the row in the data set, from 0."""
     where: str
+    """Data set and row, for error messages."""
     key: str
-    """Of messages, answer and the images' bytes: finished steps are found again by it, wherever
-    the row moves in the file."""
+    """Digest of the messages, the answer and the images' bytes. Finished steps are found by it,
+    even if the row moves within the file."""
     question: str
     answer: str
-    """The first reference, which the rows that come out train."""
+    """The first reference answer. It becomes the answer of the new row."""
     reference: Reference
-    """What gates compare with: the answer, or the list of those accepted."""
+    """The answer, or the list of accepted answers. The gates compare with it."""
     messages: list[dict[str, Any]]
-    """As the row has them, content as parts."""
+    """Turns of the row, with content as parts."""
     image_sizes: tuple[tuple[int, int], ...]
     """(width, height) in pixels."""
 
 
 @dataclass(frozen=True)
 class ReadRows:
-    """What a data set holds."""
+    """The contents of a data set."""
 
     rows: Rows
+    """All rows."""
     tasks: list[SynthesisTask]
+    """Usable rows."""
     problems: list[tuple[int, RowProblem]]
-    """Rows that cannot be used, and why."""
+    """(index, problem) of rows that cannot be used."""
     duplicates: list[tuple[int, int]]
-    """Rows that repeat an earlier one, and which."""
+    """(index, index of the earlier row) of rows that repeat an earlier one."""
 
 
 def read_tasks(data: RowsConfig) -> ReadRows:
     """Reads every row and image once, before a request is sent.
 
     Raises:
-        RowError: with ``data.bad_rows: error``, the first row that cannot be used.
-        ValueError, FileNotFoundError: a data set that cannot be opened.
+        RowError: a row cannot be used and ``data.bad_rows`` is ``error``.
+        ValueError, FileNotFoundError: the data set cannot be opened.
     """
     rows = load_rows(data.path, data.split, data.limit, keep_bad_lines=data.bad_rows == "skip")
     tasks: list[SynthesisTask] = []
@@ -114,12 +118,13 @@ def _task(row: Row, index: int, data: RowsConfig) -> SynthesisTask:
 
 
 def _question(parts: list[dict[str, Any]], num_images: int) -> str:
-    """The text of the user turn; where there are several images, marks say which comes where."""
-    pieces, seen = [], 0
+    """The text of the user turn. If there are several images, marks such as [image 1] show their
+    places."""
+    pieces, number = [], 0
     for part in parts:
         if part["type"] == "image":
-            seen += 1
-            pieces.append(f"[image {seen}]" if num_images > 1 else "")
+            number += 1
+            pieces.append(f"[image {number}]" if num_images > 1 else "")
         else:
             pieces.append(part["text"])
     return "".join(pieces).strip()
@@ -127,38 +132,42 @@ def _question(parts: list[dict[str, Any]], num_images: int) -> str:
 
 @dataclass(frozen=True)
 class Blob:
-    """An image as bytes in a format that endpoints take."""
+    """An encoded image in a format that endpoints accept."""
 
     data: bytes
     format: str
+    """PNG, JPEG or WEBP."""
     size: tuple[int, int]
+    """(width, height) in pixels."""
 
     @property
     def uri(self) -> str:
+        """The image as a data URI."""
         return f"data:{MIME[self.format]};base64,{base64.b64encode(self.data).decode()}"
 
 
 def read_images(row: Row, limits: RowsConfig) -> Iterator[Blob]:
-    """The images of a row as the trainer sees them: their own bytes where any program that decodes
-    them sees the same, else as PNG.
+    """Yields the images of a row as the trainer sees them. An image keeps its original bytes if
+    every decoder shows it in the same way; otherwise it is encoded as PNG.
 
     Raises:
-        RowError: an image that does not decode.
+        RowError: an image cannot be decoded.
     """
     for number, image in enumerate(row.images):
         shown = open_image(image, row.where, f"images[{number}]")
         shown = within_pixels(shown, limits.min_pixels, limits.max_pixels)
         data = image.read_bytes() if isinstance(image, Path) else image
-        kind = _plain_format(data, shown.size) if isinstance(data, bytes) else None
-        if not isinstance(data, bytes) or kind is None:
+        format = _plain_format(data, shown.size) if isinstance(data, bytes) else None
+        if not isinstance(data, bytes) or format is None:
             buffer = io.BytesIO()
             shown.save(buffer, "PNG")
-            data, kind = buffer.getvalue(), "PNG"
-        yield Blob(data, kind, shown.size)
+            data, format = buffer.getvalue(), "PNG"
+        yield Blob(data, format, shown.size)
 
 
 def _plain_format(data: bytes, size: tuple[int, int]) -> str | None:
-    """The format, where endpoints take it and see the image in this size."""
+    """The format of an encoded image that can be sent as it is; None if its format is not accepted
+    or it would be shown differently than in this size."""
     with Image.open(io.BytesIO(data)) as image:
-        plain = image.format in MIME and image.size == size and is_as_shown(image)
-        return image.format if plain else None
+        is_plain = image.format in MIME and image.size == size and is_as_shown(image)
+        return image.format if is_plain else None

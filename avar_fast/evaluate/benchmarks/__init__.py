@@ -1,4 +1,4 @@
-"""One file per benchmark: schema, question, rule."""
+"""The published benchmarks. Each has a file with its schema, its prompt and its rule."""
 
 from ..benchmark import Published
 from .hallusion import HallusionBench
@@ -19,7 +19,7 @@ _ALL: tuple[Published, ...] = (
     HallusionBench(),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
-"""Everything that has a data set of its own."""
+"""{task: benchmark}. Each has a data set of its own."""
 
 PARTS = {
     "mathvista": ("mathvista",),
@@ -30,4 +30,4 @@ PARTS = {
     "mmstar": ("mmstar",),
     "hallusion": ("hallusion",),
 }
-"""{benchmark: the tasks whose scores it is the mean of}"""
+"""{benchmark: its tasks}. The score of a benchmark is the mean of the scores of its tasks."""

@@ -1,8 +1,8 @@
-"""HallusionBench (Guan et al., CVPR 2024): 951 questions with an image, 178 of the same without.
+"""HallusionBench (Guan et al., CVPR 2024): 951 questions with an image and 178 without.
 
-The official aAcc and qAcc count both; the official fAcc counts figures, of which the others have
-none. VLMEvalKit's mean of the three, which model reports and most likely the paper give, counts the
-questions with an image alone.
+The official aAcc and qAcc count all questions. The official fAcc counts figures, so it covers only
+the questions with an image. VLMEvalKit's score is the mean of the three over the questions with an
+image. Model reports give this score, and most likely the paper does, too.
 """
 
 from collections.abc import Sequence
@@ -74,49 +74,55 @@ class HallusionBench:
         verdicts = []
         for question, completion in zip(questions, completions, strict=True):
             final = final_part(completion)
-            said = None if final is None else yes_or_no(final)
-            verdicts.append(Verdict(said, said == question.answer))
+            answer = None if final is None else yes_or_no(final)
+            verdicts.append(Verdict(answer, answer == question.answer))
         return verdicts
 
     def dialogue(self, question: Question, completion: str) -> Dialogue:
-        """A judge says whether the response is correct; unclear ones are wrong where there is an
-        image and right where there is none, as officially."""
+        """The judge says whether the response is correct. As in the official rule, an unclear
+        response is wrong for a question with an image and right for one without."""
         reference = f"{question.answer}. {question.details}"
         reply = yield correctness(question.asked, reference, completion)
-        said = read_word(reply, ("correct", "incorrect", "unclear"))
-        if said == "unclear":
+        judgment = read_word(reply, ("correct", "incorrect", "unclear"))
+        if judgment == "unclear":
             right = not has_image(question.id)
             return Verdict("unclear" if right else None, right)
         other = "no" if question.answer == "yes" else "yes"
-        return Verdict(question.answer if said == "correct" else other, said == "correct")
+        return Verdict(question.answer if judgment == "correct" else other, judgment == "correct")
 
     def tally(self, predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
         return list(_counts([p for p in predictions if has_image(p.id)]).values())
 
     def cluster(self, prediction: Prediction) -> str:
-        """The set: no figure and no question is in two of them."""
+        """The set of a question. Different sets share no figures and no questions."""
         return "/".join(prediction.id.split("/")[:FIGURE])
 
     def scores(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """``score`` is the mean of the three numbers of questions with an image."""
+        """``score`` is the mean of aAcc, fAcc and qAcc over the questions with an image."""
         with_image = [p for p in predictions if has_image(p.id)]
         parts = {name: right / num for name, (right, num) in _counts(with_image).items() if num}
-        of_all = _counts(predictions)
-        official = {f"official {name}": of_all[name][0] / of_all[name][1] for name in of_all
-                    if name != "fAcc"}  # fmt: skip
+        official = {
+            f"official {name}": right / num
+            for name, (right, num) in _counts(predictions).items()
+            if name != "fAcc"
+        }
         score = sum(parts.values()) / max(len(parts), 1)
         return scores_by_group(predictions) | {"score": score} | parts | official
 
 
 def has_image(id: str) -> bool:
-    """Only what is called figure 0 of category VS (visual supplement) is none."""
+    """Whether a question has an image. Only figure 0 of category VS (visual supplement) stands for
+    no image."""
     parts = id.split("/")
     return not (parts[0] == "VS" and parts[FIGURE] == "0")
 
 
 def _counts(predictions: Sequence[Prediction]) -> dict[str, tuple[int, int]]:
-    """(right, all) of aAcc: questions; fAcc: figures, all of whose questions must be right; qAcc:
-    questions, which must be right on all their figures."""
+    """(right, all) counts of aAcc, fAcc and qAcc.
+
+    aAcc counts predictions. fAcc counts figures; all questions on a figure must be right. qAcc
+    counts questions; a question must be right on all its figures.
+    """
     return {
         "aAcc": (sum(p.right for p in predictions), len(predictions)),
         "fAcc": _all_right(predictions, but_for=QUESTION),
@@ -125,8 +131,8 @@ def _counts(predictions: Sequence[Prediction]) -> dict[str, tuple[int, int]]:
 
 
 def _all_right(predictions: Sequence[Prediction], but_for: int) -> tuple[int, int]:
-    """(groups in which every prediction is right, groups); in a group all parts of the ids are
-    the same but for one."""
+    """(number of groups in which every prediction is right, number of groups). The ids in a group
+    differ only in the part ``but_for``."""
     right: dict[tuple[str, ...], bool] = {}
     for prediction in predictions:
         parts = prediction.id.split("/")

@@ -1,4 +1,5 @@
-"""MathVerse (Zhang et al., ECCV 2024), testmini, the problems that are in the image alone."""
+"""MathVerse (Zhang et al., ECCV 2024), testmini, the vision-only problems: the question is in the
+image."""
 
 from collections.abc import Sequence
 
@@ -77,28 +78,30 @@ class MathVerse(ByQuestion):
         return settled(compared, equal)
 
     def dialogue(self, question: Question, completion: str) -> Dialogue:
-        """A judge extracts, then compares what is not the same letter or text anyway."""
+        """The judge extracts the answer. It then compares it with the reference, unless the answer
+        is a letter or the same text."""
         form = "the letter of an option" if question.kind == "choice" else "a value or expression"
-        given = read_extracted((yield extraction(question.asked, form, completion)))
-        if given is None:
+        answer = read_extracted((yield extraction(question.asked, form, completion)))
+        if answer is None:
             return Verdict(None, False)
-        letter = letter_of(given, question.letters)
+        letter = letter_of(answer, question.letters)
         if letter is not None:
             return Verdict(letter, letter == question.answer)
-        if same(given, question.answer):
-            return Verdict(given, True)
-        reply = yield comparison(question.asked, question.answer, given)
-        return Verdict(given, read_word(reply, ("same", "different")) == "same")
+        if same(answer, question.answer):
+            return Verdict(answer, True)
+        reply = yield comparison(question.asked, question.answer, answer)
+        return Verdict(answer, read_word(reply, ("same", "different")) == "same")
 
 
 def _compare(question: Question, final: Final | None) -> tuple[Verdict, tuple[str, str] | None]:
-    """A verdict, and what is left to compare as mathematics before it stands."""
-    given = None if final is None else short_answer(final)
-    if final is None or given is None:
+    """A verdict, and the pair (answer, reference) that remains to be compared as mathematics; None
+    if the verdict is final."""
+    answer = None if final is None else short_answer(final)
+    if final is None or answer is None:
         return Verdict(None, False), None
-    letter = letter_of(given, question.letters) or stated_letter(final, question.letters)
+    letter = letter_of(answer, question.letters) or stated_letter(final, question.letters)
     if letter is not None:
         return Verdict(letter, letter == question.answer), None
-    right = same(given, question.answer)
-    waits = not right and question.kind == "free"
-    return Verdict(given, right), (given, question.answer) if waits else None
+    right = same(answer, question.answer)
+    needs_comparison = not right and question.kind == "free"
+    return Verdict(answer, right), (answer, question.answer) if needs_comparison else None

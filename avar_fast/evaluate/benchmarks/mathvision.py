@@ -1,4 +1,4 @@
-"""MathVision (Wang et al., NeurIPS 2024), test."""
+"""MathVision (Wang et al., NeurIPS 2024), split test."""
 
 from collections.abc import Sequence
 
@@ -75,16 +75,17 @@ class MathVision(ByQuestion):
         return settled(compared, equal)
 
 
-def _compare(question: Question, given: str | None) -> tuple[Verdict, tuple[str, str] | None]:
-    """A verdict, and what is left to compare as mathematics before it stands."""
-    if given is None:
+def _compare(question: Question, answer: str | None) -> tuple[Verdict, tuple[str, str] | None]:
+    """A verdict, and the pair (answer, reference) that remains to be compared as mathematics; None
+    if the verdict is final."""
+    if answer is None:
         return Verdict(None, False), None
-    letter = letter_of(given, question.letters)
+    letter = letter_of(answer, question.letters)
     if letter is not None:
         return Verdict(letter, letter == question.answer), None
-    wanted = question.answer
+    reference = question.answer
     if question.options:
-        wanted = question.options[question.letters.index(question.answer)]
-    if same(given, wanted):
-        return Verdict(given, True), None
-    return Verdict(given, False), (given, wanted)
+        reference = question.options[question.letters.index(question.answer)]
+    if same(answer, reference):
+        return Verdict(answer, True), None
+    return Verdict(answer, False), (answer, reference)

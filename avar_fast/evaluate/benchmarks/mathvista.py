@@ -1,4 +1,4 @@
-"""MathVista (Lu et al., ICLR 2024), testmini."""
+"""MathVista (Lu et al., ICLR 2024), split testmini."""
 
 from collections.abc import Sequence
 
@@ -94,34 +94,35 @@ class MathVista(ByQuestion):
         return [self.verdict(q, final_part(completion)) for q, completion in pairs]
 
     def verdict(self, question: Question, final: Final | None) -> Verdict:
-        given = None if final is None else short_answer(final)
-        if final is None or given is None:
+        answer = None if final is None else short_answer(final)
+        if final is None or answer is None:
             return Verdict(None, False)
         if question.kind == "choice":
-            parsed = chosen_text(given, final, question)
+            parsed = chosen_text(answer, final, question)
         elif question.kind == "integer":
-            parsed = whole(given)
+            parsed = whole(answer)
         elif question.kind == "float":
-            parsed = rounded(given, question.precision or 0)
+            parsed = rounded(answer, question.precision or 0)
         else:
-            parsed = listed(given)
+            parsed = listed(answer)
         return Verdict(parsed, parsed == question.answer)
 
     def dialogue(self, question: Question, completion: str) -> Dialogue:
-        """A judge extracts, as officially; the rule compares."""
+        """The judge extracts the answer, as in the official rule. This project's rule compares
+        it."""
         reply = yield extraction(question.asked, FORMS[question.kind], completion)
-        given = read_extracted(reply)
-        return self.verdict(question, None if given is None else Final(given, explicit=True))
+        answer = read_extracted(reply)
+        return self.verdict(question, None if answer is None else Final(answer, explicit=True))
 
 
-def chosen_text(given: str, final: Final, question: Question) -> str | None:
-    """The text of the option that an answer means."""
-    if given in question.options:
-        return given
-    in_brackets = bracketed(given)
+def chosen_text(answer: str, final: Final, question: Question) -> str | None:
+    """The text of the option that an answer means; None if it means none."""
+    if answer in question.options:
+        return answer
+    in_brackets = bracketed(answer)
     letter = stated_letter(final, question.letters)
     if letter is None and len(in_brackets) == 1:
         letter = in_brackets.pop()
     if letter is not None and letter in question.letters:
         return question.options[question.letters.index(letter)]
-    return None if len(in_brackets) > 1 else meant_option(given, question.options)
+    return None if len(in_brackets) > 1 else meant_option(answer, question.options)

@@ -1,4 +1,4 @@
-"""MMMU (Yue et al., CVPR 2024), validation, and MMMU-Pro (Yue et al., 2024)."""
+"""MMMU (Yue et al., CVPR 2024), split validation, and MMMU-Pro (Yue et al., 2024)."""
 
 import ast
 import re
@@ -83,7 +83,11 @@ class MMMU(ByQuestion):
 
 
 class MMMUPro(ByQuestion):
-    """One of its two parts; the benchmark is the mean of both."""
+    """One of the two parts of MMMU-Pro. The score of the benchmark is the mean of both.
+
+    Args:
+        vision: the part whose questions are in the image; else the standard part.
+    """
 
     num_published = 1730
     rule = (
@@ -115,19 +119,19 @@ class MMMUPro(ByQuestion):
         _check_answer(record["answer"], options, where)
         groups = {"subject": record["subject"]}
         if self.vision:
-            begin = "Write out the multiple-choice question in the image and then solve it."
+            official = "Write out the multiple-choice question in the image and then solve it."
             asked = "" if style == "official" else ASKED
-            text = joined(asked, instruction("choice", style, begin + OFFICIAL_PRO))
+            text = joined(asked, instruction("choice", style, official + OFFICIAL_PRO))
             messages = user_turn(None, text)
             return Question(
                 record["id"], where, messages, ("image",), record["answer"], "choice", options,
                 groups=groups,
             )  # fmt: skip
-        begin = "Answer the preceding multiple choice question."
+        official = "Answer the preceding multiple choice question."
         text = joined(
             record["question"],
             lettered(options, "{}. {}"),
-            instruction("choice", style, begin + OFFICIAL_PRO),
+            instruction("choice", style, official + OFFICIAL_PRO),
         )
         return _question(record, where, text, options, groups)
 
@@ -141,17 +145,17 @@ class MMMUPro(ByQuestion):
 def _question(
     record: Record, where: str, text: str, options: tuple[str, ...], groups: dict[str, str]
 ) -> Question:
-    """Images stand where the text first names them."""
+    """Makes a question whose images stand where the text first names them."""
     parts: list[str | None] = []
     columns: list[str] = []
-    at = 0
+    position = 0
     for mark in _MARK.finditer(text):
         column = f"image_{mark[1]}"
         if column in IMAGES and column not in columns:
-            parts += [text[at : mark.start()], None]
+            parts += [text[position : mark.start()], None]
             columns.append(column)
-            at = mark.end()
-    parts.append(text[at:])
+            position = mark.end()
+    parts.append(text[position:])
     return Question(
         id=record["id"],
         where=where,
@@ -165,7 +169,7 @@ def _question(
 
 
 def _options(record: Record, where: str) -> tuple[str, ...]:
-    """Options are text that holds a Python list."""
+    """Reads the options from text that holds a Python list."""
     try:
         options = ast.literal_eval(record["options"])
     except (ValueError, SyntaxError):
@@ -186,14 +190,14 @@ def _check_answer(answer: str, options: tuple[str, ...], where: str) -> None:
 
 
 def open_answers(answer: str) -> list[str]:
-    """One answer, or several that are written as a Python list."""
+    """The reference answers: one, or several written as a Python list."""
     if answer.startswith("["):
         try:
-            held = ast.literal_eval(answer)
+            answers = ast.literal_eval(answer)
         except (ValueError, SyntaxError):
             return [answer]
-        if isinstance(held, list) and held:
-            return [str(one) for one in held]
+        if isinstance(answers, list) and answers:
+            return [str(value) for value in answers]
     return [answer]
 
 
@@ -204,5 +208,5 @@ def _verdict(question: Question, final: Final | None, pro: bool) -> Verdict:
         letter = mmmu_letter(final, question.options, pro)
         return Verdict(letter, letter == question.answer)
     candidates = open_candidates(final.text)
-    shown_as = "; ".join(str(candidate) for candidate in candidates)[:200]
-    return Verdict(shown_as, open_matches(candidates, open_answers(question.answer)))
+    parsed = "; ".join(str(candidate) for candidate in candidates)[:200]
+    return Verdict(parsed, open_matches(candidates, open_answers(question.answer)))

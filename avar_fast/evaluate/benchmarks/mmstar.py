@@ -1,4 +1,4 @@
-"""MMStar (Chen et al., NeurIPS 2024)."""
+"""MMStar (Chen et al., NeurIPS 2024), split val."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ..rules.final import Final, final_part
 from ..source import BenchmarkSource, Record
 
 _MMSTAR = re.compile(r"(?:option |the answer is )?\(?([a-z])(?![a-z0-9'])")
-FEW_WORDS = 5  # in tags, so few words are a letter or nothing
+FEW_WORDS = 5  # in tags, at most this many words count only as a letter
 
 
 class MMStar(ByQuestion):
@@ -64,17 +64,17 @@ class MMStar(ByQuestion):
 
 
 def mmstar_letter(final: Final, letters: str = "ABCD") -> str | None:
-    """The letter a completion begins with, as MMStar's rule has it: "B", "(B)", "Option B", "The
-    answer is B"; where it finds none, a letter that is all there is, or that is announced.
+    """The letter at the beginning of a completion, by MMStar's rule: "B", "(B)", "Option B", "The
+    answer is B". If there is none, a letter that stands alone or is announced.
 
-    A word that begins with the letter does not count, as it does there. In tags, few words are a
-    letter or nothing; where a box holds something else, all that stands around it is read.
+    Unlike in the official rule, a word that begins with the letter does not count. A few words in
+    tags count only as a letter. If a box holds something else, everything around it is read.
     """
     stated = stated_letter(final, letters)
     if final.explicit and not stated and final.around:
         return mmstar_letter(Final(final.around, explicit=False), letters)
     if final.explicit and (stated or len(final.text.split()) <= FEW_WORDS):
         return stated
-    found = _MMSTAR.match(final.text.lower().strip().replace("\n", " "))
-    first = found[1].upper() if found else ""
+    match = _MMSTAR.match(final.text.lower().strip().replace("\n", " "))
+    first = match[1].upper() if match else ""
     return first if first and first in letters else stated

@@ -1,4 +1,4 @@
-"""Rows of one's own, in any schema the trainer takes."""
+"""The user's own rows, in any schema that the trainer accepts."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from ..rules.final import final_part
 
 
 class OwnRows(ByQuestion):
-    """Judged by one of the rules that training rewards by.
+    """Scores the user's own rows by a reward rule of the trainer.
 
     Args:
-        checker: whose rule it is.
+        checker: applies the rule.
     """
 
     name, title, official, num_published = "rows", "rows", "the same", None
@@ -27,7 +27,7 @@ class OwnRows(ByQuestion):
         if not row.answers:
             remedy = "Add a column answer."
             raise bad_row(row.where, "the answer", "be there, to evaluate with", "none", remedy)
-        # Rows whose reference reasons before it answers ask for a chain, the others for an answer.
+        # A row whose reference reasons asks for a chain of thought; others ask only for an answer.
         style = "chain" if row.target is not None and "<think>" in row.target else "direct"
         answer, *others = row.answers
         groups = {"style": style}

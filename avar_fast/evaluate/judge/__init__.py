@@ -1,1 +1,2 @@
-"""A language model behind an endpoint that judges answers which a rule finds not right."""
+"""The judge: a language model at an endpoint. It judges answers that a rule does not score as
+right."""

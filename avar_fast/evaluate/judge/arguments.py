@@ -1,4 +1,4 @@
-"""The command line's judge: an endpoint for what some rules find not right."""
+"""Command-line options of the judge."""
 
 import argparse
 import json
@@ -31,13 +31,15 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
 
 
 def _judged() -> list[str]:
+    """Names of the benchmarks that can use a judge."""
     return [name for name, task in BENCHMARKS.items() if isinstance(task, JudgedBenchmark)]
 
 
 def judge_of(options: argparse.Namespace, tasks: Sequence[EvalTask]) -> JudgeConfig | None:
-    """
+    """Reads the judge from the options; None if no judge was requested.
+
     Raises:
-        ValueError: a bad setting, no key, or no benchmark that has a judge.
+        ValueError: a setting is invalid, the key is missing, or no benchmark can use a judge.
     """
     if options.judge_url is None:
         if options.judge_model or options.judge_key_env:
@@ -57,7 +59,7 @@ def judge_of(options: argparse.Namespace, tasks: Sequence[EvalTask]) -> JudgeCon
         at_once=options.judge_requests,
         body=body,
     )
-    config.read_key()  # now, not after hours of generation
+    config.read_key()  # report a missing key now and not after hours of generation
     if find_spec("openai") is None:
         raise ValueError("--judge-url needs the package openai. Install avar-fast[eval].")
     if not any(isinstance(task.benchmark, JudgedBenchmark) for task in tasks):

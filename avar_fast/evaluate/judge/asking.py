@@ -1,4 +1,4 @@
-"""A judge's verdicts on predictions that are on disk, all ranks together."""
+"""Asks the judge about predictions in the journal. The ranks share the work."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,35 +15,38 @@ from .config import JudgeConfig, JudgeError
 if TYPE_CHECKING:
     from .client import Judge
 
-Open = tuple[Prediction, Dialogue]
+PendingJudgment = tuple[Prediction, Dialogue]
 
 
 def judge_all(
     config: JudgeConfig, tasks: Sequence[EvalTask], journal: PredictionJournal, ranks: Ranks
 ) -> None:
-    """Asks for what the rules find not right and no judgment is there of, and writes each
-    judgment as it comes; what fails is written with its reason and is asked again by the next run.
+    """Asks the judge about every prediction that the rule does not score as right and that has no
+    judgment yet. Each judgment is written as it arrives. A failure is written with its reason, and
+    the next run asks again.
 
     Raises:
         ValueError: the key is not in the environment.
     """
     from .client import Judge
 
-    left = _open(tasks, journal)[ranks.rank :: ranks.size]
-    ranks.wait()  # before the first of them writes: all see the same predictions left
-    if not left:
+    pending = _pending(tasks, journal)[ranks.rank :: ranks.size]
+    # No rank writes before all have read, so that all see the same pending predictions.
+    ranks.wait()
+    if not pending:
         return
     with (
-        journal.judgments_of(ranks.rank) as add,
-        progress(total=len(left), desc="judge", disable=ranks.rank != 0) as bar,
+        journal.open_judgments(ranks.rank) as add,
+        progress(total=len(pending), desc="judge", disable=ranks.rank != 0) as bar,
     ):
-        asyncio.run(_judge(Judge(config), left, add, bar))
+        asyncio.run(_ask_judge(Judge(config), pending, add, bar))
 
 
-def _open(tasks: Sequence[EvalTask], journal: PredictionJournal) -> list[Open]:
+def _pending(tasks: Sequence[EvalTask], journal: PredictionJournal) -> list[PendingJudgment]:
+    """The predictions to ask the judge about, each with its dialogue."""
     done, _ = journal.read()
     judged = journal.judgments()
-    left: list[Open] = []
+    pending: list[PendingJudgment] = []
     for task in tasks:
         benchmark = task.benchmark
         if not isinstance(benchmark, JudgedBenchmark):
@@ -51,28 +54,33 @@ def _open(tasks: Sequence[EvalTask], journal: PredictionJournal) -> list[Open]:
         for question in task.questions:
             key = (benchmark.name, question.id)
             prediction = done[key]
-            asked_before = key in judged and judged[key].error is None
-            # In an empty completion there is nothing to find.
-            if prediction.right or not prediction.completion.strip() or asked_before:
+            is_judged = key in judged and judged[key].error is None
+            # An empty completion holds no answer to judge.
+            if prediction.right or not prediction.completion.strip() or is_judged:
                 continue
-            left.append((prediction, benchmark.dialogue(question, prediction.completion)))
-    return left
+            pending.append((prediction, benchmark.dialogue(question, prediction.completion)))
+    return pending
 
 
-async def _judge(
-    judge: "Judge", left: Sequence[Open], add: Callable[[Judgment], object], bar: Any
+async def _ask_judge(
+    judge: "Judge",
+    pending: Sequence[PendingJudgment],
+    add: Callable[[Judgment], object],
+    bar: Any,
 ) -> None:
     failed = 0
     async with judge:
-        for next_one in asyncio.as_completed([_judgment(judge, *one) for one in left]):
-            judgment = await next_one
+        requests = [_ask_judgment(judge, prediction, dialogue) for prediction, dialogue in pending]
+        for request in asyncio.as_completed(requests):
+            judgment = await request
             add(judgment)
             failed += judgment.error is not None
             bar.update()
             bar.set_postfix_str(f"failed {failed}")
 
 
-async def _judgment(judge: "Judge", prediction: Prediction, dialogue: Dialogue) -> Judgment:
+async def _ask_judgment(judge: "Judge", prediction: Prediction, dialogue: Dialogue) -> Judgment:
+    """Carries a dialogue with the judge to its verdict, or to its first failure."""
     key, replies = (prediction.benchmark, prediction.id), []
     try:
         prompt = next(dialogue)

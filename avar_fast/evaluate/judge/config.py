@@ -1,4 +1,4 @@
-"""Where a judge is: a language model for benchmarks whose official rule asks one."""
+"""Settings of the judge, for benchmarks whose official rule uses one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,24 +9,25 @@ from ...chat.access import read_key
 
 
 class JudgeError(Exception):
-    """The judge gave no reply that can be used; the message is the reason."""
+    """The judge gave no usable reply. The message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """Where the judge is and how it is asked."""
+    """The address of the judge and the settings of requests to it."""
 
     url: str
-    """As far as /v1."""
+    """Address up to and including /v1."""
     model: str
+    """Name of the model at the endpoint."""
     key_env: str | None = None
-    """Environment variable that holds the key; it is read from there and written nowhere."""
+    """Environment variable that holds the key. The key is never written anywhere."""
     seconds: float = 120.0
-    """For one attempt of a request."""
+    """Time limit of one attempt of a request."""
     at_once: int = 8
-    """Answers under way at the same time on a rank."""
+    """Answers that are judged at the same time on a rank."""
     body: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0})
-    """Further fields of a request's JSON."""
+    """Further fields of the request's JSON."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -49,13 +50,14 @@ class JudgeConfig:
 
     @property
     def name(self) -> dict[str, Any]:
-        """What verdicts depend on, for the result."""
+        """Model, host and request fields, for the result. Verdicts depend on them."""
         host = urlsplit(self.url).netloc
         return {"model": self.model, "host": host, "body": dict(self.body)}
 
     def read_key(self) -> str | None:
-        """
+        """Reads the key from the environment; None if no key is needed.
+
         Raises:
-            ValueError: the variable is not set, or holds what can be no key.
+            ValueError: the variable is not set, or its value cannot be a key.
         """
         return read_key("--judge-key-env", self.key_env)

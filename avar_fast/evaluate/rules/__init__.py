@@ -1,2 +1,2 @@
-"""Rules that find an answer in a completion and compare it: text alone, deterministic, linear in
-its length."""
+"""Rules that find the answer in a completion and compare it with the reference. They read only the
+text, are deterministic, and take time linear in its length."""

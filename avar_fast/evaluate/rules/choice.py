@@ -1,4 +1,4 @@
-"""Letters of multiple choice."""
+"""Finds the letter or the option that a multiple-choice answer names."""
 
 import math
 import re
@@ -17,14 +17,15 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 
 
 def bare(text: str) -> str:
-    """Without LaTeX, Markdown, quotes and punctuation around it."""
+    """The text without LaTeX commands and without Markdown, quotes and punctuation around it."""
     return _LATEX.sub("", text).strip(_AROUND)
 
 
 def lone_letter(text: str, letters: str) -> str | None:
-    """The letter that a text is, whatever stands around it: "**B**", "\\text{(B)}", "B. 12 cm".
+    """The letter that a text consists of, apart from markup or the option's text: "**B**",
+    "\\text{(B)}", "B. 12 cm".
 
-    None where it is none of the letters or several.
+    None if the text is none of the letters or names several.
     """
     if not letters:
         return None
@@ -36,29 +37,30 @@ def lone_letter(text: str, letters: str) -> str | None:
 
 
 def bracketed(text: str) -> set[str]:
-    """The letters that stand in brackets."""
+    """The letters that appear in brackets."""
     return set(_BRACKETED.findall(text.upper()))
 
 
 def stated_letter(final: Final, letters: str) -> str | None:
-    """The letter where it is all there is, or the first thing behind "the answer is"."""
-    given = short_answer(final)
-    if given is None:
+    """A letter that stands alone or directly after "the answer is"; None if there is no such
+    letter."""
+    answer = short_answer(final)
+    if answer is None:
         return None
-    letter = lone_letter(given, letters)
+    letter = lone_letter(answer, letters)
     if letter is None and not final.explicit and announced(final.text):
-        found = _LEADING.match(bare(given))
-        letter = found[1] if found and found[1] in letters else None
+        leading = _LEADING.match(bare(answer))
+        letter = leading[1] if leading and leading[1] in letters else None
     return letter
 
 
-def meant_option(given: str, options: tuple[str, ...]) -> str | None:
-    """The option that an answer means by its text.
+def meant_option(answer: str, options: tuple[str, ...]) -> str | None:
+    """The option whose text an answer means; None if no option fits.
 
-    Of a number the only one with the same ("3.0" for "3mm", "4/5" for "\\frac{4}{5}") and never one
-    with another; else the nearest.
+    A numeric answer means the only option with the same number ("3.0" for "3mm", "4/5" for
+    "\\frac{4}{5}"), and never an option with another number. Otherwise the nearest text counts.
     """
-    value = lone_number(given)
+    value = lone_number(answer)
     if value is not None:
         numbers = [lone_number(_FRACTION.sub(r"\1/\2", option)) for option in options]
         pairs = list(zip(options, numbers, strict=True))
@@ -66,23 +68,23 @@ def meant_option(given: str, options: tuple[str, ...]) -> str | None:
         if len(same) == 1:
             return same[0]
         options = tuple(option for option, number in pairs if number is None)
-    return nearest_option(given, options) or nearest_option(bare(given), options)
+    return nearest_option(answer, options) or nearest_option(bare(answer), options)
 
 
-def nearest_option(given: str, options: tuple[str, ...]) -> str | None:
-    """The option with the least edit distance, by MathVista's rule; None where that is more than
-    half of the longer text or two are as near."""
-    if len(given) > 200 or not options:
+def nearest_option(answer: str, options: tuple[str, ...]) -> str | None:
+    """The option with the smallest edit distance, by MathVista's rule. None if the distance is more
+    than half the length of the longer text, or if two options are equally near."""
+    if len(answer) > 200 or not options:
         return None
-    distances = sorted((edit_distance(given, option), option) for option in set(options))
+    distances = sorted((edit_distance(answer, option), option) for option in set(options))
     distance, option = distances[0]
-    if 2 * distance > max(len(given), len(option)):
+    if 2 * distance > max(len(answer), len(option)):
         return None
     return None if len(distances) > 1 and distances[1][0] == distance else option
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Levenshtein's."""
+    """The Levenshtein distance of two texts."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, start=1):
         diagonal, row[0] = row[0], i

@@ -1,17 +1,18 @@
-"""Mathematical equality of short answers, for the rules that ask for it."""
+"""Mathematical equality of short answers, for the rules that need it."""
 
 from collections.abc import Sequence
 
 from ...rewards import AnswerChecker
 
-DECIMALS = 2  # MathVision's official rule compares numbers to so many
+DECIMALS = 2  # MathVision's official rule compares numbers to two decimals
 
 
 class MathEquality:
-    """Whether pairs of answers are equal as mathematics; its processes start at the first pair.
+    """Tells whether pairs of answers are mathematically equal. Its processes start at the first
+    pair.
 
     Attributes:
-        problems: of answers that could not be compared and count as different.
+        problems: messages about answers that could not be compared. They count as different.
     """
 
     def __init__(self) -> None:
@@ -19,11 +20,8 @@ class MathEquality:
         self.problems = self._checker.problems
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """
-        Args:
-            pairs: (given, reference).
-        """
-        texts = [f"<answer>{given}</answer>" for given, _ in pairs]
+        """Compares each pair (answer, reference)."""
+        texts = [f"<answer>{answer}</answer>" for answer, _ in pairs]
         return self._checker.right(texts, [reference for _, reference in pairs], texts)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The part of a completion that holds its answer."""
+"""Finds the part of a completion that holds its answer."""
 
 import re
 from dataclasses import dataclass
@@ -10,25 +10,26 @@ _STATED = re.compile(
     r"|\u7b54\u6848(?:\s?(?:\u662f|\u4e3a|\u5e94\u4e3a|:|\uff1a))+\s?",  # Chinese, as in MathVista
     re.IGNORECASE,
 )
-SHORT = 100  # characters of a line that can be an answer by itself
+SHORT = 100  # a single line of at most this many characters can be an answer
 
 
 @dataclass(frozen=True)
 class Final:
-    """Where a completion ends up."""
+    """The final part of a completion, which holds its answer."""
 
     text: str
     explicit: bool
-    """It stood between <answer> tags or in a box, and is nothing but the answer."""
+    """Whether the text stood between <answer> tags or in a box. It is then only the answer."""
     around: str = ""
-    """All that stands behind the reasoning, where there are no tags."""
+    """Everything after the reasoning; empty if the answer stood between tags."""
 
 
 def final_part(completion: str) -> Final | None:
-    """Behind the reasoning the last <answer>, else the last ``\\boxed{}``, else all of it.
+    """Finds the final part of a completion: after the reasoning, the last <answer>, else the last
+    ``\\boxed{}``, else the whole rest.
 
-    Tags inside the reasoning count where nothing stands behind it, and inside one without an end
-    where the completion ends on them. None where nothing counts.
+    <answer> tags inside the reasoning count in two cases: nothing follows the reasoning, or the
+    reasoning is not closed and the completion ends with the tags. None if nothing counts.
     """
     thoughts, _, rest = completion.rpartition("</think>")
     answer = extract_answer(rest)
@@ -45,8 +46,8 @@ def final_part(completion: str) -> Final | None:
 
 
 def short_answer(final: Final) -> str | None:
-    """The answer where no model extracts it: an explicit one, a line that is short enough to be
-    nothing else, or what the last "answer is" or "answer:" announces."""
+    """Extracts the answer without a language model: an explicit answer, a text that is one short
+    line, or the text after the last "answer is" or "answer:". None if there is none of these."""
     if final.explicit:
         return final.text
     text = _plain(final.text)
@@ -56,9 +57,10 @@ def short_answer(final: Final) -> str | None:
 
 
 def announced(text: str) -> str | None:
-    """The line behind the last "answer is", "answer:" and the like."""
+    """The rest of the line after the last "answer is", "answer:" or similar words; None if there
+    are none."""
     text = _plain(text)
-    ends = [found.end() for found in _STATED.finditer(text)]
+    ends = [match.end() for match in _STATED.finditer(text)]
     if not ends:
         return None
     line = text[ends[-1] :].lstrip("* \n").partition("\n")[0]
@@ -66,5 +68,6 @@ def announced(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Without Markdown's emphasis; a lone asterisk between two numbers multiplies them."""
+    """The text without Markdown emphasis. A single asterisk inside the text stays, because it may
+    be a multiplication sign."""
     return text.replace("**", "").strip("* \n")

@@ -1,4 +1,4 @@
-"""MathVision's answers: letters, numbers and LaTeX."""
+"""Finds and compares MathVision's answers: letters, numbers and LaTeX."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from ..prediction import Verdict
 from .choice import bracketed, lone_letter
 from .final import Final, short_answer
 
-LONGEST = 1000  # characters of an answer that is read as mathematics
+LONGEST = 1000  # longer answers, in characters, are not compared as mathematics
 _DROPPED = re.compile(
     r"\\(?:left|right|textbf|text|mathbf|mbox|mathrm|,|!|;|\$|%|[()\[\]])|\*\*|`|\^\{?\\circ\}?|°"
     r"|[\s$%{}]|units"
@@ -19,42 +19,42 @@ _FIRST_LETTER = re.compile(r"\(?([A-E])\)?\n")
 
 
 def mathvision_answer(final: Final) -> str | None:
-    """What a completion answers: in tags; a letter by itself at the end or the beginning; in a box,
-    announced, or a number behind its last "is"."""
-    found = _LAST_LETTER.search(final.around[-8:]) or _FIRST_LETTER.match(final.around)
-    if found:
-        return next(letter for letter in found.groups() if letter)
+    """The answer of a completion: in tags, a letter alone at the end or the beginning, in a box,
+    announced, or a number after the last "is". None if there is none of these."""
+    letter = _LAST_LETTER.search(final.around[-8:]) or _FIRST_LETTER.match(final.around)
+    if letter:
+        return next(group for group in letter.groups() if group)
     if not final.explicit:
-        behind = final.text.rpartition("is ")[2].rstrip(".")
-        if re.fullmatch(r"[+-]?\d[\d,]*(\.\d*)?", behind):
-            return behind
-    given = short_answer(final)
-    if given is None:
+        ending = final.text.rpartition("is ")[2].rstrip(".")
+        if re.fullmatch(r"[+-]?\d[\d,]*(\.\d*)?", ending):
+            return ending
+    answer = short_answer(final)
+    if answer is None:
         return None
     for sign in ("=", "\\approx"):
-        given = given.rpartition(sign)[2]
-    return given.strip() or None
+        answer = answer.rpartition(sign)[2]
+    return answer.strip() or None
 
 
-def letter_of(given: str, letters: str) -> str | None:
-    """The letter an answer is, of those there are; None where it names several."""
-    text = plain(given).upper()
+def letter_of(answer: str, letters: str) -> str | None:
+    """The letter that an answer consists of; None if it is none of the letters or names several."""
+    text = plain(answer).upper()
     if len(bracketed(text)) > 1:
         return None
-    return lone_letter(given, letters) or lone_letter(text, letters)
+    return lone_letter(answer, letters) or lone_letter(text, letters)
 
 
 def plain(text: str) -> str:
-    """Without what LaTeX and units put around an answer; two texts that are the same then are
-    equal."""
+    """The text without LaTeX markup, units, white space and dollar or percent signs. Two answers
+    whose plain texts are the same are equal."""
     fractions = text.lower().replace("dfrac", "frac").replace("tfrac", "frac")
     return _DROPPED.sub("", fractions).rstrip(".")
 
 
-def same(given: str, wanted: str) -> bool:
-    """Whether two answers are the same text but for what stands around them, or numbers that round
-    to the same two decimals."""
-    texts = [plain(given), plain(wanted)]
+def same(answer: str, reference: str) -> bool:
+    """Whether two answers have the same plain text, or are numbers that are equal after rounding to
+    two decimals."""
+    texts = [plain(answer), plain(reference)]
     if texts[0] == texts[1]:
         return True
     try:
@@ -67,12 +67,13 @@ def same(given: str, wanted: str) -> bool:
 def settled(
     compared: Sequence[tuple[Verdict, tuple[str, str] | None]], equal: Equal
 ) -> list[Verdict]:
-    """Verdicts, those that wait decided by ``equal``, all of them in one call.
+    """Completes verdicts that need a mathematical comparison. All pairs are compared in one call.
 
     Args:
-        compared: each verdict with the (answer, reference) that is left to compare as mathematics,
-            None where it stands. One longer than any reference by far is not compared: wrong.
-        equal: of a benchmark's run.
+        compared: each verdict with the pair (answer, reference) that remains to be compared, or
+            with None if the verdict is final. An answer much longer than any reference is not
+            compared and is wrong.
+        equal: compares the pairs.
     """
     waiting = [pair if pair and len(pair[0]) <= LONGEST else None for _, pair in compared]
     equals = iter(equal([pair for pair in waiting if pair is not None]))

@@ -1,4 +1,4 @@
-"""MMMU's rules: the letter of a choice, and the answers of open questions."""
+"""MMMU's rules: the letter of a choice, and the answer to an open question."""
 
 import re
 
@@ -6,7 +6,7 @@ from .choice import bare, stated_letter
 from .final import Final
 
 _PUNCTUATION = ",.!?;:'"
-_FEW = 5  # words up to which the rule looks for no option's text
+_FEW = 5  # in a response of at most this many words, the rule does not look for an option's text
 _KEYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _SENTENCES = re.compile(r"\.\s(?=[A-Z])|\n")
 _NUMBERS = (
@@ -15,39 +15,42 @@ _NUMBERS = (
     re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
 
-LONGEST = 1000  # characters of a phrase, from its end, that numbers are looked for in
+LONGEST = 1000  # numbers are searched in this many characters from the end of a phrase
 
 Normal = str | float
 
 
 def open_candidates(response: str) -> list[Normal]:
-    """What MMMU's rule takes a response to answer: the shortest end of each sentence behind a word
-    such as "is", or the whole response; and every number in them."""
+    """Candidates for the answer in a response, by MMMU's rule.
+
+    They are the shortest end of each sentence after a word such as "is" (or the whole response if
+    there are none), and every number in these phrases.
+    """
     phrases = _phrases(response)
-    found = list(phrases)
+    texts = list(phrases)
     for phrase in phrases:
         for pattern in _NUMBERS:
-            found += pattern.findall(phrase[-LONGEST:])
-    return list(dict.fromkeys(form for text in found for form in normal_forms(text)))
+            texts += pattern.findall(phrase[-LONGEST:])
+    return list(dict.fromkeys(form for text in texts for form in normal_forms(text)))
 
 
 def open_matches(candidates: list[Normal], answers: list[str]) -> bool:
-    """Whether a candidate contains one of the answers as text, or equals it as a number of two
-    decimals."""
-    wanted = [form for answer in answers for form in normal_forms(answer)]
-    texts = [form for form in wanted if isinstance(form, str)]
+    """Whether a candidate contains one of the answers as text, or equals it as a number rounded to
+    two decimals."""
+    references = [form for answer in answers for form in normal_forms(answer)]
+    texts = [form for form in references if isinstance(form, str)]
     for candidate in candidates:
         if isinstance(candidate, str):
             if any(text in candidate for text in texts):
                 return True
-        elif candidate in wanted:
+        elif candidate in references:
             return True
     return False
 
 
 def normal_forms(text: str) -> list[Normal]:
-    """A number rounded to two decimals, or lower-case text; a single letter with a space on either
-    side."""
+    """The forms in which a text is compared: a number rounded to two decimals, or else lower-case
+    text. A single character gets two forms, with a space before and after it."""
     text = text.strip()
     try:
         return [round(float(text.replace(",", "")), 2)]
@@ -66,7 +69,7 @@ def _phrases(response: str) -> list[str]:
         if not ends:
             continue
         shortest = ""
-        for end in ends:  # an empty end is passed over, as in the original
+        for end in ends:  # empty ends are skipped, as in the original
             if not shortest or len(end) < len(shortest):
                 shortest = end
         if shortest and shortest not in (":", ",", ".", "!", "?", ";", "'"):
@@ -75,14 +78,14 @@ def _phrases(response: str) -> list[str]:
 
 
 def mmmu_letter(final: Final, options: tuple[str, ...], pro: bool = False) -> str | None:
-    """The letter by MMMU's rule, without its random choice where nothing is found: there, a letter
-    that is all there is, or that is announced.
+    """The letter by MMMU's rule. The official rule draws a random letter if it finds none; here, a
+    letter that stands alone or is announced counts instead, or else None.
 
     Args:
-        final: of the completion. In tags, few words are a letter, an option or nothing; where a box
-            holds something else, all that stands around it is read.
+        final: final part of the completion. A few words in tags count only as a letter or an
+            option. If a box holds neither, everything around it is read.
         options: in the order of their letters.
-        pro: MMMU-Pro's form of the rule.
+        pro: use MMMU-Pro's form of the rule.
     """
     letters = "".join(chr(ord("A") + i) for i in range(len(options)))
     stated = stated_letter(final, letters)
@@ -97,20 +100,20 @@ def mmmu_letter(final: Final, options: tuple[str, ...], pro: bool = False) -> st
     return _mmmu_letter(final.text, letters, options, pro) or stated
 
 
-def _same(given: str, option: str) -> bool:
-    return bare(given).casefold() == bare(option).casefold()
+def _same(answer: str, option: str) -> bool:
+    return bare(answer).casefold() == bare(option).casefold()
 
 
 def _mmmu_letter(response: str, letters: str, options: tuple[str, ...], pro: bool) -> str | None:
-    """Letters in brackets, else letters by themselves, else (in more than five words) the text of
-    an option; of several the one mentioned last.
+    """Finds a letter in brackets, else a letter alone, else (in more than five words) the text of
+    an option. Of several, the last one mentioned counts.
 
-    MMMU-Pro looks first for a single letter behind the last "Answer:", and takes letters at the end
-    of a word or in front of a full stop too.
+    MMMU-Pro first looks for a single letter after the last "Answer:". It also accepts letters at
+    the end of a word or before a period.
     """
     if pro and "Answer:" in response:
-        behind = response[response.rindex("Answer:") + len("Answer:") :].strip()
-        found = [letter for letter in letters if letter in behind]
+        ending = response[response.rindex("Answer:") + len("Answer:") :].strip()
+        found = [letter for letter in letters if letter in ending]
         if len(found) == 1:
             return found[0]
     for mark in _PUNCTUATION:

@@ -1,4 +1,4 @@
-"""Numbers with units around them, as MathVista asks for."""
+"""Reads numbers and lists, with units around them, for MathVista."""
 
 import ast
 import math
@@ -17,29 +17,29 @@ _LONGEST = 1000
 
 
 def lone_number(text: str) -> float | None:
-    """The one number of a text, or behind its last "="; a percent sign is a unit. None where there
-    is none or several, or where it is part of an expression."""
-    behind = text.rpartition("=")[2][:_LONGEST].replace("\u2212", "-")  # the typographic minus
-    if _NO_NUMBER.match(behind):
+    """The only number in a text, or after its last "=". A percent sign counts as a unit. None if
+    there is no number, if there are several, or if it is part of an expression."""
+    ending = text.rpartition("=")[2][:_LONGEST].replace("\u2212", "-")  # the typographic minus
+    if _NO_NUMBER.match(ending):
         return None
-    value = number_of(behind.replace("\\%", "").replace("%", ""))
+    value = number_of(ending.replace("\\%", "").replace("%", ""))
     return value if value is not None and math.isfinite(value) else None
 
 
 def whole(text: str) -> str | None:
-    """A whole number as text; decimals are cut off."""
+    """Reads a whole number and returns it as text. Decimals are cut off."""
     value = lone_number(text)
     return None if value is None else str(int(value))
 
 
 def rounded(text: str, decimals: int) -> str | None:
-    """A number rounded to so many decimals, as text."""
+    """Reads a number and returns it as text, rounded to ``decimals``."""
     value = lone_number(text)
     return None if value is None else str(round(value, decimals))
 
 
 def listed(text: str) -> str | None:
-    """A list, written as Python writes it."""
+    """Reads a list and returns it as Python writes it."""
     if len(text) > _LONGEST:
         return None
     try:

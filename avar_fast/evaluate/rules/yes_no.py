@@ -1,4 +1,4 @@
-"""Yes or no."""
+"""Finds "yes" or "no" in an answer."""
 
 import re
 
@@ -18,20 +18,22 @@ _BOTH = re.compile(
 
 
 def yes_or_no(final: Final) -> str | None:
-    """ "yes" or "no": the first word, or the only one of the two that occurs; else None.
+    """Returns "yes" or "no" if the text begins with it or if it is the only one that occurs; else
+    None.
 
-    The "no" of "no image" and "no idea", with a word behind it that begins no clause, is none.
+    A "no" directly before another word counts only if that word can begin a clause. The "no" of
+    "no image" and "no idea" does not count.
     """
     text = final.text.lower()
-    said = []
-    for found in _SAID.finditer(text):
-        word, behind = found.groups()
-        denied = re.search(r"\bnot\s$", text[max(found.start() - 5, 0) : found.start()])
-        if not denied and (word == "yes" or behind is None or behind in _CLAUSE):
-            said.append((found.start(), word))
-    if not said or _BOTH.match(text):
+    mentions = []
+    for match in _SAID.finditer(text):
+        word, next_word = match.groups()
+        denied = re.search(r"\bnot\s$", text[max(match.start() - 5, 0) : match.start()])
+        if not denied and (word == "yes" or next_word is None or next_word in _CLAUSE):
+            mentions.append((match.start(), word))
+    if not mentions or _BOTH.match(text):
         return None
     first_word = re.search(r"[a-z]", text)
-    if first_word is not None and said[0][0] == first_word.start():
-        return said[0][1]
-    return said[0][1] if len({word for _, word in said}) == 1 else None
+    if first_word is not None and mentions[0][0] == first_word.start():
+        return mentions[0][1]
+    return mentions[0][1] if len({word for _, word in mentions}) == 1 else None
