@@ -1,4 +1,4 @@
-"""One file per model family; nothing else in the package touches a model's internals."""
+"""Model families, one file each. Only these files touch a model's internals."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def family_of(model: nn.Module) -> ModuleType:
     """The family module of a transformers model.
 
     Raises:
-        TypeError: no supported family.
+        TypeError: the model's family is not supported.
     """
     for family in families():
         if family.is_family(model):
@@ -34,7 +34,7 @@ def family_named(model_type: str, where: str) -> ModuleType:
     """The family of a configuration's ``model_type``.
 
     Raises:
-        ValueError: not supported; ``where`` says what holds it.
+        ValueError: the type is not supported; ``where`` names its place in the message.
     """
     for family in families():
         if model_type == family.MODEL_TYPE:
@@ -47,8 +47,8 @@ def family_at(path: str) -> tuple[ModuleType, Any]:
     """The family and the configuration of the model in a folder or under a hub name.
 
     Raises:
-        ValueError: a model type that is not supported.
-        OSError: transformers' own, for a path that cannot be loaded.
+        ValueError: the model type is not supported.
+        OSError: transformers cannot load the path.
     """
     from transformers import AutoConfig
 
@@ -59,13 +59,12 @@ def family_at(path: str) -> tuple[ModuleType, Any]:
 
 
 def holds_adapters(path: str) -> bool:
-    """Whether a path is a folder of adapters, as a run with lora.enabled saves it."""
+    """Whether a path is a folder of adapters, as saved by a run with lora.enabled."""
     return (Path(path) / "adapter_config.json").is_file()
 
 
 def whole_model_at(path: str) -> str:
-    """The folder or hub name of the model that the adapters at a path belong to; any other path
-    itself."""
+    """The folder or hub name of the base model if the path holds adapters, else the path itself."""
     if not holds_adapters(path):
         return path
     return json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"]

@@ -1,6 +1,7 @@
-"""What a collator needs of a model, from its configuration alone: a worker process has no model.
+"""Computes model inputs from a model's configuration alone, for workers that have no model.
 
-The rules are transformers' own functions, alike in all families but for what a family adds.
+The functions are transformers' own. They are the same in all families, apart from the additions in
+each family's file.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from transformers import vision_utils
 
 
 class _Rule:
-    """The part of a model that its rule of rotary positions reads: the configuration."""
+    """Stands in for a model in ``get_rope_index``, which reads only the configuration."""
 
     def __init__(self, model_class: Any, config: Any) -> None:
         self.model_class, self.config = model_class, config
@@ -33,8 +34,8 @@ def rope_positions(
 
 
 def blank_image(config: Any) -> dict[str, Tensor]:
-    """Pixels of an image of one visual token, for batches of text: the vision tower then takes part
-    in every forward and backward, on which sharded and bucketed gradients rely."""
+    """Pixels of an image with one visual token, for text-only batches. With it the vision tower
+    takes part in every forward and backward, as sharded and bucketed gradients require."""
     vision = config.vision_config
     merge, patch = vision.spatial_merge_size, vision.patch_size
     channels = vision.in_channels * vision.temporal_patch_size * patch**2
@@ -45,8 +46,8 @@ def blank_image(config: Any) -> dict[str, Tensor]:
 
 
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
-    """What a vision tower works out from the grid, under the names that the model's forward takes:
-    given them, it does not wait for the device."""
+    """Indices and offsets that a vision tower needs, as arguments of the model's forward. Without
+    them it computes them from the grid and waits for the device."""
     merge = config.vision_config.spatial_merge_size
     offsets = vision_utils.get_vision_cu_seqlens(image_grid_thw)
     return {
@@ -57,7 +58,6 @@ def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
 
 
 def longest(name: str, offsets: Tensor) -> dict[str, int]:
-    """The longest sequence under its argument's name, for towers that take it (older ones do
-    not)."""
+    """{name: longest sequence}; empty if the installed transformers does not take this argument."""
     takes = hasattr(vision_utils, "get_vision_attention_seqlens")
     return {name: int(offsets.diff().max())} if takes else {}

@@ -1,4 +1,4 @@
-"""Model FLOPs of a forward and of a training step, from the shapes of a model's matrix products.
+"""Counts the model FLOPs of a forward and of a training step, from the shapes of matrix products.
 
 A multiply-add is 2 FLOPs. With N_x the number of weights of part x, H and D the heads and their
 dimension, the forward takes
@@ -9,11 +9,11 @@ dimension, the forward takes
     + vision_pairs * 4 H D * full blocks + window_pairs * 4 H D * windowed blocks
     + merged_tokens * 2 N_projectors
 
-where pairs are those of a query and a key it sees: half of L^2 under causal masking. The backward
-takes twice the forward, one product for the gradient of the input and one for that of the weight;
-frozen weights have no gradient, and where nothing is trained before them neither has their input.
-Norms, softmax, rotary positions and lookups are not counted, nor is a forward that gradient
-checkpointing repeats: it is the model's work, not the machine's.
+where a pair is a query and a key that it attends to: about L^2 / 2 pairs with causal masking. The
+backward takes twice the forward: one product for the gradient of the input and one for that of the
+weight. Frozen weights have no gradient; their input has none either if nothing before them is
+trained. Norms, softmax, rotary positions and lookups are not counted. A forward that gradient
+checkpointing repeats is not counted: the model does not need it.
 """
 
 from typing import Any, NamedTuple
@@ -24,18 +24,18 @@ from . import family_of
 
 
 class Work(NamedTuple):
-    """What a batch asks of a model: counts of real tokens, padding left out."""
+    """The work of a batch, in counts without padding."""
 
     tokens: float
     pairs: float
-    """Pairs of a text query and a key it sees."""
+    """Pairs of a text query and a key that it attends to."""
     labels: float
     """Positions that go through the LM head."""
     patches: float
     vision_pairs: float
     """Pairs of patches of the same image."""
     window_pairs: float
-    """Pairs of patches of the same window, 0 for towers without."""
+    """Pairs of patches of the same window; 0 for towers without windows."""
     merged_tokens: float
     """Visual tokens."""
 
@@ -52,22 +52,24 @@ class Rates(NamedTuple):
     merged_token: float
 
     def flops(self, work: Work) -> float:
+        """FLOPs of this work."""
         return sum(rate * amount for rate, amount in zip(self, work, strict=True))
 
 
 class ModelFlops(NamedTuple):
-    """Of one model."""
+    """FLOPs of one model."""
 
     forward: Rates
+    """Rates of the forward pass."""
     training: Rates
-    """Forward and backward, with respect to what is trained."""
+    """Rates of forward and backward together, for the trained parameters."""
 
 
 def model_flops(model: Any) -> ModelFlops:
-    """Counts a model's products; before its weights are sharded, which hides their sizes.
+    """Counts a model's FLOPs. Call it before the weights are sharded, which hides their sizes.
 
     Args:
-        model: of a supported family, with ``requires_grad`` as in training.
+        model: a model of a supported family, with ``requires_grad`` set as in training.
     """
     family = family_of(model)
     text, vision = family.text_tower(model), family.vision_tower(model)
@@ -105,7 +107,8 @@ def model_flops(model: Any) -> ModelFlops:
 
 
 def _products(part: nn.Module, gradient_passes: bool | None = None) -> float:
-    """FLOPs per row of all linear layers of a part: forward alone, or with the backward."""
+    """FLOPs per row of all linear layers of a part: of the forward alone if ``gradient_passes`` is
+    None, else with the backward (true: the input has a gradient)."""
     total = 0.0
     for module in part.modules():
         if isinstance(module, nn.Linear):

@@ -1,8 +1,8 @@
-"""What a model's LM head computes, for a while: anything but logits.
+"""Temporarily replaces the computation of a model's LM head, so that logits are never made.
 
-The function takes the place of the head module's forward and not of a part of the model's, so
-whatever hangs on the module still happens around it: ZeRO-3 gathers the weight before it and before
-its backward, tied embeddings are the same parameter, checkpointed layers are not concerned.
+It replaces the forward of the head module, so all hooks of the module still run: ZeRO-3 gathers the
+weight before the forward and the backward. Tied embeddings stay one parameter, and checkpointed
+layers are not affected.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,14 +16,14 @@ from . import family_of
 
 @contextmanager
 def replaced_head(model: nn.Module, compute: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
-    """Within it, the model's forward returns ``compute(hidden, weight)`` as its ``logits``.
+    """Within the context, the model's forward returns ``compute(hidden, weight)`` as ``logits``.
 
     Args:
-        model: of a supported family.
+        model: a model of a supported family.
         compute: takes hidden states (B, L, D) and the head's weight (V, D).
 
     Raises:
-        RuntimeError: the model's forward did not call its head, so ``logits`` are something else.
+        RuntimeError: the model's forward did not call its head exactly once.
     """
     head: Any = family_of(model).lm_head(model)
     assert head.bias is None, head

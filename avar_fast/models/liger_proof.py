@@ -1,5 +1,5 @@
-"""Liger's replacements, and the proof that they took: Liger sets names of a module, some of which
-nobody reads."""
+"""Installs Liger's kernels and checks that they are in use. Liger replaces names in a module, and
+some releases replace names that transformers no longer reads."""
 
 from importlib.metadata import version
 from typing import Any
@@ -8,10 +8,10 @@ from torch import nn
 
 
 def replace_rotary(modeling: Any) -> dict[str, Any]:
-    """Sets a family's rotary embedding of the text tower to Liger's; returns {name: function}.
+    """Replaces the rotary embedding of a family's text tower by Liger's; returns {name: function}.
 
-    Liger 0.8 patches the multimodal function, which transformers has up to 5.16; from 5.17 on there
-    is the plain one alone, and Liger's own switch sets a name nobody reads.
+    Liger 0.8 patches the multimodal function, which transformers has up to 5.16. From 5.17 on there
+    is only the plain function, and Liger's own switch has no effect.
     """
     from liger_kernel.transformers import liger_rotary_pos_emb
     from liger_kernel.transformers.qwen2vl_mrope import liger_multimodal_rotary_pos_emb
@@ -24,13 +24,13 @@ def replace_rotary(modeling: Any) -> dict[str, Any]:
 
 
 def require(attention: Any, wanted: dict[str, Any]) -> None:
-    """Raises RuntimeError unless the module that defines an attention class has these names bound
-    to these objects; the message has names and versions."""
+    """Raises RuntimeError unless the module of an attention class has these names bound to these
+    objects."""
     names = attention.forward.__globals__
-    missed = [name for name, kernel in wanted.items() if names.get(name) is not kernel]
-    if missed:
+    missing = [name for name, kernel in wanted.items() if names.get(name) is not kernel]
+    if missing:
         raise RuntimeError(
-            f"Liger {version('liger-kernel')} did not replace {', '.join(missed)} of transformers"
+            f"Liger {version('liger-kernel')} did not replace {', '.join(missing)} of transformers"
             f" {version('transformers')}. Install versions in avar-fast's ranges, or set"
             " model.liger=false."
         )

@@ -1,4 +1,4 @@
-"""Errors that name the model they are about."""
+"""Turns errors of loading a model into one-line errors that name the model."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 @contextmanager
 def naming_model(path: str) -> Iterator[None]:
-    """Turns what goes wrong while a model is read into a ValueError of one line that names it."""
+    """Turns errors inside the context into a ValueError of one line that names the model."""
     folder = Path(path)
     names = ("config.json", "adapter_config.json")
     if folder.is_dir() and not any((folder / name).is_file() for name in names):
@@ -22,14 +22,15 @@ def naming_model(path: str) -> Iterator[None]:
             f"a model must be a folder that from_pretrained loads; {path} has no config.json. Name"
             " the checkpoint inside, such as RUN/latest."
         )
-    # Below a folder that is here it is a path too; transformers would ask the Hub, again and again.
-    beside_others = folder.parent != Path() and folder.parent.is_dir()
-    if not folder.is_dir() and (beside_others or _HUB_NAME.fullmatch(path) is None):
+    # If the parent folder exists, it is a path and not a hub name, for which transformers would
+    # query the Hub repeatedly.
+    in_local_folder = folder.parent != Path() and folder.parent.is_dir()
+    if not folder.is_dir() and (in_local_folder or _HUB_NAME.fullmatch(path) is None):
         raise ValueError(
             f"a model must be a folder or a hub name; {path} is neither.{how_to_make(path)}"
         )
     try:
         yield
     except (ValueError, OSError, TypeError, SafetensorError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"the model {path} cannot be loaded; {said}") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the model {path} cannot be loaded; {reason}") from None

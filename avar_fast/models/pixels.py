@@ -1,4 +1,4 @@
-"""How many pixels of an image a model sees."""
+"""Limits the number of pixels of the images that a model sees."""
 
 import copy
 from typing import Any
@@ -7,15 +7,17 @@ from transformers.image_utils import SizeDict
 
 
 def limit_pixels(image_processor: Any, min_pixels: int | None, max_pixels: int | None) -> Any:
-    """A copy of a Qwen-VL image processor with other limits; as it is where both are None.
+    """A copy of a Qwen-VL image processor with other limits; the processor itself if both limits
+    are None.
 
-    The limits are those of the size after resizing, as in Qwen's own recipes. One that is given
-    moves the other where it must.
+    The limits apply to the size after resizing, as in Qwen's own recipes. If one new limit crosses
+    the other old limit, the old limit moves to the new one.
 
     Args:
-        image_processor: whose ``size`` has the limits as shortest_edge and longest_edge.
-        min_pixels: smaller images are enlarged to it.
-        max_pixels: larger images are shrunk to it.
+        image_processor: a processor whose ``size`` has the limits, in pixels, as shortest_edge and
+            longest_edge.
+        min_pixels: smaller images are enlarged to this number of pixels.
+        max_pixels: larger images are shrunk to this number of pixels.
     """
     if min_pixels is None and max_pixels is None:
         return image_processor

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's internals, read from transformers 5.16 to 5.19; the only file that touches them."""
+"""Qwen2.5-VL's internals, checked against transformers 5.16 to 5.19."""
 
 from typing import Any
 
@@ -49,8 +49,7 @@ def num_heads(model: Model) -> int:
 
 
 def output_projections(model: Model) -> list[nn.Linear]:
-    """Of every text layer, what takes the (B, L, heads * head_dim) outputs of its heads, in
-    order."""
+    """The projection of the (B, L, heads * head_dim) head outputs of every text layer, in order."""
     return [layer.self_attn.o_proj for layer in model.model.language_model.layers]
 
 
@@ -70,7 +69,8 @@ def projectors(model: Model) -> list[nn.Module]:
 
 
 def load_image_processor(path: str) -> Any:
-    """The Pillow one: it needs no torchvision and gives the same pixels on every machine."""
+    """Loads the Pillow processor, which needs no torchvision and gives the same pixels on every
+    machine."""
     return Qwen2VLImageProcessorPil.from_pretrained(path)
 
 
@@ -84,7 +84,7 @@ def rope_positions(
 
 
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
-    """What forward takes so that the vision tower need not work it out; its windows included."""
+    """Indices and offsets for the vision tower, including its windows, as arguments of forward."""
     vision = config.vision_config
     index, offsets = vision_utils.get_vision_window_index(
         image_grid_thw, vision.spatial_merge_size, vision.window_size, vision.patch_size
@@ -98,8 +98,8 @@ def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
 
 
 def get_rope_deltas(model: Model) -> Tensor | None:
-    """(B, 1) offset between cache length and rotary position; hidden state of the last image
-    forward."""
+    """(B, 1) offsets between cache length and rotary position, which the model stores at its last
+    forward with images."""
     return model.model.rope_deltas
 
 
@@ -108,11 +108,11 @@ def set_rope_deltas(model: Model, deltas: Tensor | None) -> None:
 
 
 def apply_liger() -> None:
-    """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's
-    kernels.
+    """Replaces RMSNorm, SwiGLU and rotary embedding by Liger's kernels, in models that are built
+    afterwards.
 
     Raises:
-        RuntimeError: a replacement did not take; the names and versions are in the message.
+        RuntimeError: a replacement has no effect; the message gives its name and the versions.
     """
     import liger_kernel.transformers as liger
 

@@ -1,5 +1,5 @@
-"""Qwen2-VL's internals, read from transformers 5.16 to 5.19. Its parts have the places and names of
-Qwen2.5-VL's; its vision tower has no windows."""
+"""Qwen2-VL's internals, checked against transformers 5.16 to 5.19. They match those of Qwen2.5-VL,
+but its vision tower has no windows."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def is_family(model: nn.Module) -> bool:
 
 
 def num_windowed_blocks(model: Model) -> int:
-    """None: every block of the vision tower sees the whole image."""
+    """0: every block of the vision tower attends to the whole image."""
     return 0
 
 
@@ -46,8 +46,8 @@ def rope_positions(
 
 
 def apply_liger() -> None:
-    """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's
-    kernels; RuntimeError if one did not take."""
+    """Replaces RMSNorm, SwiGLU and rotary embedding by Liger's kernels, in models that are built
+    afterwards; raises RuntimeError if a replacement has no effect."""
     from liger_kernel.transformers import (
         LigerRMSNorm,
         LigerSwiGLUMLP,

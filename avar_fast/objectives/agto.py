@@ -22,16 +22,16 @@ from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask
 
 
 class AgtoParts(NamedTuple):
-    """What the loss is made of; the terms are unweighted and detached."""
+    """The parts of the loss. The terms are unweighted and detached."""
 
     enhance: Tensor
     """Mean of L_enh over the counted samples, scalar."""
     suppress: Tensor
     """Mean of L_sup over the counted samples, scalar."""
     num_samples: Tensor
-    """Samples that count: image keys, system keys and queries present."""
+    """Number of samples with image keys, system keys and queries."""
     num_skipped: Tensor
-    """Samples that lack one of them."""
+    """Number of samples that lack one of them."""
 
 
 def agto_loss(
@@ -53,12 +53,12 @@ def agto_loss(
             trainer).
         key_types: (B, Lk) key types, which give |K_img| and |K_sys|.
         alpha, beta: weights of the two terms, 0.15 in the paper.
-        eps: inside both logarithms, 1e-6 in the paper.
-        num_samples: what to divide the sum over samples by; the counted samples of this batch
-            unless given (a trainer passes the count over all ranks and micro-batches).
-        sample_ids: (B, L) integers, which sample each token belongs to where rows hold several
-            packed ones; negative for none. None where every row is one sample.
-        num_ids: ids run from 0 to below this; counted from ``sample_ids`` unless given, which waits
+        eps: added inside both logarithms, 1e-6 in the paper.
+        num_samples: divisor of the sum over samples; by default the counted samples of this batch
+            (a trainer passes the count over all ranks and micro-batches).
+        sample_ids: (B, L) integers, the sample of each token in packed rows; negative for no
+            sample. None if every row is one sample.
+        num_ids: number of sample ids; by default it is computed from ``sample_ids``, which waits
             for the device.
 
     Returns:
@@ -66,7 +66,7 @@ def agto_loss(
         parts: AgtoParts.
 
     Raises:
-        ValueError: shapes that do not fit, or eps not positive.
+        ValueError: shapes do not fit, or eps is not positive.
     """
     if not eps > 0:
         raise ValueError(f"eps must be positive, it keeps the logarithms finite; got {eps}.")
@@ -108,7 +108,7 @@ def agto_loss(
 
 
 _Sums = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
-# How a (B, L) mask is counted per sample, and masses are summed over the queries of each sample.
+# Two functions: one counts a (B, L) mask per sample, one sums masses over each sample's queries.
 _by_row: _Sums = (
     lambda mask: mask.sum(1),
     lambda mass, queries: torch.einsum("bqht,bq->bht", mass, queries),
@@ -116,8 +116,8 @@ _by_row: _Sums = (
 
 
 def _by_id(sample_ids: Tensor, num_ids: int | None) -> _Sums:
-    """The same for packed rows. A product with the membership, N rows long, because adding up by
-    index is not deterministic on a GPU."""
+    """The same two functions for packed rows. They multiply with an (N, B, L) membership mask,
+    because sums by index are not deterministic on a GPU."""
     num_ids = int(sample_ids.max()) + 1 if num_ids is None else num_ids
     ids = torch.arange(num_ids, device=sample_ids.device)
     member = sample_ids == ids[:, None, None]  # (N, B, L)

@@ -1,4 +1,4 @@
-"""AGTO's weights over a run: warm-up, then constant or falling to (or rising to) another value."""
+"""The schedule of AGTO's weights: warm-up, then constant or a decay to another value."""
 
 import math
 from typing import Literal
@@ -14,17 +14,20 @@ def scheduled_weight(
     decay: Literal["linear", "cosine"] = "linear",
     decay_fraction: float | None = None,
 ) -> float:
-    """The weight at a step: linear from 0 to ``weight`` over the warm-up, then to ``end`` over
-    ``decay_fraction`` of the run, and ``end`` from there on.
+    """The weight at a step: it rises linearly from 0 to ``weight`` in the warm-up, then moves to
+    ``end`` within ``decay_fraction`` of the run, and stays there.
 
-    A function of its arguments alone, so a resumed run goes on with the same values.
+    It depends only on its arguments, so a resumed run continues with the same values.
 
     Args:
-        step: counted from 0.
-        num_steps: of the whole run.
-        weight: reached by the first step after the warm-up.
-        end: reached by the last step of the decay; None keeps ``weight``.
-        warmup, decay_fraction: fractions of ``num_steps``; None decays to the end of the run.
+        step: number of the step, counted from 0.
+        num_steps: steps of the whole run.
+        weight: value at the first step after the warm-up.
+        end: value at the last step of the decay, above or below ``weight``; None keeps ``weight``.
+        warmup: length of the warm-up, as a fraction of ``num_steps``.
+        decay: shape of the decay.
+        decay_fraction: length of the decay, as a fraction of ``num_steps``; None decays to the end
+            of the run.
     """
     warmup_steps = round(warmup * num_steps)
     if step < warmup_steps:

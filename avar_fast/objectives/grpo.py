@@ -28,11 +28,11 @@ class PolicyStats(NamedTuple):
     """Detached scalars of one loss call."""
 
     clip_fraction: Tensor
-    """Share of tokens (responses for gspo) where the clip bound is active."""
+    """Share of tokens (responses for gspo) with an active clip bound."""
     ratio: Tensor
     """Mean importance ratio."""
     kl: Tensor
-    """Mean k3 estimate to the reference; 0 without one."""
+    """Mean k3 estimate of the KL divergence to the reference; 0 without a reference."""
 
 
 def group_advantages(
@@ -50,7 +50,7 @@ def group_advantages(
         (N,); a group of equal rewards gets exactly 0.
 
     Raises:
-        ValueError: group size below 2, N not a multiple, or rewards that are not finite.
+        ValueError: the group size is below 2, N is not a multiple, or a reward is not finite.
     """
     rewards = rewards if rewards.is_floating_point() else rewards.float()
     if group_size < 2 or rewards.dim() != 1 or rewards.numel() % group_size:
@@ -72,7 +72,7 @@ def group_advantages(
 
 
 def informative_groups(rewards: Tensor, group_size: int) -> Tensor:
-    """(N / group_size,) bool: groups whose rewards differ; the others carry no gradient."""
+    """(N / group_size,) bool: groups whose rewards differ; the other groups have no gradient."""
     groups = rewards.reshape(-1, group_size)
     return (groups != groups[:, :1]).any(dim=1)
 
@@ -96,7 +96,7 @@ def policy_loss(
     Args:
         log_probs: (N, T) log-probabilities of the response tokens, with gradient.
         old_log_probs: (N, T) under the policy that sampled; no gradient.
-        advantages: (N,), or (N, T) where tokens of a response have their own.
+        advantages: (N,), or (N, T) if the tokens of a response have their own advantages.
         mask: (N, T), true for response tokens.
         form: one of ``POLICY_LOSSES``.
         clip_low, clip_high: bounds of the ratio; DAPO uses 0.2 and 0.28, GSPO about 3e-4 and 4e-4;
@@ -104,17 +104,18 @@ def policy_loss(
         ref_log_probs: (N, T) of the reference policy, needed if kl_coef > 0.
         kl_coef: weight of the KL term; 0, the default here and in AVAR, leaves it out.
         max_tokens: dr_grpo's constant divisor, the longest response that sampling allows.
-        normalizer: what to divide the sum by: tokens (dapo, cispo) or responses (the others). Those
-            of this batch unless given; a trainer passes the count over all ranks and micro-batches.
-        weights: (N, T) or (N, 1), what ``importance_weights`` gives where another engine sampled;
-            they scale the surrogate, not the KL.
+        normalizer: divisor of the sum, in tokens (dapo, cispo) or responses (other forms). By
+            default the count of this batch; a trainer passes the count over all ranks and
+            micro-batches.
+        weights: (N, T) or (N, 1) from ``importance_weights``, if another engine sampled. They scale
+            the surrogate, not the KL term.
 
     Returns:
         loss (scalar) and PolicyStats.
 
     Raises:
-        ValueError: unknown form, shapes that do not fit, clip bounds out of range, or a missing
-            max_tokens or reference.
+        ValueError: the form is unknown, shapes do not fit, clip bounds are out of range, or
+            max_tokens or the reference is missing.
     """
     _check(
         log_probs,
@@ -130,14 +131,14 @@ def policy_loss(
     _check_clip(clip_low, clip_high)
     mask = mask.bool()
     tokens_per_response = mask.sum(1).clamp(min=1)
-    # Masked positions may hold anything: they are zeroed before the exponential, not after.
+    # Masked positions may have any value, so they are set to zero before the exponential.
     log_ratio = torch.where(mask, log_probs - old_log_probs.detach(), 0.0)
     advantage = advantages.detach()
     advantage = advantage[:, None] if advantage.dim() == 1 else torch.where(mask, advantage, 0.0)
 
     if form == "gspo":
         mean_ratio = log_ratio.sum(1, keepdim=True) / tokens_per_response[:, None]
-        if advantages.dim() == 2:  # its value, with each token's own gradient
+        if advantages.dim() == 2:  # the mean ratio's value, with each token's own gradient
             mean_ratio = mean_ratio.detach() + log_ratio - log_ratio.detach()
         ratio = torch.exp(mean_ratio)  # (N, 1), or (N, T)
     else:
@@ -157,10 +158,10 @@ def policy_loss(
         gap = torch.where(mask, ref_log_probs.detach() - log_probs, 0.0)
         kl_tokens = torch.exp(gap) - gap - 1.0
     num_tokens = mask.sum().clamp(min=1)
-    dr_divisor = float(max_tokens or 1)  # _check has seen that dr_grpo was given one
+    dr_divisor = float(max_tokens or 1)  # _check requires max_tokens for dr_grpo
 
     def reduce(values: Tensor) -> Tensor:
-        """(N, T) per-token values -> scalar, by the form's own average."""
+        """Averages (N, T) per-token values to a scalar, as the form requires."""
         values = torch.where(mask, values, 0.0)
         if form in ("dapo", "cispo"):
             return values.sum() / (num_tokens if normalizer is None else normalizer)

@@ -1,8 +1,8 @@
-"""Correction for completions that another engine sampled.
+"""Importance weights for completions that another engine sampled.
 
-An inference engine's log-probabilities s_t of its own samples differ from the trainer's o_t under
-the same weights (kernels, precision). The gradient's expectation is over what was sampled, so each
-token's loss is weighted by w = pi_trainer / pi_sampler, bounded:
+An inference engine's log-probabilities s_t of its samples differ from the trainer's o_t with the
+same weights, because of kernels and precision. The gradient is an expectation over the engine's
+samples, so each token's loss is weighted by w = pi_trainer / pi_sampler, within bounds:
 
     token      w_t = exp(o_t - s_t)
     sequence   w   = exp(sum_t (o_t - s_t)), one for all tokens of a response
@@ -23,10 +23,12 @@ IMPORTANCE_MODES = ("truncate", "mask")
 
 
 class ImportanceWeights(NamedTuple):
+    """Importance weights, and how many of them are bounded."""
+
     weights: Tensor
     """(N, T) for tokens, (N, 1) for sequences; no gradient."""
     bounded: Tensor
-    """Scalar: share of the tokens or responses that a bound applied to."""
+    """Scalar: share of the tokens or responses to which a bound applied."""
 
 
 @torch.no_grad()
@@ -39,19 +41,19 @@ def importance_weights(
     cap: float = 3.0,
     floor: float = 0.0,
 ) -> ImportanceWeights:
-    """Weights of the loss of what another engine sampled.
+    """Computes the loss weights of completions that another engine sampled.
 
     Args:
         log_probs: (N, T) under the trainer's copy of the sampling policy.
-        sampling_log_probs: (N, T) as the engine gave them; NaN where it gave none, which counts as
-            no difference.
+        sampling_log_probs: (N, T) from the engine; NaN where it gave none, which counts as no
+            difference.
         mask: (N, T), true for response tokens.
         level: "token" or "sequence".
         mode: "truncate" or "mask".
         cap, floor: bounds of a weight.
 
     Raises:
-        ValueError: unknown level or mode, shapes that do not fit, or bounds that leave nothing.
+        ValueError: the level or mode is unknown, shapes do not fit, or a bound is out of range.
     """
     if level not in IMPORTANCE_LEVELS:
         raise ValueError(f"level must be one of {', '.join(IMPORTANCE_LEVELS)}; got {level!r}.")

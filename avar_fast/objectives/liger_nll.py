@@ -1,5 +1,8 @@
-"""Liger's fused linear cross-entropy: the summed loss, and its gradients already in the forward
-pass, which saves one of the four matrix products of ``linear_log_probs``. Triton: on a GPU only."""
+"""The summed loss with Liger's fused linear cross-entropy, on a GPU only (Triton).
+
+Liger computes the gradients in the forward pass, which saves one of the four matrix products of
+``linear_log_probs``.
+"""
 
 import torch
 from torch import Tensor
@@ -9,23 +12,24 @@ def liger_nll(hidden: Tensor, weight: Tensor, tokens: Tensor) -> Tensor:
     """- sum_i log softmax(W h_i)[t_i], scalar float32.
 
     Args:
-        hidden: (N, D) on a GPU, bfloat16 or float32; its gradient is wanted.
+        hidden: (N, D) on a GPU, bfloat16 or float32, with requires_grad.
         weight: (V, D), the same dtype.
         tokens: (N,) integers below V.
     """
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
-    # Liger adds dW up chunk by chunk; in bfloat16 small terms would be lost.
+    # Liger adds up dW chunk by chunk; in bfloat16, small terms would be lost.
     loss = LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)
     return loss(weight, hidden, tokens)
 
 
 def liger_fits(num_rows: int, weight: Tensor, budget_bytes: int) -> bool:
-    """Whether Liger 0.8 can take the rows within a budget: a chunk's logits in the weight's dtype
-    (its rule: about as many bytes as the hidden states have, rows rounded up to a power of two) and
-    the float32 sum of a half-precision dW.
+    """Whether Liger 0.8 needs at most ``budget_bytes`` for the rows.
 
-    Not in float16: its gradients are made before the loss is scaled, so small ones would vanish.
+    It needs a chunk's logits in the weight's dtype (about as many bytes as the hidden states, with
+    rows rounded up to a power of two) and, for a half-precision weight, a float32 sum of dW. The
+    answer is always no in float16: gradients are computed before the loss is scaled, so small ones
+    would vanish.
     """
     if weight.dtype == torch.float16 or num_rows == 0:
         return False

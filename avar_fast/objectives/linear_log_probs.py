@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of tokens from hidden states, without the (N, V) logits.
+"""Computes log-probabilities and entropies from hidden states, without the whole (N, V) logits.
 
 With z_i = (W h_i) / temperature, lse_i = logsumexp_j z_ij and p_ij = exp(z_ij - lse_i):
 
@@ -8,11 +8,11 @@ and with cotangents g of log_prob and e of entropy:
 
     dz_ij = g_i [j = t_i] - p_ij (g_i + e_i entropy_i) - e_i p_ij log p_ij
 
-The vocabulary is walked in slices of as many columns as the byte budget allows for all N rows; the
-first walk merges the slices' sums (online softmax), the second, in the backward pass, makes the
-logits of a slice once more. Slices of the vocabulary rather than of the rows, because then each row
-of dW is one matrix product over all tokens: nothing of W's size is accumulated, in whatever
-precision. Where all columns fit the budget at once, p is kept and nothing is computed twice.
+The vocabulary is processed in slices of as many columns as the byte budget allows for all N rows.
+The forward pass merges the sums of the slices (online softmax); the backward pass computes the
+logits of each slice again. The vocabulary is sliced, not the rows, so that each row of dW is a
+single matrix product over all tokens, and nothing of W's size is accumulated. If all columns fit
+the budget at once, p is kept and nothing is computed twice.
 """
 
 from typing import Any
@@ -25,8 +25,8 @@ ALIGNMENT = 128  # columns of a slice: whole tiles of the matrix products
 
 
 class HeadMemoryError(ValueError):
-    """A budget that holds no column of the logits of a batch; how many rows it has is known at the
-    step."""
+    """The budget is smaller than one column of a batch's logits. This depends on the number of
+    rows, so it can first occur at any step."""
 
 
 def linear_log_probs(
@@ -41,24 +41,25 @@ def linear_log_probs(
 ) -> tuple[Tensor, Tensor | None]:
     """log softmax(W h / temperature) at the given tokens, and the entropy of that distribution.
 
-    Products are made in the dtype of ``weight``, everything else in float32 (float64 where the
-    weight is).
+    Matrix products use the dtype of ``weight``; everything else uses float32 (float64 for a float64
+    weight).
 
     Args:
         hidden: (N, D), in the dtype of ``weight``.
         weight: (V, D) of the LM head, which has no bias.
         tokens: (N,) integers below V.
-        temperature: of the distribution that sampled the tokens.
-        banned_ids: tokens that sampling suppressed; they get no probability here either.
-        budget_bytes: bound of what is allocated at once beyond results and gradients.
-        with_entropy: compute entropies.
+        temperature: temperature of the distribution that sampled the tokens.
+        banned_ids: tokens that sampling excluded; their probability is 0 here too.
+        budget_bytes: most memory allocated at once, in addition to results and gradients.
+        with_entropy: also compute entropies.
 
     Returns:
         log_probs: (N,) float32, differentiable with respect to hidden and weight.
         entropies: (N,) float32 in nats, differentiable, or None.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit, or a budget below one column of logits.
+        ValueError: shapes or dtypes do not fit.
+        HeadMemoryError: the budget is smaller than one column of logits (also a ValueError).
     """
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -82,10 +83,10 @@ def linear_log_probs(
 
 
 def columns_within(budget_bytes: int, num_rows: int, weight: Tensor, with_entropy: bool) -> int:
-    """Columns of the vocabulary whose logits may exist at once.
+    """The number of vocabulary columns whose logits fit the budget at once.
 
-    Per logit: itself in float32, its copy in the weight's dtype where that is another one, and a
-    product with its logarithm where entropies are asked for.
+    Each logit takes a float32 value, a copy in the weight's dtype if that differs, and another
+    float32 value for entropies.
     """
     wide = _wide(weight.dtype).itemsize
     narrow = 0 if weight.dtype.itemsize == wide else weight.dtype.itemsize
@@ -121,7 +122,7 @@ class _LinearLogProbs(torch.autograd.Function):
             logits = _logits(hidden, weight, start, columns, *ctx.settings)
             slices.append(_sums(logits, tokens - start, with_entropy))
             kept = logits if keeps else None
-            del logits  # before the next slice's are made
+            del logits  # before those of the next slice are computed
         chosen, peaks, totals, weighted = (torch.stack(x) for x in zip(*slices, strict=True))
         peak = peaks.amax(0)
         below = peaks - peak
@@ -144,7 +145,7 @@ class _LinearLogProbs(torch.autograd.Function):
             of_log_prob = torch.zeros_like(lse)
         grad_hidden = torch.zeros(hidden.shape, dtype=lse.dtype, device=hidden.device)
         grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        kept, ctx.kept = ctx.kept, None  # used up; a second backward makes its own
+        kept, ctx.kept = ctx.kept, None  # overwritten below; a second backward computes it again
         for start in range(0, len(weight), ctx.columns):
             stop = start + ctx.columns
             if kept is None:
@@ -160,8 +161,8 @@ class _LinearLogProbs(torch.autograd.Function):
             if grad_weight is not None:
                 torch.mm(grad_logits.T, hidden, out=grad_weight[start:stop])
             del grad_logits
-        wanted = grad_hidden.to(hidden.dtype) if ctx.needs_input_grad[0] else None
-        return wanted, grad_weight, None, None, None, None, None
+        grad_hidden = grad_hidden.to(hidden.dtype) if ctx.needs_input_grad[0] else None
+        return grad_hidden, grad_weight, None, None, None, None, None
 
 
 def _logits(
@@ -172,7 +173,7 @@ def _logits(
     temperature: float,
     banned_ids: tuple[int, ...],
 ) -> Tensor:
-    """(N, columns) of the distribution that tokens are drawn from, freshly allocated."""
+    """The (N, columns) logits of the sampled distribution, newly allocated."""
     logits = (hidden @ weight[start : start + columns].T).to(_wide(weight.dtype))
     _fill_banned(logits.div_(temperature), banned_ids, start, float("-inf"))
     return logits
@@ -185,10 +186,11 @@ def _fill_banned(values: Tensor, banned_ids: tuple[int, ...], start: int, value:
 
 
 def _sums(logits: Tensor, local: Tensor, with_entropy: bool) -> tuple[Tensor, ...]:
-    """Of a slice, per row: the logit of the token (0 if another slice has it), the largest logit,
-    and the sums of exp(u) and of exp(u) u for u below the largest. ``logits`` becomes exp(u)."""
+    """Per row of a slice: the token's logit (0 if it is in another slice), the largest logit, and
+    the sums of exp(u) and exp(u) u with u = logit - largest. ``logits`` is overwritten with
+    exp(u)."""
     chosen = torch.where(_inside(logits, local), _at(logits, local), 0.0)
-    # Finite, so that a slice of banned tokens alone leaves no NaN.
+    # Finite, so that a slice with only banned tokens gives no NaN.
     peak = logits.amax(1).clamp(min=torch.finfo(logits.dtype).min)
     exps = logits.sub_(peak[:, None]).exp_()
     weighted = -torch.special.entr(exps).sum(1) if with_entropy else torch.zeros_like(peak)

@@ -1,20 +1,22 @@
-"""DAPO's soft punishment of completions that are close to the longest allowed (arXiv 2503.14476,
-eq. 13)."""
+"""DAPO's soft penalty for completions close to the length limit (arXiv 2503.14476, eq. 13)."""
 
 import torch
 from torch import Tensor
 
 
 def overlong_penalty(lengths: Tensor, max_tokens: int, buffer: int) -> Tensor:
-    """0 up to max_tokens - buffer tokens, from there linearly down to -1 at max_tokens.
+    """The penalty: 0 up to max_tokens - buffer tokens, then linear down to -1 at max_tokens.
 
     Args:
-        lengths: (N,) tokens of the completions.
-        max_tokens: the longest that sampling allows.
-        buffer: tokens over which the penalty grows.
+        lengths: (N,) numbers of tokens of the completions.
+        max_tokens: the longest completion that sampling allows.
+        buffer: number of tokens over which the penalty grows.
+
+    Returns:
+        (N,) float32.
 
     Raises:
-        ValueError: a buffer that is not between 1 and max_tokens.
+        ValueError: the buffer is not between 1 and max_tokens.
     """
     if not 1 <= buffer <= max_tokens:
         raise ValueError(f"buffer must be between 1 and max_tokens = {max_tokens}; got {buffer}.")

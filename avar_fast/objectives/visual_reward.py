@@ -27,26 +27,26 @@ def visual_reward(
     clip: float | None = None,
     key_types: Tensor | None = None,
 ) -> Tensor:
-    """How much a correct response looked at the image.
+    """The visual reward r_visual of each response.
 
     Args:
-        mass_by_layer: {layer: (N, L, H, 3)} of a forward over prompts and responses, of the layers
-            to average over; the paper's are all.
+        mass_by_layer: {layer: (N, L, H, 3)} of a forward over prompts and responses, with the
+            layers to average over (all layers in the paper).
         response_mask: (N, L), true for the response tokens T.
         correct: (N,), true where the answer is right.
-        form: "ratio" is the paper's; "log_ratio" and "share" read the same masses, less led by rows
-            with tiny system mass.
+        form: "ratio" as in the paper; "log_ratio" and "share" use the same masses but depend less
+            on rows with tiny system mass.
         eps: added to the system mass (ratio), to both (log ratio), to their sum (share).
-        clip: upper bound of |r_visual|; none in the paper. The plain ratio easily outweighs
+        clip: upper bound of |r_visual|; the paper has none. Without it the ratio easily outweighs
             accuracy.
         key_types: (N, Lk), as for ``visual_attention_score``.
 
     Returns:
-        (N,) float32, no gradient; 0 where wrong or where the response is empty.
+        (N,) float32 without gradient; 0 for wrong answers and empty responses.
 
     Raises:
-        ValueError: shapes that do not fit, unknown form, eps not positive, or a correct sample
-            without a system turn.
+        ValueError: shapes do not fit, the form is unknown, eps or clip is not positive, or a
+            correct sample has no system turn.
     """
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}.")
@@ -78,8 +78,11 @@ def total_reward(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
     """The weighted sum of rewards; AVAR's weights are accuracy 1, visual 0.3, format 0.1.
 
     Args:
-        values: (N,) by name; NaN where a reward does not apply, which then adds nothing.
-        weights: by the same names; added up in their order.
+        values: (N,) rewards by name; NaN if a reward does not apply, which then adds 0.
+        weights: weights by the same names; the sum has their order.
+
+    Returns:
+        (N,) float32.
     """
     return sum(  # pyright: ignore[reportReturnType]
         weight * torch.nan_to_num(values[name], nan=0.0) for name, weight in weights.items()

@@ -17,7 +17,7 @@ BANNED = -100.0  # the lowest logit bias that vLLM accepts
 
 
 class WrongEngineError(RolloutError):
-    """The engine does not fit the model: other weights, another tokenizer or other limits."""
+    """The engine does not fit the model: its weights, tokenizer or limits differ."""
 
 
 def unexpanded(prompt_ids: Tensor, visual_ids: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The Visual Attention Score."""
+"""The Visual Attention Score (VAS)."""
 
 from .score import FORMS, score_table, visual_attention_score
 

@@ -1,13 +1,12 @@
-"""Visual Attention Score: how much queries look at the image rather than at the system turn.
+"""Visual Attention Score (VAS): the attention of queries to the image relative to the system turn.
 
 AVAR (arXiv 2603.03825), section on VAS:
 
     VAS_i(l, h) = sum_{j in V} A_ij(l, h) / sum_{j in S} A_ij(l, h)
     VAS         = 1 / (L H |U|) * sum_l sum_h sum_{i in U} VAS_i(l, h)
 
-The mean of ratios is led by the few rows with tiny system mass, and it also rises when only the
-system mass falls. So two bounded readings of the same masses stand beside it: the log ratio and the
-share.
+A few rows with tiny system mass dominate the mean of ratios, and it also rises if only the system
+mass falls. So there are two other forms of the same masses: the log ratio and the share.
 """
 
 import torch
@@ -27,28 +26,28 @@ def visual_attention_score(
     key_types: Tensor | None = None,
     sample_ids: Tensor | None = None,
 ) -> Tensor:
-    """The mean over layers, heads and the queries in the mask.
+    """The score, averaged over layers, heads and the queries in the mask.
 
     Args:
         mass: {layer: (B, L, H, 3)} or any form ``as_layers`` takes.
-        query_mask: (B, L), true for the queries U; the paper's are the user's text tokens
+        query_mask: (B, L), true for the queries U; in the paper the user's text tokens
             (``query_mask(..., role="user")``).
         eps: added to the system mass (ratio), to both masses (log ratio), or to their sum (share);
             the paper has none.
-        form: "ratio": visual / system, the paper's; "log_ratio": its logarithm; "share":
-            visual / (visual + system), in [0, 1].
-        key_types: (B, Lk), to tell a prompt without system turn from one whose system mass has
-            vanished; without it both are refused.
-        sample_ids: (B, L) integers, which sample each token belongs to where rows hold several
-            packed ones; negative for none. None where every row is one sample.
+        form: "ratio" for visual / system, as in the paper; "log_ratio" for its logarithm; "share"
+            for visual / (visual + system), in [0, 1].
+        key_types: (B, Lk), to distinguish a prompt without system turn from one with zero system
+            mass; without it both are errors.
+        sample_ids: (B, L) integers, the sample of each token in packed rows; negative for no
+            sample. None if every row is one sample.
 
     Returns:
         Scalar tensor, differentiable.
 
     Raises:
-        ValueError: unknown form, a mask that does not fit or is empty, a sample in the mask whose
-            queries give the system turn no mass at all (it has none), or a zero mass that makes the
-            form infinite.
+        ValueError: the form is unknown, the mask does not fit or is empty, a sample in the mask has
+            no system turn (or, without key types, no system mass), or a mass of 0 makes the score
+            infinite.
     """
     return score_table(mass, query_mask, eps, form, key_types, sample_ids).mean()
 
@@ -61,7 +60,7 @@ def score_table(
     key_types: Tensor | None = None,
     sample_ids: Tensor | None = None,
 ) -> Tensor:
-    """(layers, H) table of the same score, averaged over the queries only."""
+    """The same score averaged over the queries only, as a (layers, H) table."""
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}.")
     layers = as_layers(mass)
@@ -103,8 +102,8 @@ def require_system_turn(
     key_types: Tensor | None = None,
     sample_ids: Tensor | None = None,
 ) -> None:
-    """Raises if a sample with chosen queries has no system turn; without key types, if its queries
-    give none any mass."""
+    """Raises ValueError if a sample with chosen queries has no system turn; without key types, if
+    its queries have no system mass."""
     if key_types is None:
         system = layers[0].new_zeros(chosen.shape, dtype=torch.bool)
         for layer in layers:  # NaN is not a missing turn; ``score_of`` names it
