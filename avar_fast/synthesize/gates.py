@@ -1,4 +1,4 @@
-"""Quality gates that a candidate must pass. The report counts rejections by the name of the gate."""
+"""Quality gates that a candidate must pass. The report counts rejections by gate."""
 
 import re
 import unicodedata
