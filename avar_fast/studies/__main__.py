@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def score(options: argparse.Namespace) -> Result:
-    """One model over a data set."""
+    """Measures the score of one model over a data set."""
     name, path = options.model
     collected = collect(_open(path, options), _rows(options), mass_settings(options), name)
     summary = summarize(collected, bootstrap_of(options))
@@ -62,7 +62,7 @@ def score(options: argparse.Namespace) -> Result:
 
 
 def compare_models(options: argparse.Namespace) -> Result:
-    """Checkpoints against the first of them."""
+    """Compares checkpoints with the first of them."""
     names, paths = zip(*options.models, strict=True)
     require_names(names)
     shapes = [_shape(path) for path in paths]
@@ -73,8 +73,8 @@ def compare_models(options: argparse.Namespace) -> Result:
         collect(_open(path, options), rows, settings, name)
         for name, path in zip(names, paths, strict=True)
     ]
-    found = compare(names, collected, options.threshold, bootstrap_of(options), options.moves)
-    plots.plot_comparison(options.out / "compare.png", found)
+    comparison = compare(names, collected, options.threshold, bootstrap_of(options), options.moves)
+    plots.plot_comparison(options.out / "compare.png", comparison)
     result = {
         "models": dict(options.models),
         "threshold_of_log_ratio": options.threshold,
@@ -82,30 +82,30 @@ def compare_models(options: argparse.Namespace) -> Result:
         **collected[0].sizes(),
         "checkpoints": [
             {"name": name, **summary.as_dict()}
-            for name, summary in zip(names, found.summaries, strict=True)
+            for name, summary in zip(names, comparison.summaries, strict=True)
         ],
-        "shifts": [shift.as_dict() for shift in found.shifts],
+        "shifts": [shift.as_dict() for shift in comparison.shifts],
     }
-    return result, f"{texts.data_text(collected[0])}\n\n{texts.comparison_text(found)}"
+    return result, f"{texts.data_text(collected[0])}\n\n{texts.comparison_text(comparison)}"
 
 
 def correlate_points(options: argparse.Namespace) -> Result:
-    """Score against accuracy, of results or of models that are evaluated here."""
+    """Correlates score and accuracy of finished results, or of models that it evaluates."""
     require_three(len(options.points))
     points = _points(options)
-    found = correlate(points, options.confidence)
-    plots.plot_correlation(options.out / "correlate.png", points, found)
+    correlations = correlate(points, options.confidence)
+    plots.plot_correlation(options.out / "correlate.png", points, correlations)
     result = {
         "points": [asdict(point) for point in points],
         "confidence": options.confidence,
-        "correlations": [one.as_dict() for one in found],
+        "correlations": [correlation.as_dict() for correlation in correlations],
         "paper": PAPER,
     }
-    return result, texts.correlation_text(found, len(points), options.confidence)
+    return result, texts.correlation_text(correlations, len(points), options.confidence)
 
 
 def heads(options: argparse.Namespace) -> Result:
-    """Heads of one model by visual mass and by effect of masking."""
+    """Ranks the heads of one model by visual mass and by the effect of masking."""
     name, path = options.model
     rows, settings = _rows(options), mass_settings(options)
     masks = tuple(dict.fromkeys(options.masks))
@@ -137,7 +137,7 @@ def _points(options: argparse.Namespace) -> list[Point]:
         if row.answer is None:
             raise lacks_answer(row.where, "accuracy")
     for _, path in options.points:
-        require_model(path)  # what is no model is found before any is evaluated
+        require_model(path)  # report a wrong path before any model is evaluated
     with AnswerChecker(options.checker) as checker, Ranks() as ranks:
         points = []
         for number, (name, path) in enumerate(options.points, start=1):
@@ -154,8 +154,8 @@ def _evaluate(
     ranks: Ranks,
     options: argparse.Namespace,
 ) -> Point:
-    """Evaluates a model; the result stays in a file that ``correlate`` takes, and that the same
-    command takes when it is given again."""
+    """Evaluates a model. The result stays in a file that ``correlate`` accepts. The same command
+    reuses the file if it is repeated."""
     settings = Settings(
         system_prompt=options.system_prompt or None,
         min_pixels=options.min_pixels,
@@ -176,14 +176,14 @@ def _rows(options: argparse.Namespace) -> Rows:
 
 
 def _shape(path: str) -> tuple[int, int]:
-    """Layers and heads of a model, from its configuration alone."""
+    """(layers, heads) of a model, read from its configuration only."""
     with naming_model(path):
         text = family_at(path)[1].text_config
     return text.num_hidden_layers, text.num_attention_heads
 
 
 def _open(path: str, options: argparse.Namespace) -> Loaded:
-    """An attached model on its device."""
+    """Loads a model onto its device and attaches attention to it."""
     dtype = getattr(torch, _dtype(options))
     loaded = load(path, dtype, local_device(), options.min_pixels, options.max_pixels)
     attach(loaded.model, loaded.tokenizer)
@@ -195,7 +195,7 @@ def _dtype(options: argparse.Namespace) -> str:
 
 
 def _conditions(options: argparse.Namespace) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """The settings on which the numbers depend, for the JSON."""
     return {
         "data": {"path": options.data, "split": options.split, "limit": options.limit},
         "pixels": {"min": options.min_pixels, "max": options.max_pixels},

@@ -1,7 +1,8 @@
-"""The lazy-attention diagnosis: where attention moved between checkpoints, paired over rows.
+"""Diagnoses lazy attention: how attention moved between checkpoints, paired over rows.
 
-AVAR (arXiv 2603.03825) calls it lazy attention when a multimodal cold start leaves the Visual
-Attention Score of its base model where it was, while a text-only one raises it.
+AVAR (arXiv 2603.03825) observes that a text-only cold start raises the Visual Attention Score of
+the base model, while a multimodal cold start leaves it unchanged. It calls the latter lazy
+attention.
 """
 
 import math
@@ -16,14 +17,14 @@ from .masses import QUANTITIES, RowMasses
 from .score import VasSummary, by_quantity, summarize
 
 THRESHOLD = math.log(1.15)
-"""Of the rise of the mean log ratio: 15 % more visual per system mass, the lower end of what the
-paper gives for text-only against multimodal cold start (15 to 20 % more visual attention)."""
+"""Default threshold of the rise of the mean log ratio: 15 % more visual mass per system mass. The
+paper reports 15 to 20 % more visual attention for text-only than for multimodal cold start."""
 LOG_RATIO = QUANTITIES.index("log_ratio")
 
 
 @dataclass(frozen=True)
 class Move:
-    """One head and how far its mean log ratio moved."""
+    """The change of one head's mean log ratio."""
 
     layer: int
     head: int
@@ -35,9 +36,10 @@ class Move:
 
 @dataclass(frozen=True)
 class Shift:
-    """What changed from the base model to one checkpoint on the same rows."""
+    """The changes from the base model to one checkpoint on the same rows."""
 
     name: str
+    """Name of the checkpoint."""
     overall: Estimate
     """(quantities,)"""
     by_layer: Estimate
@@ -45,7 +47,9 @@ class Shift:
     by_head: Estimate
     """(layers, heads, quantities)"""
     verdict: str
+    """"looks more", "lazy" or "undecided"; see ``verdict_of``."""
     moved_most: tuple[Move, ...]
+    """The heads whose mean log ratio moved most, in falling order."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -60,18 +64,21 @@ class Shift:
 
 @dataclass(frozen=True)
 class VasComparison:
-    """Checkpoints against the first of them."""
+    """The comparison of checkpoints with the first of them, the base model."""
 
     names: tuple[str, ...]
+    """Names of the checkpoints, the base model first."""
     summaries: tuple[VasSummary, ...]
+    """One per checkpoint."""
     shifts: tuple[Shift, ...]
-    """One per checkpoint behind the first."""
+    """One per checkpoint after the first."""
     threshold: float
+    """Threshold of the rise of the mean log ratio, natural logarithm."""
     bootstrap: Bootstrap
 
 
 def verdict_of(log_ratio: Estimate, threshold: float) -> str:
-    """ "looks more" where the interval of the rise lies above the threshold, "lazy" where it lies
+    """Returns "looks more" if the interval of the rise lies above the threshold, "lazy" if it lies
     below, else "undecided"."""
     if log_ratio.low > threshold:
         return "looks more"
@@ -85,18 +92,18 @@ def compare(
     bootstrap: Bootstrap | None = None,
     num_moves: int = 8,
 ) -> VasComparison:
-    """Every checkpoint against the first, row by row.
+    """Compares every checkpoint with the first, row by row.
 
     Args:
-        names: of the checkpoints, the base model first.
-        collected: of the same rows.
-        threshold: of the rise of the mean log ratio, natural logarithm.
-        bootstrap: of the intervals.
-        num_moves: heads to list, those whose log ratio moved most.
+        names: names of the checkpoints, the base model first.
+        collected: masses of each checkpoint on the same rows.
+        threshold: threshold of the rise of the mean log ratio, natural logarithm.
+        bootstrap: settings of the intervals; None for the default.
+        num_moves: number of heads to list, those whose log ratio moved most.
 
     Raises:
-        ValueError: fewer than two checkpoints, names that repeat, other layers or heads, or other
-            rows or queries.
+        ValueError: there are fewer than two checkpoints, names repeat, or the checkpoints differ in
+            layers, heads, rows or queries.
     """
     bootstrap = bootstrap or Bootstrap()
     require_names(names)
@@ -114,12 +121,12 @@ def compare(
         _shift(name, base, other, threshold, bootstrap, num_moves)
         for name, other in zip(names[1:], others, strict=True)
     )
-    summaries = tuple(summarize(one, bootstrap) for one in collected)
+    summaries = tuple(summarize(masses, bootstrap) for masses in collected)
     return VasComparison(tuple(names), summaries, shifts, threshold, bootstrap)
 
 
 def require_names(names: Sequence[str]) -> None:
-    """Raises ValueError for fewer than two checkpoints, or names that repeat."""
+    """Raises ValueError if there are fewer than two checkpoints or if names repeat."""
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(
             "compare takes two or more checkpoints with names of their own, the base model first;"
@@ -130,7 +137,7 @@ def require_names(names: Sequence[str]) -> None:
 def require_same_shape(
     base: str, base_shape: Sequence[int], name: str, shape: Sequence[int]
 ) -> None:
-    """Raises ValueError unless two models have the same layers and heads."""
+    """Raises ValueError if two models differ in their numbers of layers or heads."""
     if tuple(base_shape) != tuple(shape):
         raise ValueError(
             "checkpoints must have the same layers and heads to be compared; {} has {} layers of"
@@ -156,7 +163,7 @@ def _shift(
     overall, by_head = estimate(moved.mean(axis=(1, 2))), estimate(moved)
     distance = np.abs(by_head.value[..., LOG_RATIO])
     order = np.argsort(-distance, axis=None, kind="stable")[:num_moves]
-    heads = [divmod(int(at), base.num_heads) for at in order]
+    heads = [divmod(int(position), base.num_heads) for position in order]
     return Shift(
         name=name,
         overall=overall,

@@ -1,4 +1,5 @@
-"""Score against accuracy over models or checkpoints: Pearson and Spearman with intervals and p."""
+"""Correlates score and accuracy over models or checkpoints: Pearson and Spearman coefficients with
+intervals and p-values."""
 
 import math
 from collections.abc import Sequence
@@ -23,42 +24,44 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Coefficient:
-    """A correlation coefficient."""
+    """A correlation coefficient with its interval."""
 
     value: float
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
     p: float
-    """Two-sided, against no correlation."""
+    """Two-sided p-value of the hypothesis that there is no correlation."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of one form of the score with accuracy."""
+    """The correlation of one form of the score with accuracy."""
 
     form: str
     pearson: Coefficient
-    """Interval by Fisher's transformation."""
+    """Pearson's coefficient. The interval uses Fisher's transformation."""
     spearman: Coefficient
-    """Interval by Fisher's transformation with the variance of Bonett and Wright (2000),
-    (1 + rho^2 / 2) / (n - 3)."""
+    """Spearman's coefficient. The interval uses Fisher's transformation with the variance of Bonett
+    and Wright (2000), (1 + rho^2 / 2) / (n - 3)."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def correlate(points: Sequence[Point], confidence: float = 0.95) -> list[Correlation]:
-    """Correlation of accuracy with each form of the score.
+    """Correlates accuracy with each form of the score.
 
-    The p-values take points as independent. Checkpoints of one run are not: read them as a
-    description then.
+    The p-values assume independent points. Checkpoints of one run are not independent; their
+    p-values only describe the data.
 
     Raises:
-        ValueError: fewer than three points, or accuracies or scores that are all the same.
+        ValueError: there are fewer than three points, or all accuracies or scores are the same.
     """
     require_three(len(points))
     accuracy = np.array([point.accuracy for point in points])
-    found = []
+    correlations = []
     for form in FORMS:
         scores = np.array([point.vas[form] for point in points])
         for name, values in (("accuracy", accuracy), (f"the {form}", scores)):
@@ -67,18 +70,18 @@ def correlate(points: Sequence[Point], confidence: float = 0.95) -> list[Correla
                     f"{name} must be finite and differ between points; got"
                     f" {', '.join(f'{x:.4g}' for x in values[:6])}. Take other models or more rows."
                 )
-        found.append(
+        correlations.append(
             Correlation(
                 form,
                 _pearson(scores, accuracy, confidence),
                 spearman(scores, accuracy, confidence),
             )
         )
-    return found
+    return correlations
 
 
 def require_three(num_points: int) -> None:
-    """Raises ValueError for fewer points than a correlation has a meaning for."""
+    """Raises ValueError for fewer than three points, the least that a correlation needs."""
     if num_points < 3:
         raise ValueError(
             f"a correlation needs at least 3 points, models or checkpoints; got {num_points}."
@@ -95,15 +98,15 @@ def _pearson(x: np.ndarray, y: np.ndarray, confidence: float) -> Coefficient:
 
 
 def spearman(x: np.ndarray, y: np.ndarray, confidence: float) -> Coefficient:
-    """Rank correlation of (n,) and (n,), n >= 3, with its interval."""
+    """Spearman's rank correlation, with its interval, of two arrays (n,) with n >= 3."""
     result: Any = stats.spearmanr(x, y)
     rho, n = float(result.statistic), len(x)
     if n == 3:  # no degree of freedom is left
         low, high = -1.0, 1.0
-    elif 1 - abs(rho) < 1e-9:  # the same order; Fisher's transformation has a pole there
+    elif 1 - abs(rho) < 1e-9:  # Fisher's transformation is infinite at +-1
         low = high = rho
     else:
         spread = math.sqrt((1 + rho**2 / 2) / (n - 3))
-        reach = float(stats.norm.ppf((1 + confidence) / 2)) * spread
-        low, high = math.tanh(math.atanh(rho) - reach), math.tanh(math.atanh(rho) + reach)
+        half_width = float(stats.norm.ppf((1 + confidence) / 2)) * spread
+        low, high = math.tanh(math.atanh(rho) - half_width), math.tanh(math.atanh(rho) + half_width)
     return Coefficient(rho, low, high, float(result.pvalue))

@@ -1,8 +1,8 @@
-"""Which heads look, and which of them matter: ranked by visual mass and by what masking each one
-costs the reference answer.
+"""Ranks heads by visual mass and by how much masking each one lowers the probability of the
+reference answer.
 
-Masking costs one forward over the rows per head and way of masking, besides the two that read
-masses and the unmasked answers.
+The study reads the rows once for the masses, once for the unmasked answers, and once per head and
+kind of mask.
 """
 
 import math
@@ -25,29 +25,29 @@ from .correlate import Coefficient, spearman
 from .masses import QUANTITIES, MassSettings, collect, image_batches
 
 MASKS = ("visual", "output")
-"""Of one head: "visual", its visual keys are masked for all queries, so that it looks elsewhere;
-"output", its output is zero, so that it contributes nothing."""
-PURPOSE = "the effect of masking heads"  # what answers are needed for
+"""Kinds of mask for one head. "visual" masks its visual keys for all queries, so that it looks
+elsewhere. "output" sets its output to zero, so that it contributes nothing."""
+PURPOSE = "the effect of masking heads"  # named in the error of a row without an answer
 VISUAL_OFF = -1e4
-"""Added to logits, it leaves a key no weight in any precision; larger, it would cost float32 logits
-their digits where a query sees nothing else."""
+"""Added to the logits of masked keys. It leaves a key no weight in any precision. A larger
+magnitude would cost float32 logits their digits if a query sees only masked keys."""
 
 
 @dataclass(frozen=True)
 class HeadRanking:
-    """Heads of one model on one data set."""
+    """The heads of one model on one data set."""
 
     visual_mass: Estimate
-    """(layers, heads) mean over the queries that were read."""
+    """(layers, heads) means over the queries that were read."""
     log_prob: Estimate
-    """Mean log-probability of a token of the reference answers, nothing masked."""
+    """Mean log-probability of a token of the reference answers without masks."""
     drops: dict[str, Estimate]
-    """{way of masking: (layers, heads)} how much it falls, in nats a token; negative where masking
-    the head helps."""
+    """{mask: (layers, heads)} decrease of the log-probability in nats per token. It is negative if
+    masking the head helps."""
     agreement: dict[str, Coefficient]
-    """{way of masking: Spearman's coefficient} of visual mass and drop, over all heads."""
+    """{mask: Spearman's coefficient of visual mass and drop over all heads}"""
     sizes: dict[str, int]
-    """Rows, queries, layers and heads."""
+    """Numbers of rows, queries, layers and heads."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -55,7 +55,7 @@ class HeadRanking:
             "visual_mass": self.visual_mass.as_dict(),
             "log_prob": self.log_prob.as_dict(),
             "drops": {mask: drop.as_dict() for mask, drop in self.drops.items()},
-            "agreement": {mask: vars(found) for mask, found in self.agreement.items()},
+            "agreement": {mask: vars(value) for mask, value in self.agreement.items()},
             "heads_by_visual_mass": descending(self.visual_mass.value),
             "heads_by_drop": {mask: descending(drop.value) for mask, drop in self.drops.items()},
         }
@@ -68,17 +68,17 @@ def rank_heads(
     masks: Sequence[str] = MASKS,
     bootstrap: Bootstrap | None = None,
 ) -> HeadRanking:
-    """Visual mass of every head, and what masking it costs.
+    """Measures the visual mass of every head and the effect of masking it.
 
     Args:
-        loaded: its model is attached and on its device.
-        rows: with answers; those without an image are left out.
-        settings: of the visual mass. The masks hold for all queries.
-        masks: of ``MASKS``.
-        bootstrap: of the intervals, over rows.
+        loaded: model with attention attached, on its device.
+        rows: rows with answers. Rows without an image are left out.
+        settings: settings of the visual mass. The masks apply to all queries in any case.
+        masks: kinds of mask, from ``MASKS``.
+        bootstrap: settings of the intervals, over rows; None for the default.
 
     Raises:
-        RowError: as ``collect``, or a row without an answer.
+        RowError: as ``collect``, or a row has no answer.
     """
     bootstrap = bootstrap or Bootstrap()
     collected = collect(loaded, rows, settings, "masses", PURPOSE)
@@ -102,8 +102,12 @@ def rank_heads(
 def _drops(
     loaded: Loaded, rows: Rows, settings: MassSettings, masks: Sequence[str]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(rows, 2) tokens and log-probability of each answer, and {mask: (rows, layers, heads)} what
-    it loses; float64 on the CPU."""
+    """Measures the answers with and without masks.
+
+    Returns:
+        (rows, 2) number of tokens and log-probability of each answer without masks, and {mask:
+        (rows, layers, heads)} decrease of the log-probability; float64 on the CPU.
+    """
     model = loaded.model
     family = family_of(model)
     num_layers, num_heads = len(family.text_attention(model)), family.num_heads(model)
@@ -135,7 +139,8 @@ def _masked(model: nn.Module, mask: str, layer: int, head: int) -> AbstractConte
 
 @contextmanager
 def zeroed_head(model: nn.Module, layer: int, head: int) -> Iterator[None]:
-    """Forwards inside find the output of one head to be zero, before the output projection."""
+    """Sets the output of one head to zero, before the output projection, for all forwards inside
+    the context."""
     family = family_of(model)
     projection, num_heads = family.output_projections(model)[layer], family.num_heads(model)
 
@@ -152,20 +157,21 @@ def zeroed_head(model: nn.Module, layer: int, head: int) -> Iterator[None]:
 
 
 def _answer_log_probs(model: nn.Module, batch: Batch) -> Tensor:
-    """(B, 2) number of tokens of each row's answer and the sum of their log-probabilities."""
+    """(B, 2) number of tokens of each row's answer, and the sum of their log-probabilities."""
     family = family_of(model)
     hidden = family.body(model)(**batch.inputs, use_cache=False).last_hidden_state
-    found = []
+    sums = []
     for states, labels in zip(hidden, batch.labels, strict=True):
         target = labels[1:] != IGNORE
-        # Row by row: logits of a vocabulary of 150k for a whole batch are gigabytes.
+        # Row by row, because the logits of a whole batch take gigabytes: the vocabulary has 150k
+        # tokens.
         logits = family.lm_head(model)(states[:-1][target]).float()
         chosen = logits.log_softmax(dim=-1).gather(1, labels[1:][target][:, None])
-        found.append(torch.stack([target.sum().double(), chosen.double().sum()]))
-    return torch.stack(found).cpu()
+        sums.append(torch.stack([target.sum().double(), chosen.double().sum()]))
+    return torch.stack(sums).cpu()
 
 
 def descending(values: np.ndarray) -> list[tuple[int, int]]:
-    """(layer, head) of a (layers, heads) table, the largest value first."""
-    flat = np.argsort(-values, axis=None, kind="stable")
-    return [divmod(int(at), values.shape[1]) for at in flat]
+    """(layer, head) pairs of a (layers, heads) table, the largest value first."""
+    order = np.argsort(-values, axis=None, kind="stable")
+    return [divmod(int(position), values.shape[1]) for position in order]

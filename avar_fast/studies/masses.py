@@ -1,6 +1,7 @@
-"""What a model's queries look at, summed per row of a data set: what every study starts from.
+"""Reads the attention masses of a model's queries, summed per row of a data set. Every study starts
+from them.
 
-One forward per batch; masses come from the attention kernels, so no L x L matrix ever exists.
+Each batch takes one forward. The attention kernels return the masses, so no L x L matrix exists.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ from ..progress import progress
 from ..vas.score import FORMS, score_of
 
 QUANTITIES = (*FORMS, "text", "visual", "system", "log_visual", "log_system")
-"""The score in three forms, the masses, and the two logarithms whose difference is the log
-ratio."""
+"""The quantities that are measured: the score in three forms, the masses, and the two logarithms
+whose difference is the log ratio."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,18 @@ class MassSettings:
     """Which queries are read, and how."""
 
     queries: str = "user"
-    """A role of ``avar_fast.attention.query_mask``: user (the paper's), prompt, response or all.
-    Of each, only those that see the image: the others give it no mass whatever the model does."""
+    """Role of the queries, as in ``avar_fast.attention.query_mask``: user (the paper's choice),
+    prompt, response or all. Only queries that see the image are read; the others cannot attend to
+    it."""
     system_prompt: str | None = "You are a helpful assistant."
     """System turn of rows that have none; None adds none."""
     eps: float = 1e-6
-    """Added to masses as ``visual_attention_score`` does."""
+    """Added to masses, as in ``visual_attention_score``."""
     num_positions: int = 8
-    """Equal parts that the queries of a row are cut into, in their order, for the score by token
-    position."""
+    """Number of equal parts into which the queries of a row are divided, in order, for the score by
+    token position."""
     batch_size: int = 8
+    """Rows per forward."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,17 @@ class RowMasses:
     """Sums over the queries of each row, float64 on the CPU."""
 
     rows: tuple[str, ...]
-    """Where each row with an image comes from."""
+    """Origin of each row with an image: data set and row."""
     num_without_image: int
-    """Rows left out."""
+    """Number of rows without an image. They are left out."""
     counts: Tensor
-    """(rows,) queries."""
+    """(rows,) numbers of queries."""
     by_head: Tensor
-    """(rows, layers, heads, QUANTITIES)"""
+    """(rows, layers, heads, QUANTITIES) sums over queries."""
     position_counts: Tensor
-    """(rows, positions) queries in each part of the row's queries."""
+    """(rows, positions) numbers of queries in each part of the row's queries."""
     by_position: Tensor
-    """(rows, positions, layers, QUANTITIES), mean over heads."""
+    """(rows, positions, layers, QUANTITIES) sums over queries of means over heads."""
 
     @property
     def num_layers(self) -> int:
@@ -66,7 +69,7 @@ class RowMasses:
         return self.by_head.shape[2]
 
     def sizes(self) -> dict[str, int]:
-        """What was read, for JSON."""
+        """Numbers of rows, queries, layers and heads, for the JSON."""
         return {
             "rows": len(self.rows),
             "rows_without_image": self.num_without_image,
@@ -84,19 +87,19 @@ def collect(
     name: str = "masses",
     purpose: str | None = None,
 ) -> RowMasses:
-    """Reads every row that has an image with one forward per batch.
+    """Reads every row that has an image. Each batch takes one forward.
 
     Args:
-        loaded: its model is attached and on its device.
-        rows: with targets, where the queries are the response's.
-        settings: which queries.
-        name: of the progress bar.
-        purpose: what the rows' answers are needed for later on, where they are; a row without one
-            is then refused.
+        loaded: model with attention attached, on its device.
+        rows: the rows; they need answers if ``settings.queries`` is "response".
+        settings: which queries to read.
+        name: label of the progress bar.
+        purpose: what the rows' answers are needed for, named in the error of a row without one.
+            None if no answers are needed.
 
     Raises:
-        RowError: a row that cannot be read, has no system turn, or lacks the response that was
-            asked for; the message names it.
+        RowError: a row cannot be read, has no system turn, or lacks an answer that is needed. The
+            message names the row.
         ValueError: no row has an image, or masses are NaN.
     """
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
@@ -123,35 +126,35 @@ def image_batches(
     purpose: str | None,
     name: str | None,
 ) -> Iterator[Batch]:
-    """The rows that have an image, on the model's device.
+    """Yields the rows that have an image in batches, on the model's device.
 
     Args:
-        with_target: prompts with their answers, padded on the right, where there are any; else
-            prompts alone.
-        purpose: as in ``collect``.
-        name: of the progress bar; None for none.
+        loaded, rows, settings, purpose: as in ``collect``.
+        with_target: append the answers, if there are any, to the prompts and pad on the right; else
+            yield only prompts.
+        name: label of the progress bar; None for no bar.
 
     Raises:
-        As ``collect``.
+        RowError, ValueError: as ``collect``.
     """
     encoder = Encoder(
         loaded.tokenizer, loaded.image_processor, settings.system_prompt, max_length=1 << 20
     )
     device = next(loaded.model.parameters()).device
     pad_id, visual_ids = loaded.tokenizer.pad_token_id, encoder.tokens.visual
-    found = False
+    has_batch = False
     starts = range(0, len(rows), settings.batch_size)
     for start in progress(starts, desc=name, disable=name is None):
         stop = min(start + settings.batch_size, len(rows))
-        some = [row for row in map(rows.__getitem__, range(start, stop)) if row.images]
-        if not some:
+        batch_rows = [row for row in map(rows.__getitem__, range(start, stop)) if row.images]
+        if not batch_rows:
             continue
-        samples = [encoder(row) for row in some]
+        samples = [encoder(row) for row in batch_rows]
         for sample in samples:
             _require_turns(sample, encoder, purpose)
-        found = True
+        has_batch = True
         yield collate(samples, pad_id, visual_ids, with_target).to(device)
-    if not found:
+    if not has_batch:
         raise ValueError(
             f"the visual attention score needs rows with an image; none of {len(rows)} has one."
         )
@@ -168,7 +171,7 @@ def _require_turns(sample: Sample, encoder: Encoder, purpose: str | None) -> Non
 
 
 def lacks_answer(where: str, purpose: str) -> RowError:
-    """The error of a row without an answer."""
+    """Makes the error of a row without an answer."""
     remedy = "Give the row an answer or a final assistant message."
     return bad_row(where, "answer", f"be given for {purpose}", "got none", remedy)
 
@@ -176,7 +179,8 @@ def lacks_answer(where: str, purpose: str) -> RowError:
 def _read(
     model: nn.Module, batch: Batch, tokens: SpecialTokens, settings: MassSettings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """counts, by_head, position_counts, by_position of one batch."""
+    """Reads one batch and returns (counts, by_head, position_counts, by_position), as in
+    ``RowMasses``."""
     with record_attention(model) as recording:
         model(**batch.inputs, use_cache=False, logits_to_keep=1)
     span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
@@ -184,9 +188,9 @@ def _read(
     assert types is not None
     chosen = query_mask(*span, role=settings.queries, tokens=tokens) & sees_image(types)
     masses = [recording.mass[layer][chosen].cpu() for layer in sorted(recording.mass)]
-    chosen = chosen.cpu()  # from here on the CPU, where sums are taken in the same order every time
+    chosen = chosen.cpu()  # the sums below run on the CPU, whose order of summation is fixed
     counts = chosen.sum(dim=1)
-    row = chosen.nonzero()[:, 0]  # of each query
+    row = chosen.nonzero()[:, 0]  # row of each query
     rank = (chosen.cumsum(dim=1) - 1)[chosen]
     position = rank * settings.num_positions // counts[row]
     num_rows, num_positions = len(chosen), settings.num_positions

@@ -1,4 +1,4 @@
-"""Pictures of the studies, as PNG files; the same numbers give the same bytes."""
+"""Draws the studies as PNG files. Equal numbers give identical files."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")  # no display is needed, and none may be there
+matplotlib.use("Agg")  # works without a display
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -25,12 +25,12 @@ from .score import VasSummary
 SHARE = QUANTITIES.index("share")
 MASSES = ("text", "visual", "system")
 COLORS = ("#1b6ca8", "#d1495b", "#2e8b57", "#edae49", "#7b5ea7", "#5c5c5c")
-MOST_STEPS = 24  # points beyond which their steps would cover one another
+MOST_STEPS = 24  # with more points, the labels of the steps would overlap
 LABELS = {"ratio": "VAS (ratio)", "log_ratio": "log ratio", "share": "share"}
 
 
 def plot_summary(path: Path, name: str, summary: VasSummary) -> None:
-    """Heat map of heads, curves over layers and over token positions."""
+    """Plots a heat map of heads, and curves over layers and over token positions."""
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.4), layout="constrained")
     _heads(figure, axes[0], summary.by_head.value[..., LOG_RATIO], "log ratio", "viridis")
     _curve(axes[1], summary.by_layer[..., LOG_RATIO], "log ratio", 0)
@@ -48,7 +48,7 @@ def plot_summary(path: Path, name: str, summary: VasSummary) -> None:
 
 
 def plot_comparison(path: Path, comparison: VasComparison) -> None:
-    """The rise of each checkpoint against the threshold, by layer, and by head."""
+    """Plots the rise of each checkpoint against the threshold, by layer, and by head."""
     shifts = comparison.shifts
     columns = 2 + len(shifts)
     figure, axes = plt.subplots(1, columns, figsize=(3.6 * columns, 3.4), layout="constrained")
@@ -75,7 +75,8 @@ def plot_comparison(path: Path, comparison: VasComparison) -> None:
     axes[1].legend(fontsize=7)
     for axis, shift in zip(axes[2:], shifts, strict=True):
         table = shift.by_head.value[..., LOG_RATIO]
-        top = float(np.abs(table).max())  # of its own: one cure would leave the others blank
+        # Each map has its own scale. On a common scale, one large shift would make the others pale.
+        top = float(np.abs(table).max())
         _heads(figure, axis, table, f"{shift.name}, by head", "RdBu_r", (-top, top))
     _save(figure, path)
 
@@ -83,26 +84,30 @@ def plot_comparison(path: Path, comparison: VasComparison) -> None:
 def plot_correlation(
     path: Path, points: Sequence[Point], correlations: Sequence[Correlation]
 ) -> None:
-    """Accuracy over each form of the score; points named KIND-STEP or KIND#SEED-STEP share their
-    kind's color."""
+    """Plots accuracy over each form of the score. Points named KIND-STEP or KIND#SEED-STEP have one
+    color per kind."""
     kinds: dict[str, list[tuple[Point, str]]] = {}
     for point in points:
         kind, step = kind_of(point.name)
         kinds.setdefault(kind, []).append((point, step if len(points) <= MOST_STEPS else ""))
     figure, axes = plt.subplots(1, len(correlations), figsize=(15, 4.2), layout="constrained")
-    for axis, found in zip(axes, correlations, strict=True):
-        for number, (kind, some) in enumerate(kinds.items()):
-            x = [point.vas[found.form] for point, _ in some]
-            y = [point.accuracy for point, _ in some]
+    for axis, correlation in zip(axes, correlations, strict=True):
+        for number, (kind, members) in enumerate(kinds.items()):
+            x = [point.vas[correlation.form] for point, _ in members]
+            y = [point.accuracy for point, _ in members]
             axis.scatter(x, y, s=16, color=COLORS[number % len(COLORS)], label=kind)
-            for at, (_, step) in zip(zip(x, y, strict=True), some, strict=True):
-                axis.annotate(step, at, (3, 3), textcoords="offset points", fontsize=6)
-        if found.form == "ratio" and _spans_decades([p.vas[found.form] for p in points]):
+            for position, (_, step) in zip(zip(x, y, strict=True), members, strict=True):
+                axis.annotate(step, position, (3, 3), textcoords="offset points", fontsize=6)
+        if correlation.form == "ratio" and _spans_decades(
+            [p.vas[correlation.form] for p in points]
+        ):
             axis.set_xscale("log")
-        axis.set(xlabel=LABELS[found.form], ylabel="accuracy")
-        beside = f"; the paper's Pearson {PAPER['pearson']}" if found.form == PAPER["form"] else ""
+        axis.set(xlabel=LABELS[correlation.form], ylabel="accuracy")
+        paper_text = (
+            f"; the paper's Pearson {PAPER['pearson']}" if correlation.form == PAPER["form"] else ""
+        )
         axis.set_title(
-            f"Pearson {found.pearson.value:.3f}, Spearman {found.spearman.value:.3f}{beside}",
+            f"Pearson {correlation.pearson.value:.3f}, Spearman {correlation.spearman.value:.3f}{paper_text}",
             fontsize=9,
         )
     axes[-1].legend(fontsize=7)
@@ -110,17 +115,18 @@ def plot_correlation(
 
 
 def kind_of(name: str) -> tuple[str, str]:
-    """(kind, step) of a point's name, KIND-STEP or KIND#SEED-STEP; (name, "") of any other."""
-    found = re.fullmatch(r"(.+?)(?:#\d+)?-(\d+)", name)
-    return (found[1], found[2]) if found else (name, "")
+    """(kind, step) of a name KIND-STEP or KIND#SEED-STEP; (name, "") of any other name."""
+    match = re.fullmatch(r"(.+?)(?:#\d+)?-(\d+)", name)
+    return (match[1], match[2]) if match else (name, "")
 
 
 def _spans_decades(values: list[float]) -> bool:
+    """Whether positive values span more than two decades."""
     return min(values) > 0 and max(values) > 100 * min(values)
 
 
 def plot_heads(path: Path, name: str, ranking: HeadRanking) -> None:
-    """Visual mass by head, what masking costs by head, and one against the other."""
+    """Plots visual mass by head, the effect of masking by head, and one against the other."""
     columns = 1 + 2 * len(ranking.drops)
     figure, axes = plt.subplots(1, columns, figsize=(3.6 * columns, 3.4), layout="constrained")
     mass = ranking.visual_mass.value
@@ -129,9 +135,9 @@ def plot_heads(path: Path, name: str, ranking: HeadRanking) -> None:
         table, scatter = axes[1 + 2 * number], axes[2 + 2 * number]
         top = float(np.abs(drop.value).max())
         _heads(figure, table, drop.value, f"loss when masked ({mask})", "RdBu_r", (-top, top))
-        reach = [(drop.value - drop.low).ravel(), (drop.high - drop.value).ravel()]
+        errors = [(drop.value - drop.low).ravel(), (drop.high - drop.value).ravel()]
         scatter.errorbar(
-            mass.ravel(), drop.value.ravel(), reach, fmt="o", markersize=3, color=COLORS[number]
+            mass.ravel(), drop.value.ravel(), errors, fmt="o", markersize=3, color=COLORS[number]
         )
         scatter.set(xlabel="visual mass", ylabel="nats a token")
         scatter.set_title(f"Spearman {ranking.agreement[mask].value:.3f}", fontsize=9)

@@ -1,4 +1,5 @@
-"""Accuracy and score of a model out of an evaluation's JSON; nothing else knows its format."""
+"""Reads accuracy and score of a model from an evaluation's JSON. In the studies, only this module
+knows its format."""
 
 import json
 from dataclasses import dataclass
@@ -11,20 +12,21 @@ from ..vas.score import FORMS
 
 @dataclass(frozen=True)
 class Point:
-    """One model or checkpoint."""
+    """Accuracy and score of one model or checkpoint."""
 
     name: str
     accuracy: float
+    """Mean score of the benchmarks, from 0 to 1."""
     vas: dict[str, float]
-    """The score by form."""
+    """{form: VAS}, means over the benchmarks."""
 
 
 def read_point(name: str, path: Path) -> Point:
-    """The point of a file that an evaluation has written.
+    """Reads a point from the result file of an evaluation.
 
     Raises:
-        ValueError: no JSON, or accuracy or score missing.
-        FileNotFoundError: no such file.
+        ValueError: the file is not JSON, or accuracy or score is missing.
+        FileNotFoundError: there is no such file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"a result must be an existing file; {path} is not.")
@@ -36,7 +38,11 @@ def read_point(name: str, path: Path) -> Point:
 
 
 def point_of(name: str, result: Any, where: str) -> Point:
-    """The point of an evaluation's result as a dictionary: means over its benchmarks."""
+    """Makes a point from a parsed result: means over its benchmarks.
+
+    Raises:
+        ValueError: accuracy or score is missing.
+    """
     benchmarks = result.get("benchmarks") if isinstance(result, dict) else None
     if not isinstance(benchmarks, dict) or not benchmarks:
         raise ValueError(
@@ -46,17 +52,17 @@ def point_of(name: str, result: Any, where: str) -> Point:
     scores: list[float] = []
     vas: dict[str, list[float]] = {form: [] for form in FORMS}
     for benchmark, summary in benchmarks.items():
-        found = summary.get("vas") or {}
-        lacking = [form for form in FORMS if not isinstance(found.get(form), int | float)]
-        if lacking or not isinstance(summary.get("score"), int | float):
+        scores_by_form = summary.get("vas") or {}
+        missing = [form for form in FORMS if not isinstance(scores_by_form.get(form), int | float)]
+        if missing or not isinstance(summary.get("score"), int | float):
             raise ValueError(
                 f"{where} must hold the score of {benchmark} and its VAS as {', '.join(FORMS)};"
-                f" {', '.join(lacking) or 'score'} is missing. Evaluate on rows with images,"
+                f" {', '.join(missing) or 'score'} is missing. Evaluate on rows with images,"
                 " without --no-vas."
             )
         scores.append(summary["score"])
         for form in FORMS:
-            vas[form].append(found[form])
+            vas[form].append(scores_by_form[form])
     return Point(name, fmean(scores), {form: fmean(values) for form, values in vas.items()})
 
 

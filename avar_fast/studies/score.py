@@ -1,4 +1,5 @@
-"""The score of one model over a data set: overall, per layer, per head, per token position."""
+"""Summarizes the score of one model over a data set: overall, per layer, per head and per token
+position."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +12,16 @@ from .masses import QUANTITIES, RowMasses
 
 @dataclass(frozen=True)
 class VasSummary:
-    """Estimates of every quantity in ``QUANTITIES``, the last dimension of each."""
+    """Estimates of all ``QUANTITIES``, which are the last dimension of each estimate."""
 
     overall: Estimate
-    """(quantities,) mean over layers, heads and queries: in form "ratio" the paper's VAS."""
+    """(quantities,) means over layers, heads and queries. The form "ratio" is the paper's VAS."""
     by_layer: Estimate
     """(layers, quantities)"""
     by_head: Estimate
     """(layers, heads, quantities)"""
     by_position: Estimate
-    """(positions, quantities), mean over layers and heads."""
+    """(positions, quantities) means over layers and heads."""
 
     def as_dict(self) -> dict[str, Any]:
         """{part: {quantity: {value, low, high}}}"""
@@ -34,15 +35,15 @@ class VasSummary:
 
 
 def by_quantity(estimate: Estimate) -> dict[str, Any]:
-    """An estimate whose last dimension is the quantities, for JSON."""
+    """{quantity: {value, low, high}} of an estimate whose last dimension is ``QUANTITIES``."""
     return {name: estimate[..., i].as_dict() for i, name in enumerate(QUANTITIES)}
 
 
 def summarize(collected: RowMasses, bootstrap: Bootstrap) -> VasSummary:
-    """Means over all queries of all rows, with intervals over rows.
+    """Estimates means over all queries of all rows. The intervals resample rows.
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: there are fewer than two rows.
     """
     counts, by_head = collected.counts.numpy(), collected.by_head.numpy()
     # (rows, positions, quantities)

@@ -1,4 +1,4 @@
-"""The studies' results as tables for a terminal or a Markdown file."""
+"""Formats the results of the studies as Markdown tables."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from .score import VasSummary
 
 
 def data_text(collected: RowMasses) -> str:
-    """What was read."""
+    """Says how many queries, rows, layers and heads were read."""
     left_out = collected.num_without_image
     return (
         f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows;"
@@ -23,14 +23,15 @@ def data_text(collected: RowMasses) -> str:
 
 
 def summary_text(summary: VasSummary) -> str:
-    """The three forms and the masses, overall."""
+    """Table of the three forms and the masses, overall."""
     names = (*FORMS, "text", "visual", "system")
     lines = [[name, f"{_of(summary.overall, name):.4g}"] for name in names]
     return markdown([["mean over layers, heads, queries", "value [interval]"], *lines])
 
 
 def comparison_text(comparison: VasComparison) -> str:
-    """One line per checkpoint, the rule of the verdict, and the heads that moved most."""
+    """Table with one line per checkpoint, the rule of the verdict, a table of changes, and the
+    heads that moved most."""
     lines = [["checkpoint", "log ratio", "share", "rise of log ratio", "rise of share", "verdict"]]
     changes: list[tuple[str, ...]] = [("", "", "base")]
     for shift in comparison.shifts:
@@ -65,12 +66,12 @@ def comparison_text(comparison: VasComparison) -> str:
 def correlation_text(
     correlations: Sequence[Correlation], num_points: int, confidence: float
 ) -> str:
-    """The coefficients, and the paper's beside them."""
+    """Table of the coefficients, with the paper's in the last line."""
     header = ["score", "n", "Pearson", "p", "Spearman", "p"]
     lines = [header]
-    for found in correlations:
-        row = [found.form, str(num_points)]
-        for coefficient in (found.pearson, found.spearman):
+    for correlation in correlations:
+        row = [correlation.form, str(num_points)]
+        for coefficient in (correlation.pearson, correlation.spearman):
             row += [_coefficient(coefficient), f"{coefficient.p:.2g}"]
         lines.append(row)
     theirs = [f"{PAPER['form']}, the paper's", f"{PAPER['n']}", f"{PAPER['pearson']}"]
@@ -83,7 +84,8 @@ def correlation_text(
 
 
 def heads_text(ranking: HeadRanking, num_shown: int) -> str:
-    """The heads with most visual mass, what masking them costs, and how far both agree."""
+    """Table of the heads with the most visual mass and the effect of masking them, and the rank
+    correlation of both."""
     masks = list(ranking.drops)
     ranks = {mask: descending(drop.value) for mask, drop in ranking.drops.items()}
     lines = [["layer.head", "visual mass", *(x for m in masks for x in (f"masked {m}", "rank"))]]
@@ -98,10 +100,11 @@ def heads_text(ranking: HeadRanking, num_shown: int) -> str:
         f" ({ranking.log_prob:.3f} unmasked); visual: without the head's visual keys, output:"
         " without the head."
     ]
-    for mask, found in ranking.agreement.items():
+    for mask, coefficient in ranking.agreement.items():
         notes.append(
-            f"Rank correlation of visual mass and loss ({mask}): Spearman {_coefficient(found)},"
-            f" p = {found.p:.2g}, over {ranking.visual_mass.value.size} heads."
+            f"Rank correlation of visual mass and loss ({mask}): Spearman"
+            f" {_coefficient(coefficient)}, p = {coefficient.p:.2g}, over"
+            f" {ranking.visual_mass.value.size} heads."
         )
     return "\n\n".join([markdown(lines), *notes])
 
@@ -111,4 +114,5 @@ def _coefficient(coefficient: Coefficient) -> str:
 
 
 def _of(estimate: Estimate, quantity: str) -> Estimate:
+    """The estimate of one quantity."""
     return estimate[QUANTITIES.index(quantity)]

@@ -85,7 +85,7 @@ def test_every_gate_has_a_count_in_report_and_card(world):
     assert {"describe: refused", "reason: wrong_answer", "few_anchors", "mentions_description",
             "language", "too_long", "near_duplicate"} <= set(gates)  # fmt: skip
     card = (world.out / "README.md").read_text()
-    assert "3 candidates were judged, answers by the rule `accuracy`" in card
+    assert "3 candidates were checked, their answers by the rule `accuracy`" in card
     assert "| too_short | 3 |" in card
     assert "| language | 0 |" in card
 
