@@ -4,10 +4,9 @@
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .attach import ATTN_NAME, Recording, attach, detach, set_cached_ids, split_sequence
-from .call import VISION_ATTN_NAME, avar_attention
+from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
 from .contexts import intervene, record_attention
 from .padding import padding_mask
-from .sequence import SequenceSplit
 from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 
 AttentionInterface.register(ATTN_NAME, avar_attention)

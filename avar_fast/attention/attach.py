@@ -17,10 +17,9 @@ from transformers import Cache
 from ..models import family_of
 from ..models.sequence_split import split_text_inputs
 from .caches import num_slots, set_cached_ids, with_cached_ids
-from .call import CALL_ARGUMENT, AttnCall
+from .call import CALL_ARGUMENT, AttnCall, SequenceSplit
 from .packing import PACKING_ARGUMENTS, packing_of, refuse_packing
 from .padding import existing_keys
-from .sequence import SequenceSplit
 from .tokens import SpecialTokens, key_types
 
 ATTN_NAME = "avar"

@@ -6,7 +6,7 @@ types of its own forward even if other forwards have run since.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from avar_kernels import KeyPlan, KeyType, visual_attn_func, visual_attn_varlen_func
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from .packing import packing_by_positions, packing_of
 from .padding import existing_keys
-from .sequence import SequenceSplit
 
 NUM_TYPES = 3
 # transformers passes all images of a vision tower in one call, with offsets, only to an attention
@@ -22,6 +21,25 @@ NUM_TYPES = 3
 # device in each layer.
 VISION_ATTN_NAME = "avar_flash"
 CALL_ARGUMENT = "avar_call"
+
+
+class SequenceSplit(Protocol):
+    """A split of a row's tokens among ranks; train/sequence_parallel.py implements it."""
+
+    size: int
+    """Ranks that share a row."""
+
+    def split(self, rows: Tensor, dim: int, fill: float = 0) -> Tensor:
+        """This rank's part of the tokens along ``dim``."""
+        ...
+
+    def to_heads(self, q: Tensor, k: Tensor, v: Tensor, length: int) -> tuple[Tensor, ...]:
+        """This rank's tokens of all heads -> all ``length`` tokens of this rank's heads."""
+        ...
+
+    def to_tokens(self, out: Tensor) -> Tensor:
+        """All tokens of this rank's heads -> this rank's tokens of all heads."""
+        ...
 
 
 @dataclass

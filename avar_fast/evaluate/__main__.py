@@ -9,7 +9,7 @@ from pathlib import Path
 from ..bootstrap import Bootstrap
 from ..rollout import RolloutError
 from ..tables import markdown
-from .arguments import add_common, chosen_of, numbers, rollout_of, settings_of, tasks_of
+from .arguments import add_common, chosen_of, numbers, open_tasks, rollout_of, settings_of
 from .command import Model, evaluate_to
 from .compare import compare, comparison_text
 from .judge.arguments import judge_of
@@ -55,7 +55,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     settings = settings_of(options, **{name: getattr(options, name) for name in INTERVENTIONS})
     chosen = chosen_of(options)
     model = Model(options.model, options.dtype, local_device(), rollout_of(options))
-    with Ranks() as ranks, tasks_of(chosen, settings) as tasks:
+    with Ranks() as ranks, open_tasks(chosen, settings) as tasks:
         judge = judge_of(options, tasks)
         return evaluate_to(options.out, model, settings, tasks, ranks, options.batch_size, judge)
 

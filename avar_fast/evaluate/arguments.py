@@ -153,7 +153,7 @@ def chosen_of(options: argparse.Namespace) -> Chosen:
 
 
 @contextmanager
-def tasks_of(chosen: Chosen, settings: Settings) -> Iterator[list[EvalTask]]:
+def open_tasks(chosen: Chosen, settings: Settings) -> Iterator[list[EvalTask]]:
     """Reads and checks the data of the chosen benchmarks. The tasks can be used inside the context.
 
     Raises:

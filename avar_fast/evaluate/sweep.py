@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..tables import markdown
 from ..vas import FORMS
-from .arguments import chosen_of, rollout_of, settings_of, tasks_of
+from .arguments import chosen_of, open_tasks, rollout_of, settings_of
 from .command import Model, evaluate_once
 from .judge.arguments import judge_of
 from .ranks import Ranks
@@ -42,7 +42,7 @@ def sweep(options: argparse.Namespace, grid: Mapping[str, Sequence[float]], rank
     model = Model(options.model, options.dtype, ranks.device, rollout_of(options))
     code = 0
     results: list[tuple[Point, Result]] = []
-    with tasks_of(chosen, settings[0]) as tasks:
+    with open_tasks(chosen, settings[0]) as tasks:
         judge = judge_of(options, tasks)
         pairs = zip(points, settings, strict=True)
         for number, (point, point_settings) in enumerate(pairs, start=1):

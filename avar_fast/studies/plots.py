@@ -107,7 +107,8 @@ def plot_correlation(
             f"; the paper's Pearson {PAPER['pearson']}" if correlation.form == PAPER["form"] else ""
         )
         axis.set_title(
-            f"Pearson {correlation.pearson.value:.3f}, Spearman {correlation.spearman.value:.3f}{paper_text}",
+            f"Pearson {correlation.pearson.value:.3f}, Spearman"
+            f" {correlation.spearman.value:.3f}{paper_text}",
             fontsize=9,
         )
     axes[-1].legend(fontsize=7)

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def tasks_of(folder, style="tags"):
+def open_tasks(folder, style="tags"):
     return {
         part: BenchmarkTask(BENCHMARKS[part], str(folder / name), Settings(style=style))
         for name, parts in PARTS.items()
@@ -39,7 +39,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("style", ["tags", "direct", "official"])
 def test_every_question_becomes_a_row_with_its_images(folder, style):
-    for name, task in tasks_of(folder, style).items():
+    for name, task in open_tasks(folder, style).items():
         assert len(task.questions) == COUNTS[name]
         for question in task.questions:
             row = task.row(question)
@@ -54,7 +54,7 @@ def test_every_question_becomes_a_row_with_its_images(folder, style):
 
 
 def test_questions_hold_what_the_records_say(folder):
-    tasks = tasks_of(folder)
+    tasks = open_tasks(folder)
     vista = {q.id: q for q in tasks["mathvista"].questions}
     assert [vista[i].kind for i in "1234"] == ["integer", "float", "choice", "list"]
     assert vista["2"].precision == 1
@@ -79,7 +79,7 @@ def text_of(question):
 
 
 def test_official_style_uses_the_words_of_the_benchmarks(folder):
-    tasks = tasks_of(folder, "official")
+    tasks = open_tasks(folder, "official")
     assert text_of(tasks["mathvista"].questions[0]) == "Hint: a number.\nHow many?"
     assert text_of(tasks["mathverse"].questions[0]) == "Please first reason."
     assert "\\boxed{}" in text_of(tasks["mathvision"].questions[0])
