@@ -119,7 +119,7 @@ class SynthesisRecipe:
     reason: StepConfig
     """A reasoning model that thinks from the description alone."""
     rewrite: StepConfig
-    """A model that turns appeals to the description into appeals to the image."""
+    """A model that replaces references to the description by references to the image."""
     samples: int = 1
     """Chains of thought per row. The best one that passes the gates is kept."""
     max_failures: int = 20
