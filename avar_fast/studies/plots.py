@@ -98,19 +98,15 @@ def plot_correlation(
             axis.scatter(x, y, s=16, color=COLORS[number % len(COLORS)], label=kind)
             for position, (_, step) in zip(zip(x, y, strict=True), members, strict=True):
                 axis.annotate(step, position, (3, 3), textcoords="offset points", fontsize=6)
-        if correlation.form == "ratio" and _spans_decades(
-            [p.vas[correlation.form] for p in points]
-        ):
+        form = correlation.form
+        if form == "ratio" and _spans_decades([point.vas[form] for point in points]):
             axis.set_xscale("log")
-        axis.set(xlabel=LABELS[correlation.form], ylabel="accuracy")
-        paper_text = (
-            f"; the paper's Pearson {PAPER['pearson']}" if correlation.form == PAPER["form"] else ""
-        )
-        axis.set_title(
-            f"Pearson {correlation.pearson.value:.3f}, Spearman"
-            f" {correlation.spearman.value:.3f}{paper_text}",
-            fontsize=9,
-        )
+        axis.set(xlabel=LABELS[form], ylabel="accuracy")
+        title = f"Pearson {correlation.pearson.value:.3f}"
+        title += f", Spearman {correlation.spearman.value:.3f}"
+        if form == PAPER["form"]:
+            title += f"; the paper's Pearson {PAPER['pearson']}"
+        axis.set_title(title, fontsize=9)
     axes[-1].legend(fontsize=7)
     _save(figure, path)
 

@@ -19,9 +19,9 @@ class RowsConfig:
     """Rows to write reasoning for. Section ``data``."""
 
     path: str
-    """Rows with image, question and answer, in any form the trainer's ``data.path`` takes."""
+    """Rows with image, question and answer, in any form that the trainer's ``data.path`` takes."""
     split: str = "train"
-    """Split to take of a data set that has several."""
+    """Split to use if the data set has several."""
     limit: int | None = None
     """Take only this many rows, from the first on. Null takes all."""
     min_pixels: int | None = None
@@ -48,7 +48,7 @@ class BudgetConfig:
     usd: float | None = None
     """Largest cost in USD at the steps' prices. Null for no limit. A request is not sent if it
     could exceed the limit. Its prompt is estimated (one token per 4 characters or 28 x 28 pixels)
-    and its answer counted at ``max_tokens``. Requests under way when a run was killed are not
+    and its answer counted at ``max_tokens``. Requests in progress when a run is killed are not
     counted."""
     tokens: int | None = None
     """Largest number of tokens, sent and received. Null for no limit."""
@@ -62,9 +62,9 @@ class GatesConfig:
     """What a text must pass to become a training row. Section ``gates``."""
 
     checker: Literal["accuracy", "exact", "multiple_choice", "numeric"] = "accuracy"
-    """The reward rule that decides whether an answer is the row's. ``accuracy`` compares answers as
-    what they are (docs/answers.md). ``exact`` wants the same text or number. ``multiple_choice``
-    wants the same letter. ``numeric`` allows 1 % of the number."""
+    """The reward rule that decides whether an answer agrees with the row's. ``accuracy`` compares
+    answers by their kind (docs/answers.md). ``exact`` requires the same text or number.
+    ``multiple_choice`` requires the same letter. ``numeric`` allows a deviation of 1 %."""
     min_chars: int = 200
     """Smallest number of characters in the reasoning."""
     max_chars: int = 24000
@@ -119,17 +119,18 @@ class SynthesisRecipe:
     reason: StepConfig
     """A reasoning model that thinks from the description alone."""
     rewrite: StepConfig
-    """A model that turns appeals to the description into appeals to the image."""
+    """A model that replaces references to the description by references to the image."""
     samples: int = 1
     """Chains of thought per row. The best one that passes the gates is kept."""
     max_failures: int = 20
-    """The run stops after this many requests in a row have failed for good."""
+    """The run stops after this many requests in a row have failed permanently."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     """What all runs together may cost."""
     gates: GatesConfig = field(default_factory=GatesConfig)
     """What a text must pass."""
 
     def step(self, name: str) -> StepConfig:
+        """Settings of the step ``name``."""
         return getattr(self, name)
 
     def __post_init__(self) -> None:

@@ -20,8 +20,8 @@ _KEY_FIELD = re.compile(r"(?i)api[-_ ]?key|authorization|password|secret|access[
 
 @dataclass(frozen=True, kw_only=True)
 class StepConfig:
-    """A model behind an endpoint, and how it is asked. Sections ``describe``, ``reason`` and
-    ``rewrite``."""
+    """A model at an endpoint, and the settings of requests to it. Sections ``describe``, ``reason``
+    and ``rewrite``."""
 
     base_url: str
     """Address of an endpoint that speaks OpenAI's HTTP protocol, up to and including /v1. ``lab``
@@ -35,7 +35,7 @@ class StepConfig:
     """YAML file with the keys version, system and user. Null takes the prompt that ships with the
     package."""
     temperature: float | None = 0.7
-    """Sampling temperature. Null leaves it to the endpoint, as some models want."""
+    """Sampling temperature. Null leaves it to the endpoint, as some models require."""
     top_p: float | None = None
     """Nucleus sampling: the share of probability to sample from. Null leaves it to the endpoint."""
     max_tokens: int = 8192
@@ -45,8 +45,8 @@ class StepConfig:
     seed: int | None = None
     """Seed of the first sample; the n-th sample sends seed + n. Null sends none."""
     take_reasoning: bool = False
-    """Put the thoughts that the endpoint returns as ``reasoning_content`` or ``reasoning`` in front
-    of the answer."""
+    """Whether to put the reasoning that the endpoint returns in a separate field, such as
+    ``reasoning_content``, in front of the answer."""
     extra_body: dict = field(default_factory=dict)
     """Further fields of the request's JSON. Fields that have a setting here are refused."""
     stream: bool = True
@@ -54,13 +54,13 @@ class StepConfig:
     concurrency: int = 8
     """Requests at the same time."""
     requests_per_minute: float | None = None
-    """Rate limit. Null for none. What an endpoint asks for with 429 and Retry-After is obeyed in
-    any case."""
+    """Rate limit. Null for none. Waits that the endpoint asks for with 429 and Retry-After are
+    respected in any case."""
     timeout_s: float = 600.0
     """Seconds for one request, from sending it to the last piece of its answer."""
     retries: int = 5
-    """Further tries of a request that failed and may succeed: 408, 409, 429, 5xx, time-outs, lost
-    connections, cut streams, malformed or empty answers."""
+    """Further attempts of a request that failed and may succeed: 408, 409, 429, 5xx, time-outs,
+    lost connections, cut streams, malformed or empty answers."""
     backoff_s: float = 1.0
     """Seconds before the first retry. They double with each retry, with jitter, up to
     ``max_backoff_s``."""
