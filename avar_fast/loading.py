@@ -105,7 +105,8 @@ def _require_fit(path: str, config: Any, tokenizer: Any) -> None:
         if model_id is not None and model_id != tokenizer_id:
             raise ValueError(
                 f"the tokenizer of {path} must fit its model; <|{name}_pad|> has id {tokenizer_id},"
-                f" and {name}_token_id in config.json is {model_id}. Use the tokenizer saved with it."
+                f" and {name}_token_id in config.json is {model_id}. Use the tokenizer saved with"
+                " it."
             )
 
 
