@@ -197,7 +197,7 @@ LIGER = """
 import torch
 from avar_fast.attention import SpecialTokens
 from avar_fast.objectives import liger_nll
-from avar_fast.stages import forward
+from avar_fast.train import forward
 from tests.data.world import TOKENIZER, collator, samples
 from tests.models.world import models
 
