@@ -1,5 +1,5 @@
-"""Means over queries with bootstrap intervals over rows: the queries of one row are not independent
-of one another, rows are."""
+"""Computes means over queries with bootstrap intervals over rows. Rows are independent; the queries
+of one row are not."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are drawn; the same seed gives the same intervals."""
+    """Settings of bootstrap intervals; the same seed gives the same intervals."""
 
     confidence: float = 0.95
     resamples: int = 2000
@@ -20,7 +20,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its interval, each of the same shape."""
+    """A mean and its interval, arrays of the same shape."""
 
     value: np.ndarray
     low: np.ndarray
@@ -30,12 +30,12 @@ class Estimate:
         return Estimate(self.value[index], self.low[index], self.high[index])
 
     def __format__(self, spec: str) -> str:
-        """A single value and its interval, each number by ``spec``."""
+        """A single value and its interval, each formatted with ``spec``."""
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; None where a value is not defined, for want of such queries in the
-        rows or in one of their resamples."""
+        """The estimate for JSON. A value is None if it is undefined, because the rows or one of
+        their resamples have no such queries."""
         return {
             name: _plain(x)
             for name, x in (("value", self.value), ("low", self.low), ("high", self.high))
@@ -43,7 +43,7 @@ class Estimate:
 
 
 def _plain(values: np.ndarray) -> Any:
-    """Nested lists of floats, None for those that are not finite."""
+    """Nested lists of floats, with None for values that are not finite."""
     plain = values.astype(object)
     return np.where(np.isfinite(values), plain, np.array(None)).tolist()
 
@@ -52,16 +52,17 @@ def mean_over_queries(sums: np.ndarray, counts: np.ndarray, bootstrap: Bootstrap
     """Mean over all queries of all rows, with a percentile interval over resampled rows.
 
     Args:
-        sums: (rows, ...) over the queries of each row. Differences of two models' sums give a
+        sums: (rows, ...) sums over the queries of each row. Differences of two models' sums give a
             paired interval.
-        counts: (rows, ...) queries of each row, broadcast against ``sums`` from the left.
-        bootstrap: how.
+        counts: (rows, ...) numbers of queries of each row, broadcast against ``sums`` from the
+            left.
+        bootstrap: settings of the interval.
 
     Returns:
         Estimate of shape sums.shape[1:].
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: there are fewer than two rows.
     """
     if len(sums) < 2:
         raise ValueError(
@@ -74,16 +75,17 @@ def mean_over_queries(sums: np.ndarray, counts: np.ndarray, bootstrap: Bootstrap
     sums = sums.reshape(len(sums), -1)
 
     def mean(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        """(..., rows) indices -> (cells, ...): how often a row was drawn is its weight."""
+        """Means of resamples: (..., rows) indices -> (cells, ...). The weight of a row is how often
+        it was drawn."""
         flat = drawn.reshape(-1, drawn.shape[-1]).astype(int)
-        weights = np.stack([np.bincount(one, minlength=len(sums)) for one in flat])
+        weights = np.stack([np.bincount(rows, minlength=len(sums)) for rows in flat])
         with np.errstate(invalid="ignore"):  # 0 / 0 where no drawn row has such a query
             values = (weights @ sums) / (weights @ counts)
         return values.T.reshape(-1, *drawn.shape[:-1])
 
     drawn = np.arange(len(sums))
     with warnings.catch_warnings():
-        # What is not defined in some resample has no interval; the warning speaks of other causes.
+        # Cells that are undefined in a resample have no interval; the warning names other causes.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = stats.bootstrap(
             (drawn,),

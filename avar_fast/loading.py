@@ -1,4 +1,4 @@
-"""Loading a folder or hub name into model, tokenizer and image processor."""
+"""Loads model, tokenizer and image processor from a folder or hub name."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,11 +16,15 @@ from .models.pixels import limit_pixels
 
 @dataclass(frozen=True)
 class Loaded:
+    """A loaded model with its tokenizer and image processor."""
+
     model: Any
+    """The model; None from ``load_processors``."""
     tokenizer: Any
     image_processor: Any
     eos_ids: tuple[int, ...]
-    """Tokens that end a completion: ``<|im_end|>`` and all of the model's generation config."""
+    """Ids of the tokens that end a completion: ``<|im_end|>`` and those of the generation config.
+    """
 
 
 def load(
@@ -30,17 +34,18 @@ def load(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> Loaded:
-    """A model with "avar" attention in its text tower, and what prepares its inputs.
+    """Loads a model with "avar" attention in its text tower, its tokenizer and its image processor.
 
     Args:
         path: folder or hub name.
-        dtype: of the weights.
-        device: where to.
-        min_pixels, max_pixels: limits of an image's size in place of the image processor's.
+        dtype: dtype of the weights.
+        device: device of the model.
+        min_pixels, max_pixels: limits of an image's size in pixels; None keeps the image
+            processor's.
 
     Raises:
-        ValueError: a path that cannot be loaded, a model type that is not supported, or a tokenizer
-            that does not fit the model; one line that names it.
+        ValueError: the path cannot be loaded, the model type is not supported, or the tokenizer
+            does not fit the model. The message is one line that names the model.
     """
     device = torch.device(device)
     flash = flash_attn_serves(dtype, device)
@@ -63,7 +68,7 @@ def load(
 def load_processors(
     path: str, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> Loaded:
-    """As ``load``, without the model, which is None."""
+    """As ``load``, but without the model, which is None."""
     with naming_model(path):
         family, config = family_at(path)
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -74,18 +79,18 @@ def load_processors(
 
 
 def _eos_ids(path: str, config: Any, tokens: SpecialTokens) -> tuple[int, ...]:
-    """What ``generate`` ends at: the ids of the generation config, else of the model's; and what
-    the training targets end with."""
+    """The end tokens: ``<|im_end|>``, which ends training targets, and those of the generation
+    config, or else of the model's configuration."""
     try:
-        named = GenerationConfig.from_pretrained(whole_model_at(path)).eos_token_id
-    except OSError:  # a model without such a file
-        named = config.get_text_config().eos_token_id
-    listed = named if isinstance(named, list | tuple) else [named]
-    return tuple(dict.fromkeys([tokens.turn_end, *(i for i in listed if i is not None)]))
+        configured = GenerationConfig.from_pretrained(whole_model_at(path)).eos_token_id
+    except OSError:  # the model has no generation config
+        configured = config.get_text_config().eos_token_id
+    ids = configured if isinstance(configured, list | tuple) else [configured]
+    return tuple(dict.fromkeys([tokens.turn_end, *(i for i in ids if i is not None)]))
 
 
 def _require_fit(path: str, config: Any, tokenizer: Any) -> None:
-    """Raises ValueError where the tokenizer makes ids that the model would take for others."""
+    """Raises ValueError if the tokenizer's ids do not match the model's."""
     rows, largest = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values())
     if largest >= rows:
         token = tokenizer.convert_ids_to_tokens(largest)
@@ -95,17 +100,18 @@ def _require_fit(path: str, config: Any, tokenizer: Any) -> None:
             " model.resize_token_embeddings(len(tokenizer)) and save both."
         )
     for name in ("image", "video"):
-        wanted = getattr(config, f"{name}_token_id", None)
-        found = tokenizer.convert_tokens_to_ids(f"<|{name}_pad|>")
-        if wanted is not None and wanted != found:
+        model_id = getattr(config, f"{name}_token_id", None)
+        tokenizer_id = tokenizer.convert_tokens_to_ids(f"<|{name}_pad|>")
+        if model_id is not None and model_id != tokenizer_id:
             raise ValueError(
-                f"the tokenizer of {path} must fit its model; <|{name}_pad|> has id {found}, and"
-                f" {name}_token_id in config.json is {wanted}. Use the tokenizer saved with it."
+                f"the tokenizer of {path} must fit its model; <|{name}_pad|> has id {tokenizer_id},"
+                f" and {name}_token_id in config.json is {model_id}. Use the tokenizer saved with"
+                " it."
             )
 
 
 def require_model(path: str) -> None:
-    """Reads the configuration alone.
+    """Checks that a model can be loaded, by its configuration alone.
 
     Raises:
         ValueError: as ``load``.
@@ -115,7 +121,7 @@ def require_model(path: str) -> None:
 
 
 def flash_attn_serves(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether flash-attn is installed and takes the dtype: the vision tower then uses it, and this
-    project's kernels otherwise; either way in one call per layer for all images."""
+    """Whether flash-attn is installed and supports the dtype. If so, the vision tower uses it, else
+    this project's kernels; both take all images in one call per layer."""
     half = dtype in (torch.float16, torch.bfloat16)
     return device.type == "cuda" and half and is_flash_attn_2_available()

@@ -1,11 +1,10 @@
-"""How to make what a recipe of this project names and a fresh clone has not."""
+"""Hints for missing files that this project's recipes name: how to make them."""
 
 from pathlib import Path
 
 
 def how_to_make(path: str | Path) -> str:
-    """A sentence with a space before it, for an error that names the path; empty where there is
-    nothing to say."""
+    """A hint that starts with a space, for an error about a missing path; empty without one."""
     parts = Path(path).parts
     if parts[:2] == ("runs", "demo"):
         return " The demo makes it: python -m avar_fast.lab.demo --out runs/demo"

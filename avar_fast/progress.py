@@ -1,4 +1,4 @@
-"""How far a long loop has come: a bar in a terminal, lines in a file."""
+"""Shows the progress of long loops: a bar in a terminal, lines in a file."""
 
 import sys
 import time
@@ -20,12 +20,15 @@ def progress(
     leave: bool = True,
     disable: bool = False,
 ) -> Any:
-    """tqdm's bar where stderr is a terminal; elsewhere, with the same methods, a line at the start,
-    each ``SECONDS_BETWEEN_LINES`` at most, and at the end.
+    """Returns tqdm's bar if stderr is a terminal. Otherwise it returns an object with the same
+    methods that prints a line at the start, at the end, and every ``SECONDS_BETWEEN_LINES``.
 
     Args:
-        leave: whether a bar stays when it is done; of one that does not, a file gets lines only if
-            it takes longer than the time between two.
+        iterable: items to count; None if the caller updates the bar.
+        desc, total, initial, unit: as in tqdm.
+        leave: keep the bar when it is done. If false, a file gets lines only if the loop takes
+            longer than ``SECONDS_BETWEEN_LINES``.
+        disable: show nothing.
     """
     shared = {"desc": desc, "total": total, "initial": initial, "unit": unit, "leave": leave}
     if disable or sys.stderr.isatty():
@@ -34,7 +37,7 @@ def progress(
 
 
 class _Lines:
-    """What is used of tqdm's interface, in lines."""
+    """The part of tqdm's interface that this project uses, printed in lines."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""Tables as Markdown that a terminal shows well too."""
+"""Formats Markdown tables that are also readable in a terminal."""
 
 from collections.abc import Sequence
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first line is the header, the first column the names."""
+    """A table with aligned columns. The first line is the header, the first column the names."""
     clean = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
     widths = [max(len(line[i]) for line in clean) for i in range(len(clean[0]))]
 

@@ -1,4 +1,4 @@
-"""Rows in the order a model is to learn them.
+"""Puts the lab's rows in the order in which a model learns them.
 
 The base model reads one digit first, then answers in chains, then in both styles. It learns to read
 within a hundred steps if a question shows a single digit. It learns to answer at once several times

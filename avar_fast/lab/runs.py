@@ -1,5 +1,5 @@
-"""What studies on the lab share: their folder, their data, and training runs by torchrun on the
-recipes in configs/."""
+"""Shared parts of the lab's studies: their folder, their data, and training runs by torchrun with
+the recipes in configs/."""
 
 import os
 import shutil

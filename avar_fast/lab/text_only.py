@@ -1,5 +1,5 @@
-"""The lab's text-only cold start: the same questions, answers and chains, with the grid written out
-in the question where an image row shows it.
+"""Text-only rows for the lab's cold start: the same questions, answers and chains, with the grid
+written out in the question instead of shown in an image.
 
 In the paper the text-only cold start is reasoning in language that needs no image. Here the digits
 are given, the steps to the answer are the same, and nothing in the row can be learned by looking.

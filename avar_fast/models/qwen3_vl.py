@@ -1,6 +1,5 @@
-"""Dense Qwen3-VL's internals, read from transformers 5.16 to 5.19. Its parts have the places and
-names of Qwen2.5-VL's; interleaved rotary positions and deepstack features are transformers' own
-business."""
+"""Dense Qwen3-VL's internals, checked against transformers 5.16 to 5.19. They match those of
+Qwen2.5-VL. transformers itself handles interleaved rotary positions and deepstack features."""
 
 from typing import Any
 
@@ -38,7 +37,7 @@ def projectors(model: Model) -> list[nn.Module]:
 
 
 def num_windowed_blocks(model: Model) -> int:
-    """None: every block of the vision tower sees the whole image."""
+    """0: every block of the vision tower attends to the whole image."""
     return 0
 
 
@@ -52,26 +51,26 @@ def rope_positions(
 
 
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
-    """What forward takes so that the vision tower need not work it out; the interpolation of its
-    position embeddings included, where transformers names it as it does from 5.17 on."""
-    given = collating.vision_arguments(config, image_grid_thw)
+    """Indices and offsets for the vision tower as arguments of forward; from transformers 5.17 on,
+    also the interpolation of its position embeddings."""
+    arguments = collating.vision_arguments(config, image_grid_thw)
     interpolation = getattr(vision_utils, "get_vision_interpolation_indices_and_weights", None)
     if interpolation is not None:
         vision = config.vision_config
-        given["image_interp_indices"], given["image_interp_weights"] = interpolation(
+        arguments["image_interp_indices"], arguments["image_interp_weights"] = interpolation(
             image_grid_thw,
             num_grid_per_side=int(vision.num_position_embeddings**0.5),
             mode="bilinear",
             align_corners=True,
             spatial_merge_size=vision.spatial_merge_size,
         )
-    return given
+    return arguments
 
 
 def apply_liger() -> None:
-    """Replaces RMSNorm, SwiGLU and rotary embedding of models built from here on by Liger's
-    kernels; RuntimeError if one did not take. Liger 0.8's switch for this family's SwiGLU does
-    nothing, so the name is set here."""
+    """Replaces RMSNorm, SwiGLU and rotary embedding by Liger's kernels, in models that are built
+    afterwards; raises RuntimeError if a replacement has no effect. Liger 0.8's switch for this
+    family's SwiGLU has no effect, so the name is set here."""
     from liger_kernel.transformers import (
         LigerRMSNorm,
         LigerSwiGLUMLP,

@@ -1,4 +1,4 @@
-"""What a text tower is called with, cut to a stretch of the tokens; alike in all families."""
+"""Cuts the arguments of a text tower to a part of the tokens, in the same way for all families."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 Split = Callable[[Tensor, int], Tensor]
-"""A tensor and its dimension of tokens -> the stretch."""
+"""(tensor, dimension of the tokens) -> this rank's part."""
 
 
 def split_text_inputs(inputs: dict[str, Any], split: Split) -> dict[str, Any]:
-    """Keyword arguments of a text tower's forward, for one stretch of the tokens.
+    """Keyword arguments of a text tower's forward, cut to one part of the tokens.
 
-    The padding mask goes: attention knows absent keys by their type.
+    The padding mask becomes None: attention recognizes padding by its key type.
     """
     embeds, positions = inputs["inputs_embeds"], inputs.get("position_ids")
-    if positions is None:  # the tower would count from 0 in every stretch
+    if positions is None:  # else the tower would count from 0 in every part
         positions = torch.arange(embeds.shape[1], device=embeds.device)
         positions = positions.expand(3, *embeds.shape[:2])
     changed = {
@@ -27,8 +27,8 @@ def split_text_inputs(inputs: dict[str, Any], split: Split) -> dict[str, Any]:
     visual = inputs.get("visual_pos_masks")
     if visual is not None:  # Qwen3-VL's deepstack features: one row per visual token, row by row
         numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
-        mine = split(visual, 1)
-        rows = split(numbers, 1)[mine]
+        own_visual = split(visual, 1)
+        rows = split(numbers, 1)[own_visual]
         features = [feature[rows] for feature in inputs["deepstack_visual_embeds"]]
-        changed |= {"visual_pos_masks": mine, "deepstack_visual_embeds": features}
+        changed |= {"visual_pos_masks": own_visual, "deepstack_visual_embeds": features}
     return inputs | changed

@@ -1,4 +1,4 @@
-"""The patch embedding of a vision tower as a matrix product, alike in all families."""
+"""Computes the patch embedding of a vision tower as a matrix product, for all families."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where a model looks on an image while it answers: attention per visual token, from eager
+"""Maps of a response's attention on an image: attention per visual token, from eager attention
 matrices.
 
 The matrices of one short prompt are small, and these pictures need every single key; so this is the
@@ -58,14 +58,14 @@ def attention_map(
         banned_ids=tokens.visual,
     )
     rollouts = generate(model, [sample], inputs_of, sampling)
-    said = rollouts.completion_ids[0][rollouts.completion_mask[0]]
-    full = dict(inputs, input_ids=torch.cat([inputs["input_ids"], said[None]], dim=1))
+    response_ids = rollouts.completion_ids[0][rollouts.completion_mask[0]]
+    full = dict(inputs, input_ids=torch.cat([inputs["input_ids"], response_ids[None]], dim=1))
     for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
         full[name] = torch.cat(
-            [inputs[name], torch.full_like(said[None], value).to(inputs[name])], dim=1
+            [inputs[name], torch.full_like(response_ids[None], value).to(inputs[name])], dim=1
         )
     attentions = _eager_attentions(model, full)
-    response = torch.stack(attentions).float().mean(dim=(0, 2))[0, -len(said) :]  # (T, L)
+    response = torch.stack(attentions).float().mean(dim=(0, 2))[0, -len(response_ids) :]  # (T, L)
     on_image = response[:, full["input_ids"][0] == encoder.image_pad].mean(dim=0)
     assert sample.image_grid_thw is not None
     _, height, width = (sample.image_grid_thw[0] // image_processor.merge_size).tolist()
@@ -74,7 +74,7 @@ def attention_map(
         image=open_image(row.images[0], row.where),
         heat=on_image.reshape(height, width).cpu(),
         question=question,
-        response=sample.opened + tokenizer.decode(without_end(said, loaded.eos_ids)),
+        response=sample.opened + tokenizer.decode(without_end(response_ids, loaded.eos_ids)),
         answer=str(row.answer),
     )
 

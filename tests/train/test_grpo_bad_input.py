@@ -25,7 +25,7 @@ def test_a_server_that_is_not_there_ends_the_run_with_one_message(world, tmp_pat
     assert "Traceback" not in printed
     assert "error: rollout.server_url must be a vLLM server; http://127.0.0.1:9/v1/mod" in printed
     assert "did not answer in 1 s, tried 1 times" in printed
-    assert f"--resume goes on from {saved}." in printed
+    assert f"--resume continues from {saved}." in printed
     assert (saved / "manifest.json").is_file()
 
 

@@ -60,7 +60,7 @@ def test_settings_of_the_optimizer_take_effect_and_are_said(world, copy):
         "optim.betas (0.9, 0.95) -> (0.8, 0.9)",
         "optim.max_grad_norm 1.0 -> 0.25",
         f"learning rate: {5e-4 * factor:.4g} at the next step, by the schedule cosine over 8 steps",
-        "as they were it would be 0.0001",
+        "with the old settings it would be 0.0001",
     ):
         assert words in said, words
 
@@ -90,7 +90,7 @@ def test_rows_that_changed_are_refused_unless_that_is_meant(world, copy):
 def test_new_data_without_resume_is_an_error(world, capsys):
     with pytest.raises(SystemExit):
         main([str(world / "recipe.yaml"), "--new-data"])
-    assert "--new-data goes with --resume" in capsys.readouterr().err
+    assert "--new-data needs --resume" in capsys.readouterr().err
 
 
 def test_what_changed_about_the_rows_is_named(world, tmp_path):
@@ -107,8 +107,12 @@ def test_what_changed_about_the_rows_is_named(world, tmp_path):
     for now, (listed, seed), words in (
         (recipe, (lines + lines[:2], 0), "2 rows were added to the first 24"),
         (recipe, (lines[:20], 0), "there were 24 rows and now there are 20"),
-        (recipe, ([lines[1], *lines[1:]], 0), "of the 24 rows some have another content or place"),
-        (reseeded, (lines, 7), r"what settles their order has changed \(train.seed 0 -> 7\)"),
+        (
+            recipe,
+            ([lines[1], *lines[1:]], 0),
+            "some of the 24 rows have other content or another place",
+        ),
+        (reseeded, (lines, 7), r"their order has changed because of train.seed 0 -> 7"),
     ):
         rows, found = of(listed, seed)
         resumed = Resumed(tmp_path, recipe, now, before.as_dict(), new_data=False)

@@ -32,7 +32,7 @@ def test_killed_or_asked_to_end_a_run_goes_on_as_if_it_had_not(world, tmp_path):
     printed = process.stdout + process.stderr
     reached = log_of(broken)[-1]["step"]
     assert reached < 12, "the run was over before the signal; give it more steps"
-    assert f"asked to end (SIGTERM): stopped after step {reached}" in printed
+    assert f"SIGTERM received: stopped after step {reached}" in printed
     assert (broken / "checkpoints" / f"step-{reached:06d}" / "manifest.json").is_file()
 
     run(world, broken, *arguments, "--resume")
@@ -51,10 +51,10 @@ def test_a_rank_that_dies_ends_the_run_with_a_message_and_loses_nothing(world, t
     victim.kill()
     errors, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "error: rank 0 lost another rank, whose own message says why" in errors
+    assert "error: rank 0 lost another rank, whose own message gives the cause" in errors
     newest, _ = newest_checkpoint(tmp_path / "out")
     assert newest is not None
-    assert f"--resume goes on from {newest}" in errors
+    assert f"--resume continues from {newest}" in errors
 
 
 def test_a_folder_that_cannot_be_written_stops_before_the_first_step(world, tmp_path):
