@@ -198,13 +198,8 @@ import torch
 from avar_fast.attention import SpecialTokens
 from avar_fast.objectives import liger_nll
 from avar_fast.train import forward
-<<<<<<< HEAD
 from tests.data.samples import TOKENIZER, collator, samples
 from tests.models.families import models
-=======
-from tests.data.world import TOKENIZER, collator, samples
-from tests.models.world import models
->>>>>>> words-core
 
 called = []
 def watched(*arguments):
