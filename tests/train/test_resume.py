@@ -73,7 +73,7 @@ def test_rows_that_changed_are_refused_unless_that_is_meant(world, copy):
     file.write_text("\n".join(lines + lines[:2]))
     done = run(world, copy, f"data.path={file}", *common, check=False)
     assert done.returncode != 0
-    assert "2 rows were added to the first 24. Put it back, or add --new-data" in done.stderr
+    assert "2 rows were added to the first 24. Restore them, or add --new-data" in done.stderr
     done = run(world, copy, f"data.path={file}", *common, "--new-data")
     assert "new data: 2 rows were added" in done.stderr
     assert [line["step"] for line in log_of(copy)] == [1, 2, 3]
@@ -116,7 +116,7 @@ def test_what_changed_about_the_rows_is_named(world, tmp_path):
     ):
         rows, found = of(listed, seed)
         resumed = Resumed(tmp_path, recipe, now, before.as_dict(), new_data=False)
-        with pytest.raises(ValueError, match=f"the rows must be those of .*; {words}. Put it back"):
+        with pytest.raises(ValueError, match=f"the rows must be those of .*; {words}. Restore them"):
             resumed.units_dealt(8, rows, found)
         meant = Resumed(tmp_path, recipe, now, before.as_dict(), new_data=True)
         units, said = meant.units_dealt(8, rows, found)
