@@ -18,7 +18,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 SOURCES = Path(__file__).resolve().parent / "csrc"
-# Without trapping exceptions and errno the compiler may vectorise; IEEE arithmetic stays.
+# Without trapping exceptions and errno the compiler may vectorize; IEEE arithmetic stays.
 FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"),
     *("-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),

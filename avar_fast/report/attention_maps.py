@@ -2,7 +2,7 @@
 matrices.
 
 The matrices of one short prompt are small, and these pictures need every single key; so this is the
-one place that materialises them.
+one place that materializes them.
 """
 
 from dataclasses import dataclass

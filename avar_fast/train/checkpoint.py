@@ -136,10 +136,10 @@ def needs_reshaping(checkpoint: Path, recipe: Recipe, num_ranks: int) -> bool:
     """
     saved = recipe_of(checkpoint)
     require_fixed(saved, recipe, checkpoint)
-    saved_stage, stage = saved.engine.zero_stage, recipe.engine.zero_stage
-    if stage == 0:  # every rank holds the whole state
+    saved_zero, zero_stage = saved.engine.zero_stage, recipe.engine.zero_stage
+    if zero_stage == 0:  # every rank holds the whole state
         return False
-    return saved_stage != stage or _manifest(checkpoint)["ranks"] != num_ranks
+    return saved_zero != zero_stage or _manifest(checkpoint)["ranks"] != num_ranks
 
 
 def prepare_state(checkpoint: Path, model: nn.Module, universal: bool) -> None:

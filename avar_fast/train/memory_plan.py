@@ -21,16 +21,18 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
     num_params = sum(p.numel() for p in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     engine, width = recipe.engine, 4 if recipe.model.dtype == "float32" else 2
-    stage = engine.zero_stage
+    zero_stage = engine.zero_stage
     sizes = {
-        "weights": num_params * width / (world_size if stage >= 3 else 1),
-        "gradients": num_trained * width / (world_size if stage >= 2 else 1),
-        "optimizer": num_trained * (8 if width == 4 else 12) / (world_size if stage >= 1 else 1),
+        "weights": num_params * width / (world_size if zero_stage >= 3 else 1),
+        "gradients": num_trained * width / (world_size if zero_stage >= 2 else 1),
+        "optimizer": num_trained
+        * (8 if width == 4 else 12)
+        / (world_size if zero_stage >= 1 else 1),
     }
     on_host = {"weights": engine.offload_params, "optimizer": engine.offload_optimizer}
     lines = [
         f"memory plan per rank, {num_params / 1e6:.2f} M parameters, {num_trained / 1e6:.2f} M"
-        f" trained, ZeRO-{stage}, {world_size} ranks:"
+        f" trained, ZeRO-{zero_stage}, {world_size} ranks:"
     ]
     for name, size in sizes.items():
         where = " in host memory" if on_host.get(name) else ""

@@ -2,7 +2,7 @@
 
 Forward. V gets indicator columns [t_j = c], so the fused kernel returns the mass beside the output;
 type_bias and missing keys enter as an additive mask of shape (B, H or 1, 1, Lk) that is broadcast,
-never materialised; type_scale multiplies K per query head.
+never materialized; type_scale multiplies K per query head.
 
 Backward. The fused backward computes dZ = P (dP - rowsum(dout * out)) from the tensors it is given:
 * a column of ones in V with cotangent dlse, and 0 where its output 1 would stand in ``out``, adds

@@ -146,7 +146,7 @@ def ramp(dtype, most):
     ],
     ids=lambda x: x if isinstance(x, str) else f"{x.dtype}-{x.max():g}",
 )
-def test_deep_images_keep_their_greys(values, kind):
+def test_deep_images_keep_their_grays(values, kind):
     """Pillow cut 16-bit values at 255: 72 % right where 96 % were."""
     image = Image.fromarray(values)
     shown = open_image(image if kind == "PIL" else encoded(image, kind), "row 1")
@@ -154,7 +154,7 @@ def test_deep_images_keep_their_greys(values, kind):
 
 
 @pytest.mark.parametrize(("bits", "photometric"), [(12, 1), (16, 0), (16, 1)])
-def test_grey_tiffs_say_what_is_white(bits, photometric):
+def test_gray_tiffs_say_what_is_white(bits, photometric):
     """12-bit scans were almost black, and where 0 is white everything was inverted."""
     top = 2**bits - 1
     values = np.linspace(0, top, 256).round().astype("<u2")

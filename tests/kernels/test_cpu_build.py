@@ -69,7 +69,7 @@ def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path):
 
 @needs_compiler
 @pytest.mark.skipif(sys.platform != "linux", reason="links the sanitizers of GCC on Linux")
-def test_no_address_or_undefined_behaviour_errors(tmp_path):
+def test_no_address_or_undefined_behavior_errors(tmp_path):
     """All instruction sets over odd shapes, packed and dense, with buffers of exact size. Memory
     from malloc is filled with 0xff, NaN as float32: reading what was not written would show."""
     project = setup_module_of_the_project()

@@ -116,7 +116,9 @@ def test_what_changed_about_the_rows_is_named(world, tmp_path):
     ):
         rows, found = of(listed, seed)
         resumed = Resumed(tmp_path, recipe, now, before.as_dict(), new_data=False)
-        with pytest.raises(ValueError, match=f"the rows must be those of .*; {words}. Restore them"):
+        with pytest.raises(
+            ValueError, match=f"the rows must be those of .*; {words}. Restore them"
+        ):
             resumed.units_dealt(8, rows, found)
         meant = Resumed(tmp_path, recipe, now, before.as_dict(), new_data=True)
         units, said = meant.units_dealt(8, rows, found)
