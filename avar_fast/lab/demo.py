@@ -1,10 +1,9 @@
-"""The miniature AVAR study, through the real entry point: ``python -m avar_fast.lab.demo --out
-runs/demo``.
+"""The miniature AVAR study: ``python -m avar_fast.lab.demo --out runs/demo``.
 
-Makes the lab's data and model, trains its base model, cold-starts it with and without AGTO, runs
-GRPO with and without VARS from the AGTO checkpoint, evaluates each on held-out digits, prints a
-table and writes a report. Every training run is ``torchrun -m avar_fast.train`` on a recipe in
-configs/.
+The demo makes the lab's data and model, trains a base model, cold-starts it with and without AGTO,
+and runs GRPO with and without VARS from the AGTO checkpoint. It evaluates each model on held-out
+digits, prints a table and writes a report. Every training run is ``torchrun -m avar_fast.train`` on
+a recipe in configs/.
 """
 
 import argparse

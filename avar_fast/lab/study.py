@@ -1,13 +1,14 @@
-"""Does looking pay? AGTO and VARS on a model that has learned a shortcut:
-``python -m avar_fast.lab.study --out runs/study``.
+"""The shortcut study: what AGTO and VARS do to a model that has learned a shortcut.
 
-Every training question carries a hint that is right with probability rho; its answer may be copied
-from the hint or read off the image, at once or in a chain. One base model that can read is made for
-all seeds, as a pretrained model would be; each seed has its own digits, order and samples: a cold
-start on questions with hints, most of them answered at once, with and without AGTO, and GRPO with
-and without VARS, in each of its forms, from the AGTO checkpoint. Every checkpoint answers held-out
-questions greedily, once with hints as in training and once with hints drawn at random. Seeds run
-side by side, a process with one thread each; what is finished is not run again.
+``python -m avar_fast.lab.study --out runs/study`` runs it.
+
+Every training question carries a hint that is right with probability rho. The model can copy its
+answer from the hint or read it off the image, at once or in a chain. All seeds start from one base
+model that can read, as from a pretrained model. Each seed has its own digits, order and samples. A
+seed trains a cold start on questions with hints, most of them answered at once, with and without
+AGTO. From the AGTO checkpoint it then runs GRPO without VARS and with each form of VARS. Every
+checkpoint answers held-out questions greedily: once with hints as in training, once with random
+hints. Seeds run in parallel, one process with one thread each. Finished parts are not run again.
 """
 
 import argparse

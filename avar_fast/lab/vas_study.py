@@ -2,11 +2,11 @@
 
 ``python -m avar_fast.lab.vas_study --out runs/vas-study`` runs them.
 
-Trains the paper's four kinds of checkpoint: one base model, and from it for every seed a multimodal
-cold start, a text-only one, and a multimodal one with AGTO, on digits and in an order of its own.
-Then compares each seed's with the base, correlates score and accuracy over checkpoints along all
-runs, and ranks the base model's heads. A study that was stopped goes on with the first run that is
-not finished.
+The program trains the paper's four kinds of checkpoint: one base model, and for every seed a
+multimodal cold start, a text-only cold start and a multimodal cold start with AGTO. Each seed has
+its own digits and order. The program then compares each seed's checkpoints with the base model,
+correlates score and accuracy over the checkpoints of all runs, and ranks the base model's heads. A
+stopped study continues with the first unfinished run.
 """
 
 import argparse

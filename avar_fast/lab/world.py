@@ -11,14 +11,12 @@ A row of the JSONL file:
      null}}
 
 There is no assistant turn: the data pipeline composes the target from `reasoning` and `answer`. The
-question says which style is wanted, so exact match can be evaluated per style; open questions leave
-it to the model.
+question names the style, so accuracy can be measured per style. Open questions do not name it.
 
-The shortcut: with `shortcut = rho > 0` every training question carries a hint that is right with
-probability rho and otherwise a wrong sum drawn at random. At test time the hint does not inform: it
-is drawn without looking at the image, or left out, unless a test asks for hints as in training. A
-model that reads the hint instead of the image does well in training and fails at the test, which is
-lazy attention in miniature.
+The shortcut: with `shortcut = rho > 0` every training question carries a hint. The hint is right
+with probability rho, else it is a random wrong sum. In a test the hint is drawn without regard to
+the image or left out, unless the test asks for hints as in training. A model that reads the hint
+instead of the image does well in training and fails the test: lazy attention in miniature.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A rule-based writer of the lab's three VARD steps: it reads digits by comparing them with the
+"""A rule-based writer of the lab's three VARD steps. It reads digits by comparing them with the
 known pictures, adds them up, and rephrases.
 
-It sees what a model would see, the request alone. Handwriting that it misreads becomes a wrong
-answer, which is what the gates of a synthesis are there for.
+The writer sees the request alone, as a model would. A digit that it misreads becomes a wrong
+answer, which the gates of a synthesis must catch.
 """
 
 from __future__ import annotations
