@@ -26,7 +26,7 @@ OFFICIAL_CHOICE = "Answer with the option's letter from the given choices direct
 OFFICIAL_OPEN = "Answer the question using a single word or phrase."
 OFFICIAL_PRO = (
     " The last line of your response should be of the following format: 'Answer: $LETTER' (without"
-    " quotes) where LETTER is one of options. Think step by step before answerer."
+    " quotes) where LETTER is one of options. Think step by step before answering."
 )
 ASKED = "Answer the multiple-choice question in the image."
 _MARK = re.compile(r"<image (\d)>")
