@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# Beyond, sums in float32 leave its range (3.4e38), and whole numbers a float's exactness.
+# Larger values overflow float32 sums (3.4e38); larger integers are not exact as floats.
 LARGEST = 1e30
 LARGEST_COUNT = 2**53
 LARGEST_WEIGHT = 1e6  # of a loss term, a reward or a scale: far above what trains

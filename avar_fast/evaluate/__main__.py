@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with what is there.", file=sys.stderr)
+        print("interrupted; run the same command again to continue.", file=sys.stderr)
         return INTERRUPTED
 
 

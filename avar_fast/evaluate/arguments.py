@@ -40,13 +40,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="test", help="of rows from a data set that has several")
     parser.add_argument("--limit", type=int, help="only the first questions of each benchmark")
-    parser.add_argument("--style", choices=STYLES, default=default.style, help="of the prompts")
+    parser.add_argument("--style", choices=STYLES, default=default.style, help="prompt style")
     parser.add_argument("--system-prompt", default=default.system_prompt, help='"" for none')
     parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens)
     parser.add_argument("--min-pixels", type=int, help="smallest image after resizing")
     parser.add_argument("--max-pixels", type=int, help="largest image after resizing")
     parser.add_argument(
-        "--checker", choices=CHECKERS, default=default.checker, help="how --data ROWS are judged"
+        "--checker",
+        choices=CHECKERS,
+        default=default.checker,
+        help="rule that checks answers to your own rows",
     )
     parser.add_argument("--no-vas", action="store_true", help="do not record attention")
     parser.add_argument("--batch-size", type=int, default=8, help="questions at once on a rank")

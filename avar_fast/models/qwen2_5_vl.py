@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from transformers import Qwen2VLImageProcessorPil, vision_utils
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
-from . import collation as collating
-from . import liger_proof
+from . import collation, liger_proof
 from .collation import blank_image as blank_image
 
 MODEL_TYPE = "qwen2_5_vl"
@@ -78,7 +77,7 @@ def rope_positions(
     config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
 ) -> Tensor:
     """(3, B, L) rotary positions in time, height and width."""
-    return collating.rope_positions(
+    return collation.rope_positions(
         modeling.Qwen2_5_VLModel, config, input_ids, mm_token_type_ids, image_grid_thw
     )
 
@@ -90,10 +89,10 @@ def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
         image_grid_thw, vision.spatial_merge_size, vision.window_size, vision.patch_size
     )
     return {
-        **collating.vision_arguments(config, image_grid_thw),
+        **collation.vision_arguments(config, image_grid_thw),
         "image_window_index": index,
         "image_cu_window_seqlens": offsets,
-        **collating.longest("image_max_window_seqlen", offsets),
+        **collation.longest("image_max_window_seqlen", offsets),
     }
 
 

@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.qwen2_vl import modeling_qwen2_vl as modeling
 
-from . import collation as collating
-from . import liger_proof
+from . import collation, liger_proof
 from .collation import blank_image as blank_image
 from .collation import vision_arguments as vision_arguments
 from .qwen2_5_vl import Model
@@ -40,7 +39,7 @@ def rope_positions(
     config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
 ) -> Tensor:
     """(3, B, L) rotary positions in time, height and width."""
-    return collating.rope_positions(
+    return collation.rope_positions(
         modeling.Qwen2VLModel, config, input_ids, mm_token_type_ids, image_grid_thw
     )
 

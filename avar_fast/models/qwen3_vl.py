@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from transformers import vision_utils
 from transformers.models.qwen3_vl import modeling_qwen3_vl as modeling
 
-from . import collation as collating
-from . import liger_proof
+from . import collation, liger_proof
 from .collation import blank_image as blank_image
 from .qwen2_5_vl import Model
 from .qwen2_5_vl import body as body
@@ -45,7 +44,7 @@ def rope_positions(
     config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
 ) -> Tensor:
     """(3, B, L) rotary positions in time, height and width."""
-    return collating.rope_positions(
+    return collation.rope_positions(
         modeling.Qwen3VLModel, config, input_ids, mm_token_type_ids, image_grid_thw
     )
 
@@ -53,7 +52,7 @@ def rope_positions(
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
     """Indices and offsets for the vision tower as arguments of forward; from transformers 5.17 on,
     also the interpolation of its position embeddings."""
-    arguments = collating.vision_arguments(config, image_grid_thw)
+    arguments = collation.vision_arguments(config, image_grid_thw)
     interpolation = getattr(vision_utils, "get_vision_interpolation_indices_and_weights", None)
     if interpolation is not None:
         vision = config.vision_config

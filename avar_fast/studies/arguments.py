@@ -123,10 +123,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     correlate.add_argument("points", type=named, nargs="+", help="results, or models with --data")
     correlate.add_argument(
-        "--max-new-tokens", type=count, default=2048, help="of the answers of models"
+        "--max-new-tokens", type=count, default=2048, help="longest answer of a model, in tokens"
     )
     correlate.add_argument(
-        "--checker", choices=CHECKERS, default="accuracy", help="who judges answers of models"
+        "--checker",
+        choices=CHECKERS,
+        default="accuracy",
+        help="rule that checks the models' answers",
     )
     _add_mass_settings(correlate, data_needed=False)
     correlate.add_argument("--confidence", type=share, default=0.95, help="default 0.95")
@@ -181,7 +184,7 @@ def _add_mass_settings(parser: argparse.ArgumentParser, data_needed: bool) -> No
     parser.add_argument(
         "--data", required=data_needed, help="rows: .jsonl, .json, .parquet, folder or hub name"
     )
-    parser.add_argument("--split", default="test", help="of a data set that has several")
+    parser.add_argument("--split", default="test", help="split to take if the data set has several")
     parser.add_argument("--limit", type=count, help="take only the first rows")
     parser.add_argument("--batch-size", type=count, default=default.batch_size)
     parser.add_argument(
@@ -219,4 +222,4 @@ def _add_bootstrap(parser: argparse.ArgumentParser) -> None:
     default = Bootstrap()
     parser.add_argument("--confidence", type=share, default=default.confidence)
     parser.add_argument("--resamples", type=count, default=default.resamples)
-    parser.add_argument("--seed", type=seed, default=default.seed, help="of the resampling")
+    parser.add_argument("--seed", type=seed, default=default.seed, help="seed of the resampling")

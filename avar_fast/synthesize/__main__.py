@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..chat.access import read_key
 from ..config import read_recipe
-from .answer_check import AnswerCheck
+from .answer_check import CachedAnswerChecker
 from .card import write_card
 from .estimate import estimate
 from .folder import check_folder, claim
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.dry_run:
             check_folder(recipe, prompts)
             entries = read_entries(Path(recipe.output_dir))
-            with closing(AnswerCheck(recipe.gates.checker)) as check:
+            with closing(CachedAnswerChecker(recipe.gates.checker)) as check:
                 print(estimate(recipe, read_tasks(recipe.data), prompts, entries, check))
             return 0
         return synthesize(recipe, prompts)
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with what is finished.", file=sys.stderr)
+        print("interrupted; run the same command again to continue.", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -90,7 +90,7 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
     async def run(served: SynthesisRecipe) -> SynthesisOutcome:
         return await Pipeline(served, read, prompts, journal, check).run()
 
-    check = AnswerCheck(recipe.gates.checker)
+    check = CachedAnswerChecker(recipe.gates.checker)
     with closing(StepJournal(folder)) as journal, closing(check):
         claim(recipe, prompts)
         with _served(recipe) as served:

@@ -6,7 +6,7 @@ from threading import Lock
 from ..rewards import AnswerChecker, Reference
 
 
-class AnswerCheck:
+class CachedAnswerChecker:
     """Checks one text at a time, from any thread. Results are cached. Its processes start at the
     first answer that differs from the reference as text.
 

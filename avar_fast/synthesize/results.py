@@ -11,7 +11,7 @@ from typing import Any
 from ..data import Row, load_rows
 from ..data.schemas import IMAGE_MARK, with_marks_escaped
 from ..journal import write_whole
-from .answer_check import AnswerCheck
+from .answer_check import CachedAnswerChecker
 from .duplicates import near_duplicates
 from .gates import STEP_GATES, TEXT_GATES, Candidate, best, gate_candidate
 from .journal import StepJournal
@@ -39,7 +39,11 @@ class _Verdict:
 
 
 def write_results(
-    recipe: SynthesisRecipe, read: ReadRows, journal: StepJournal, folder: Path, check: AnswerCheck
+    recipe: SynthesisRecipe,
+    read: ReadRows,
+    journal: StepJournal,
+    folder: Path,
+    check: CachedAnswerChecker,
 ) -> dict[str, Any]:
     """Applies the gates of the recipe to every row and writes rows.jsonl, rejected.jsonl, images
     and report.json. Returns the report.
@@ -82,7 +86,7 @@ def write_results(
 
 
 def _verdict(
-    recipe: SynthesisRecipe, task: SynthesisTask, journal: StepJournal, check: AnswerCheck
+    recipe: SynthesisRecipe, task: SynthesisTask, journal: StepJournal, check: CachedAnswerChecker
 ) -> _Verdict:
     candidates = []
     for sample in range(recipe.samples):

@@ -160,7 +160,7 @@ class Engine:
             DeepSpeed then lowers the scale and does not change the weights.
         """
         norm = 0.0
-        if self.recipe.engine.zero_stage == 0:  # DeepSpeed reports no norm in this stage
+        if self.recipe.engine.zero_stage == 0:  # DeepSpeed reports no norm at ZeRO 0
             grads = [p.grad for p in self.module.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(grads).item()
         self.deepspeed.step()

@@ -32,7 +32,7 @@ def test_sft_resumes_exactly_and_skips_an_interrupted_checkpoint(world, tmp_path
     newest = tmp_path / "whole" / "checkpoints" / "step-000004"
     (newest / "model.safetensors").unlink()
     done = run(world, tmp_path / "whole", *often, "--resume")
-    assert f"ignored {newest}: interrupted" in done.stdout
+    assert f"ignored {newest}: it was interrupted" in done.stdout
     assert "resuming from" in done.stdout
     assert "step-000002" in done.stdout
     resumed = log_of(tmp_path / "whole")

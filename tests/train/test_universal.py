@@ -156,7 +156,7 @@ def test_a_conversion_that_fails_midway_leaves_the_checkpoint_as_it_was(saved, m
         save(path, state)
 
     monkeypatch.setattr(ds_to_universal, "_save_checkpoint", save_some)
-    with pytest.raises(OSError, match="RuntimeError: PytorchStreamWriter.* is as it was; resume"):
+    with pytest.raises(OSError, match="RuntimeError: PytorchStreamWriter.* is unchanged. Resume"):
         universal.convert(saved)
     assert files_of(saved) == before
 

@@ -19,7 +19,7 @@ _ALL: tuple[Published, ...] = (
     HallusionBench(),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
-"""{task: benchmark}. Each has a data set of its own."""
+"""{name: benchmark}. Each has a data set of its own."""
 
 PARTS = {
     "mathvista": ("mathvista",),
@@ -30,4 +30,4 @@ PARTS = {
     "mmstar": ("mmstar",),
     "hallusion": ("hallusion",),
 }
-"""{benchmark: its tasks}. The score of a benchmark is the mean of the scores of its tasks."""
+"""{column of a table: names in ``BENCHMARKS``}. A column is the mean of its benchmarks' scores."""

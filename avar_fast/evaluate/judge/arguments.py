@@ -13,15 +13,21 @@ from .config import JudgeConfig
 
 def add_judge(parser: argparse.ArgumentParser) -> None:
     judge = parser.add_argument_group(
-        "judge", f"for what the rules of {', '.join(_judged())} find not right; none unless given"
+        "judge",
+        "ask a language model about answers that the rules of"
+        f" {', '.join(_judged())} do not score as right; off by default",
     )
-    judge.add_argument("--judge-url", help="of an endpoint that speaks OpenAI's protocol, to /v1")
-    judge.add_argument("--judge-model", default="", help="its name there")
+    judge.add_argument(
+        "--judge-url", help="address of an endpoint that speaks OpenAI's protocol, up to /v1"
+    )
+    judge.add_argument("--judge-model", default="", help="model name at the endpoint")
     judge.add_argument(
         "--judge-key-env", metavar="NAME", help="environment variable that holds the key"
     )
-    judge.add_argument("--judge-seconds", type=float, default=120.0, help="for one attempt")
-    judge.add_argument("--judge-requests", type=int, default=8, help="at once on a rank")
+    judge.add_argument("--judge-seconds", type=float, default=120.0, help="seconds per attempt")
+    judge.add_argument(
+        "--judge-requests", type=int, default=8, help="requests at the same time, per rank"
+    )
     judge.add_argument(
         "--judge-body",
         default='{"temperature": 0}',
