@@ -63,7 +63,7 @@ def test_the_docs_say_how_often_math_verify_alone_disagrees():
     wrong = sum(row[2:] == ["-", "+"] for row in table)
     refused = sum(row[2:] == ["+", "-"] for row in table)
     found = re.search(
-        r"([\d,]+) pairs .*?says right to (\d+) wrong answers and refuses (\d+) right ones",
+        r"([\d,]+) pairs .*?accepts (\d+) wrong answers and rejects (\d+) right ones",
         DOCS.read_text().replace("\n", " "),
     )
     assert found
