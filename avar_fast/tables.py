@@ -1,5 +1,6 @@
-"""Formats Markdown tables that are also readable in a terminal."""
+"""Formats Markdown tables that are also readable in a terminal, and their cells."""
 
+import statistics
 from collections.abc import Sequence
 
 
@@ -14,3 +15,8 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
     rules = ("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths))
     return "\n".join([row(clean[0]), "|" + "|".join(rules) + "|", *map(row, clean[1:])])
+
+
+def mean_and_deviation(values: Sequence[float], digits: str = ".3f") -> str:
+    """A cell with the mean and the sample standard deviation of two values or more."""
+    return f"{statistics.mean(values):{digits}} \u00b1 {statistics.stdev(values):{digits}}"

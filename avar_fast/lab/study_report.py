@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 
 from ..evaluate.provenance import project
-from ..tables import markdown
+from ..tables import markdown, mean_and_deviation
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """TrainingRun -> hints of the test -> measure -> value, of one seed."""
@@ -85,19 +85,17 @@ def _table(titles: dict[str, str], results: list[Scores]) -> str:
         cells = [title]
         for _, test, measure in COLUMNS:
             values = _values(results, run, test, measure)
-            cells.append(_spread(values, ".3g" if measure == "ratio" else ".3f"))
+            cells.append(mean_and_deviation(values, ".3g" if measure == "ratio" else ".3f"))
         lines.append(cells)
     return markdown(lines)
-
-
-def _spread(values: list[float], digits: str = ".3f") -> str:
-    return f"{statistics.mean(values):{digits}} ± {statistics.stdev(values):{digits}}"
 
 
 def _ends(curves: dict[str, list[list[float]]]) -> str:
     lines = [["", "sampled accuracy"]]
     for title, seeds in curves.items():
-        lines.append([title, _spread([statistics.mean(steps[-LAST:]) for steps in seeds])])
+        lines.append(
+            [title, mean_and_deviation([statistics.mean(steps[-LAST:]) for steps in seeds])]
+        )
     return markdown(lines)
 
 

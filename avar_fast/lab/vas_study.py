@@ -13,14 +13,13 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from ..tables import markdown
+from ..tables import markdown, mean_and_deviation
 from .curriculum import write_curriculum
 from .model import save_base
 from .runs import (
@@ -138,12 +137,8 @@ def _over_seeds(out: Path, num_seeds: int) -> str:
             for seed in range(num_seeds)
         ]
         verdicts = ", ".join(shift["verdict"] for shift in shifts)
-        lines.append([run.key, *map(_spread, (*rises, last)), verdicts])
+        lines.append([run.key, *map(mean_and_deviation, (*rises, last)), verdicts])
     return f"{markdown(lines)}\n\nMean and deviation over seeds; verdicts in their order.\n"
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
 def _enter_folder(out: Path, settings: dict[str, int]) -> None:
