@@ -148,6 +148,20 @@ def listed_blocks(lists_ptr, lists_stride, index, lo, hi):
 
 
 @triton.jit
+def listed_block(lists_ptr, position, HAS_TYPES: tl.constexpr):
+    """The block at a position of the lists. Without types, every block stands at its own position.
+
+    A loop over a list must load the block of the next step, not of its own: the compiler does not
+    prefetch tiles whose address is loaded in the same step. A loop therefore reads one entry past
+    the end of its list, which the lists have.
+    """
+    block = position
+    if HAS_TYPES:
+        block = tl.load(lists_ptr + position)
+    return block
+
+
+@triton.jit
 def _class_of_blocks(types_ptr, blocks, length, BLOCK_N: tl.constexpr, NUM_TYPES: tl.constexpr):
     """[CHUNK] list of each block: its type if plain, NUM_TYPES if general, -1 if absent."""
     keys = blocks[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]  # [CHUNK, N]

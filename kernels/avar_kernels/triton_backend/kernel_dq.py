@@ -22,6 +22,7 @@ from .blocks import (
     LOG2E,
     general_block,
     key_block_range,
+    listed_block,
     listed_blocks,
     load_tile,
     logit_terms,
@@ -173,10 +174,10 @@ def visual_attn_bwd_dq_kernel(
             lse_here = lse - tl.load(bias_ptr + key_type) * LOG2E
         shift_ptrs = stats_ptr + (1 + key_type) * stride_sc + tile_rows
         shift = tl.load(shift_ptrs, mask=row_exists, other=0.0)
+        following = listed_block(lists_ptr, begin, HAS_TYPES)
         for position in range(begin, stop):
-            block = position
-            if HAS_TYPES:
-                block = tl.load(lists_ptr + position)
+            block = following
+            following = listed_block(lists_ptr, position + 1, HAS_TYPES)
             k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
             scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
             weights = tl.exp2(scores * factor - lse_here[:, None])

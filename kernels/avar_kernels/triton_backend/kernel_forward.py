@@ -23,6 +23,7 @@ from .blocks import (
     LOG2E,
     general_block,
     key_block_range,
+    listed_block,
     listed_blocks,
     load_tile,
     logit_terms,
@@ -138,10 +139,10 @@ def visual_attn_fwd_kernel(
             summand = tl.load(bias_ptr + key_type) * LOG2E
         max_before = row_max
         type_sum = tl.zeros([BLOCK_M], tl.float32)
+        following = listed_block(lists_ptr, begin, HAS_TYPES)
         for position in range(begin, stop):
-            block = position
-            if HAS_TYPES:
-                block = tl.load(lists_ptr + position)
+            block = following
+            following = listed_block(lists_ptr, position + 1, HAS_TYPES)
             k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
             scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
             if HAS_SCALE:
