@@ -67,16 +67,23 @@ def query_block_range(
     key_first, key_last, num_rows, num_keys, left, right,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """(start, end): only rows in blocks [start, end) see the keys."""
+    """(start, lo, hi, end): rows in blocks [start, end) see keys; in [lo, hi) all rows see all."""
     offset = num_keys - num_rows
     first_seeing = tl.zeros((), tl.int32)
+    first_of_all = tl.zeros((), tl.int32)
     end_seeing = num_rows
+    end_of_all = num_rows
     if HAS_RIGHT:
         first_seeing = tl.maximum(key_first - offset - right, 0)
+        first_of_all = tl.maximum(key_last - offset - right, 0)
     if HAS_LEFT:
         end_seeing = tl.minimum(tl.maximum(key_last - offset + left + 1, 0), num_rows)
+        end_of_all = tl.minimum(tl.maximum(key_first - offset + left + 1, 0), num_rows)
     end = tl.cdiv(end_seeing, BLOCK_M)
-    return tl.minimum(first_seeing // BLOCK_M, end), end
+    start = tl.minimum(first_seeing // BLOCK_M, end)
+    lo = tl.minimum(tl.cdiv(first_of_all, BLOCK_M), end)
+    hi = tl.maximum(end_of_all // BLOCK_M, lo)
+    return start, lo, hi, end
 
 
 @triton.jit

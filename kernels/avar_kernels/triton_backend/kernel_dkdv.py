@@ -7,8 +7,8 @@ with dZ as in ``kernel_dq``; sums over i include the query heads of the key head
 
 One program per (key block, key head, sequence) loops over the group's query heads and their query
 blocks. Nothing is added atomically, so the result is the same on every run. For the tables'
-gradients each program writes a float32 row of 16 channels per query head; the launcher adds the
-rows up in a fixed order.
+gradients each program writes two float32 rows of 16 channels per query head, one for the query
+blocks without a mask and one for the others; the launcher adds the rows up in a fixed order.
 
 Tiles are transposed, [N, M]: one matrix product then leaves P and dZ in the layout in which the
 next one reads them. P and dZ are rounded to the dtype of the inputs, accumulators are float32.
@@ -30,6 +30,14 @@ def _store_by_type(row_ptr, values, types, exists, NEEDED: tl.constexpr):
         tl.store(row_ptr + channels, tl.sum(tl.where(is_type, values[:, None], 0.0), 0))
 
 
+@triton.jit
+def _load_row(ptrs, row_exists, other, MASKED: tl.constexpr):
+    """A number of each query, [1, M]; ``other`` for a query that does not exist."""
+    if MASKED:
+        return tl.load(ptrs, mask=row_exists, other=other)[None, :]
+    return tl.load(ptrs)[None, :]
+
+
 @triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right"])
 def visual_attn_bwd_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
@@ -45,7 +53,7 @@ def visual_attn_bwd_dkdv_kernel(
     SHIFT_DTYPE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
-    """Grid (key blocks, Hkv, N). dbias and dscale: contiguous (N, key blocks, H, 16)."""
+    """Grid (key blocks, Hkv, N). dbias and dscale: contiguous (N, key blocks, H, 2, 16)."""
     kv_head = tl.program_id(1)
     index = tl.program_id(2)
     q_first, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED)
@@ -81,7 +89,7 @@ def visual_attn_bwd_dkdv_kernel(
     v = load_tile(v_base + v_offsets, exists, value_mask, True, MASK_DV)  # [N, DV]
 
     key_last = tl.minimum(key_first + BLOCK_N, num_keys) - 1
-    start, end = query_block_range(
+    start, lo, hi, end = query_block_range(
         key_first, key_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M
     )
     key_type = tl.zeros((), tl.int32)
@@ -91,6 +99,9 @@ def visual_attn_bwd_dkdv_kernel(
         is_general = key_type != tl.min(types, 0)
         # An absent block only stores zeros.
         end = tl.where(key_type < 0, start, end)
+        # A general block masks every query block.
+        lo = tl.where((key_type < 0) | is_general, start, lo)
+        hi = tl.where((key_type < 0) | is_general, start, hi)
         key_type = tl.maximum(key_type, 0)
 
     q_ptr += batch * stride_qb + q_first * stride_ql
@@ -100,87 +111,96 @@ def visual_attn_bwd_dkdv_kernel(
     # One loop over (head, query block) instead of two nested ones: the load pipeline runs on from
     # head to head, and the nested form needs up to a hundred registers more. Keys that do not exist
     # have garbage weights, which stay in their own rows and are dropped at the end. The loop is
-    # compiled twice, for plain blocks and for general ones, which need work per element. The two
+    # compiled three times: for a plain block of keys and the query blocks that need no mask, for
+    # the other query blocks, and for a general block of keys, which needs work per element. The
     # branches share no accumulators, so the first is as lean as without types.
-    num_blocks = end - start
     for GENERAL in tl.static_range(2 if HAS_TYPES else 1):
         if is_general == (GENERAL == 1):
             dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
             dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
             dbias = tl.zeros([BLOCK_N], tl.float32)
             dscale = tl.zeros([BLOCK_N], tl.float32)
-            for step in range(0, group * num_blocks):
-                head = kv_head * group + step // num_blocks
-                block = start + step % num_blocks
-                head_long = tl.cast(head, tl.int64)
-                first_row = tl.cast(block, tl.int64) * BLOCK_M
-                rows = block * BLOCK_M + tile_rows
-                row_exists = rows < num_rows
-                q_base = q_ptr + head_long * stride_qh + first_row * stride_ql
-                q = load_tile(q_base + q_offsets, row_exists, dim_mask, True, MASK_D)  # [M, D]
-                stats_base = stats_ptr + head_long * stride_sh + first_row
-                lse = tl.load(stats_base + tile_rows, mask=row_exists, other=float("inf"))[None, :]
-                scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
-                if HAS_SCALE:
-                    if GENERAL:
-                        scale_ptrs = scale_ptr + head * NUM_TYPES + types
-                        type_scale = tl.load(scale_ptrs, mask=exists, other=0.0)[:, None]
+            for MASKED in tl.static_range(GENERAL, 2):
+                num_blocks = hi - lo
+                if MASKED:
+                    num_blocks = (lo - start) + (end - hi)
+                for step in range(0, group * num_blocks):
+                    head = kv_head * group + step // num_blocks
+                    block = lo + step % num_blocks
+                    if MASKED:  # those before lo, then those from hi on
+                        block = start + step % num_blocks
+                        block = tl.where(block < lo, block, block - lo + hi)
+                    head_long = tl.cast(head, tl.int64)
+                    first_row = tl.cast(block, tl.int64) * BLOCK_M
+                    rows = block * BLOCK_M + tile_rows
+                    row_exists = rows < num_rows
+                    q_base = q_ptr + head_long * stride_qh + first_row * stride_ql
+                    q = load_tile(q_base + q_offsets, row_exists, dim_mask, MASKED, MASK_D)
+                    stats_base = stats_ptr + head_long * stride_sh + first_row
+                    lse = _load_row(stats_base + tile_rows, row_exists, float("inf"), MASKED)
+                    scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # [N, M]
+                    if HAS_SCALE:
+                        if GENERAL:
+                            scale_ptrs = scale_ptr + head * NUM_TYPES + types
+                            type_scale = tl.load(scale_ptrs, mask=exists, other=0.0)[:, None]
+                        else:
+                            type_scale = tl.load(scale_ptr + head * NUM_TYPES + key_type)
+                        logits = scores * (softmax_scale_log2 * type_scale)
                     else:
-                        type_scale = tl.load(scale_ptr + head * NUM_TYPES + key_type)
-                    logits = scores * (softmax_scale_log2 * type_scale)
-                else:
-                    logits = scores * softmax_scale_log2
-                if HAS_BIAS:
-                    if GENERAL:
-                        bias_ptrs = bias_ptr + head * NUM_TYPES + types
-                        bias = tl.load(bias_ptrs, mask=exists, other=0.0) * LOG2E
-                        logits += bias[:, None]
-                    else:  # folded into the row's lse, which costs M operations instead of N * M
-                        lse -= tl.load(bias_ptr + head * NUM_TYPES + key_type) * LOG2E
-                # Masked in every block: a branch would hide from the compiler that this product
-                # feeds the next one.
-                if HAS_LEFT or HAS_RIGHT:
-                    visible = sees(
-                        rows[None, :], keys[:, None], num_keys - num_rows, left, right,
-                        HAS_LEFT, HAS_RIGHT,
-                    )  # fmt: skip
-                    logits = tl.where(visible, logits, float("-inf"))
-                weights = tl.exp2(logits - lse)
-                dout_base = dout_ptr + head_long * stride_doh + first_row * stride_dol
-                dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)
-                dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
-                # The accumulator starts at -shift: no tile of shifts is alive beside the product.
-                if GENERAL:
-                    rounded, rest = load_shifts(
-                        stats_base, stride_sc, tile_rows, row_exists, NUM_TYPES, SHIFT_DTYPE
+                        logits = scores * softmax_scale_log2
+                    if HAS_BIAS:
+                        if GENERAL:
+                            bias_ptrs = bias_ptr + head * NUM_TYPES + types
+                            bias = tl.load(bias_ptrs, mask=exists, other=0.0) * LOG2E
+                            logits += bias[:, None]
+                        else:  # folded into the row's lse: M operations instead of N * M
+                            lse -= tl.load(bias_ptr + head * NUM_TYPES + key_type) * LOG2E
+                    if MASKED and (HAS_LEFT or HAS_RIGHT):
+                        visible = sees(
+                            rows[None, :], keys[:, None], num_keys - num_rows, left, right,
+                            HAS_LEFT, HAS_RIGHT,
+                        )  # fmt: skip
+                        logits = tl.where(visible, logits, float("-inf"))
+                    weights = tl.exp2(logits - lse)
+                    dout_base = dout_ptr + head_long * stride_doh + first_row * stride_dol
+                    dout = load_tile(
+                        dout_base + dout_offsets, row_exists, value_mask, MASKED, MASK_DV
                     )
-                    one_hot = (types[:, None] == tl.arange(0, 16)[None, :]).to(SHIFT_DTYPE)
-                    shift = tl.dot(one_hot, tl.trans(rest), input_precision="ieee")
-                    shift = tl.dot(one_hot, tl.trans(rounded), shift, input_precision="ieee")
-                else:
-                    shift_ptrs = stats_base + (1 + key_type) * stride_sc + tile_rows
-                    shift = tl.load(shift_ptrs, mask=row_exists, other=0.0)[None, :]
-                minus_shift = tl.broadcast_to(-shift, weights.shape)
-                dlogits = weights * tl.dot(
-                    v, tl.trans(dout), minus_shift, input_precision=PRECISION
-                )
-                if HAS_BIAS:
-                    dbias += tl.sum(dlogits, 1)
-                if HAS_SCALE:
-                    dscale += tl.sum(dlogits * scores, 1)
-                    dlogits *= type_scale
-                dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
-
-                if HAS_BIAS or HAS_SCALE:  # noqa: SIM102 (known at compile time, the next is not)
-                    if block == end - 1:
-                        programs = batch * tl.num_programs(0) + tl.program_id(0)
-                        slot = programs * tl.num_programs(1) * group + head
-                        _store_by_type(dbias_ptr + slot * 16, dbias, types, exists, HAS_BIAS)
-                        _store_by_type(
-                            dscale_ptr + slot * 16, dscale * softmax_scale, types, exists, HAS_SCALE
+                    dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
+                    # The accumulator starts at -shift: no tile of shifts is alive beside the
+                    # product.
+                    if GENERAL:
+                        rounded, rest = load_shifts(
+                            stats_base, stride_sc, tile_rows, row_exists, NUM_TYPES, SHIFT_DTYPE
                         )
-                        dbias = tl.zeros([BLOCK_N], tl.float32)
-                        dscale = tl.zeros([BLOCK_N], tl.float32)
+                        one_hot = (types[:, None] == tl.arange(0, 16)[None, :]).to(SHIFT_DTYPE)
+                        shift = tl.dot(one_hot, tl.trans(rest), input_precision="ieee")
+                        shift = tl.dot(one_hot, tl.trans(rounded), shift, input_precision="ieee")
+                    else:
+                        shift_ptrs = stats_base + (1 + key_type) * stride_sc + tile_rows
+                        shift = _load_row(shift_ptrs, row_exists, 0.0, MASKED)
+                    minus_shift = tl.broadcast_to(-shift, weights.shape)
+                    dlogits = weights * tl.dot(
+                        v, tl.trans(dout), minus_shift, input_precision=PRECISION
+                    )
+                    if HAS_BIAS:
+                        dbias += tl.sum(dlogits, 1)
+                    if HAS_SCALE:
+                        dscale += tl.sum(dlogits * scores, 1)
+                        dlogits *= type_scale
+                    dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
+
+                    if HAS_BIAS or HAS_SCALE:  # noqa: SIM102 (known at compile time)
+                        if step % num_blocks == num_blocks - 1:
+                            program = batch * tl.num_programs(0) + tl.program_id(0)
+                            slot = (program * tl.num_programs(1) * group + head) * 2 + MASKED
+                            _store_by_type(dbias_ptr + slot * 16, dbias, types, exists, HAS_BIAS)
+                            _store_by_type(
+                                dscale_ptr + slot * 16, dscale * softmax_scale, types, exists,
+                                HAS_SCALE,
+                            )  # fmt: skip
+                            dbias = tl.zeros([BLOCK_N], tl.float32)
+                            dscale = tl.zeros([BLOCK_N], tl.float32)
 
             dk = tl.where(exists[:, None], dk * softmax_scale, 0.0)
             dv = tl.where(exists[:, None], dv, 0.0)

@@ -106,8 +106,8 @@ def _dkdv(
     dv = call.new(tuple(call.v.shape), call.q.dtype)
     num_blocks = triton.cdiv(call.max_keys, call.variant.tile("dkdv").block_n)
     grid = (num_blocks, call.kv_heads, call.num_sequences)
-    parts = (call.num_sequences, num_blocks, call.heads, 16)
-    # Zeros: a key block that no query sees writes nothing.
+    parts = (call.num_sequences, num_blocks, call.heads, 2, 16)
+    # Zeros: a program that has no query block of a class writes nothing.
     dbias = (
         None if call.bias is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
     )
@@ -133,8 +133,8 @@ def _dkdv(
 
 
 def _reduced(call: LaunchInputs, parts: Tensor | None) -> Tensor | None:
-    """(sequences, key blocks, H, 16) -> (H, num_types), added up in a fixed order."""
-    return None if parts is None else parts.sum((0, 1))[:, : call.variant.num_types].contiguous()
+    """(sequences, key blocks, H, 2, 16) -> (H, num_types), added up in a fixed order."""
+    return None if parts is None else parts.sum((0, 1, 3))[:, : call.variant.num_types].contiguous()
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:
