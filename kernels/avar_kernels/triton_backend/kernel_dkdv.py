@@ -121,15 +121,21 @@ def visual_attn_bwd_dkdv_kernel(
             dbias = tl.zeros([BLOCK_N], tl.float32)
             dscale = tl.zeros([BLOCK_N], tl.float32)
             for MASKED in tl.static_range(GENERAL, 2):
+                first = lo
                 num_blocks = hi - lo
-                if MASKED:
+                if MASKED:  # [start, lo), then [hi, end)
+                    first = tl.where(start < lo, start, hi)
                     num_blocks = (lo - start) + (end - hi)
-                for step in range(0, group * num_blocks):
-                    head = kv_head * group + step // num_blocks
-                    block = lo + step % num_blocks
-                    if MASKED:  # those before lo, then those from hi on
-                        block = start + step % num_blocks
-                        block = tl.where(block < lo, block, block - lo + hi)
+                following_head = kv_head * group
+                following_block = first
+                for _step in range(0, group * num_blocks):
+                    head, block = following_head, following_block
+                    following_block = block + 1
+                    if MASKED:
+                        following_block = tl.where(following_block == lo, hi, following_block)
+                    is_last = following_block == (end if MASKED else hi)
+                    following_head = tl.where(is_last, head + 1, head)
+                    following_block = tl.where(is_last, first, following_block)
                     head_long = tl.cast(head, tl.int64)
                     first_row = tl.cast(block, tl.int64) * BLOCK_M
                     rows = block * BLOCK_M + tile_rows
@@ -191,7 +197,7 @@ def visual_attn_bwd_dkdv_kernel(
                     dk = tl.dot(dlogits.to(q.dtype), q, dk, input_precision=PRECISION)
 
                     if HAS_BIAS or HAS_SCALE:  # noqa: SIM102 (known at compile time)
-                        if step % num_blocks == num_blocks - 1:
+                        if is_last:
                             program = batch * tl.num_programs(0) + tl.program_id(0)
                             slot = (program * tl.num_programs(1) * group + head) * 2 + MASKED
                             _store_by_type(dbias_ptr + slot * 16, dbias, types, exists, HAS_BIAS)
