@@ -96,9 +96,14 @@ def compile_kernel(kind: str, variant: Variant, dtype: str, count_loop: bool = T
         options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
     types = {name: _type_of(name, dtype) for name in kernel.arg_names}
     aligned = {
-        (position,): [["tt.divisibility", 16]]
-        for position, name in enumerate(kernel.arg_names)
-        if name.endswith("_ptr") or (name.startswith("stride_") and variant.head_dim % 16 == 0)
+        (parameter.num,): [["tt.divisibility", 16]]
+        for parameter in kernel.params
+        if parameter.name.endswith("_ptr")
+        or (
+            parameter.name.startswith("stride_")
+            and variant.head_dim % 16 == 0
+            and not parameter.do_not_specialize
+        )
     }
     signature = {
         name: "constexpr" if name in constexprs else types[name] for name in kernel.arg_names

@@ -32,8 +32,10 @@ def _cache_offsets(keys, valid, table_ptr, stride_page, stride_l, PAGE_SIZE: tl.
 
 
 @triton.jit(
-    do_not_specialize=["num_rows", "capacity", "keys_per_split", "num_splits", "left", "right"]
-)
+    do_not_specialize=[
+        "num_rows", "capacity", "keys_per_split", "num_splits", "left", "right", "stride_tb",
+    ]
+)  # fmt: skip
 def visual_attn_decode_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, lengths_ptr, table_ptr,
     part_out_ptr, part_mass_ptr, part_lse_ptr,

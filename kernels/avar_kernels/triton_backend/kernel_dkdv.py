@@ -38,7 +38,12 @@ def _load_row(ptrs, row_exists, other, MASKED: tl.constexpr):
     return tl.load(ptrs)[None, :]
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right"])
+@triton.jit(
+    do_not_specialize=[
+        "num_rows", "num_keys", "left", "right", "stride_sb", "stride_sh", "stride_sc",
+        "stride_tb",
+    ]
+)  # fmt: skip
 def visual_attn_bwd_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
     dout_ptr, stats_ptr, dk_ptr, dv_ptr, dbias_ptr, dscale_ptr,

@@ -32,7 +32,11 @@ from .blocks import (
 )
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(
+    do_not_specialize=[
+        "num_rows", "stride_mb", "stride_lb", "stride_lh", "stride_sb", "stride_sh", "stride_sc",
+    ]
+)  # fmt: skip
 def visual_attn_bwd_stats_kernel(
     out_ptr, mass_ptr, lse_ptr, dout_ptr, dmass_ptr, dlse_ptr, stats_ptr,
     num_rows,
@@ -93,7 +97,12 @@ def load_shifts(
     return rounded, (shifts - rounded.to(tl.float32)).to(DTYPE)
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "lists_stride"])
+@triton.jit(
+    do_not_specialize=[
+        "num_rows", "num_keys", "left", "right", "lists_stride", "stride_sb", "stride_sh",
+        "stride_sc", "stride_tb",
+    ]
+)  # fmt: skip
 def visual_attn_bwd_dq_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, lists_ptr,
     cu_seqlens_q_ptr, cu_seqlens_k_ptr,

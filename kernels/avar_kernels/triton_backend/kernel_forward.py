@@ -60,7 +60,12 @@ def accumulate(
     return acc, new_max, row_sum, weights, decay
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right", "lists_stride"])
+@triton.jit(
+    do_not_specialize=[
+        "num_rows", "num_keys", "left", "right", "lists_stride", "stride_mb", "stride_lb",
+        "stride_lh", "stride_tb",
+    ]
+)  # fmt: skip
 def visual_attn_fwd_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, lists_ptr,
     cu_seqlens_q_ptr, cu_seqlens_k_ptr,

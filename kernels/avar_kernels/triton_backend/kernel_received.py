@@ -13,7 +13,12 @@ import triton.language as tl
 from .blocks import LOG2E, load_tile, logit_terms, query_block_range, sees, sequence_of, types_of
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_keys", "left", "right"])
+@triton.jit(
+    do_not_specialize=[
+        "num_rows", "num_keys", "left", "right", "stride_lb", "stride_lh", "stride_wb",
+        "stride_wl", "stride_wh", "stride_rb", "stride_tb",
+    ]
+)  # fmt: skip
 def attn_received_kernel(
     q_ptr, k_ptr, types_ptr, bias_ptr, scale_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
     lse_ptr, weight_ptr, received_ptr,
@@ -53,7 +58,7 @@ def attn_received_kernel(
     factor = softmax_scale * LOG2E * type_scale  # [N]
 
     key_last = tl.minimum(key_first + BLOCK_N, num_keys) - 1
-    start, end = query_block_range(
+    start, _, _, end = query_block_range(
         key_first, key_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M
     )
     q_ptr += batch * stride_qb + head_long * stride_qh + q_first * stride_ql
