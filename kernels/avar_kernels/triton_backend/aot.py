@@ -17,12 +17,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from . import main_loop
 from .blocks import sort_blocks_kernel
 from .kernel_decode import visual_attn_decode_kernel
 from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
 from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
 from .kernel_forward import visual_attn_fwd_kernel
 from .kernel_received import attn_received_kernel
+from .main_loop import NVIDIA_TOOLS, MainLoop
 from .tiles import KINDS, SORT_CHUNK_KEYS
 from .variants import Variant
 
@@ -49,8 +51,6 @@ SHARED_LIMIT_BYTES = {
     "sm100": 227 * 1024,
     "gfx942": 64 * 1024,
 }
-NVIDIA_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-MATRIX_PRODUCTS = ("HGMMA", "HMMA", "UTCHMMA", "UTCQMMA")  # of SASS, by generation
 ELEMENT = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 FLOAT32_POINTERS = (
     "mass_ptr", "lse_ptr", "dmass_ptr", "dlse_ptr", "stats_ptr", "bias_ptr", "scale_ptr",
@@ -60,6 +60,8 @@ FLOAT32_POINTERS = (
 INT32_POINTERS = (
     "types_ptr", "lists_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "lengths_ptr", "table_ptr",
 )  # fmt: skip
+# Triton compiles a kernel that needs more to a trap, and refuses to launch it.
+TENSOR_MEMORY_LIMIT_COLUMNS = 512
 DECODE_PAGE_SIZE = 256  # of the decode kernel that is compiled with pages
 
 
@@ -70,12 +72,13 @@ class Resources:
     registers: int
     spill_bytes: int
     shared_bytes: int
-    main_loop: int | None
-    """Instructions in the shortest loop with a matrix product, the one over plain blocks. None on
-    AMD, where the kernel has no such loop, and where nobody asked for the count."""
+    tensor_memory_columns: int
+    """Of the tensor memory of sm_100; 0 on other chips."""
+    main_loop: MainLoop | None
+    """None if no loop has a matrix product."""
 
 
-def compile_kernel(kind: str, variant: Variant, dtype: str, count_loop: bool = True) -> Resources:
+def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
     """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned."""
     kernel = sort_blocks_kernel if kind == "sort" else KERNELS[kind]
     if kind == "sort":
@@ -112,10 +115,12 @@ def compile_kernel(kind: str, variant: Variant, dtype: str, count_loop: bool = T
     compiled = triton.compile(source, target=TARGETS[variant.arch], options=options)
     shared = compiled.metadata.shared
     if variant.arch.startswith("gfx"):
-        return Resources(*_read_amdgcn(compiled.asm["amdgcn"]), shared, None)
-    registers, spills = _read_ptxas(compiled.asm["ptx"], variant.arch)
-    main_loop = _main_loop(compiled.asm["cubin"]) if count_loop else None
-    return Resources(registers, spills, shared, main_loop)
+        assembly = compiled.asm["amdgcn"]
+        return Resources(*_read_amdgcn(assembly), shared, 0, main_loop.of_amd(assembly))
+    ptx = compiled.asm["ptx"]
+    loop = main_loop.of_nvidia(compiled.asm["cubin"], ptx)
+    tensor_memory = getattr(compiled.metadata, "tmem_size", 0) or 0
+    return Resources(*_read_ptxas(ptx, variant.arch), shared, tensor_memory, loop)
 
 
 def _type_of(name: str, dtype: str) -> str:
@@ -140,29 +145,6 @@ def _read_ptxas(ptx: str, arch: str) -> tuple[int, int]:
     registers = max(int(n) for n in re.findall(r"Used (\d+) registers", done.stderr))
     spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", done.stderr))
     return registers, spills
-
-
-def _main_loop(cubin: bytes) -> int | None:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        done = subprocess.run(
-            [NVIDIA_TOOLS / "nvdisasm", "-c", file.name], capture_output=True, text=True, check=True
-        )
-    instructions: list[str] = []
-    labels: dict[str, int] = {}
-    loops: list[int] = []
-    for line in done.stdout.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[label[1]] = len(instructions)
-        elif code := re.match(r"\s*/\*[0-9a-f]+\*/\s+(.*?);", line):
-            instructions.append(code[1])
-            back = re.search(r"BRA.*?`\((\.L_x_\d+)\)", code[1])
-            if back and back[1] in labels:
-                body = instructions[labels[back[1]] :]
-                if any(product in text for text in body for product in MATRIX_PRODUCTS):
-                    loops.append(len(body))
-    return min(loops, default=None)
 
 
 def _read_amdgcn(assembly: str) -> tuple[int, int]:
@@ -228,7 +210,7 @@ def main() -> None:
         print(
             f"{kind:8} {tile}: {used.registers} registers, "
             f"{used.spill_bytes} B spilled, {used.shared_bytes} B shared, "
-            f"main loop {used.main_loop}"
+            f"main loop {used.main_loop and used.main_loop.instructions}"
         )
 
 
