@@ -24,6 +24,7 @@ SHARED_LIMIT_BYTES = {
 EVERYTHING = {"causal": True, "packed": True}
 TYPES_ONLY = {"bias": False, "scale": False, "causal": True}
 UNTYPED = {"types": False, "bias": False, "scale": False}
+TENSOR_MEMORY_LIMIT_COLUMNS = 512
 MODELS = {
     "everything_128": ("bfloat16", 128, 128, EVERYTHING),
     "types_128": ("float16", 128, 128, TYPES_ONLY),
@@ -32,6 +33,7 @@ MODELS = {
 MORE_MODELS = {
     "untyped_128": ("bfloat16", 128, 128, UNTYPED),
     "everything_64": ("bfloat16", 64, 64, EVERYTHING),
+    "types_packed_128": ("bfloat16", 128, 128, TYPES_ONLY | {"packed": True}),
     "types_64": ("bfloat16", 64, 64, TYPES_ONLY),
     "types_80": ("bfloat16", 80, 80, TYPES_ONLY),
     "everything_256": ("float16", 256, 256, EVERYTHING | {"num_types": 16, "window": True}),
@@ -70,14 +72,11 @@ WITHOUT_TYPES = {
     for kind in ("forward", "dq", "dkdv")
 }  # fmt: skip
 MATRIX |= WITHOUT_TYPES
-LOOPS_COUNTED = (*WITHOUT_TYPES, *(f"sm90-types_128-{kind}" for kind in ("forward", "dq", "dkdv")))
 
 
 def compiled(names: list[str]) -> dict:
     """{name: what the kernel uses, None if the child process stopped before}, and its "stderr"."""
-    requests = {
-        name: json.dumps(MATRIX[name] | {"count_loop": name in LOOPS_COUNTED}) for name in names
-    }
+    requests = {name: json.dumps(MATRIX[name]) for name in names}
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, str(WORKER), "compile", *requests.values()],
@@ -90,9 +89,19 @@ def compiled(names: list[str]) -> dict:
 
 
 def assert_fits(resources: dict, name: str) -> None:
-    """A kernel of the matrix spills nothing and fits its chip's shared memory."""
+    """A kernel of the matrix spills nothing, fits its chip's memories, and prefetches."""
     used = resources[name]
     assert used is not None, f"the child process stopped before this kernel: {resources['stderr']}"
     assert "error" not in used, used["error"]
     assert used["spill_bytes"] == 0, used
     assert used["shared_bytes"] <= SHARED_LIMIT_BYTES[MATRIX[name]["arch"]], used
+    assert used["tensor_memory_columns"] <= TENSOR_MEMORY_LIMIT_COLUMNS, used
+    if prefetches(name):
+        assert used["loads_in_flight"], f"every step of the main loop waits for its loads: {used}"
+
+
+def prefetches(name: str) -> bool:
+    """Whether the kernel's tiles leave room for loads that are on their way during a step."""
+    kernel = MATRIX[name]
+    half = kernel["dtype"] != "float32"
+    return half and kernel["head_dim"] <= 128 and kernel["kind"] in ("forward", "dq", "dkdv")

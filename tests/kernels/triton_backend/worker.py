@@ -165,16 +165,24 @@ def _poison_allocations() -> None:
 
 
 def compile_all(requests: list[str]) -> None:
-    """Resources of kernels given as JSON: {"kind", "count_loop", **arguments of make_variant}."""
+    """Resources of kernels given as JSON: {"kind", **arguments of make_variant}."""
     from avar_kernels.triton_backend import aot
 
     for text in requests:
         request = json.loads(text)
-        kind, count_loop = request.pop("kind"), request.pop("count_loop")
+        kind = request.pop("kind")
         variant = aot.make_variant(**request)
         try:
-            used = aot.compile_kernel(kind, variant, request["dtype"], count_loop)
-            result = dataclasses.asdict(used)
+            used = aot.compile_kernel(kind, variant, request["dtype"])
+            loop = used.main_loop
+            result = {
+                "registers": used.registers,
+                "spill_bytes": used.spill_bytes,
+                "shared_bytes": used.shared_bytes,
+                "tensor_memory_columns": used.tensor_memory_columns,
+                "instructions": loop and loop.instructions,
+                "loads_in_flight": loop and loop.loads_in_flight,
+            }
         except Exception:
             result = {"error": traceback.format_exc()[-2000:]}
         print(json.dumps({"request": text, **result}), flush=True)
