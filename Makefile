@@ -50,7 +50,7 @@ test-vllm: $(VLLM_VENV)/.installed
 	PYTHONPATH=tests/vllm/site $(VLLM_VENV)/bin/python -m pytest tests/vllm -p no:benchmark
 
 test-gpu: install
-	$(BIN)/python -m pytest tests -m gpu
+	$(BIN)/python -m pytest tests/gpu -m gpu -W default
 
 bench: install
 	$(BIN)/python -m pytest bench

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TILE_PX = 28
 SOURCE_PX = 8
@@ -85,6 +87,8 @@ def draw_tile(picture: int, rng: np.random.Generator | None = None) -> np.ndarra
         angle = math.radians(rng.uniform(-12.0, 12.0))
         slant = rng.uniform(-0.15, 0.15)
         shift_x, shift_y = rng.uniform(-2.0, 2.0, size=2)
+    from PIL import Image
+
     # PIL maps target to source coordinates, hence the inverse of rotate * slant * scale.
     zoom = SOURCE_PX / size_px
     cos, sin = math.cos(angle) * zoom, math.sin(angle) * zoom
@@ -111,5 +115,7 @@ def draw_grid(pictures: np.ndarray, rng: np.random.Generator | None = None) -> I
     Returns:
         RGB image of cols * TILE_PX by rows * TILE_PX pixels.
     """
+    from PIL import Image
+
     lines = [np.concatenate([draw_tile(int(p), rng) for p in row], axis=1) for row in pictures]
     return Image.fromarray(np.concatenate(lines, axis=0)).convert("RGB")

@@ -24,11 +24,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from .digits import SPLITS, digit_part, draw_grid
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 STYLES = ("direct", "chain")
 STYLE_CHOICES = ("mixed", *STYLES)

@@ -1,4 +1,4 @@
-"""The Triton kernels on a real device, bfloat16 included: ``make test-gpu``."""
+"""The kernels on short inputs of odd shapes, and what only a device can show."""
 
 import pytest
 import torch
@@ -10,13 +10,11 @@ from avar_kernels import (
     visual_attn_with_kvcache,
 )
 
-from .attention_oracle import finite_loss
-from .calls import NAMES
+from ..kernels.attention_oracle import finite_loss
+from ..kernels.calls import NAMES
+from .device import BACKEND, DEVICE, GPU_TIER, ON_GPU, needs_gpu
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device"),
-]
+pytestmark = GPU_TIER
 
 # B, Lq, Lk, H, Hkv, D, Dv, causal, window
 SHAPES = {
@@ -60,7 +58,7 @@ def test_triton_error_is_within_four_roundings_of_the_row(shape, dtype):
     once more; sums of a few hundred such terms stay within four relative roundings of the largest
     entry of the tensor."""
     leaves, types = leaves_of(shape, dtype)
-    got = run(leaves, types, shape, "triton", "cuda", dtype)
+    got = run(leaves, types, shape, BACKEND, DEVICE, dtype)
     want = run(leaves, types, shape, "eager", "cpu", torch.float64)
     for name, a, b in zip(NAMES, got, want, strict=True):
         assert not a.isnan().any(), name
@@ -72,12 +70,12 @@ def test_triton_error_is_within_four_roundings_of_the_row(shape, dtype):
 
 def test_packed_equals_dense_on_device():
     leaves, types = leaves_of(SHAPES["gqa7"], torch.bfloat16)
-    q, k, v = (x[0].cuda() for x in leaves[:3])
-    cu = torch.tensor([0, 120, 300], dtype=torch.int32, device="cuda")
-    packed = visual_attn_varlen_func(q, k, v, cu, cu, 180, 180, types[0].cuda(), causal=True)
+    q, k, v = (x[0].to(DEVICE) for x in leaves[:3])
+    cu = torch.tensor([0, 120, 300], dtype=torch.int32, device=DEVICE)
+    packed = visual_attn_varlen_func(q, k, v, cu, cu, 180, 180, types[0].to(DEVICE), causal=True)
     for a, b in ((0, 120), (120, 300)):
         one = visual_attn_func(
-            q[None, a:b], k[None, a:b], v[None, a:b], types[:, a:b].cuda(), causal=True
+            q[None, a:b], k[None, a:b], v[None, a:b], types[:, a:b].to(DEVICE), causal=True
         )
         assert torch.equal(packed.out[a:b], one.out[0])
         assert torch.equal(packed.mass[a:b], one.mass[0])
@@ -85,16 +83,17 @@ def test_packed_equals_dense_on_device():
 
 def test_gradients_are_bitwise_reproducible():
     leaves, types = leaves_of(SHAPES["gqa7"], torch.bfloat16)
-    first = run(leaves, types, SHAPES["gqa7"], "triton", "cuda", torch.bfloat16)
-    second = run(leaves, types, SHAPES["gqa7"], "triton", "cuda", torch.bfloat16)
+    first = run(leaves, types, SHAPES["gqa7"], BACKEND, DEVICE, torch.bfloat16)
+    second = run(leaves, types, SHAPES["gqa7"], BACKEND, DEVICE, torch.bfloat16)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@needs_gpu
 def test_a_training_step_can_be_captured_in_a_graph():
     """No launch waits for the device or allocates by content: the replay follows new inputs."""
     leaves, types = leaves_of(SHAPES["gqa7"], torch.bfloat16)
-    q, k, v = (x.cuda().requires_grad_() for x in leaves[:3])
-    types = types.cuda()
+    q, k, v = (x.to(DEVICE).requires_grad_() for x in leaves[:3])
+    types = types.to(DEVICE)
 
     def step():
         out, mass, _ = visual_attn_func(q, k, v, plan_keys(types), causal=True)
@@ -115,7 +114,7 @@ def test_a_training_step_can_be_captured_in_a_graph():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("num_keys", [300, 40_000])
+@pytest.mark.parametrize("num_keys", [300, 40_000 if ON_GPU else 1100])
 def test_decoding_and_column_sums_on_device(dtype, num_keys):
     """Weights and out are rounded to the input dtype: four relative roundings of the sum of
     absolute terms, which for mass is mass itself. Logits and sums are float32."""
@@ -125,7 +124,7 @@ def test_decoding_and_column_sums_on_device(dtype, num_keys):
     types = torch.randint(-1, 3, (2, num_keys), dtype=torch.int32)
     lengths = torch.tensor([num_keys, num_keys // 3], dtype=torch.int32)
     wide = [x.double() for x in (q, k, v)]
-    got = visual_attn_with_kvcache(*(x.cuda() for x in (q, k, v, types, lengths)))
+    got = visual_attn_with_kvcache(*(x.to(DEVICE) for x in (q, k, v, types, lengths)))
     want = visual_attn_with_kvcache(*wide, types, lengths, backend="eager")
     sizes = visual_attn_with_kvcache(*wide[:2], wide[2].abs(), types, lengths, backend="eager")
     assert torch.allclose(got.lse.double().cpu(), want.lse, rtol=1e-6, atol=1e-5)
@@ -135,12 +134,18 @@ def test_decoding_and_column_sums_on_device(dtype, num_keys):
     weight = torch.rand(2, 3)
     lse = visual_attn_func(*wide, types, causal=True, backend="eager").lse
     columns = attn_received(
-        q.cuda(), k.cuda(), lse.float().cuda(), weight.cuda(), types.cuda(), causal=True
+        q.to(DEVICE),
+        k.to(DEVICE),
+        lse.float().to(DEVICE),
+        weight.to(DEVICE),
+        types.to(DEVICE),
+        causal=True,
     )
     wanted = attn_received(*wide[:2], lse, weight, types, causal=True, backend="eager")
     assert torch.allclose(columns.double().cpu(), wanted, rtol=1e-4, atol=1e-6)
 
 
+@needs_gpu
 def test_types_out_of_range_stop_the_device_without_a_host_sync():
     """The check is a device-side assertion; it surfaces at the next synchronization."""
     import subprocess
