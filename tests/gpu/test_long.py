@@ -4,6 +4,8 @@ Types come in long runs, as in prompts with images, so that the loops over plain
 steps with loads in flight; short inputs hardly enter them.
 """
 
+from itertools import pairwise
+
 import pytest
 import torch
 from avar_kernels import plan_keys, visual_attn_func, visual_attn_varlen_func
@@ -81,12 +83,12 @@ def test_packed_rows(length):
     bounds = [0, length // 3, length // 3, length // 3 + 77, length - 5]
     offsets = torch.tensor(bounds, dtype=torch.int32, device=DEVICE)
     leaves = [x[0].clone().requires_grad_() for x in (q, k, v)]
-    longest = max(b - a for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    longest = max(b - a for a, b in pairwise(bounds))
     lengths = (offsets, offsets, longest, longest)
     plan = plan_keys(types, **dict(zip(PACKED_NAMES, lengths, strict=True)))
     packed = visual_attn_varlen_func(*leaves, *lengths, plan, causal=True, backend=BACKEND)
     (packed.out.float().sum() + packed.mass[..., 1].sum()).backward()
-    for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+    for a, b in pairwise(bounds):
         if a == b:
             continue
         alone = [x[:, a:b].clone().requires_grad_() for x in (q, k, v)]

@@ -1,4 +1,4 @@
-"""The operation under autocast, under torch.compile, and on a device that is not the current one."""
+"""The operation under autocast, under torch.compile, and on a device that is not the current."""
 
 import pytest
 import torch
