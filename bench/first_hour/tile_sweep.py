@@ -1,0 +1,103 @@
+"""Times tiles of the forward, dq and dkdv kernels: candidates for the table in ``tiles.py``."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+
+import torch
+from avar_kernels import plan_keys, visual_attn_func
+from avar_kernels.triton_backend.launchers import prepared_variant
+from avar_kernels.triton_backend.tiles import LIST_BLOCK_SIZES, Tile
+from avar_kernels.triton_backend.variants import Variant
+
+from ..shapes import Inputs, make_inputs
+from .clock import milliseconds_in_turns
+from .part_report import PartReport
+
+DTYPE = torch.bfloat16
+KINDS = ("forward", "dkdv", "dq")
+SIZES = {  # rows, keys, warps, stages of the pipeline
+    "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
+    "dq": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
+    "dkdv": ((16, 32, 64), (64, 128), (4, 8), (2, 3, 4)),
+}
+
+
+def run(report: PartReport) -> None:
+    """One row per (kind, inputs, tile): milliseconds beside those of the table's tile, in turns."""
+    length, rounds = (96, 2) if report.dry else (8192, 10)
+    levels = (True,) if report.dry else (True, False)
+    for typed, kind in itertools.product(levels, KINDS):
+        inputs = make_inputs(length, DTYPE)
+        inputs = inputs._replace(types=plan_keys(inputs.types)) if typed else inputs
+        name = "typed" if typed else "bare"
+        candidates = [Tile(*sizes) for sizes in itertools.product(*SIZES[kind])]
+        for tile in candidates[: 2 if report.dry else None]:
+            case = {"kind": kind, "inputs": name, "tile": str(tile)}
+            if not report.has(**case):
+                report.add(**case, **_timed(kind, tile, inputs, typed, rounds))
+    (report.folder / "tiles.txt").write_text(table_of_best(report.rows))
+
+
+def _timed(kind: str, tile: Tile, inputs: Inputs, typed: bool, rounds: int) -> dict[str, object]:
+    def measured() -> float:
+        return milliseconds_in_turns({"call": _call(kind, inputs, typed)}, rounds)["call"]
+
+    try:
+        before = measured()
+        with tile_instead(kind, tile):
+            ms = measured()
+        after = measured()
+    except Exception as error:  # too much shared memory, most often
+        return {"error": f"{type(error).__name__}: {error}"[:120]}
+    return {"ms": round(ms, 4), "over_table": round(ms / ((before + after) / 2), 4)}
+
+
+def _call(kind: str, inputs: Inputs, typed: bool):
+    q, k, v, types, grad_out, grad_mass = inputs
+
+    def forward(q, k, v):
+        if typed:
+            return visual_attn_func(q, k, v, types, causal=True)
+        return visual_attn_func(q, k, v, num_types=1, causal=True)
+
+    if kind == "forward":
+        return lambda: forward(q.detach(), k.detach(), v.detach())
+    result = forward(q, k, v)
+    outputs = (result.out, result.mass) if typed else (result.out,)
+    grads = (grad_out, grad_mass)[: len(outputs)]
+    return lambda: torch.autograd.grad(outputs, (q, k, v), grads, retain_graph=True)
+
+
+@contextlib.contextmanager
+def tile_instead(kind: str, tile: Tile) -> Iterator[None]:
+    """Kernels of ``kind`` get this tile inside."""
+    if kind != "dkdv" and tile.block_n not in LIST_BLOCK_SIZES:
+        raise ValueError(f"block_n must be one of {LIST_BLOCK_SIZES}; got {tile.block_n}.")
+    of_table = Variant.tile
+
+    def chosen(self: Variant, asked: str) -> Tile:
+        return tile if asked == kind else of_table(self, asked)
+
+    prepared_variant.cache_clear()
+    Variant.tile = chosen
+    try:
+        yield
+    finally:
+        Variant.tile = of_table
+        prepared_variant.cache_clear()
+
+
+def table_of_best(rows: list[dict]) -> str:
+    """The three fastest tiles of every kind and set of inputs, one per line."""
+    lines = []
+    timed = [row for row in rows if "over_table" in row]
+    groups = sorted({(row["kind"], row["inputs"]) for row in timed})
+    for kind, inputs in groups:
+        own = [row for row in timed if (row["kind"], row["inputs"]) == (kind, inputs)]
+        own.sort(key=lambda row: row["over_table"])
+        lines += [
+            f"{kind:8} {inputs:6} {row['tile']:70} {row['over_table']:.3f} of the table's time"
+            for row in own[:3]
+        ]
+    return "\n".join([*lines, ""])
