@@ -1,4 +1,4 @@
-"""What the machine has: device, clocks, packages, and the time to compile a training run's kernels."""
+"""What the machine has: device, clocks, packages, and the time of the first call."""
 
 import importlib.metadata
 import platform

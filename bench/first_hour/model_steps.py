@@ -17,8 +17,9 @@ TOKENS = SpecialTokens.from_processor(TOKENIZER)
 
 
 def run(report: PartReport) -> None:
-    """One row per (step, length): milliseconds, tokens per second, share of a matrix product's FLOP/s
-    (products of the text layers alone count)."""
+    """One row per (step, length): milliseconds, tokens per second, share of a matrix product.
+
+    The work counted is that of the text layers' weights."""
     widths, lengths, rounds = (SMALL, (256,), 2) if report.dry else (WIDTHS_3B, (2048, 8192), 5)
     model = build("avar", widths=widths).train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
