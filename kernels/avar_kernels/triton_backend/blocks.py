@@ -39,6 +39,27 @@ def sequence_of(cu_seqlens_ptr, index, length, PACKED: tl.constexpr):
 
 
 @triton.jit
+def lengths_again(
+    cu_seqlens_q_ptr, cu_seqlens_k_ptr, index, num_rows, num_keys, PACKED: tl.constexpr
+):
+    """(num_rows, num_keys) of the sequence, after the loop over plain blocks.
+
+    Packed lengths are read anew, and volatile, so that the compiler does not reuse the first
+    reading: that would keep all that depends on them in some twenty registers during the loop.
+    """
+    if PACKED:
+        num_rows = _length(cu_seqlens_q_ptr, index)
+        num_keys = _length(cu_seqlens_k_ptr, index)
+    return num_rows, num_keys
+
+
+@triton.jit
+def _length(cu_seqlens_ptr, index):
+    end = tl.load(cu_seqlens_ptr + index + 1, volatile=True)
+    return end - tl.load(cu_seqlens_ptr + index, volatile=True)
+
+
+@triton.jit
 def key_block_range(
     row_first, row_last, num_rows, num_keys, left, right,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK_N: tl.constexpr,

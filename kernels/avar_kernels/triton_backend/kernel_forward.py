@@ -23,6 +23,7 @@ from .blocks import (
     LOG2E,
     general_block,
     key_block_range,
+    lengths_again,
     listed_block,
     listed_blocks,
     load_tile,
@@ -165,6 +166,14 @@ def visual_attn_fwd_kernel(
         else:
             row_sum = type_sum
 
+    num_rows, num_keys = lengths_again(
+        cu_seqlens_q_ptr, cu_seqlens_k_ptr, index, num_rows, num_keys, PACKED
+    )
+    row_exists = rows < num_rows
+    row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
+    start, lo, hi, end = key_block_range(
+        row_first, row_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_N
+    )
     general_begin = tl.zeros((), tl.int32)
     num_listed = tl.zeros((), tl.int32)
     if HAS_TYPES:
