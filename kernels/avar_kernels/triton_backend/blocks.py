@@ -132,12 +132,18 @@ def load_tile(ptrs, row_mask, dim_mask, MASK_ROWS: tl.constexpr, MASK_DIM: tl.co
 
 
 @triton.jit
-def types_of(types_ptr, keys, num_keys, HAS_TYPES: tl.constexpr):
-    """(type, whether the key exists) per key of a general block."""
+def types_of(
+    types_ptr, keys, num_keys, HAS_TYPES: tl.constexpr, AGAIN: tl.constexpr = False
+):  # fmt: skip
+    """(type, whether the key exists) per key of a general block.
+
+    AGAIN is for a second reading, which the compiler must not replace by the first: types that are
+    kept over a loop cost it registers.
+    """
     exists = keys < num_keys
     types = tl.zeros_like(keys)
     if HAS_TYPES:
-        types = tl.load(types_ptr + keys, mask=exists, other=-1)
+        types = tl.load(types_ptr + keys, mask=exists, other=-1, volatile=AGAIN)
         exists = types >= 0
     return types, exists
 

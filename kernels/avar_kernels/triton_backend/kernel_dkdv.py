@@ -22,12 +22,19 @@ from .kernel_dq import load_shifts
 
 
 @triton.jit
-def _store_by_type(row_ptr, values, types, exists, NEEDED: tl.constexpr):
-    """Sums of ``values`` over the keys of each type."""
+def _store_by_type(
+    row_ptr, values, types, exists, key_type, GENERAL: tl.constexpr, NEEDED: tl.constexpr
+):  # fmt: skip
+    """Sums of ``values`` over the keys of each type; all keys of a plain block have ``key_type``."""
     if NEEDED:
         channels = tl.arange(0, 16)
-        is_type = exists[:, None] & (types[:, None] == channels[None, :])  # [N, 16]
-        tl.store(row_ptr + channels, tl.sum(tl.where(is_type, values[:, None], 0.0), 0))
+        if GENERAL:
+            is_type = exists[:, None] & (types[:, None] == channels[None, :])  # [N, 16]
+            sums = tl.sum(tl.where(is_type, values[:, None], 0.0), 0)
+        else:
+            total = tl.sum(tl.where(exists, values, 0.0), 0)
+            sums = tl.where(channels == key_type, total, 0.0)
+        tl.store(row_ptr + channels, sums)
 
 
 @triton.jit
@@ -121,6 +128,8 @@ def visual_attn_bwd_dkdv_kernel(
     # branches share no accumulators, so the first is as lean as without types.
     for GENERAL in tl.static_range(2 if HAS_TYPES else 1):
         if is_general == (GENERAL == 1):
+            if GENERAL:
+                types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES, AGAIN=True)
             dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
             dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
             dbias = tl.zeros([BLOCK_N], tl.float32)
@@ -205,14 +214,20 @@ def visual_attn_bwd_dkdv_kernel(
                         if is_last:
                             program = batch * tl.num_programs(0) + tl.program_id(0)
                             slot = (program * tl.num_programs(1) * group + head) * 2 + MASKED
-                            _store_by_type(dbias_ptr + slot * 16, dbias, types, exists, HAS_BIAS)
+                            if not GENERAL:
+                                exists = keys < num_keys
+                            _store_by_type(
+                                dbias_ptr + slot * 16, dbias, types, exists, key_type,
+                                GENERAL, HAS_BIAS,
+                            )  # fmt: skip
                             _store_by_type(
                                 dscale_ptr + slot * 16, dscale * softmax_scale, types, exists,
-                                HAS_SCALE,
+                                key_type, GENERAL, HAS_SCALE,
                             )  # fmt: skip
                             dbias = tl.zeros([BLOCK_N], tl.float32)
                             dscale = tl.zeros([BLOCK_N], tl.float32)
 
+            _, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES, AGAIN=True)
             dk = tl.where(exists[:, None], dk * softmax_scale, 0.0)
             dv = tl.where(exists[:, None], dv, 0.0)
             dk_base = (
