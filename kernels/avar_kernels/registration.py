@@ -1,8 +1,8 @@
-"""How an operator joins ``torch.library``, with less time per call than ``torch.library.custom_op``.
+"""Registers operators with ``torch.library``, with less time per call than ``custom_op``.
 
-``custom_op`` copies all arguments several times per call and converts the whole schema once per
-argument when a gradient is needed. For the twenty arguments of attention that takes longer than the
-launch of a kernel. Everything else is the same: torch.compile, fake tensors, autograd.
+``custom_op`` copies all arguments several times per call, and converts the whole schema once per
+argument where a gradient is needed. For the twenty arguments of attention that takes longer than a
+launch. Everything else is the same: torch.compile, fake tensors, autograd.
 """
 
 from collections.abc import Callable
@@ -59,9 +59,7 @@ def register_operator(
     Differentiable.__name__ = f"{name}_autograd"
 
     def dispatch(keys: Any, *arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(
-            x.requires_grad for x in arguments if isinstance(x, Tensor)
-        ):
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
             return Differentiable.apply(keys, *arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return operator.redispatch(keys & _KEYS_BELOW_AUTOGRAD, *arguments)
