@@ -53,7 +53,7 @@ def _status(name: str, device: torch.device | None) -> BackendStatus:
 
 
 def _cpu_status() -> BackendStatus:
-    return BackendStatus(not cpu.WHY_NOT, cpu.WHY_NOT)
+    return _status_because(cpu.WHY_NOT)
 
 
 def _triton_status(device: torch.device | None = None) -> BackendStatus:
@@ -62,54 +62,63 @@ def _triton_status(device: torch.device | None = None) -> BackendStatus:
         return BackendStatus(False, "triton is not installed (it is published for Linux only)")
     if interpreting():
         return BackendStatus(True)
-    on_gpu = device is not None and device.type == "cuda"
-    if not on_gpu and not torch.cuda.is_available():
+    if device is not None and device.type == "cuda":
+        return _status_because(_why_not_on_gpu(device.index))
+    if not torch.cuda.is_available():
         return BackendStatus(False, "no CUDA or ROCm device, and TRITON_INTERPRET is not 1")
-    return _gpu_status(device.index if on_gpu else None)
+    return _status_because(_why_not_on_gpu(None))
 
 
-@cache
+def _status_because(why_not: str) -> BackendStatus:
+    return BackendStatus(not why_not, why_not)
+
+
 def _triton_is_installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return _is_installed("triton")
 
 
-# A compiled model asks while it is traced; the answer is a constant of its graph.
-@torch.compiler.assume_constant_result
-def _gpu_status(index: int | None) -> BackendStatus:
-    return _status_of_gpu(torch.cuda.current_device() if index is None else index)
+def _why_not_on_gpu(index: int | None) -> str:
+    return _lack_of_gpu(torch.cuda.current_device() if index is None else index)
 
 
-@cache
-def _status_of_gpu(index: int) -> BackendStatus:
-    if torch.version.hip is None:
-        capability = torch.cuda.get_device_capability(index)
-        if capability < MIN_CAPABILITY:
-            name = torch.cuda.get_device_name(index)
-            return BackendStatus(
-                False,
-                f"needs compute capability 8.0 or newer; {name} has"
-                f" {capability[0]}.{capability[1]}",
-            )
-    return BackendStatus(True)
-
-
-def triton_takes(device: torch.device) -> bool:
-    """Whether the Triton kernels run on tensors of this device."""
-    return (device.type == "cuda" or interpreting()) and bool(_triton_status(device))
-
-
-@torch.compiler.assume_constant_result
 def _warn_of_eager(reason: str) -> None:
     _warn_once(
-        f"attention on this GPU takes the backend 'eager', which is slow and keeps matrices of"
-        f" L x L, because 'triton' does not run: {reason}. Pass backend='eager' to keep it without"
+        "attention on this GPU takes the backend 'eager', which is slow and keeps matrices of L x"
+        f" L, because 'triton' does not run: {reason}. Pass backend='eager' to keep it without"
         " this warning."
     )
+
+
+for _asked in (_triton_is_installed, _why_not_on_gpu, _warn_of_eager):
+    # In a compiled model the answer is a constant of the graph. The mark is what
+    # torch.compiler.assume_constant_result sets; that function imports the compiler, and triton.
+    _asked._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+@cache
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@cache
+def _lack_of_gpu(index: int) -> str:
+    """What a GPU lacks for the kernels; empty if nothing."""
+    if torch.version.hip is None:
+        major, minor = torch.cuda.get_device_capability(index)
+        if (major, minor) < MIN_CAPABILITY:
+            name = torch.cuda.get_device_name(index)
+            return f"needs compute capability 8.0 or newer; {name} has {major}.{minor}"
+    return ""
 
 
 @cache
 def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=2)
+
+
+def triton_takes(device: torch.device) -> bool:
+    """Whether the Triton kernels run on tensors of this device."""
+    return (device.type == "cuda" or interpreting()) and bool(_triton_status(device))
 
 
 def resolve_backend(
