@@ -68,9 +68,9 @@ def plan_keys(
             them.
         num_types: number of types, 1 to 16.
         cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k: all or none.
-        sort: whether to sort the key blocks. False saves the time where every layer has few queries
-            per sequence, as in generation with a cache: the kernel for them does not read the
-            blocks. Other kernels then sort them in every layer; results are the same.
+        sort: whether to sort the key blocks. False saves the time where ``is_decoding`` holds for
+            the layers, whose kernel does not read the blocks. Other kernels then sort them in every
+            layer; results are the same.
 
     Returns:
         KeyPlan. It belongs to these keys and offsets: pass the same offset tensors to

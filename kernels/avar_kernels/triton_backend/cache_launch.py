@@ -5,6 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..decoding import MIN_KEYS_PER_SPLIT, is_decoding
 from ..types import AttnInputs, AttnParams
 from .devices import multiprocessors, on_device
 from .kernel_decode import visual_attn_decode_kernel, visual_attn_decode_merge_kernel
@@ -14,19 +15,16 @@ from .launchers import Launcher
 from .tiles import padded_dim
 
 MAX_SPLITS = 128
-DECODE_ROWS = 32
-MIN_KEYS_PER_SPLIT = 256
 PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
 def is_decode(inputs: AttnInputs) -> bool:
-    """Whether splitting the keys pays: a dense call, few queries per key head, many keys."""
+    """Whether ``with_kvcache`` takes a call of the differentiable operator."""
     if inputs.packed is not None:
         return False
     _, num_queries, heads, _ = inputs.q.shape
     _, num_keys, kv_heads, _ = inputs.k.shape
-    rows = num_queries * heads // kv_heads
-    return rows <= DECODE_ROWS and num_keys >= 4 * MIN_KEYS_PER_SPLIT
+    return is_decoding(num_queries, num_keys, heads // kv_heads)
 
 
 def with_kvcache(
