@@ -23,8 +23,7 @@ INDEXING = {"index", "index_put", "index_put_"}
 class DeviceWaits(TorchDispatchMode):
     """Collects, while active, the lines of this project that would wait, in ``lines``.
 
-    Kernels of operators, and lines of other packages that this project's did not call directly, are
-    not looked into.
+    It does not look into the project's operators, nor into other packages.
     """
 
     def __init__(self) -> None:
@@ -61,12 +60,11 @@ class DeviceWaits(TorchDispatchMode):
         return read
 
     def _note(self) -> None:
-        frames = [
-            frame
-            for frame in traceback.extract_stack()
-            if f"{torch.__name__}/" not in frame.filename and frame.filename != __file__
-        ]
-        caller = frames[-1]
+        stack = traceback.extract_stack()
+        if any(frame.name == "redispatch" for frame in stack):
+            return  # inside an operator, which runs other code on a GPU
+        outside = [f for f in stack if "/torch/" not in f.filename and f.filename != __file__]
+        caller = outside[-1]
         path = Path(caller.filename)
         if path.is_relative_to(ROOT) and ".venv" not in path.parts:
             line = f"{path.relative_to(ROOT)}:{caller.lineno} {caller.line}"

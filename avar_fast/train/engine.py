@@ -169,7 +169,9 @@ class Engine:
             norm = 0.0
         elif (reported := self.deepspeed.get_global_grad_norm()) is not None:
             norm = reported
-        return torch.as_tensor(norm, dtype=torch.float64, device=self.device)
+        if isinstance(norm, Tensor):
+            return norm.detach().to(self.device, torch.float64)
+        return torch.full((), norm, dtype=torch.float64, device=self.device)
 
     @contextmanager
     def whole_weights(self) -> Iterator[nn.Module]:
