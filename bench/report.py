@@ -18,6 +18,8 @@ PICTURES = DOCS / "img"
 MARKERS = ("<!-- benchmarks: begin -->", "<!-- benchmarks: end -->")
 UNITS = {
     "time": "ms",
+    "graph_time": "ms",
+    "host_time": "us",
     "time_over_anchor": "times SDPA without mass, run in turns",
     "tokens_per_s": "tokens/s",
     "extra_memory": "MiB",
@@ -45,6 +47,9 @@ How to read the tables:
   mass. Both run alternately in one process, so that noise of the machine hits both. Below 1 is
   faster than torch.
 - "shuffled" means key types in random order. Otherwise types come in runs, as in real prompts.
+- On a GPU, times are the device's own, with a cold L2 cache; "graph time" is that of a replay from
+  a CUDA graph, and "host time" what the host needs to launch a call. Layers of a model share one
+  plan of the keys, so rows have none of its time unless they say "plan included".
 - On the virtual Xeon, torch's bfloat16 was timed without AMX, because torch crashes there with it
   ([LOG.md](LOG.md)). That flatters the bfloat16 ratios.
 """

@@ -7,26 +7,41 @@ do not run on this machine.
 import importlib
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from avar_kernels import available_backends, visual_attn_func
+from avar_kernels import KeyPlan, available_backends, plan_keys, visual_attn_func
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import one_hot, scaled_dot_product_attention
 
-from .measure import synchronize
 from .shapes import DEVICE, EAGER_MAX_LENGTH, HEAD_DIM, HEADS, KV_HEADS, NUM_TYPES, Inputs
 
-Provider = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+Provider = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Tensor | None]]
+PLAN_INCLUDED = "_plan_included"  # in the names of providers that make the plan in each call
 GROUP = HEADS // KV_HEADS
 
 
 def ours(backend: str) -> Provider:
-    def run(q, k, v, types):
-        result = visual_attn_func(q, k, v, types, causal=True, backend=backend)
+    """Our operation on a plan of the keys, which a model makes once for all its layers."""
+
+    def run(q, k, v, plan):
+        result = visual_attn_func(q, k, v, plan, causal=True, backend=backend)
         return result.out, result.mass
 
     return run
+
+
+def ours_with_plan(backend: str) -> Provider:
+    """The same, with the plan made in the call."""
+    on_plan = ours(backend)
+    return lambda q, k, v, types: on_plan(q, k, v, plan_keys(types))
+
+
+def keys_for(name: str, types: Tensor) -> Tensor | KeyPlan:
+    """What a provider is given as key types."""
+    planned = name.startswith("avar_") and not name.endswith(PLAN_INCLUDED)
+    return plan_keys(types) if planned else types
 
 
 def eager_output_attentions(q, k, v, types):
@@ -162,6 +177,8 @@ def _select() -> tuple[dict[str, Provider], dict[str, str]]:
             cannot[f"avar_{name}"] = status.reason
         elif name != "eager" and (DEVICE == "cpu") == (name in ("sdpa", "cpu")):
             run[f"avar_{name}"] = ours(name)
+            if DEVICE != "cpu":
+                run[f"avar_{name}{PLAN_INCLUDED}"] = ours_with_plan(name)
     run |= ANYWHERE
     for name, (module, provider) in ON_GPU.items():
         if DEVICE == "cpu":
@@ -190,23 +207,23 @@ def why_not(name: str, length: int, mode: str) -> str | None:
     return None
 
 
-def calls(run: Provider, inputs: Inputs, mode: str):
-    """The call that is timed for a provider in a mode, and its setup or None."""
+def calls(name: str, inputs: Inputs, mode: str):
+    """The call that is timed for a provider in a mode, and its setup or None. No call waits for the
+    device."""
+    run = PROVIDERS[name]
     q, k, v, types, grad_out, grad_mass = inputs
+    keys = keys_for(name, types)
 
     def forward():
-        run(q.detach(), k.detach(), v.detach(), types)
-        synchronize()
+        run(q.detach(), k.detach(), v.detach(), keys)
 
     def with_graph():
-        out, mass = run(q, k, v, types)
+        out, mass = run(q, k, v, keys)
         outputs = [(out, grad_out)] if mass is None else [(out, grad_out), (mass, grad_mass)]
-        synchronize()
         return ([x for x, _ in outputs], [g.to(x.dtype) for x, g in outputs]), {}
 
     def backward(outputs, grads):
         torch.autograd.grad(outputs, (q, k, v), grads)
-        synchronize()
 
     def both():
         backward(*with_graph()[0])

@@ -10,7 +10,7 @@ import pytest
 from avar_kernels import visual_attn_func
 
 from .measure import extra_memory_mib, peak_flops
-from .rivals import PROVIDERS, calls, why_not
+from .rivals import PROVIDERS, calls, keys_for, why_not
 from .shapes import DTYPES, GATE, GATE_LENGTH, LENGTHS, SHAPE, causal_flops, make_inputs
 
 ROUNDS = 7
@@ -24,9 +24,9 @@ def wanted(dtype, shuffled):
     return visual_attn_func(q, k, v, types.cpu(), causal=True, backend="eager")
 
 
-def gate(run, dtype, shuffled):
+def gate(name, dtype, shuffled):
     q, k, v, types, *_ = make_inputs(GATE_LENGTH, dtype, shuffled)
-    out, mass = run(q.detach(), k.detach(), v.detach(), types)
+    out, mass = PROVIDERS[name](q.detach(), k.detach(), v.detach(), keys_for(name, types))
     want = wanted(dtype, shuffled)
     assert (out.double().cpu() - want.out).abs().max() < GATE[dtype]
     assert mass is None or (mass.double().cpu() - want.mass).abs().max() < GATE[dtype]
@@ -49,18 +49,20 @@ def cases():
 
 @pytest.mark.parametrize(("provider", "length", "mode", "dtype", "shuffled"), list(cases()))
 def test_attention(record, table, provider, length, mode, dtype, shuffled):
-    run = PROVIDERS[provider]
-    gate(run, dtype, shuffled)
+    gate(provider, dtype, shuffled)
     inputs = make_inputs(length, dtype, shuffled)
-    timed, setup = calls(run, inputs, mode)
-    anchor = None if provider == ANCHOR else calls(PROVIDERS[ANCHOR], inputs, mode)
+    timed, setup = calls(provider, inputs, mode)
+    anchor = None if provider == ANCHOR else calls(ANCHOR, inputs, mode)
     case = dict(
         op="attention", provider=provider + ("_shuffled" if shuffled else ""), mode=mode,
         shape=SHAPE, length=length, dtype=str(dtype)[6:],
     )  # fmt: skip
     rounds = ROUNDS if length < LENGTHS[-1] else 5
     work = causal_flops(length, mode)
-    record(timed, rounds, work, peak_flops(dtype), setup=setup, anchor=anchor, **case)
+    record(
+        timed, rounds, work, peak_flops(dtype), setup=setup, anchor=anchor, graph=setup is None,
+        **case,
+    )  # fmt: skip
     if mode == "forward_backward":
         memory = extra_memory_mib(timed)
         table.add((memory,) * 3, None, metric="extra_memory", unit="MiB", **case)

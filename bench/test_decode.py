@@ -10,7 +10,7 @@ from avar_kernels import (
 )
 from torch.nn.functional import scaled_dot_product_attention
 
-from .measure import copy_bandwidth, peak_flops, synchronize
+from .measure import copy_bandwidth, peak_flops
 from .shapes import DEVICE, DTYPES, HEAD_DIM, HEADS, KV_HEADS, LENGTHS, key_types, make_inputs
 
 CACHES = (8192, 32768, 131072) if DEVICE == "cuda" else (2048, 8192, 32768)
@@ -46,17 +46,10 @@ def test_decode(record, backend, keys, batch, dtype):
         want = visual_attn_with_kvcache(*doubles, types[:, :300], backend="eager")
         assert (got.mass - want.mass).abs().max() < (1e-5 if dtype == torch.float32 else 2e-2)
 
-    def finished(call):
-        def run():
-            call()
-            synchronize()
-
-        return run
-
     lower_bound = backend == "sdpa_without_mass"
     record(
-        finished(sdpa if lower_bound else ours), 15, k.nbytes + v.nbytes, copy_bandwidth(),
-        anchor=None if lower_bound else (finished(sdpa), None),
+        sdpa if lower_bound else ours, 15, k.nbytes + v.nbytes, copy_bandwidth(),
+        anchor=None if lower_bound else (sdpa, None), graph=True,
         op="decode", provider=backend, mode="forward", shape=f"B{batch} H28 Hkv4 D128",
         length=keys, dtype=str(dtype)[6:],
     )  # fmt: skip
@@ -83,12 +76,9 @@ def test_received(record, provider, length):
     tolerance = 1e-5 if dtype == torch.float32 else 1e-3
     assert (ours() - matrix()).abs().max() < tolerance
 
-    def run():
-        (ours if provider == "avar" else matrix)()
-        synchronize()
-
     record(
-        run, 5, HEADS * length * length * HEAD_DIM, peak_flops(dtype),
+        ours if provider == "avar" else matrix, 5,
+        HEADS * length * length * HEAD_DIM, peak_flops(dtype),
         op="received", provider=provider, mode="forward", shape="B1 H28 Hkv4 D128 causal",
         length=length, dtype=str(dtype)[6:],
     )  # fmt: skip

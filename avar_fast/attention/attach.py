@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from avar_kernels import plan_keys
+from avar_kernels import is_decoding, plan_keys
 from torch import Tensor, nn
 from transformers import Cache
 
@@ -47,6 +47,15 @@ class Intervention:
     """Factor by key type, (3,), or by head and key type, (H, 3)."""
     layers: frozenset[int]
     """The layers to change."""
+    _tables: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
+
+    def tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Bias and scale on a device, float32. They are copied there once: a copy from the host in
+        every forward would wait for the device, and no CUDA graph could contain it."""
+        if device not in self._tables:
+            bias, scale = (torch.tensor(x, device=device) for x in (self.bias, self.scale))
+            self._tables[device] = bias, scale
+        return self._tables[device]
 
 
 class Attachment:
@@ -57,6 +66,7 @@ class Attachment:
         self.tokens = tokens
         self.num_layers = len(family.text_attention(model))
         self.num_heads = family.num_heads(model)
+        self.group = self.num_heads // family.text_tower(model).config.num_key_value_heads
         self.recording: Recording | None = None
         self.record_layers: frozenset[int] = frozenset()
         self.intervention: Intervention | None = None
@@ -86,7 +96,8 @@ class Attachment:
 
     def enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Pre-forward hook: adds the ``AttnCall`` to the arguments."""
-        kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
+        if args:
+            kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
         input_ids = kwargs.get("input_ids")
         if input_ids is None:
             raise ValueError(
@@ -103,7 +114,12 @@ class Attachment:
         if packing is None and positions is not None:
             has_video = kwargs.get("video_grid_thw") is not None
             refuse_packing(positions, mask, ids.shape[1], may_fall=has_video)
-        keys = plan_keys(types) if packing is None else plan_keys(types[0], **packing)
+        if packing is None:
+            # A decoding step attends to sorted blocks in none of its layers.
+            decoding = is_decoding(input_ids.shape[1], ids.shape[1], self.group)
+            keys = plan_keys(types, sort=not decoding)
+        else:
+            keys = plan_keys(types[0], **packing)
         if self.sequence is not None and ids.shape != input_ids.shape:
             raise ValueError(
                 "a split sequence works without a cache of keys; past_key_values holds some. Call"
@@ -115,8 +131,7 @@ class Attachment:
             self.recording.key_types = types
             call.record_layers = self.record_layers
         if self.intervention is not None:
-            call.type_bias = torch.tensor(self.intervention.bias, device=ids.device)
-            call.type_scale = torch.tensor(self.intervention.scale, device=ids.device)
+            call.type_bias, call.type_scale = self.intervention.tables(ids.device)
             call.intervene_layers = self.intervention.layers
         # The offsets of samples travel in the call. As arguments they would also reach the vision
         # tower, whose flash attention has its own offsets under the same names.
@@ -136,7 +151,8 @@ class Attachment:
     ) -> tuple[tuple, dict[str, Any]]:
         """Pre-forward hook of the text tower: keeps this rank's part of the tokens if the sequence
         is split. It raises if a recording or intervention would have no effect."""
-        if CALL_ARGUMENT not in kwargs and (self.recording or self.intervention or self.sequence):
+        call = kwargs.get(CALL_ARGUMENT)
+        if call is None and (self.recording or self.intervention or self.sequence):
             raise RuntimeError(
                 "record_attention, intervene and split_sequence act on forwards of the attached"
                 " model; its text tower was called alone. Call model(input_ids=...) or"
@@ -144,6 +160,10 @@ class Attachment:
             )
         if self.sequence is not None:
             kwargs = split_text_inputs(kwargs, self.sequence.split)
+        if call is not None:
+            # The layers know padding by its key type. transformers passes a mask of four dimensions
+            # on as it is; from any other it would derive one, and wait for the device to do so.
+            kwargs = kwargs | {"attention_mask": call.token_ids.new_empty(1, 1, 1, 1)}
         return args, kwargs
 
 

@@ -33,7 +33,8 @@ def with_cached_ids(input_ids: Tensor, cache: Any) -> Tensor:
             f"past_key_values holds {cached} keys of a batch of {input_ids.shape[0]} whose"
             f" tokens are unknown (known: {known}). Fill the cache through the attached model."
         )
-    ids = ids[:, :cached].repeat_interleave(input_ids.shape[0] // ids.shape[0], dim=0)
+    repeats = input_ids.shape[0] // ids.shape[0]
+    ids = ids[:, :cached] if repeats == 1 else ids[:, :cached].repeat_interleave(repeats, dim=0)
     return torch.cat([ids, input_ids], dim=1)
 
 

@@ -89,25 +89,33 @@ def refuse_packing(
         may_fall: whether the input has a video, after which rotary positions may decrease.
 
     Raises:
-        ValueError: positions restart, or leap so that their meaning is unclear.
+        ValueError: positions restart, or leap so that their meaning is unclear. On a GPU it is a
+            device-side assertion, because reading a value there would stall every forward.
     """
     length = position_ids.shape[-1]
     if length == 1:  # a decoding step, which must not wait for the device
         return
     real = None if mask is None else mask[:, -length:]
-    if _restarts(position_ids, real, may_fall).any():
-        raise ValueError(
-            "position_ids restart inside a row, which means packed samples; 'avar' separates them"
-            f" by offsets here. {_REMEDY}"
-        )
+    _refuse(
+        _restarts(position_ids, real, may_fall).any(),
+        "position_ids restart inside a row, which means packed samples; 'avar' separates them by"
+        f" offsets here. {_REMEDY}",
+    )
     text = _text_positions(position_ids)
     if text is None or mask is not None or length != num_keys:
         return
-    if (text[:, 1:] > text[:, :-1] + 1).any():
-        raise ValueError(
-            "position_ids leap inside a row: some attentions of transformers take that for another"
-            f" sample, others do not. {_REMEDY}"
-        )
+    _refuse(
+        (text[:, 1:] > text[:, :-1] + 1).any(),
+        "position_ids leap inside a row: some attentions of transformers take that for another"
+        f" sample, others do not. {_REMEDY}",
+    )
+
+
+def _refuse(wrong: Tensor, message: str) -> None:
+    if wrong.is_cuda:
+        torch.ops.aten._assert_async.msg(~wrong, message)
+    elif wrong:
+        raise ValueError(message)
 
 
 def _restarts(position_ids: Tensor, real: Tensor | None, may_fall: bool = False) -> Tensor:

@@ -26,7 +26,7 @@ class SpecialTokens:
     """Ids of the word "user"."""
     assistant: tuple[int, ...]
     """Ids of the word "assistant"."""
-    visual: tuple[int, ...]
+    visual: tuple[int, int]
     """Ids of ``<|image_pad|>`` and ``<|video_pad|>``; each such token is one visual feature."""
 
     @classmethod
@@ -182,7 +182,8 @@ def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:
 
 
 def _is_visual(input_ids: Tensor, tokens: SpecialTokens) -> Tensor:
-    return torch.isin(input_ids, torch.tensor(tokens.visual, device=input_ids.device))
+    image_pad, video_pad = tokens.visual
+    return (input_ids == image_pad) | (input_ids == video_pad)
 
 
 def _starts_turn_of(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens) -> Tensor:

@@ -27,12 +27,18 @@ class Batch:
     rows: tuple[str, ...]
     """Place of each sample's row, for messages."""
     label_positions: Tensor | None = None
-    """(K,) int64: positions that predict a label, in a packed row; None for padded rows."""
+    """(K,) int64: positions that predict a label, as indices into the flattened rows; None if no
+    ``Collator`` made the batch."""
 
     @property
     def num_samples(self) -> int:
         """Number of samples."""
         return len(self.rows)
+
+    @property
+    def packed(self) -> bool:
+        """Whether samples lie end to end in one row, instead of one per row with padding."""
+        return "cu_seq_lens_q" in self.inputs
 
     @property
     def label_mask(self) -> Tensor:
@@ -95,8 +101,8 @@ def prompt_inputs(
 class Collator:
     """Makes padded or packed training batches for one model.
 
-    Every batch has an image, a blank one if needed. Indices for the vision tower are computed here
-    on the CPU, so that it does not compute them on the device.
+    Every batch has an image, a blank one if needed. Rotary positions, and indices for the vision
+    tower, are computed here on the CPU, so that the model does not compute them on the device.
     """
 
     pad_id: int
@@ -158,11 +164,8 @@ class Collator:
             "max_length_k": int(lengths.max()),
             **pixels,
         }
-        label_positions = (packed_labels[0, 1:] != IGNORE).nonzero()[:, 0]
         rows = tuple(s.row.where for s in samples)
-        return self._for_model(
-            Batch(inputs, packed_labels, torch.cat(sample_ids)[None], rows, label_positions)
-        )
+        return self._for_model(Batch(inputs, packed_labels, torch.cat(sample_ids)[None], rows))
 
     def _positions(self, ids: Tensor, grid: Tensor | None) -> Tensor:
         """(4, L) int64: text positions, by which transformers separates samples, and the three
@@ -174,8 +177,19 @@ class Collator:
     def _for_model(self, batch: Batch) -> Batch:
         inputs = dict(batch.inputs)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
-        inputs |= self.family.vision_arguments(self.config, inputs["image_grid_thw"])
-        return Batch(inputs, batch.labels, batch.sample_ids, batch.rows, batch.label_positions)
+        grid = inputs["image_grid_thw"]
+        inputs |= self.family.vision_arguments(self.config, grid)
+        if "position_ids" not in inputs:  # the model would wait for the device to compute them
+            inputs["position_ids"] = self.family.rope_positions(
+                self.config,
+                inputs["input_ids"],
+                inputs["mm_token_type_ids"],
+                grid,
+                inputs["attention_mask"],
+            )
+        predicts = torch.nn.functional.pad(batch.labels[:, 1:] != IGNORE, (0, 1))
+        positions = predicts.flatten().nonzero()[:, 0]
+        return Batch(inputs, batch.labels, batch.sample_ids, batch.rows, positions)
 
 
 def _modalities(input_ids: Tensor, visual_ids: tuple[int, ...]) -> Tensor:

@@ -27,10 +27,14 @@ def rope_positions(
     input_ids: Tensor,
     mm_token_type_ids: Tensor,
     image_grid_thw: Tensor | None,
+    attention_mask: Tensor | None = None,
 ) -> Tensor:
     """(3, B, L) rotary positions in time, height and width by the model's ``get_rope_index``."""
-    rule = _Rule(model_class, config)
-    return model_class.get_rope_index(rule, input_ids, mm_token_type_ids, image_grid_thw)[0]
+    rule, grids = _Rule(model_class, config), {"image_grid_thw": image_grid_thw}
+    found = model_class.get_rope_index(
+        rule, input_ids, mm_token_type_ids, **grids, attention_mask=attention_mask
+    )
+    return found[0]
 
 
 def blank_image(config: Any) -> dict[str, Tensor]:

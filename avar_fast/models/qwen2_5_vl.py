@@ -74,11 +74,20 @@ def load_image_processor(path: str) -> Any:
 
 
 def rope_positions(
-    config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
+    config: Any,
+    input_ids: Tensor,
+    mm_token_type_ids: Tensor,
+    image_grid_thw: Tensor | None,
+    attention_mask: Tensor | None = None,
 ) -> Tensor:
     """(3, B, L) rotary positions in time, height and width."""
     return collation.rope_positions(
-        modeling.Qwen2_5_VLModel, config, input_ids, mm_token_type_ids, image_grid_thw
+        modeling.Qwen2_5_VLModel,
+        config,
+        input_ids,
+        mm_token_type_ids,
+        image_grid_thw,
+        attention_mask,
     )
 
 

@@ -41,11 +41,15 @@ def num_windowed_blocks(model: Model) -> int:
 
 
 def rope_positions(
-    config: Any, input_ids: Tensor, mm_token_type_ids: Tensor, image_grid_thw: Tensor | None
+    config: Any,
+    input_ids: Tensor,
+    mm_token_type_ids: Tensor,
+    image_grid_thw: Tensor | None,
+    attention_mask: Tensor | None = None,
 ) -> Tensor:
     """(3, B, L) rotary positions in time, height and width."""
     return collation.rope_positions(
-        modeling.Qwen3VLModel, config, input_ids, mm_token_type_ids, image_grid_thw
+        modeling.Qwen3VLModel, config, input_ids, mm_token_type_ids, image_grid_thw, attention_mask
     )
 
 

@@ -152,22 +152,26 @@ class Engine:
         if not self.deepspeed.is_gradient_accumulation_boundary():
             self.deepspeed.step()
 
-    def step(self) -> float:
+    def step(self) -> Tensor:
         """Updates the weights after the last micro-batch.
 
         Returns:
-            The gradient norm before clipping. It is 0 if scaled float16 gradients overflowed:
-            DeepSpeed then lowers the scale and does not change the weights.
+            The gradient norm before clipping, a float64 scalar on the device. It is 0 if scaled
+            float16 gradients overflowed: DeepSpeed then lowers the scale and does not change the
+            weights.
         """
-        norm = 0.0
+        norm: Tensor | float = 0.0
         if self.recipe.engine.zero_stage == 0:  # DeepSpeed reports no norm at ZeRO 0
             grads = [p.grad for p in self.module.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(grads).item()
+            norm = torch.nn.utils.get_total_norm(grads)
         self.deepspeed.step()
         if self.recipe.model.dtype == "float16" and not self.deepspeed.was_step_applied():
-            return 0.0
-        reported = self.deepspeed.get_global_grad_norm()
-        return norm if reported is None else float(reported)
+            norm = 0.0
+        elif (reported := self.deepspeed.get_global_grad_norm()) is not None:
+            norm = reported
+        if isinstance(norm, Tensor):
+            return norm.detach().to(self.device, torch.float64)
+        return torch.full((), norm, dtype=torch.float64, device=self.device)
 
     @contextmanager
     def whole_weights(self) -> Iterator[nn.Module]:
@@ -246,6 +250,11 @@ class Engine:
         packed = torch.tensor([float(v) for v in values], dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(packed)
         return packed.tolist()
+
+    def sum_tensor_over_ranks(self, values: Tensor) -> Tensor:
+        """Sums a tensor on the device over all ranks, in place; the host does not wait for it."""
+        torch.distributed.all_reduce(values)
+        return values
 
     def sum_over_rows(self, *values: Tensor | float) -> list[float]:
         """Sums each value, a count over this rank's rows, over all rows. Ranks that share rows

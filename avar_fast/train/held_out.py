@@ -101,13 +101,14 @@ class HeldOut:
     def _forward(self, model: nn.Module, samples: list[Sample]) -> Tensor:
         """Sums over samples: the loss, its tokens, the scored queries, and their VAS in each
         form."""
-        batch = self.collator.pad(samples).to(self.engine.device)
-        spans = spans_of(batch, self.queries, self.tokens)
+        batch, device = self.collator.pad(samples), self.engine.device
+        spans = spans_of(batch, self.queries, self.tokens).to(device)
+        batch = batch.to(device)
         with record_attention(model) as recording:
             nll = label_nll(model, batch, self.head)
         counts = (batch.labels != IGNORE).sum(), spans.scored.sum()
-        sums = (nll, *counts, *vas_sums(recording.mass, spans))
-        return torch.tensor([float(x) for x in sums], dtype=torch.float64)
+        sums = torch.stack([x.double() for x in (nll, *counts, *vas_sums(recording.mass, spans))])
+        return sums.cpu()
 
     def _prompt_inputs(self, samples: list[Sample]) -> dict[str, Tensor]:
         pad_id = self.tokenizer.pad_token_id

@@ -2,7 +2,6 @@
 forward."""
 
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,20 +44,22 @@ def training_step(run: Run, step: int) -> dict[str, float]:
         sum(training.flops(work_of(b)) for b in batches),
     )
     weights = _agto_weights(run.recipe, step)
-    totals = torch.zeros(4 + len(FORMS), dtype=torch.float64)
     device = run.engine.device
+    totals = torch.zeros(4 + len(FORMS), dtype=torch.float64, device=device)
     for batch, span in zip(batches, spans, strict=True):
         loss, parts = _losses(
             run, batch.to(device), span.to(device), weights, num_targets, max(num_guided, 1.0)
         )
         run.engine.backward(loss)
         totals += parts
-    summed = run.engine.sum_over_ranks(*totals)
-    rows = tuple(row for batch in batches for row in batch.rows)
-    run.require_finite(summed[0], step + 1, rows)
+    summed = run.engine.sum_tensor_over_ranks(totals)
     norm = run.engine.step()
+    # The only place of a step where the host waits for the device.
+    *sums, norm = torch.cat([summed, norm[None]]).tolist()
+    loss_sum, lm, enhance, suppress, *scores = sums
+    rows = tuple(row for batch in batches for row in batch.rows)
+    run.require_finite(loss_sum, step + 1, rows)
     run.require_finite(norm, step + 1, rows, "gradient norm")
-    loss_sum, lm, enhance, suppress = summed[:4]
     metrics = {
         "loss": loss_sum,
         "lm_loss": lm,
@@ -78,7 +79,7 @@ def training_step(run: Run, step: int) -> dict[str, float]:
             "agto_beta": weights[1],
         }
     if num_scored:
-        metrics |= {f"vas_{f}": v / num_scored for f, v in zip(FORMS, summed[4:], strict=True)}
+        metrics |= {f"vas_{f}": v / num_scored for f, v in zip(FORMS, scores, strict=True)}
     return metrics
 
 
@@ -109,15 +110,15 @@ def _losses(
     num_guided: float,
 ) -> tuple[Tensor, Tensor]:
     """This micro-batch's share of the step's loss, and (4 + 3,) float64 values that the log sums
-    up: loss, LM loss, enhance, suppress, and VAS in its three forms."""
+    up: loss, LM loss, enhance, suppress, and VAS in its three forms. Both stay on the device, and
+    the host does not wait for them."""
     agto, engine = run.recipe.agto, run.engine
     with record_attention(engine.module, agto.layers) as recording:
         nll = label_nll(engine.module, batch, run.head, through=engine, sequence=engine.sequence)
     lm_loss = nll / num_targets
     loss = lm_loss
-    sums: list[Any] = [0.0, 0.0]
+    terms = loss.new_zeros(2).unbind()
     if agto.enabled:
-        packed = batch.label_positions is not None
         extra, parts = agto_loss(
             recording.mass,
             spans.queries,
@@ -125,13 +126,12 @@ def _losses(
             *weights,
             agto.eps,
             num_samples=num_guided,
-            sample_ids=batch.sample_ids if packed else None,
+            sample_ids=batch.sample_ids if batch.packed else None,
             num_ids=batch.num_samples,
         )
         # The loss is a mean over heads, and ranks that share rows hold equally many heads each.
         loss = loss + extra / engine.ranks_per_row
-        sums = [parts.enhance * parts.num_samples, parts.suppress * parts.num_samples]
-    finite = bool(torch.isfinite(loss))  # else the run stops and VAS is not needed
-    scores = vas_sums(recording.mass, spans) if finite else [0.0] * len(FORMS)
-    shares = [float(x) / engine.ranks_per_row for x in (*sums, *scores)]
-    return loss, torch.tensor([loss.item(), lm_loss.item(), *shares], dtype=torch.float64)
+        terms = parts.enhance * parts.num_samples, parts.suppress * parts.num_samples
+    of_rows = (*terms, *vas_sums(recording.mass, spans))
+    shares = [x.double() / engine.ranks_per_row for x in of_rows]
+    return loss, torch.stack([loss.detach().double(), lm_loss.detach().double(), *shares])

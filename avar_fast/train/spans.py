@@ -1,6 +1,5 @@
 """Finds the tokens of a batch that AGTO and VAS use, sample by sample."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,8 +7,9 @@ from avar_kernels import KeyType
 from torch import Tensor
 
 from ..attention import SpecialTokens, key_types, query_mask, sees_image
+from ..attention.masses import as_layers
 from ..data import IGNORE, NO_SAMPLE, Batch
-from ..vas import FORMS, visual_attention_score
+from ..vas.score import FORMS, unchecked_score
 
 VAS_EPS = 1e-6  # only for the log: keeps the plain ratio finite when the system mass is 0
 
@@ -25,6 +25,8 @@ class Spans(NamedTuple):
     """(N,) bool: samples with image keys, system keys and queries."""
     scored: Tensor
     """(B, L) bool: queries of the guided samples that can attend to the image."""
+    scored_positions: Tensor
+    """(K,) int64: the scored queries as indices into the flattened rows."""
 
     def to(self, device: torch.device) -> "Spans":
         return Spans(*(x.to(device, non_blocking=True) for x in self))
@@ -52,16 +54,19 @@ def spans_of(batch: Batch, role: str, tokens: SpecialTokens) -> Spans:
     guided = has_any(types == KeyType.VISUAL) & has_any(types == KeyType.SYSTEM) & has_any(queries)
     in_guided = exists & guided[sample_ids.clamp(min=0)]
     scored = queries & in_guided & sees_image(types, sample_ids)
-    return Spans(types, queries, guided, scored)
+    return Spans(types, queries, guided, scored, scored.flatten().nonzero()[:, 0])
 
 
 @torch.no_grad()
-def vas_sums(mass: dict[int, Tensor], spans: Spans) -> Sequence[Tensor | float]:
-    """VAS in its three forms, each a sum over the scored queries."""
-    count = spans.scored.sum()
+def vas_sums(mass: dict[int, Tensor], spans: Spans) -> Tensor:
+    """(3,) VAS in its three forms, each a sum over the scored queries, on the masses' device. The
+    host does not wait for it, so values that are not finite are no errors here."""
+    layers = as_layers(mass)
+    count = len(spans.scored_positions)
     if not count:
-        return [0.0] * len(FORMS)
-    return [
-        visual_attention_score(mass, spans.scored, VAS_EPS, form, spans.types) * count
-        for form in FORMS
-    ]
+        return layers[0].new_zeros(len(FORMS))
+    rows = [layer.flatten(0, 1).index_select(0, spans.scored_positions) for layer in layers]
+    masses = torch.stack(rows)  # (layers, K, H, 3)
+    visual, system = masses[..., KeyType.VISUAL], masses[..., KeyType.SYSTEM]
+    scores = [unchecked_score(visual, system, VAS_EPS, form) for form in FORMS]
+    return torch.stack([score.mean(dim=1).mean() * count for score in scores])

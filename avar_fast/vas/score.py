@@ -77,13 +77,9 @@ def score_table(
 
 
 def score_of(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
-    """Elementwise score of a pair of masses in the given form."""
-    if form == "share":
-        score = visual / (visual + system + eps)
-    elif form == "ratio":
-        score = visual / (system + eps)
-    else:
-        score = torch.log(visual + eps) - torch.log(system + eps)
+    """Elementwise score of a pair of masses in the given form; raises if one is not finite, which
+    waits for the device."""
+    score = unchecked_score(visual, system, eps, form)
     if torch.isnan(visual).any() or torch.isnan(system).any():
         raise ValueError(
             "mass must not be NaN; some query's is. Check the model's weights and activations."
@@ -94,6 +90,15 @@ def score_of(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
             " exactly 0. Pass a small eps such as 1e-6, or use form='share'."
         )
     return score
+
+
+def unchecked_score(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
+    """``score_of`` without its checks."""
+    if form == "share":
+        return visual / (visual + system + eps)
+    if form == "ratio":
+        return visual / (system + eps)
+    return torch.log(visual + eps) - torch.log(system + eps)
 
 
 def require_system_turn(

@@ -6,6 +6,7 @@ Tensors in, tensors out. Depends on torch, triton (on Linux) and the standard li
 from .api import flash_attn_func, flash_attn_varlen_func, visual_attn_func, visual_attn_varlen_func
 from .backends import BackendStatus, available_backends
 from .cache import visual_attn_with_kvcache
+from .decoding import is_decoding
 from .key_plan import KeyPlan, plan_keys
 from .received import attn_received
 from .types import AttnOutput, KeyType
@@ -19,6 +20,7 @@ __all__ = [
     "available_backends",
     "flash_attn_func",
     "flash_attn_varlen_func",
+    "is_decoding",
     "plan_keys",
     "visual_attn_func",
     "visual_attn_varlen_func",

@@ -2,13 +2,16 @@
 
 import importlib.util
 import os
+import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from . import cpu
 
 BACKENDS = ("eager", "sdpa", "cpu", "triton")
+MIN_CAPABILITY = (8, 0)
 MAX_HEAD_DIM = {"cpu": cpu.MAX_HEAD_DIM, "triton": 256}
 
 
@@ -30,40 +33,92 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def available_backends() -> dict[str, BackendStatus]:
+def available_backends(device: torch.device | None = None) -> dict[str, BackendStatus]:
     """Every backend by name, truthy where it runs on this machine, with the reason where not.
+
+    Args:
+        device: the GPU that "triton" would run on; by default the current one.
 
     Example:
         >>> available_backends()["triton"].reason
         'no CUDA or ROCm device, and TRITON_INTERPRET is not 1'
     """
-    return {
-        "eager": BackendStatus(True),
-        "sdpa": BackendStatus(True),
-        "cpu": _cpu_status(),
-        "triton": _triton_status(),
-    }
+    return {name: _status(name, device) for name in BACKENDS}
+
+
+def _status(name: str, device: torch.device | None) -> BackendStatus:
+    if name == "triton":
+        return _triton_status(device)
+    return _cpu_status() if name == "cpu" else BackendStatus(True)
 
 
 def _cpu_status() -> BackendStatus:
-    return BackendStatus(not cpu.WHY_NOT, cpu.WHY_NOT)
+    return _status_because(cpu.WHY_NOT)
 
 
-def _triton_status() -> BackendStatus:
-    if importlib.util.find_spec("triton") is None:
+def _triton_status(device: torch.device | None = None) -> BackendStatus:
+    """For tensors of this device; for the current GPU if it is None or no GPU."""
+    if not _triton_is_installed():
         return BackendStatus(False, "triton is not installed (it is published for Linux only)")
     if interpreting():
         return BackendStatus(True)
+    if device is not None and device.type == "cuda":
+        return _status_because(_why_not_on_gpu(device.index))
     if not torch.cuda.is_available():
         return BackendStatus(False, "no CUDA or ROCm device, and TRITON_INTERPRET is not 1")
-    if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
-        return BackendStatus(False, "needs compute capability 8.0 or newer")
-    return BackendStatus(True)
+    return _status_because(_why_not_on_gpu(None))
+
+
+def _status_because(why_not: str) -> BackendStatus:
+    return BackendStatus(not why_not, why_not)
+
+
+def _triton_is_installed() -> bool:
+    return _is_installed("triton")
+
+
+def _why_not_on_gpu(index: int | None) -> str:
+    return _lack_of_gpu(torch.cuda.current_device() if index is None else index)
+
+
+def _warn_of_eager(reason: str) -> None:
+    _warn_once(
+        "attention on this GPU takes the backend 'eager', which is slow and keeps matrices of L x"
+        f" L, because 'triton' does not run: {reason}. Pass backend='eager' to keep it without"
+        " this warning."
+    )
+
+
+for _asked in (_triton_is_installed, _why_not_on_gpu, _warn_of_eager):
+    # In a compiled model the answer is a constant of the graph. The mark is what
+    # torch.compiler.assume_constant_result sets; that function imports the compiler, and triton.
+    _asked._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+@cache
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@cache
+def _lack_of_gpu(index: int) -> str:
+    """What a GPU lacks for the kernels; empty if nothing."""
+    if torch.version.hip is None:
+        major, minor = torch.cuda.get_device_capability(index)
+        if (major, minor) < MIN_CAPABILITY:
+            name = torch.cuda.get_device_name(index)
+            return f"needs compute capability 8.0 or newer; {name} has {major}.{minor}"
+    return ""
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def triton_takes(device: torch.device) -> bool:
     """Whether the Triton kernels run on tensors of this device."""
-    return bool(_triton_status()) and (device.type == "cuda" or interpreting())
+    return (device.type == "cuda" or interpreting()) and bool(_triton_status(device))
 
 
 def resolve_backend(
@@ -82,15 +137,18 @@ def resolve_backend(
     """
     if name is None:
         fits_triton = dtype != torch.float64 and head_dim <= MAX_HEAD_DIM["triton"]
-        if device.type == "cuda" and fits_triton and _triton_status():
-            return "triton"
+        if device.type == "cuda" and fits_triton:
+            status = _triton_status(device)
+            if status:
+                return "triton"
+            _warn_of_eager(status.reason)
         if device.type != "cpu":
             return "eager"
         fits_cpu = dtype != torch.float64 and head_dim <= MAX_HEAD_DIM["cpu"]
         return "cpu" if fits_cpu and _cpu_status() else "sdpa"
     if name not in BACKENDS:
         raise ValueError(f"backend must be None or one of {', '.join(BACKENDS)}; got {name!r}.")
-    status = available_backends()[name]
+    status = _status(name, device)
     if not status:
         raise RuntimeError(
             f"backend {name!r} does not run here: {status.reason}. Use backend=None to let avar"

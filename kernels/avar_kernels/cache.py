@@ -1,6 +1,6 @@
 """Decoding: few queries of each sequence against its key-value cache. Inference only."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from . import validation
 from .backends import resolve_backend
 from .op_arguments import NUM_ARGUMENTS, NUMBERS, TENSORS, flatten, restore
 from .ops import implementation
+from .registration import register_operator
 from .types import AttnInputs, AttnOutput
 from .value_checks import check_cache_values
 
@@ -84,15 +85,7 @@ def visual_attn_with_kvcache(
     return AttnOutput(*_with_kvcache(*flatten(inputs, params), cache_seqlens, block_table, backend))
 
 
-@torch.library.custom_op(
-    "avar_kernels::visual_attn_with_kvcache",
-    mutates_args=(),
-    schema=(
-        f"({TENSORS}, {NUMBERS}, Tensor? cache_seqlens, Tensor? block_table, str backend)"
-        " -> (Tensor, Tensor, Tensor)"
-    ),
-)
-def _with_kvcache(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _attend_to_cache(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     inputs, params = restore(arguments)
     cache_seqlens, block_table, backend = arguments[NUM_ARGUMENTS:]
     q, k_cache, v_cache, key_types, *_ = inputs
@@ -124,8 +117,7 @@ def _keys_of(cache: Tensor, block_table: Tensor | None, index: int) -> Tensor:
     return cache[pages].flatten(0, 1)[None]
 
 
-@_with_kvcache.register_fake
-def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     inputs, params = restore(arguments)
     q = inputs.q
     accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
@@ -135,10 +127,16 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return out, mass, q.new_empty(batch, heads, rows, dtype=accumulate)
 
 
-def _no_backward(ctx: Any, *grads: Tensor) -> None:
+def _no_backward(*unused: Any) -> NoReturn:
     raise NotImplementedError(
         "visual_attn_with_kvcache is for inference and has no gradient; use visual_attn_func."
     )
 
 
-_with_kvcache.register_autograd(_no_backward)
+_with_kvcache = register_operator(
+    f"visual_attn_with_kvcache({TENSORS}, {NUMBERS}, Tensor? cache_seqlens, Tensor? block_table,"
+    " str backend) -> (Tensor, Tensor, Tensor)",
+    _attend_to_cache,
+    _fake,
+    _no_backward,
+)

@@ -5,14 +5,15 @@ model does both once per forward pass and gives every layer the plan instead of 
 then launches its attention kernel and nothing else.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from .backends import triton_takes
+from .registration import register_operator
 from .types import PackedLengths
-from .validation import check_num_types, check_packed, check_types, packed_or_none
+from .validation import check_flag, check_num_types, check_packed, check_types, packed_or_none
 from .value_checks import check_key_values, check_packed_values
 
 
@@ -26,7 +27,7 @@ class KeyPlan(NamedTuple):
     """The offsets that the plan was made for."""
     blocks: Tensor | None
     """int32, the key blocks sorted by class, which the Triton kernels walk; None where they do not
-    run."""
+    run, and for a plan that is not sorted."""
 
     def check_fits(self, num_types: int, packed: PackedLengths | None) -> None:
         """Raises ValueError unless the plan was made for a call's types and offsets."""
@@ -57,6 +58,7 @@ def plan_keys(
     cu_seqlens_k: Tensor | None = None,
     max_seqlen_q: int | None = None,
     max_seqlen_k: int | None = None,
+    sort: bool = True,
 ) -> KeyPlan:
     """Checks and sorts the keys of a batch once, for every layer of a forward pass.
 
@@ -66,6 +68,9 @@ def plan_keys(
             them.
         num_types: number of types, 1 to 16.
         cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k: all or none.
+        sort: whether to sort the key blocks. False saves the time where ``is_decoding`` holds for
+            the layers, whose kernel does not read the blocks. Other kernels then sort them in every
+            layer; results are the same.
 
     Returns:
         KeyPlan. It belongs to these keys and offsets: pass the same offset tensors to
@@ -84,21 +89,23 @@ def plan_keys(
         )
     if packed is not None:
         check_packed(packed, key_types.device)
+    check_flag("sort", sort)
     cu_q, cu_k, max_q, max_k = packed or (None, None, 0, 0)
-    types, blocks = _prepare_keys(key_types, cu_q, cu_k, max_q, max_k, num_types)
-    return KeyPlan(types, num_types, packed, blocks if blocks.numel() else None)
+    sort = sort and triton_takes(key_types.device)
+    types, blocks = _prepare_keys(key_types, cu_q, cu_k, max_q, max_k, num_types, sort)
+    return KeyPlan(types, num_types, packed, blocks if sort else None)
 
 
-@torch.library.custom_op("avar_kernels::prepare_keys", mutates_args=())
-def _prepare_keys(
+def _check_and_sort(
     key_types: Tensor,
     cu_seqlens_q: Tensor | None,
     cu_seqlens_k: Tensor | None,
     max_seqlen_q: int,
     max_seqlen_k: int,
     num_types: int,
+    sort: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The types as the kernels read them, and the sorted blocks (empty without Triton).
+    """The types as the kernels read them, and the sorted blocks (empty if not asked for).
 
     An operator, because it reads values, which torch.compile cannot trace."""
     check_key_values(key_types, num_types)
@@ -106,7 +113,7 @@ def _prepare_keys(
         lengths = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
         check_packed_values(lengths, None, key_types.shape[0])
     types = key_types.to(torch.int32, copy=True).contiguous()
-    if not triton_takes(types.device):
+    if not sort:
         return types, types.new_empty(0)
     from .triton_backend.block_lists import ListsLayout, sort_for_every_size
 
@@ -114,12 +121,24 @@ def _prepare_keys(
     return types, sort_for_every_size(types, cu_seqlens_k, layout)
 
 
-@_prepare_keys.register_fake
-def _(key_types, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, num_types):
+def _fake(key_types, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, num_types, sort):
     types = torch.empty(key_types.shape, dtype=torch.int32, device=key_types.device)
-    if not triton_takes(types.device):
+    if not sort:
         return types, types.new_empty(0)
     from .triton_backend.block_lists import ListsLayout
 
     layout = ListsLayout.of(key_types, cu_seqlens_k, max_seqlen_k, num_types)
     return types, types.new_empty(layout.total_size())
+
+
+def _no_backward(*unused: Any) -> NoReturn:
+    raise NotImplementedError("key types are integers and have no gradient.")
+
+
+_prepare_keys = register_operator(
+    "prepare_keys(Tensor key_types, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k,"
+    " SymInt max_seqlen_q, SymInt max_seqlen_k, SymInt num_types, bool sort) -> (Tensor, Tensor)",
+    _check_and_sort,
+    _fake,
+    _no_backward,
+)

@@ -5,13 +5,14 @@ one forward and one backward operator.
 """
 
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from . import cpu, reference, sdpa
 from .op_arguments import NUM_ARGUMENTS, NUM_TENSORS, NUMBERS, TENSORS, restore
+from .registration import register_operator
 from .types import AttnOutput
 from .value_checks import check_key_values, check_packed_values
 
@@ -27,12 +28,7 @@ def implementation(backend: str) -> ModuleType:
     return _MODULES[backend]
 
 
-@torch.library.custom_op(
-    "avar_kernels::visual_attn",
-    mutates_args=(),
-    schema=f"({TENSORS}, {NUMBERS}, bool values_checked, str backend) -> (Tensor, Tensor, Tensor)",
-)
-def visual_attn(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """out, mass and lse of one call.
 
     Shapes and dtypes were checked by the public function. Values are checked here, unless
@@ -47,8 +43,7 @@ def visual_attn(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return out, mass, lse
 
 
-@visual_attn.register_fake
-def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     inputs, params = restore(arguments)
     q = inputs.q
     accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
@@ -59,16 +54,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return out, mass, lse
 
 
-@torch.library.custom_op(
-    "avar_kernels::visual_attn_backward",
-    mutates_args=(),
-    schema=(
-        f"(Tensor grad_out, Tensor grad_mass, Tensor grad_lse, {TENSORS},"
-        f" Tensor out, Tensor mass, Tensor lse, {NUMBERS}, bool values_checked, str backend)"
-        " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
-    ),
-)
-def visual_attn_backward(
+def _gradients(
     grad_out: Tensor, grad_mass: Tensor, grad_lse: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, type_bias, type_scale; an empty tensor stands for an absent table."""
@@ -81,8 +67,7 @@ def visual_attn_backward(
     return dq, dk, dv, dbias, dscale
 
 
-@visual_attn_backward.register_fake
-def _(
+def _fake_gradients(
     grad_out: Tensor, grad_mass: Tensor, grad_lse: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     q, k, v, _, type_bias, type_scale, *_ = arguments
@@ -94,26 +79,37 @@ def _(
     return dq, dk, dv, table_grad(type_bias), table_grad(type_scale)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:NUM_TENSORS], *output)
-    ctx.numbers = inputs[NUM_TENSORS:]
+def _backward(
+    saved: tuple[Tensor | None, ...], numbers: tuple[Any, ...], *grads: Tensor
+) -> tuple[Tensor | None, ...]:
+    dq, dk, dv, dbias, dscale = visual_attn_backward(*grads, *saved, *numbers)
+    dbias = None if saved[4] is None else dbias
+    dscale = None if saved[5] is None else dscale
+    return dq, dk, dv, None, dbias, dscale, *_NO_GRADIENTS
 
 
-def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors  # read once: a checkpoint hands each saved tensor out only once
-    dq, dk, dv, dbias, dscale = visual_attn_backward(*grads, *saved, *ctx.numbers)
-    _, _, _, _, type_bias, type_scale, *_ = saved
-    dbias = None if type_bias is None else dbias
-    dscale = None if type_scale is None else dscale
-    without_gradient = [None] * (NUM_TENSORS - 6 + len(ctx.numbers))
-    return dq, dk, dv, None, dbias, dscale, *without_gradient
+_NO_GRADIENTS = (None,) * (NUM_ARGUMENTS + 2 - 6)  # of the arguments behind type_scale
 
 
-def _no_double_backward(ctx: Any, *grads: Tensor) -> None:
+def _no_double_backward(*unused: Any) -> NoReturn:
     raise NotImplementedError(
         "the fused attention backends have no second derivative; use backend='eager', which has."
     )
 
 
-visual_attn.register_autograd(_backward, setup_context=_setup_context)
-visual_attn_backward.register_autograd(_no_double_backward)
+visual_attn = register_operator(
+    f"visual_attn({TENSORS}, {NUMBERS}, bool values_checked, str backend)"
+    " -> (Tensor, Tensor, Tensor)",
+    _forward,
+    _fake_forward,
+    _backward,
+    NUM_TENSORS,
+)
+visual_attn_backward = register_operator(
+    f"visual_attn_backward(Tensor grad_out, Tensor grad_mass, Tensor grad_lse, {TENSORS},"
+    f" Tensor out, Tensor mass, Tensor lse, {NUMBERS}, bool values_checked, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _gradients,
+    _fake_gradients,
+    _no_double_backward,
+)

@@ -1,7 +1,7 @@
 """Column sums of attention: how much every key receives, without the matrix. Not differentiable."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from . import validation
 from .backends import resolve_backend
 from .op_arguments import NUM_ARGUMENTS, NUMBERS, TENSORS, flatten, restore
 from .reference import visible_keys
+from .registration import register_operator
 from .types import AttnInputs, AttnParams
 from .value_checks import check_key_values, check_packed_values
 
@@ -84,12 +85,7 @@ def attn_received(
     return _received(*flatten(inputs, params), lse, query_weight, backend)
 
 
-@torch.library.custom_op(
-    "avar_kernels::attn_received",
-    mutates_args=(),
-    schema=f"({TENSORS}, {NUMBERS}, Tensor lse, Tensor query_weight, str backend) -> Tensor",
-)
-def _received(*arguments: Any) -> Tensor:
+def _column_sums(*arguments: Any) -> Tensor:
     inputs, params = restore(arguments)
     lse, query_weight, backend = arguments[NUM_ARGUMENTS:]
     q, k = inputs.q, inputs.k
@@ -147,17 +143,21 @@ def _one_sequence(
     return total.t()
 
 
-@_received.register_fake
-def _(*arguments: Any) -> Tensor:
+def _fake(*arguments: Any) -> Tensor:
     q, k = arguments[:2]
     accumulate = torch.float64 if q.dtype == torch.float64 else torch.float32
     return q.new_empty(*k.shape[:-2], q.shape[-2], dtype=accumulate)
 
 
-def _no_backward(ctx: Any, *grads: Tensor) -> None:
+def _no_backward(*unused: Any) -> NoReturn:
     raise NotImplementedError(
         "attn_received has no gradient; use the mass of visual_attn_func, which has."
     )
 
 
-_received.register_autograd(_no_backward)
+_received = register_operator(
+    f"attn_received({TENSORS}, {NUMBERS}, Tensor lse, Tensor query_weight, str backend) -> Tensor",
+    _column_sums,
+    _fake,
+    _no_backward,
+)

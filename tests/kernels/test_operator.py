@@ -150,13 +150,13 @@ def test_a_named_backend_never_falls_back():
 )
 def test_the_default_is_a_backend_that_takes_the_call(monkeypatch, device, dtype, head_dim, want):
     """A head dimension above Triton's limit was handed to Triton, which refused it."""
-    monkeypatch.setattr(backends, "_triton_status", lambda: backends.BackendStatus(True))
+    monkeypatch.setattr(backends, "_triton_status", lambda device: backends.BackendStatus(True))
     monkeypatch.setattr(backends, "_cpu_status", lambda: backends.BackendStatus(True))
     assert backends.resolve_backend(None, torch.device(device), dtype, head_dim) == want
 
 
 def test_triton_refuses_head_dimensions_above_its_limit(monkeypatch):
-    monkeypatch.setattr(backends, "_triton_status", lambda: backends.BackendStatus(True))
+    monkeypatch.setattr(backends, "_triton_status", lambda device: backends.BackendStatus(True))
     with pytest.raises(RuntimeError, match="head dimensions up to 256; got 300"):
         backends.resolve_backend("triton", torch.device("cuda"), torch.float16, 300)
 

@@ -83,7 +83,7 @@ def step(model, batch, sequence):
     spans = spans_of(batch, "user", TOKENS)
     with record_attention(model) as recording:
         nll = label_nll(model, batch, HeadLimits(2**20), sequence=sequence)
-    packed = batch.label_positions is not None
+    packed = batch.packed
     guided, _ = agto_loss(
         recording.mass,
         spans.queries,

@@ -113,7 +113,7 @@ def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, f
     loss_sum, entropy, num_labels, *stat_sums = run.engine.sum_over_ranks(*totals)
     rows = tuple(row for m in micro_batches for row in m.batch.rows)
     run.require_finite(loss_sum, step + 1, rows)
-    norm = run.engine.step()
+    norm = run.engine.step().item()
     run.require_finite(norm, step + 1, rows, "gradient norm")
     return {
         "loss": loss_sum,

@@ -4,12 +4,15 @@
 int32 tensor, a section per size.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .blocks import sort_blocks_kernel
+from .devices import on_device
+from .launchers import Launcher
 from .tiles import LIST_BLOCK_SIZES, SORT_CHUNK_KEYS
 
 
@@ -43,17 +46,25 @@ class ListsLayout(NamedTuple):
 
     def section(self, lists: Tensor, block_n: int) -> Tensor:
         """The lists of one block size out of those of all."""
-        start = sum(self.section_size(n) for n in LIST_BLOCK_SIZES if n < block_n)
-        return lists[start : start + self.section_size(block_n)]
+        return lists.narrow(0, *_place(self, block_n))
+
+
+@lru_cache(maxsize=1024)
+def _place(layout: ListsLayout, block_n: int) -> tuple[int, int]:
+    """First entry and number of entries of one block size in the lists of all."""
+    start = sum(layout.section_size(n) for n in LIST_BLOCK_SIZES if n < block_n)
+    return start, layout.section_size(block_n)
 
 
 def sort_for_every_size(
     key_types: Tensor, cu_seqlens_k: Tensor | None, layout: ListsLayout
 ) -> Tensor:
     """The lists of all block sizes; key_types int32 contiguous, (B, Lk) or (Tk,)."""
-    lists = torch.empty(layout.total_size(), dtype=torch.int32, device=key_types.device)
-    for block_n in LIST_BLOCK_SIZES:
-        _sort_into(layout.section(lists, block_n), key_types, cu_seqlens_k, layout, block_n)
+    sizes = [layout.section_size(block_n) for block_n in LIST_BLOCK_SIZES]
+    lists = torch.empty(sum(sizes), dtype=torch.int32, device=key_types.device)
+    with on_device(key_types):
+        for block_n, section in zip(LIST_BLOCK_SIZES, lists.split(sizes), strict=True):
+            _sort_into(section, key_types, cu_seqlens_k, layout, block_n)
     return lists
 
 
@@ -63,7 +74,8 @@ def sort_for_size(
     """The lists of one block size."""
     size = layout.section_size(block_n)
     section = torch.empty(size, dtype=torch.int32, device=key_types.device)
-    _sort_into(section, key_types, cu_seqlens_k, layout, block_n)
+    with on_device(key_types):
+        _sort_into(section, key_types, cu_seqlens_k, layout, block_n)
     return section
 
 
@@ -75,14 +87,19 @@ def _sort_into(
     block_n: int,
 ) -> None:
     if layout.num_sequences:
-        sort_blocks_kernel[(layout.num_sequences,)](
-            key_types,
-            key_types if cu_seqlens_k is None else cu_seqlens_k,
-            section,
-            layout.max_keys,
-            layout.row_stride(block_n),
-            NUM_TYPES=layout.num_types,
-            PACKED=cu_seqlens_k is not None,
-            BLOCK_N=block_n,
-            CHUNK=max(1, SORT_CHUNK_KEYS // block_n),
-        )
+        packed = cu_seqlens_k is not None
+        tensors = (key_types, cu_seqlens_k if packed else key_types, section)
+        numbers = (layout.max_keys, layout.row_stride(block_n))
+        launch = _sort_launcher(layout.num_types, packed, block_n)
+        launch((layout.num_sequences, 1, 1), tensors, numbers)
+
+
+@lru_cache(maxsize=256)
+def _sort_launcher(num_types: int, packed: bool, block_n: int) -> Launcher:
+    constexprs = {
+        "NUM_TYPES": num_types,
+        "PACKED": packed,
+        "BLOCK_N": block_n,
+        "CHUNK": max(1, SORT_CHUNK_KEYS // block_n),
+    }
+    return Launcher(sort_blocks_kernel, constexprs)

@@ -1,30 +1,30 @@
 """Launches of the kernels outside the differentiable operator: decoding and column sums."""
 
+from functools import lru_cache
+
 import torch
-import triton
 from torch import Tensor
 
+from ..decoding import MIN_KEYS_PER_SPLIT, is_decoding
 from ..types import AttnInputs, AttnParams
+from .devices import multiprocessors, on_device
 from .kernel_decode import visual_attn_decode_kernel, visual_attn_decode_merge_kernel
 from .kernel_received import attn_received_kernel
-from .launch import on_device
 from .launch_inputs import LaunchInputs
+from .launchers import Launcher
 from .tiles import padded_dim
 
 MAX_SPLITS = 128
-DECODE_ROWS = 32
-MIN_KEYS_PER_SPLIT = 256
 PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
 def is_decode(inputs: AttnInputs) -> bool:
-    """Whether splitting the keys pays: a dense call, few queries per key head, many keys."""
+    """Whether ``with_kvcache`` takes a call of the differentiable operator."""
     if inputs.packed is not None:
         return False
     _, num_queries, heads, _ = inputs.q.shape
     _, num_keys, kv_heads, _ = inputs.k.shape
-    rows = num_queries * heads // kv_heads
-    return rows <= DECODE_ROWS and num_keys >= 4 * MIN_KEYS_PER_SPLIT
+    return is_decoding(num_queries, num_keys, heads // kv_heads)
 
 
 def with_kvcache(
@@ -40,9 +40,9 @@ def with_kvcache(
     page_size = 0 if block_table is None else k_cache.shape[1]
     capacity = k_cache.shape[1] if block_table is None else block_table.shape[1] * page_size
     group, value_dim = heads // call.kv_heads, v_cache.shape[-1]
-    tile = call.variant.tile("decode")
-    block_m = min(max(16, triton.next_power_of_2(num_rows * group)), tile.block_m)
-    row_blocks = triton.cdiv(num_rows * group, block_m)
+    tile = call.prepared.tile("decode")
+    block_m = min(padded_dim(num_rows * group), tile.block_m)
+    row_blocks = -(-num_rows * group // block_m)
     splits, keys_per_split = split_keys(
         capacity, row_blocks * call.kv_heads * batch, tile.block_n, _multiprocessors(q.device)
     )
@@ -56,46 +56,58 @@ def with_kvcache(
     part_out = torch.empty(*parts, value_dim, **single)
     part_mass = torch.empty(*parts, 16, **single)
     part_lse = torch.empty(parts, **single)
-    variant = call.variant
+    tensors = (
+        *call.tensors(), call.or_any(cache_seqlens), call.or_any(block_table),
+        part_out, part_mass, part_lse,
+    )  # fmt: skip
+    numbers = (
+        params.softmax_scale, num_rows, capacity, group, keys_per_split, splits,
+        call.left, call.right,
+        *call.strides(call.q, call.k, call.v), capacity,
+    )  # fmt: skip
+    decode = call.prepared.decode_launcher(
+        visual_attn_decode_kernel, cache_seqlens is not None, page_size, block_m
+    )
+    merge = _merge_launcher(params.num_types, value_dim)
     with on_device(q):
-        visual_attn_decode_kernel[(row_blocks * splits, call.kv_heads, batch)](
-            call.q, call.k, call.v,
-            call.or_any(call.types), call.or_any(call.bias), call.or_any(call.scale),
-            call.or_any(cache_seqlens), call.or_any(block_table),
-            part_out, part_mass, part_lse,
-            params.softmax_scale, num_rows, capacity, group, keys_per_split, splits,
-            call.left, call.right,
-            *call.strides("q", call.q).values(),
-            *call.strides("k", call.k).values(),
-            *call.strides("v", call.v).values(),
-            capacity,
-            **variant.decode_constexprs(cache_seqlens is not None, page_size, block_m),
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
-        )  # fmt: skip
-        visual_attn_decode_merge_kernel[(num_rows, heads, batch)](
-            part_out, part_mass, part_lse, out, mass, lse, num_rows, splits,
-            NUM_TYPES=params.num_types, VALUE_DIM=value_dim, BLOCK_DV=padded_dim(value_dim),
-            MAX_SPLITS=MAX_SPLITS, num_warps=4,
-        )  # fmt: skip
+        decode((row_blocks * splits, call.kv_heads, batch), tensors, numbers)
+        merge(
+            (num_rows, heads, batch),
+            (part_out, part_mass, part_lse, out, mass, lse),
+            (num_rows, splits),
+        )
     return out, mass, lse
 
 
+@lru_cache(maxsize=64)
+def _merge_launcher(num_types: int, value_dim: int) -> Launcher:
+    constexprs = {
+        "NUM_TYPES": num_types,
+        "VALUE_DIM": value_dim,
+        "BLOCK_DV": padded_dim(value_dim),
+        "MAX_SPLITS": MAX_SPLITS,
+    }
+    return Launcher(visual_attn_decode_merge_kernel, constexprs, num_warps=4)
+
+
+@lru_cache(maxsize=1024)
 def split_keys(capacity: int, programs: int, block_n: int, multiprocessors: int) -> tuple[int, int]:
     """(number of stretches, keys in each), from shapes alone.
 
     There are enough stretches to fill the device, but none has fewer than ``MIN_KEYS_PER_SPLIT``
     keys."""
-    wanted = triton.cdiv(PROGRAMS_PER_MULTIPROCESSOR * multiprocessors, max(programs, 1))
+    wanted = -(-PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // max(programs, 1))
     most = max(1, capacity // MIN_KEYS_PER_SPLIT)
     splits = max(1, min(wanted, most, MAX_SPLITS))
-    keys = max(triton.cdiv(triton.cdiv(capacity, splits), block_n), 1) * block_n
-    return max(1, triton.cdiv(capacity, keys)), keys
+    keys_per_split = -(-capacity // splits)
+    keys = max(-(-keys_per_split // block_n), 1) * block_n
+    return max(1, -(-capacity // keys)), keys
 
 
 def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 4  # Triton's interpreter: a few stretches, so that tests merge them
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return multiprocessors(torch.cuda.current_device() if device.index is None else device.index)
 
 
 def received(inputs: AttnInputs, params: AttnParams, lse: Tensor, query_weight: Tensor) -> Tensor:
@@ -104,8 +116,8 @@ def received(inputs: AttnInputs, params: AttnParams, lse: Tensor, query_weight: 
     call = LaunchInputs(inputs, params)
     shape = (*k.shape[:-2], call.heads)
     result = torch.zeros(shape, dtype=torch.float32, device=q.device)
-    tile = call.variant.tile("received")
-    grid = (triton.cdiv(call.max_keys, tile.block_n), call.heads, call.num_sequences)
+    tile = call.prepared.tile("received")
+    grid = (-(-call.max_keys // tile.block_n), call.heads, call.num_sequences)
     if 0 in grid:
         return result
     lse = lse.float().contiguous()
@@ -113,22 +125,15 @@ def received(inputs: AttnInputs, params: AttnParams, lse: Tensor, query_weight: 
     def batch_stride(x: Tensor) -> int:
         return 0 if call.packed else x.stride(0)
 
-    constexprs = call.variant.constexprs("received")
+    q, k, _, *optional = call.tensors()
+    tensors = (q, k, *optional, *call.offsets(), lse, query_weight, result)
+    numbers = (
+        *call.numbers(),
+        *call.strides(q, k),
+        batch_stride(lse), lse.stride(-2),
+        batch_stride(query_weight), query_weight.stride(-2), query_weight.stride(-1),
+        batch_stride(result), call.types_stride,
+    )  # fmt: skip
     with on_device(q):
-        attn_received_kernel[grid](
-            call.q, call.k,
-            call.or_any(call.types), call.or_any(call.bias), call.or_any(call.scale),
-            call.or_any(call.cu_q), call.or_any(call.cu_k),
-            lse, query_weight, result,
-            call.softmax_scale, call.max_rows, call.max_keys, call.heads // call.kv_heads,
-            call.left, call.right,
-            *call.strides("q", call.q).values(),
-            *call.strides("k", call.k).values(),
-            batch_stride(lse), lse.stride(-2),
-            batch_stride(query_weight), query_weight.stride(-2), query_weight.stride(-1),
-            batch_stride(result),
-            0 if call.packed else k.shape[1],
-            **constexprs,
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
-        )  # fmt: skip
+        call.prepared.launcher("received", attn_received_kernel)(grid, tensors, numbers)
     return result

@@ -1,12 +1,13 @@
-"""Allocates and launches; no validation, and nothing here waits for the device."""
+"""Allocates and launches; no validation, and nothing here waits for the device.
 
-import contextlib
+Every launch lists its tensors and then its numbers, in the order of the kernel's own list.
+"""
 
 import torch
-import triton
 from torch import Tensor
 
 from ..types import AttnGrads, AttnOutput
+from .devices import on_device
 from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
 from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
 from .kernel_forward import visual_attn_fwd_kernel
@@ -15,23 +16,21 @@ from .launch_inputs import LaunchInputs, addressable
 
 def forward(call: LaunchInputs) -> AttnOutput:
     """out, mass, lse of a call."""
-    leading = call.q.shape[:-2]
-    heads, variant = call.heads, call.variant
-    out = call.new((*leading, heads, variant.value_dim), call.q.dtype)
-    mass = call.new((*leading, heads, variant.num_types), torch.float32)
-    lse = call.new((*leading[:-1], heads, leading[-1]), torch.float32, float("-inf"))
-    grid = (triton.cdiv(call.max_rows, variant.tile("forward").block_m), heads, call.num_sequences)
+    *leading, rows, heads, _ = call.q.shape
+    tile = call.prepared.tile("forward")
+    out = call.new((*leading, rows, heads, call.variant.value_dim), call.q.dtype)
+    mass = call.new((*leading, rows, heads, call.variant.num_types), torch.float32)
+    lse = call.new((*leading, heads, rows), torch.float32, float("-inf"))
+    grid = (-(-call.max_rows // tile.block_m), heads, call.num_sequences)
     if 0 not in grid:
+        lists, lists_stride = call.key_lists(tile.block_n)
+        tensors = (*call.tensors(), lists, *call.offsets(), out, mass, lse)
+        numbers = (
+            *call.numbers(), lists_stride,
+            *call.strides(call.q, call.k, call.v, out), *call.row_strides(), call.types_stride,
+        )  # fmt: skip
         with on_device(call.q):
-            visual_attn_fwd_kernel[grid](
-                **call.arguments("forward"),
-                **call.key_lists("forward"),
-                **call.strides("o", out),
-                **call.row_strides(),
-                out_ptr=out,
-                mass_ptr=mass,
-                lse_ptr=lse,
-            )
+            call.prepared.launcher("forward", visual_attn_fwd_kernel)(grid, tensors, numbers)
     return AttnOutput(out, mass, lse)
 
 
@@ -40,103 +39,73 @@ def backward(call: LaunchInputs, grads: AttnOutput, outputs: AttnOutput) -> Attn
     dout = addressable(grads.out.to(call.q.dtype))
     with on_device(call.q):
         stats = _row_stats(call, dout, grads, outputs)
-        dq = _dq(call, dout, stats)
-        return AttnGrads(dq, *_dkdv(call, dout, stats))
+        strides = (*call.strides(call.q, call.k, call.v, dout), *_stats_strides(call, stats))
+        dq = _dq(call, dout, stats, strides)
+        return AttnGrads(dq, *_dkdv(call, dout, stats, strides))
 
 
-def _row_stats(
-    call: LaunchInputs, dout: Tensor, grads: AttnOutput, outputs: AttnOutput
-) -> dict[str, object]:
-    """Launches the statistics kernel; returns its result and strides as kernel arguments."""
+def _row_stats(call: LaunchInputs, dout: Tensor, grads: AttnOutput, outputs: AttnOutput) -> Tensor:
+    """(B, H, 1 + channels, rows) from the statistics kernel."""
     channels = call.variant.num_types if call.variant.has_types else 1
-    stats = torch.empty(
-        call.batch, call.heads, 1 + channels, call.rows, dtype=torch.float32, device=call.q.device
-    )
-    batch_stride = 0 if call.packed else stats.stride(0)
-    strides = {
-        "stride_sb": batch_stride,
-        "stride_sh": stats.stride(1),
-        "stride_sc": stats.stride(2),
-    }
-    grid = (triton.cdiv(call.rows, call.variant.tile("stats").block_m), call.heads, call.batch)
-    out = addressable(outputs.out)
+    shape = (call.batch, call.heads, 1 + channels, call.rows)
+    stats = torch.empty(shape, dtype=torch.float32, device=call.q.device)
+    block_m = call.prepared.tile("stats").block_m
+    grid = (-(-call.rows // block_m), call.heads, call.batch)
     if 0 not in grid:
-        visual_attn_bwd_stats_kernel[grid](
-            out,
-            outputs.mass.contiguous(),
-            outputs.lse.contiguous(),
-            dout,
-            grads.mass.float().contiguous(),
-            grads.lse.float().contiguous(),
-            stats,
+        out = addressable(outputs.out)
+        tensors = (
+            out, outputs.mass.contiguous(), outputs.lse.contiguous(),
+            dout, grads.mass.float().contiguous(), grads.lse.float().contiguous(), stats,
+        )  # fmt: skip
+        numbers = (
             call.rows,
-            **call.strides("o", out),
-            **call.strides("do", dout),
-            **call.row_strides(),
-            **strides,
-            **call.options("stats"),
-        )
-    return {"stats_ptr": stats, **strides}
+            *call.strides(out, dout), *call.row_strides(), *_stats_strides(call, stats),
+        )  # fmt: skip
+        call.prepared.launcher("stats", visual_attn_bwd_stats_kernel)(grid, tensors, numbers)
+    return stats
 
 
-def _dq(call: LaunchInputs, dout: Tensor, stats: dict[str, object]) -> Tensor:
+def _stats_strides(call: LaunchInputs, stats: Tensor) -> tuple[int, int, int]:
+    """Batch, head and channel strides."""
+    batch, head, channel, _ = stats.stride()
+    return 0 if call.packed else batch, head, channel
+
+
+def _dq(call: LaunchInputs, dout: Tensor, stats: Tensor, strides: tuple[int, ...]) -> Tensor:
+    tile = call.prepared.tile("dq")
     dq = call.new(tuple(call.q.shape), call.q.dtype)
-    grid = (
-        triton.cdiv(call.max_rows, call.variant.tile("dq").block_m),
-        call.heads,
-        call.num_sequences,
-    )
+    grid = (-(-call.max_rows // tile.block_m), call.heads, call.num_sequences)
     if 0 not in grid:
-        visual_attn_bwd_dq_kernel[grid](
-            **call.arguments("dq"),
-            **call.key_lists("dq"),
-            **stats,
-            **call.strides("do", dout),
-            **call.strides("dq", dq),
-            dout_ptr=dout,
-            dq_ptr=dq,
-        )
+        lists, lists_stride = call.key_lists(tile.block_n)
+        tensors = (*call.tensors(), lists, *call.offsets(), dout, stats, dq)
+        numbers = (*call.numbers(), lists_stride, *strides, *call.strides(dq), call.types_stride)
+        call.prepared.launcher("dq", visual_attn_bwd_dq_kernel)(grid, tensors, numbers)
     return dq
 
 
 def _dkdv(
-    call: LaunchInputs, dout: Tensor, stats: dict[str, object]
+    call: LaunchInputs, dout: Tensor, stats: Tensor, strides: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     dk = call.new(tuple(call.k.shape), call.q.dtype)
     dv = call.new(tuple(call.v.shape), call.q.dtype)
-    num_blocks = triton.cdiv(call.max_keys, call.variant.tile("dkdv").block_n)
+    num_blocks = -(-call.max_keys // call.prepared.tile("dkdv").block_n)
     grid = (num_blocks, call.kv_heads, call.num_sequences)
     parts = (call.num_sequences, num_blocks, call.heads, 2, 16)
     # Zeros: a program that has no query block of a class writes nothing.
-    dbias = (
-        None if call.bias is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
-    )
-    dscale = (
-        None
-        if call.scale is None
-        else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
+    dbias, dscale = (
+        None if table is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
+        for table in (call.bias, call.scale)
     )
     if 0 not in grid:
-        visual_attn_bwd_dkdv_kernel[grid](
-            **call.arguments("dkdv"),
-            **stats,
-            **call.strides("do", dout),
-            **call.strides("dk", dk),
-            **call.strides("dv", dv),
-            dout_ptr=dout,
-            dk_ptr=dk,
-            dv_ptr=dv,
-            dbias_ptr=call.or_any(dbias),
-            dscale_ptr=call.or_any(dscale),
-        )
+        tensors = (
+            *call.tensors(), *call.offsets(), dout, stats, dk, dv,
+            call.or_any(dbias), call.or_any(dscale),
+        )  # fmt: skip
+        numbers = (*call.numbers(), *strides, *call.strides(dk, dv), call.types_stride)
+        call.prepared.launcher("dkdv", visual_attn_bwd_dkdv_kernel)(grid, tensors, numbers)
     return dk, dv, _reduced(call, dbias), _reduced(call, dscale)
 
 
 def _reduced(call: LaunchInputs, parts: Tensor | None) -> Tensor | None:
     """(sequences, key blocks, H, 2, 16) -> (H, num_types), added up in a fixed order."""
     return None if parts is None else parts.sum((0, 1, 3))[:, : call.variant.num_types].contiguous()
-
-
-def on_device(x: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be the tensors'."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
