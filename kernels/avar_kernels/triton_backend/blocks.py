@@ -28,35 +28,20 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def sequence_of(cu_seqlens_ptr, index, length, PACKED: tl.constexpr):
-    """(first row, number of rows) of sequence ``index``; dense sequences start at row 0."""
+def sequence_of(
+    cu_seqlens_ptr, index, length, PACKED: tl.constexpr, AGAIN: tl.constexpr = False
+):  # fmt: skip
+    """(first row, number of rows) of sequence ``index``; dense sequences start at row 0.
+
+    AGAIN is for a second reading behind a loop, which the compiler must not replace by the first:
+    it would keep all that depends on the two numbers in some twenty registers during the loop.
+    """
     first = tl.zeros((), tl.int64)
     if PACKED:
-        begin = tl.load(cu_seqlens_ptr + index)
+        begin = tl.load(cu_seqlens_ptr + index, volatile=AGAIN)
         first = begin.to(tl.int64)
-        length = tl.load(cu_seqlens_ptr + index + 1) - begin
+        length = tl.load(cu_seqlens_ptr + index + 1, volatile=AGAIN) - begin
     return first, length
-
-
-@triton.jit
-def lengths_again(
-    cu_seqlens_q_ptr, cu_seqlens_k_ptr, index, num_rows, num_keys, PACKED: tl.constexpr
-):
-    """(num_rows, num_keys) of the sequence, after the loop over plain blocks.
-
-    Packed lengths are read anew, and volatile, so that the compiler does not reuse the first
-    reading: that would keep all that depends on them in some twenty registers during the loop.
-    """
-    if PACKED:
-        num_rows = _length(cu_seqlens_q_ptr, index)
-        num_keys = _length(cu_seqlens_k_ptr, index)
-    return num_rows, num_keys
-
-
-@triton.jit
-def _length(cu_seqlens_ptr, index):
-    end = tl.load(cu_seqlens_ptr + index + 1, volatile=True)
-    return end - tl.load(cu_seqlens_ptr + index, volatile=True)
 
 
 @triton.jit

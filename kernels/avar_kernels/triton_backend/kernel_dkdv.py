@@ -84,7 +84,6 @@ def visual_attn_bwd_dkdv_kernel(
     dim_mask = dims < HEAD_DIM
     value_mask = value_dims < VALUE_DIM
     tile_keys = tl.arange(0, BLOCK_N)
-    key_in_range = keys < num_keys
     # Offsets inside a tile fit 32 bits (the launcher sees to it): 64-bit ones cost the registers of
     # a tile row.
     q_offsets = tile_rows[:, None] * stride_ql + dims[None, :]
@@ -227,7 +226,10 @@ def visual_attn_bwd_dkdv_kernel(
                             dbias = tl.zeros([BLOCK_N], tl.float32)
                             dscale = tl.zeros([BLOCK_N], tl.float32)
 
+            k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True)
+            first_token = k_first + key_first
             _, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES, AGAIN=True)
+            key_in_range = keys < num_keys
             dk = tl.where(exists[:, None], dk * softmax_scale, 0.0)
             dv = tl.where(exists[:, None], dv, 0.0)
             dk_base = (

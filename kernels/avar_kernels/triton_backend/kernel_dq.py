@@ -22,7 +22,6 @@ from .blocks import (
     LOG2E,
     general_block,
     key_block_range,
-    lengths_again,
     listed_block,
     listed_blocks,
     load_tile,
@@ -199,9 +198,8 @@ def visual_attn_bwd_dq_kernel(
                 dlogits *= block_scale
             dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
 
-    num_rows, num_keys = lengths_again(
-        cu_seqlens_q_ptr, cu_seqlens_k_ptr, index, num_rows, num_keys, PACKED
-    )
+    _, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED, AGAIN=True)
+    _, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True)
     row_exists = rows < num_rows
     row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
     start, lo, hi, end = key_block_range(
