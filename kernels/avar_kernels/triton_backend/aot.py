@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from . import main_loop
+from .block_lists import sort_constexprs
 from .blocks import sort_blocks_kernel
 from .kernel_decode import visual_attn_decode_kernel
 from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
@@ -25,7 +26,7 @@ from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
 from .kernel_forward import visual_attn_fwd_kernel
 from .kernel_received import attn_received_kernel
 from .main_loop import NVIDIA_TOOLS, MainLoop
-from .tiles import KINDS, SORT_CHUNK_KEYS
+from .tiles import KINDS, LIST_BLOCK_SIZES
 from .variants import Variant
 
 KERNELS = {
@@ -82,13 +83,8 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
     """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned."""
     kernel = sort_blocks_kernel if kind == "sort" else KERNELS[kind]
     if kind == "sort":
-        block_n = variant.tile("forward").block_n
-        constexprs = {
-            "NUM_TYPES": variant.num_types,
-            "PACKED": variant.packed,
-            "BLOCK_N": block_n,
-            "CHUNK": SORT_CHUNK_KEYS // block_n,
-        }
+        sizes = LIST_BLOCK_SIZES
+        constexprs = sort_constexprs(variant.num_types, variant.packed, sizes[0], len(sizes))
         options = {"num_warps": 4}
     else:
         constexprs = variant.constexprs(kind)

@@ -60,46 +60,43 @@ def sort_for_every_size(
     key_types: Tensor, cu_seqlens_k: Tensor | None, layout: ListsLayout
 ) -> Tensor:
     """The lists of all block sizes; key_types int32 contiguous, (B, Lk) or (Tk,)."""
-    sizes = [layout.section_size(block_n) for block_n in LIST_BLOCK_SIZES]
-    lists = torch.empty(sum(sizes), dtype=torch.int32, device=key_types.device)
-    with on_device(key_types):
-        for block_n, section in zip(LIST_BLOCK_SIZES, lists.split(sizes), strict=True):
-            _sort_into(section, key_types, cu_seqlens_k, layout, block_n)
-    return lists
+    return _sorted(key_types, cu_seqlens_k, layout, LIST_BLOCK_SIZES)
 
 
 def sort_for_size(
     key_types: Tensor, cu_seqlens_k: Tensor | None, layout: ListsLayout, block_n: int
 ) -> Tensor:
     """The lists of one block size."""
-    size = layout.section_size(block_n)
-    section = torch.empty(size, dtype=torch.int32, device=key_types.device)
-    with on_device(key_types):
-        _sort_into(section, key_types, cu_seqlens_k, layout, block_n)
-    return section
+    return _sorted(key_types, cu_seqlens_k, layout, (block_n,))
 
 
-def _sort_into(
-    section: Tensor,
-    key_types: Tensor,
-    cu_seqlens_k: Tensor | None,
-    layout: ListsLayout,
-    block_n: int,
-) -> None:
+def _sorted(
+    key_types: Tensor, cu_seqlens_k: Tensor | None, layout: ListsLayout, sizes: tuple[int, ...]
+) -> Tensor:
+    total = sum(layout.section_size(block_n) for block_n in sizes)
+    lists = torch.empty(total, dtype=torch.int32, device=key_types.device)
     if layout.num_sequences:
         packed = cu_seqlens_k is not None
-        tensors = (key_types, cu_seqlens_k if packed else key_types, section)
-        numbers = (layout.max_keys, layout.row_stride(block_n))
-        launch = _sort_launcher(layout.num_types, packed, block_n)
-        launch((layout.num_sequences, 1, 1), tensors, numbers)
+        tensors = (key_types, cu_seqlens_k if packed else key_types, lists)
+        launch = _sort_launcher(layout.num_types, packed, sizes[0], len(sizes))
+        with on_device(key_types):
+            launch((layout.num_sequences, len(sizes), 1), tensors, (layout.max_keys,))
+    return lists
 
 
 @lru_cache(maxsize=256)
-def _sort_launcher(num_types: int, packed: bool, block_n: int) -> Launcher:
-    constexprs = {
+def _sort_launcher(num_types: int, packed: bool, smallest: int, num_sizes: int) -> Launcher:
+    return Launcher(sort_blocks_kernel, sort_constexprs(num_types, packed, smallest, num_sizes))
+
+
+def sort_constexprs(
+    num_types: int, packed: bool, smallest: int, num_sizes: int
+) -> dict[str, object]:
+    """The constexpr arguments of the sorting kernel."""
+    return {
         "NUM_TYPES": num_types,
         "PACKED": packed,
-        "BLOCK_N": block_n,
-        "CHUNK": max(1, SORT_CHUNK_KEYS // block_n),
+        "SMALLEST": smallest,
+        "NUM_SIZES": num_sizes,
+        "CHUNK_KEYS": SORT_CHUNK_KEYS,
     }
-    return Launcher(sort_blocks_kernel, constexprs)

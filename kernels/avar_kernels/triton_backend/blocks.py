@@ -191,18 +191,12 @@ def _class_of_blocks(types_ptr, blocks, length, BLOCK_N: tl.constexpr, NUM_TYPES
     return tl.where(plain, low, tl.where(high >= 0, NUM_TYPES, -1))
 
 
-@triton.jit(do_not_specialize=["num_keys", "row_stride"])
-def sort_blocks_kernel(
-    types_ptr, cu_seqlens_k_ptr, lists_ptr, num_keys, row_stride,
-    NUM_TYPES: tl.constexpr, PACKED: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
+@triton.jit
+def _sort_blocks(
+    types_ptr, lists_ptr, row_stride, length,
+    NUM_TYPES: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Sorts the key blocks of one sequence; see the module docstring. Grid (N,)."""
-    index = tl.program_id(0)
-    first, length = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED)
-    if not PACKED:
-        first = index.to(tl.int64) * num_keys
-    types_ptr += first
-    lists_ptr += index.to(tl.int64) * (NUM_TYPES + 2) * row_stride
+    """The lists of one sequence for one block size."""
     num_blocks = tl.cdiv(length, BLOCK_N)
     lists = tl.arange(0, 32)
     is_list = lists <= NUM_TYPES
@@ -214,6 +208,8 @@ def sort_blocks_kernel(
         sizes += tl.sum((of_block[:, None] == lists[None, :]).to(tl.int32), 0)
 
     begin = tl.cumsum(sizes, 0) - sizes  # [32]
+    # The entry behind the lists is read by loops that look one block ahead, but never used.
+    tl.store(lists_ptr + tl.sum(sizes, 0), 0)
     for chunk in range(0, num_blocks, CHUNK):
         blocks = chunk + tl.arange(0, CHUNK)
         of_block = _class_of_blocks(types_ptr, blocks, length, BLOCK_N, NUM_TYPES)
@@ -227,3 +223,32 @@ def sort_blocks_kernel(
         )  # fmt: skip
         begin += tl.sum(in_list, 0)
     tl.store(lists_ptr + (1 + lists) * row_stride + num_blocks, begin, mask=is_list)
+
+
+@triton.jit(do_not_specialize=["num_keys"])
+def sort_blocks_kernel(
+    types_ptr, cu_seqlens_k_ptr, lists_ptr, num_keys,
+    NUM_TYPES: tl.constexpr, PACKED: tl.constexpr, SMALLEST: tl.constexpr,
+    NUM_SIZES: tl.constexpr, CHUNK_KEYS: tl.constexpr,
+):  # fmt: skip
+    """Sorts the key blocks of all sequences; see the module docstring. Grid (N, NUM_SIZES).
+
+    Block sizes are SMALLEST and its doubles. The lists of each size follow those of the one before,
+    in whole units of 16 bytes, as ``block_lists.ListsLayout`` says. Packed, num_keys is the longest
+    length.
+    """
+    index = tl.program_id(0)
+    first, length = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED)
+    if not PACKED:
+        first = index.to(tl.int64) * num_keys
+    types_ptr += first
+    for size in tl.static_range(NUM_SIZES):
+        BLOCK_N: tl.constexpr = SMALLEST * 2**size
+        row_stride = tl.cdiv(num_keys, BLOCK_N) + 1
+        per_sequence = (NUM_TYPES + 2) * row_stride
+        if tl.program_id(1) == size:
+            own_ptr = lists_ptr + index.to(tl.int64) * per_sequence
+            _sort_blocks(
+                types_ptr, own_ptr, row_stride, length, NUM_TYPES, BLOCK_N, CHUNK_KEYS // BLOCK_N
+            )
+        lists_ptr += tl.cdiv(tl.num_programs(0) * per_sequence, 4) * 4

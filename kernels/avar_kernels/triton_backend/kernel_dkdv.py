@@ -25,7 +25,7 @@ from .kernel_dq import load_shifts
 def _store_by_type(
     row_ptr, values, types, exists, key_type, GENERAL: tl.constexpr, NEEDED: tl.constexpr
 ):  # fmt: skip
-    """Sums of ``values`` over the keys of each type; all keys of a plain block have ``key_type``."""
+    """Sums of ``values`` over the keys of each type; a plain block has ``key_type`` alone."""
     if NEEDED:
         channels = tl.arange(0, 16)
         if GENERAL:

@@ -12,7 +12,7 @@ ARCHS = ("sm80", "sm89", "sm90", "sm100", "gfx942", "interpreter")
 LEVELS = ("bare", "typed", "rich")
 FEW_TYPES = 4
 SORT_CHUNK_KEYS = 4096  # keys that one step of the sorting kernel reads
-LIST_BLOCK_SIZES = (16, 32, 64, 128)  # every block_n of a forward or dq tile below
+LIST_BLOCK_SIZES = (16, 32, 64, 128)  # doubles; every block_n of a forward or dq tile below
 
 
 @dataclass(frozen=True)
