@@ -7,12 +7,12 @@ from avar_fast.attention import SpecialTokens, key_types, query_mask, record_att
 from avar_fast.objectives import agto_loss, visual_reward
 
 from ..measure import peak_flops
-from ..models import DTYPE, SMALL, TOKENIZER, build, sample
+from ..models import DTYPE, TOKENIZER, build, sample
 from .clock import milliseconds_in_turns
 from .part_report import PartReport
 
 # Layers, width, width of the MLP, heads, key heads of the text tower.
-WIDTHS_3B = (36, 2048, 11008, 16, 2)
+WIDTHS_3B, WIDTHS_DRY = (36, 2048, 11008, 16, 2), (2, 64, 96, 4, 2)
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 
 
@@ -20,7 +20,9 @@ def run(report: PartReport) -> None:
     """One row per (step, length): milliseconds, tokens per second, share of a matrix product.
 
     The work counted is that of the text layers' weights."""
-    widths, lengths, rounds = (SMALL, (256,), 2) if report.dry else (WIDTHS_3B, (2048, 8192), 5)
+    widths, lengths, rounds = (
+        (WIDTHS_DRY, (128,), 1) if report.dry else (WIDTHS_3B, (2048, 8192), 5)
+    )
     model = build("avar", widths=widths).train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     weights = sum(p.numel() for p in model.model.language_model.layers.parameters())

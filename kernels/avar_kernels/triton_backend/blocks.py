@@ -243,12 +243,11 @@ def sort_blocks_kernel(
         first = index.to(tl.int64) * num_keys
     types_ptr += first
     for size in tl.static_range(NUM_SIZES):
-        BLOCK_N: tl.constexpr = SMALLEST * 2**size
-        row_stride = tl.cdiv(num_keys, BLOCK_N) + 1
+        row_stride = tl.cdiv(num_keys, SMALLEST * 2**size) + 1
         per_sequence = (NUM_TYPES + 2) * row_stride
         if tl.program_id(1) == size:
-            own_ptr = lists_ptr + index.to(tl.int64) * per_sequence
             _sort_blocks(
-                types_ptr, own_ptr, row_stride, length, NUM_TYPES, BLOCK_N, CHUNK_KEYS // BLOCK_N
-            )
+                types_ptr, lists_ptr + index.to(tl.int64) * per_sequence, row_stride, length,
+                NUM_TYPES, SMALLEST * 2**size, CHUNK_KEYS // (SMALLEST * 2**size),
+            )  # fmt: skip
         lists_ptr += tl.cdiv(tl.num_programs(0) * per_sequence, 4) * 4
