@@ -76,8 +76,8 @@ def _call(provider: Provider, inputs: Inputs, mode: str) -> Callable[[], object]
 def _wanted(shuffled: bool) -> AttnOutput:
     """The specification's result for the gate's inputs."""
     q, k, v, types, *_ = (x.detach().cpu() for x in make_inputs(GATE_LENGTH, DTYPE, shuffled))
-    wide = (x.double() for x in (q, k, v))
-    return visual_attn_func(*wide, types, causal=True, backend="eager")
+    q, k, v = (x.double() for x in (q, k, v))
+    return visual_attn_func(q, k, v, types, causal=True, backend="eager")
 
 
 def _passes_gate(report: PartReport, name: str, provider: Provider) -> bool:

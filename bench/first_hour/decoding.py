@@ -27,12 +27,13 @@ def run(report: PartReport) -> None:
                 for _ in range(2)
             )
             types = key_types(keys).expand(batch, -1).contiguous()
-            transposed = [x.transpose(1, 2) for x in (q, k, v)]
+            rivals = {"query": q, "key": k, "value": v}
+            rivals = {name: x.transpose(1, 2) for name, x in rivals.items()}
             times = milliseconds_in_turns(
                 {
                     "avar": lambda q=q, k=k, v=v, t=types: visual_attn_with_kvcache(q, k, v, t),
-                    "sdpa_without_mass": lambda x=transposed: scaled_dot_product_attention(
-                        *x, enable_gqa=True
+                    "sdpa_without_mass": lambda x=rivals: scaled_dot_product_attention(
+                        **x, enable_gqa=True
                     ),
                 },
                 rounds,

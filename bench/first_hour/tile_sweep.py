@@ -74,10 +74,10 @@ def tile_instead(kind: str, tile: Tile) -> Iterator[None]:
     """Kernels of ``kind`` get this tile inside."""
     if kind != "dkdv" and tile.block_n not in LIST_BLOCK_SIZES:
         raise ValueError(f"block_n must be one of {LIST_BLOCK_SIZES}; got {tile.block_n}.")
-    of_table = Variant.tile
+    of_table, replaced = Variant.tile, kind
 
-    def chosen(self: Variant, asked: str) -> Tile:
-        return tile if asked == kind else of_table(self, asked)
+    def chosen(self: Variant, kind: str) -> Tile:
+        return tile if kind == replaced else of_table(self, kind)
 
     prepared_variant.cache_clear()
     Variant.tile = chosen

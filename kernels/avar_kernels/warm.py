@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,11 +73,11 @@ def _calls(
 
     table = torch.zeros(heads, num_types, device=device)
     offsets = torch.tensor([0, LENGTH], dtype=torch.int32, device=device)
-    lengths = {
+    lengths: dict[str, Any] = {
         "cu_seqlens_q": offsets, "cu_seqlens_k": offsets,
         "max_seqlen_q": LENGTH, "max_seqlen_k": LENGTH,
     }  # fmt: skip
-    options = {"num_types": num_types, "causal": True, "backend": "triton"}
+    options: dict[str, Any] = {"num_types": num_types, "causal": True, "backend": "triton"}
 
     def gradients(result: AttnOutput, leaves: list[torch.Tensor]) -> None:
         loss = result.out.float().sum() + result.mass.sum() + result.lse.sum()
@@ -84,19 +85,21 @@ def _calls(
 
     def dense() -> None:
         leaves, plan = tensors(LENGTH), plan_keys(types(LENGTH), num_types=num_types)
-        gradients(visual_attn_func(*leaves, plan, **options), leaves)
+        q, k, v = leaves
+        gradients(visual_attn_func(q, k, v, plan, **options), leaves)
 
     def packed() -> None:
         leaves = tensors(LENGTH)
         plan = plan_keys(types(LENGTH)[0], num_types=num_types, **lengths)
-        flat = (x[0] for x in leaves)
-        gradients(visual_attn_varlen_func(*flat, **lengths, key_types=plan, **options), leaves)
+        q, k, v = (x[0] for x in leaves)
+        result = visual_attn_varlen_func(q, k, v, **lengths, key_types=plan, **options)
+        gradients(result, leaves)
 
     @torch.no_grad()
     def intervened() -> None:
-        plan = plan_keys(types(LENGTH), num_types=num_types)
+        (q, k, v), plan = tensors(LENGTH), plan_keys(types(LENGTH), num_types=num_types)
         tables = {"type_bias": table, "type_scale": table}
-        visual_attn_func(*tensors(LENGTH), plan, **tables, **options)
+        visual_attn_func(q, k, v, plan, **tables, **options)
 
     @torch.no_grad()
     def decoding() -> None:
@@ -155,7 +158,10 @@ def main() -> None:
     if not status or not torch.cuda.is_available():
         parser.exit(1, f"no kernels can be compiled here: {status.reason or 'no GPU'}\n")
     total = 0.0
-    calls = warm(**shape, dtype=DTYPES[options.dtype], num_types=options.num_types)
+    calls = warm(
+        shape["heads"], shape["kv_heads"], shape["head_dim"],
+        dtype=DTYPES[options.dtype], num_types=options.num_types,
+    )  # fmt: skip
     for name, seconds in calls:
         total += seconds
         print(f"{name}: {seconds:.1f} s", flush=True)

@@ -1,0 +1,80 @@
+"""``avar_kernels.warm`` compiles all that calls of other lengths and batch sizes launch. A driver
+that compiles for a real chip and launches nothing stands in for a GPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from avar_kernels.warm import shape_of_model
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import json, pytest, torch
+from bench import stand_in_driver
+stand_in_driver.install(pytest.MonkeyPatch())
+from triton import knobs
+compiled = []
+def listener(*, src, **unused):
+    compiled.append(src.name)
+knobs.compilation.listener = listener
+from avar_kernels import plan_keys, visual_attn_func, visual_attn_varlen_func
+from avar_kernels.warm import warm
+calls = list(warm(4, 2, 64, device="cpu"))
+after_warm = len(compiled)
+for batch, length in ((1, 1), (1, 16), (3, 31), (2, 129), (1, 1000)):
+    q = torch.zeros(batch, length, 4, 64, dtype=torch.bfloat16, requires_grad=True)
+    k = torch.zeros(batch, length, 2, 64, dtype=torch.bfloat16, requires_grad=True)
+    types = torch.zeros(batch, length, dtype=torch.int32)
+    dense = visual_attn_func(q, k, k, plan_keys(types), causal=True, backend="triton")
+    offsets = torch.arange(batch + 1, dtype=torch.int32) * length
+    lengths = {"cu_seqlens_q": offsets, "cu_seqlens_k": offsets,
+               "max_seqlen_q": length, "max_seqlen_k": length}
+    packed = visual_attn_varlen_func(
+        q.flatten(0, 1), k.flatten(0, 1), k.flatten(0, 1), **lengths,
+        key_types=plan_keys(types.flatten(), **lengths), causal=True, backend="triton")
+    for out, mass, lse in (dense, packed):
+        torch.autograd.grad(out.float().sum() + mass.sum() + lse.sum(), (q, k))
+print(json.dumps({"calls": [name for name, _ in calls], "warm": after_warm,
+                  "later": compiled[after_warm:]}))
+"""
+
+
+def test_no_length_or_batch_size_compiles_more():
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False,
+        env=environment | {"PYTHONPATH": paths + os.pathsep + os.environ.get("PYTHONPATH", "")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found["calls"]) == 5
+    assert found["warm"] == 13
+    assert found["later"] == []
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (
+            {
+                "text_config": {
+                    "num_attention_heads": 28,
+                    "num_key_value_heads": 4,
+                    "hidden_size": 3584,
+                }
+            },
+            {"heads": 28, "kv_heads": 4, "head_dim": 128},
+        ),
+        (
+            {"num_attention_heads": 16, "head_dim": 128, "hidden_size": 1024},
+            {"heads": 16, "kv_heads": 16, "head_dim": 128},
+        ),
+    ],
+)
+def test_shape_of_a_model(tmp_path, config, shape):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert shape_of_model(tmp_path) == shape
