@@ -1,0 +1,34 @@
+"""Runs the PTX that Triton compiles for a chip, without the chip.
+
+The model. A program of the grid is one block of threads, here always called a block. All lanes of
+an instruction run at once, as one numpy operation; blocks whose control flow agrees share it too
+(``blocks.BlockGroup``). Registers are rows of arrays with one column per lane. Threads of a warp
+run in lockstep. Between two barriers the warps of a block may run in any order: the emulator runs
+one order, and reports what would depend on it.
+
+What is reported, as a ``Report`` error with the PTX line:
+    global memory   access outside the tensors of the launch, misaligned access, two blocks that
+                    write one address, a block that reads what another one wrote
+    shared memory   access beyond the allocation, misaligned access, read before written; read and
+                    write, or two writes, of one address by different warps without a barrier
+                    between them
+    cp.async        data lands when it is waited for, the latest moment that the chip allows. Until
+                    then nobody may read or write there. Copies that are never waited for
+    wgmma           operands are read when the result is waited for. Until then nobody may write
+                    there. Products that are never waited for
+    control flow    a branch on which the lanes of a block disagree
+No instruction is skipped: an unknown one, or an unknown modifier, raises ``Unsupported``.
+
+What is not modeled: time, the order of lanes inside a warp, caches, missing fences between the
+proxies of shared memory, tcgen05, TMA and mbarrier. Approximate functions (ex2, lg2, rcp, div.full)
+are computed to the last place or so. Sums of matrix products are rounded to float32 in numpy's
+order.
+
+    program     PTX text to instructions
+    registers   rows of numbers; which row an operand is
+    compiler    each instruction to one Python function, once per kernel
+    blocks      the state of a group of blocks, and how groups part
+    launch      runs a grid
+    driver      the stand-in for Triton's driver
+and one module for each kind of instruction.
+"""

@@ -1,0 +1,169 @@
+"""Shared memory of a group of blocks, and the order of its accesses.
+
+Between two barriers, an interval, the warps of a block may run in any order. So within an interval
+a warp may not touch what another warp writes. Asynchronous accesses, cp.async and wgmma, count from
+their issue until they are waited for. For every unit of memory three numbers are kept:
+    writer      interval and warp of the last write, or that a copy is under way, or "never"
+    reader      interval and warp of the last read, or that several warps read
+    products    how many wgmma in flight read it
+A unit is the smallest access of the kernel. All addresses are bytes in the block's own memory;
+``bases`` are the places of the blocks of the lanes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import Report
+
+ALIGNMENT = 16
+_WARPS = 64  # warps that a stamp distinguishes; the last one stands for "several"
+_SEVERAL = _WARPS - 1
+_NEVER = -1
+_UNDER_WAY = 1 << 30
+_PATTERN = 0xA5
+
+
+class SharedMemory:
+    """``size`` bytes for each of ``num_blocks`` blocks."""
+
+    def __init__(self, num_blocks: int, size: int, unit: int) -> None:
+        self.size, self.unit, self.num_blocks = size, unit, num_blocks
+        self.stride = -(-size // ALIGNMENT) * ALIGNMENT
+        total = num_blocks * self.stride
+        self.bytes = np.full(total, _PATTERN, np.uint8)
+        self.writer = np.full(total // unit, _NEVER, np.int32)
+        self.reader = np.full(total // unit, _NEVER, np.int32)
+        self.products = np.zeros(total // unit, np.int32)
+        self.interval = 1
+        self.num_products = 0
+
+    def take(self, blocks: NDArray) -> "SharedMemory":
+        """A copy with a selection of the blocks."""
+        part = object.__new__(SharedMemory)
+        part.__dict__.update(self.__dict__)
+        part.num_blocks = len(blocks)
+        for name in ("bytes", "writer", "reader", "products"):
+            whole = getattr(self, name).reshape(self.num_blocks, -1)
+            setattr(part, name, whole[blocks].reshape(-1))
+        return part
+
+    def barrier(self) -> None:
+        """All warps of the block meet."""
+        self.interval += 1
+
+    def load(
+        self, at: NDArray, element_bytes: int, count: int, bases: NDArray, warps: NDArray, line: str
+    ) -> NDArray:
+        """(lanes, count) unsigned integers."""
+        rows = self._rows(at, bases, element_bytes * count, line)
+        units = element_bytes * count // self.unit
+        own = self._stamps(warps)
+        written = self.writer.reshape(-1, units)[rows]
+        foreign = (written >= self._oldest()) & (written != own)
+        if foreign.any() or written.min(initial=0) < 0:
+            self._raise_for_read(written, line)
+        self._note_read(rows, units, own)
+        return self._elements(element_bytes, count)[rows]
+
+    def store(
+        self, at: NDArray, values: NDArray, bases: NDArray, warps: NDArray, line: str
+    ) -> None:
+        """Writes (lanes, count) unsigned integers."""
+        element_bytes, count = values.itemsize, values.shape[1]
+        rows = self._rows(at, bases, element_bytes * count, line)
+        units = element_bytes * count // self.unit
+        own = self._stamps(warps)
+        self._check_write(rows, units, own, line)
+        self.writer.reshape(-1, units)[rows] = own
+        elements = self._elements(element_bytes, count)
+        elements[rows] = values
+        if (elements[rows] != values).any():
+            raise Report(f"lanes store different values at one shared address: {line}")
+
+    def begin_copy(
+        self, at: NDArray, num_bytes: int, bases: NDArray, warps: NDArray, line: str
+    ) -> None:
+        """A copy to ``at`` is issued."""
+        rows = self._rows(at, bases, num_bytes, line)
+        own = self._stamps(warps)
+        self._check_write(rows, num_bytes // self.unit, own, line)
+        self.writer.reshape(-1, num_bytes // self.unit)[rows] = _UNDER_WAY
+
+    def end_copy(self, at: NDArray, values: NDArray, bases: NDArray, warps: NDArray) -> None:
+        """The copy of (lanes, bytes) lands; it counts as a write of the warp that waits."""
+        num_bytes = values.shape[1]
+        rows = (at + bases) // num_bytes
+        self.writer.reshape(-1, num_bytes // self.unit)[rows] = self._stamps(warps)
+        self.bytes.reshape(-1, num_bytes)[rows] = values
+
+    def begin_product(self, chunks: NDArray, line: str) -> NDArray:
+        """A wgmma that reads these 16-byte chunks is issued; returns their units."""
+        units = self._units_of(chunks, line)
+        written = self.writer[units]
+        if written.min() < 0 or written.max() >= self._oldest():
+            self._raise_for_read(written, line)
+        self.products[units] += 1
+        self.num_products += 1
+        return units
+
+    def end_product(self, chunks: NDArray, line: str) -> None:
+        """The wgmma is complete."""
+        units = self._units_of(chunks, line)
+        self.products[units] -= 1
+        self.reader[units] = self._oldest() + _SEVERAL
+        self.num_products -= 1
+
+    def chunks(self, rows: NDArray) -> NDArray:
+        """The 16-bit elements of 16-byte chunks."""
+        return self.bytes.view(np.uint16).reshape(-1, 8)[rows]
+
+    def _elements(self, element_bytes: int, count: int) -> NDArray:
+        return self.bytes.view(f"u{element_bytes}").reshape(-1, count)
+
+    def _units_of(self, chunks: NDArray, line: str) -> NDArray:
+        """Units, each once, of the rows of 16 bytes in ``chunks``."""
+        per_chunk = ALIGNMENT // self.unit
+        return np.unique(chunks)[:, None] * per_chunk + np.arange(per_chunk)
+
+    def _rows(self, at: NDArray, bases: NDArray, num_bytes: int, line: str) -> NDArray:
+        if (at & (num_bytes - 1)).any():
+            raise Report(f"misaligned shared access of {num_bytes} bytes: {line}")
+        if at.max(initial=0) > self.size - num_bytes or at.min(initial=0) < 0:
+            raise Report(f"shared access beyond the allocation of {self.size} bytes: {line}")
+        return (at + bases) // num_bytes
+
+    def _oldest(self) -> int:
+        """The smallest stamp of this interval."""
+        return self.interval * _WARPS
+
+    def _stamps(self, warps: NDArray) -> NDArray:
+        return (warps + self._oldest())[:, None]
+
+    def _note_read(self, rows: NDArray, units: int, own: NDArray) -> None:
+        reader = self.reader.reshape(-1, units)
+        before = reader[rows]
+        reader[rows] = own
+        others = ((before >= self._oldest()) & (before != own)) | (reader[rows] != own)
+        if others.any():
+            lanes, places = np.nonzero(others)
+            reader[rows[lanes], places] = self._oldest() + _SEVERAL
+
+    def _check_write(self, rows: NDArray, units: int, own: NDArray, line: str) -> None:
+        oldest = self._oldest()
+        written = self.writer.reshape(-1, units)[rows]
+        if (written >= _UNDER_WAY).any():
+            raise Report(f"shared memory is written while a cp.async to it is in flight: {line}")
+        if ((written >= oldest) & (written != own)).any():
+            raise Report(f"two warps write one shared address without a barrier: {line}")
+        read = self.reader.reshape(-1, units)[rows]
+        if ((read >= oldest) & (read != own)).any():
+            raise Report(f"shared memory is written that another warp reads, no barrier: {line}")
+        if self.num_products and self.products.reshape(-1, units)[rows].any():
+            raise Report(f"shared memory is written while a wgmma in flight reads it: {line}")
+
+    def _raise_for_read(self, written: NDArray, line: str) -> None:
+        if (written == _NEVER).any():
+            raise Report(f"shared memory is read before it is written: {line}")
+        if (written >= _UNDER_WAY).any():
+            raise Report(f"shared memory is read while a cp.async to it is in flight: {line}")
+        raise Report(f"shared memory is read that another warp writes, no barrier: {line}")
