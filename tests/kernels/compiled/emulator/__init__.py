@@ -6,7 +6,7 @@ an instruction run at once, as one numpy operation; blocks whose control flow ag
 run in lockstep. Between two barriers the warps of a block may run in any order: the emulator runs
 one order, and reports what would depend on it.
 
-What is reported, as a ``Report`` error with the PTX line:
+What is reported, as a ``KernelFaultError`` with the PTX line:
     global memory   access outside the tensors of the launch, misaligned access, two blocks that
                     write one address, a block that reads what another one wrote
     shared memory   access beyond the allocation, misaligned access, read before written; read and
@@ -17,7 +17,7 @@ What is reported, as a ``Report`` error with the PTX line:
     wgmma           operands are read when the result is waited for. Until then nobody may write
                     there. Products that are never waited for
     control flow    a branch on which the lanes of a block disagree
-No instruction is skipped: an unknown one, or an unknown modifier, raises ``Unsupported``.
+No instruction is skipped: an unknown one, or an unknown modifier, raises ``UnsupportedError``.
 
 What is not modeled: time, the order of lanes inside a warp, caches, missing fences between the
 proxies of shared memory, tcgen05, TMA and mbarrier. Approximate functions (ex2, lg2, rcp, div.full)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import BlockGroup, Operation, active_lanes
-from .errors import Unsupported
+from .errors import UnsupportedError
 from .program import Address, Immediate, Instruction, Operand, Symbol, Vector
 from .registers import RegisterMap, numpy_type
 
@@ -24,7 +24,7 @@ class AccessShape:
         vector = [m for m in modifiers if re.fullmatch(r"v[248]", m)]
         unknown = [m for m in modifiers if m not in vector and m not in _CACHE_HINTS]
         if unknown or len(vector) > 1 or not re.fullmatch(r"[busf](8|16|32|64)", self.kind):
-            raise Unsupported(instruction.line)
+            raise UnsupportedError(instruction.line)
         self.count = int(vector[0][1:]) if vector else 1
         self.element_bytes = int(self.kind[1:]) // 8
         self.num_bytes = self.count * self.element_bytes
@@ -35,7 +35,7 @@ def address_function(
 ) -> Callable[[BlockGroup, slice | NDArray], NDArray]:
     """Addresses of some lanes: uint64 in global memory, int64 in shared memory."""
     if not isinstance(operand, Address):
-        raise Unsupported(f"address {operand}")
+        raise UnsupportedError(f"address {operand}")
     offset = operand.offset
     if space == "global":
         row = registers.row(operand.base, "u64")
@@ -58,7 +58,7 @@ def build_load(instruction: Instruction, registers: RegisterMap) -> Operation:
     result, source = instruction.operands
     items = _items(result)
     if len(items) != shape.count:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     stores = [_register_writer(item, shape.kind, registers) for item in items]
     lanes_of = active_lanes(instruction, registers)
     load = _loader(instruction, registers, source, shape)
@@ -82,7 +82,7 @@ def _loader(
             address(group, lanes), element_bytes, count, group.block_of_lane[lanes], line
         )
     if shape.space not in _SHARED:
-        raise Unsupported(line)
+        raise UnsupportedError(line)
     return lambda group, lanes: group.shared.load(
         address(group, lanes), element_bytes, count, group.bases[lanes], group.warps[lanes], line
     )
@@ -111,14 +111,14 @@ def build_store(instruction: Instruction, registers: RegisterMap) -> Operation:
     target, source = instruction.operands
     items = _items(source)
     if len(items) != shape.count:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     bits = max(8 * shape.element_bytes, 16)
     rows = [registers.row(item, f"u{bits}") for item in items]
     lanes_of = active_lanes(instruction, registers)
     address = address_function(target, registers, shape.space)
     element, line = np.dtype(f"u{shape.element_bytes}"), instruction.line
     if shape.space not in ("global", *_SHARED):
-        raise Unsupported(line)
+        raise UnsupportedError(line)
 
     def run(group: BlockGroup) -> None:
         lanes = lanes_of(group)
@@ -138,10 +138,10 @@ def build_store(instruction: Instruction, registers: RegisterMap) -> Operation:
 def _build_parameter(instruction: Instruction, registers: RegisterMap) -> Operation:
     """ld.param.type d, [name]: a signed type is extended to the register."""
     if len(instruction.opcode) != 3 or instruction.guard is not None:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     kind, (result, source) = instruction.opcode[2], instruction.operands
     if not isinstance(source, Address) or not isinstance(source.base, Symbol) or source.offset:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     name, bits, width = source.base.name, int(kind[1:]), registers.width(result)
     row = registers.row(result, f"u{width}")
 

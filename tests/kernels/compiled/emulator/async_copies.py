@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from .accesses import address_function
 from .blocks import BlockGroup, Operation, active_lanes
-from .errors import Report, Unsupported
-from .program import Immediate, Instruction
+from .errors import KernelFaultError, UnsupportedError
+from .program import Instruction, constant
 from .registers import RegisterMap
 
 _FORMS = (("ca", "shared", "global"), ("cg", "shared", "global"),
@@ -38,13 +38,12 @@ def build_cp(instruction: Instruction, registers: RegisterMap) -> Operation:
     if form == ("async", "commit_group"):
         return lambda group: group.copies.commit()
     if form == ("async", "wait_group"):
-        (count,) = instruction.operands
-        assert isinstance(count, Immediate)
-        return lambda group: _land(group, group.copies.completed(count.value))
+        count = constant(instruction.operands[0])
+        return lambda group: _land(group, group.copies.completed(count))
     if form == ("async", "wait_all"):
         return _wait_for_all
     if form[0] != "async" or form[1:] not in _FORMS:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     return _build_copy(instruction, registers)
 
 
@@ -62,8 +61,7 @@ def _land(group: BlockGroup, copies: list[Copy]) -> None:
 def _build_copy(instruction: Instruction, registers: RegisterMap) -> Operation:
     """cp.async [to], [from], bytes[, bytes that are read]: what is not read is zero."""
     target, source, size, *taken = instruction.operands
-    assert isinstance(size, Immediate)
-    num_bytes, line = size.value, instruction.line
+    num_bytes, line = constant(size), instruction.line
     selected = active_lanes(instruction, registers)
     to = address_function(target, registers, "shared")
     of = address_function(source, registers, "global")
@@ -77,7 +75,7 @@ def _build_copy(instruction: Instruction, registers: RegisterMap) -> Operation:
         if taken_row is not None:
             read = group.rows["u32"][taken_row][lanes]
         if ((read != 0) & (read != num_bytes)).any():
-            raise Unsupported(f"a copy of a part: {line}")
+            raise UnsupportedError(f"a copy of a part: {line}")
         reading = lanes[read != 0]
         words = min(num_bytes, 8)
         values = group.memory.load(
@@ -94,4 +92,4 @@ def check_all_waited_for(group: BlockGroup) -> None:
     """At the end of a block nothing may be in flight."""
     for name, pending in (("cp.async", group.copies), ("wgmma", group.products)):
         if lines := pending.all_lines():
-            raise Report(f"{name} is never waited for: {lines[0]}")
+            raise KernelFaultError(f"{name} is never waited for: {lines[0]}")

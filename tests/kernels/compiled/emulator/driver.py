@@ -1,6 +1,8 @@
 """A stand-in for Triton's driver: kernels are compiled for a chip and run by the emulator."""
 
 import struct
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver as runtime_driver
 
-from .launch import kernel_of, launch
+from .launch import Launch, kernel_of
 
 # Limits and names that Triton asks a device for; shared memory per block by compute capability.
 _SHARED_LIMIT_BYTES = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
@@ -53,7 +55,7 @@ class Launcher:
         # Behind the arguments stand scratch pointers, which nothing uses.
         bits += [0] * (len(kernel.program.parameters) - len(bits))
         threads = 32 * self._metadata.num_warps
-        launch(kernel, (x, y, z), threads, self._metadata.shared, bits, tensors)
+        active().run(Launch(kernel, (x, y, z), threads, self._metadata.shared, bits, tensors))
 
 
 class _Device:
@@ -78,6 +80,8 @@ class EmulatedDriver(DriverBase):
         self.capability = capability
         self.utils = _Device(capability)
         self.launcher_cls = Launcher
+        self.run: Callable[[Launch], None] = Launch.run
+        """What a launch does; tests may put a function in between."""
 
     @classmethod
     def is_active(cls) -> bool:
@@ -96,7 +100,7 @@ class EmulatedDriver(DriverBase):
         raise NotImplementedError("an emulated chip has no time")
 
     def get_current_device(self) -> int:
-        return 0
+        return self.capability  # Triton keeps compiled kernels by device
 
     def set_current_device(self, device: int) -> None:
         pass
@@ -105,16 +109,21 @@ class EmulatedDriver(DriverBase):
         return 0
 
 
+def active() -> EmulatedDriver:
+    """The driver of the chip that this process emulates."""
+    driver = runtime_driver.active
+    assert isinstance(driver, EmulatedDriver), driver
+    return driver
+
+
+def _remember_ptx(
+    module: object, function: object, name: str, metadata_group: dict[str, str], hash: str
+) -> None:
+    ptx = next(path for file, path in metadata_group.items() if file.endswith(".ptx"))
+    active().utils.ptx = Path(ptx).read_text()
+
+
 def install(capability: int) -> None:
     """Makes all kernels of this process run on an emulated chip, 90 for sm_90, on CPU tensors."""
-    driver = EmulatedDriver(capability)
-    runtime_driver.set_active(driver)
-
-    def remember_ptx(
-        module: Any, function: Any, name: str, files: dict[str, str], key: str
-    ) -> None:
-        path = next(path for file, path in files.items() if file.endswith(".ptx"))
-        with open(path) as file:
-            driver.utils.ptx = file.read()
-
-    knobs.runtime.kernel_load_start_hook = remember_ptx
+    runtime_driver.set_active(EmulatedDriver(capability))
+    knobs.runtime.kernel_load_start_hook.add(_remember_ptx)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import Unsupported
+from .errors import UnsupportedError
 from .numbers import from_bfloat16
 from .program import Instruction, Pair, Symbol
 from .registers import RegisterMap, numpy_type
@@ -195,7 +195,7 @@ def build_elementwise(instruction: Instruction, registers: RegisterMap) -> Any:
     """An instruction of the table."""
     opcode = ".".join(instruction.opcode)
     if opcode not in _TABLE:
-        raise Unsupported(opcode)
+        raise UnsupportedError(opcode)
     kind, kinds, function = _TABLE[opcode]
     result, *operands = instruction.operands
     out = registers.row(result, kind)
@@ -252,7 +252,7 @@ def build_setp(instruction: Instruction, registers: RegisterMap) -> Any:
     kind = "u" + kind[1:] if kind[0] == "b" else kind
     combine = _COMBINE[middle.pop(0)] if middle and middle[0] in _COMBINE else None
     if middle or (kind[0] != "f" and name not in _COMPARE):
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     compare = _comparison(name, kind)
     result, first, second, *third = instruction.operands
     a, b = registers.row(first, kind), registers.row(second, kind)

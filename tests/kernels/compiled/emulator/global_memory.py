@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .errors import Report
+from .errors import KernelFaultError
 
 
 class _Buffer:
@@ -46,7 +46,7 @@ class GlobalMemory:
             if buffer.writers is not None:
                 writers = buffer.writers.reshape(-1, element_bytes * count)[rows]
                 if ((writers != 0) & (writers != blocks[lanes, None] + 1)).any():
-                    raise Report(f"global memory that another block writes is read: {line}")
+                    raise KernelFaultError(f"read of what another block writes: {line}")
         return result
 
     def store(self, addresses: NDArray, values: NDArray, blocks: NDArray, line: str) -> None:
@@ -62,7 +62,7 @@ class GlobalMemory:
             before = writers[rows]
             writers[rows] = own
             if (((before != 0) & (before != own)) | (writers[rows] != own)).any():
-                raise Report(f"two blocks write one global address: {line}")
+                raise KernelFaultError(f"two blocks write one global address: {line}")
             buffer.units(element_bytes, count)[rows] = values[lanes]
 
     def _located(self, addresses: NDArray, num_bytes: int, line: str):
@@ -70,7 +70,7 @@ class GlobalMemory:
         if not len(addresses):
             return
         if (addresses & np.uint64(num_bytes - 1)).any():
-            raise Report(f"misaligned global access of {num_bytes} bytes: {line}")
+            raise KernelFaultError(f"misaligned global access of {num_bytes} bytes: {line}")
         first = self._buffer_of(int(addresses.min()), num_bytes, line)
         if int(addresses.max()) + num_bytes <= first.end:
             offsets = (addresses - np.uint64(first.start)).astype(np.int64)
@@ -88,5 +88,5 @@ class GlobalMemory:
     def _buffer_of(self, address: int, num_bytes: int, line: str) -> _Buffer:
         index = bisect_right(self._starts, address) - 1
         if index < 0 or address + num_bytes > self._buffers[index].end:
-            raise Report(f"global access outside all tensors at {address:#x}: {line}")
+            raise KernelFaultError(f"global access outside all tensors at {address:#x}: {line}")
         return self._buffers[index]

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import WARP, BlockGroup, Operation
-from .errors import Unsupported
-from .program import Immediate, Instruction, Pair, Symbol
+from .errors import UnsupportedError
+from .program import Immediate, Instruction, Pair, Symbol, constant
 from .registers import RegisterMap
 
 _ALL = Immediate(-1), Immediate(0xFFFFFFFF)
@@ -20,17 +20,17 @@ def build_shfl(instruction: Instruction, registers: RegisterMap) -> Operation:
     _, sync, mode, kind = instruction.opcode
     known = sync == "sync" and mode in _SHUFFLES and kind == "b32" and members in _ALL
     if not known or instruction.guard is not None:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     value, inside = (result.first, result.second) if isinstance(result, Pair) else (result, None)
     if inside == Symbol("_"):
         inside = None
     out = registers.row(value, "u32")
     p = None if inside is None else registers.row(inside, "p")
     a, b, c = (registers.row(x, "u32") for x in (source, amount, clamp))
-    constant = isinstance(amount, Immediate) and isinstance(clamp, Immediate) and p is None
-    if constant:
+    if isinstance(amount, Immediate) and isinstance(clamp, Immediate) and p is None:
         lanes = np.arange(WARP)
-        other, _ = _source_lane(mode, lanes, np.int64(amount.value), np.int64(clamp.value))
+        by, limit = (np.full(WARP, constant(x)) for x in (amount, clamp))
+        other, _ = _source_lane(mode, lanes, by, limit)
 
         def run_constant(group: BlockGroup) -> None:
             rows = group.rows["u32"]
@@ -73,14 +73,14 @@ def build_redux(instruction: Instruction, registers: RegisterMap) -> Operation:
     kind = "u32" if kind == "b32" else kind
     known = sync == "sync" and name in _REDUCTIONS and kind in ("u32", "s32")
     if not known or instruction.guard is not None:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     out, a = registers.row(result, kind), registers.row(source, kind)
     mask = registers.row(members, "u32")
     function = _REDUCTIONS[name]
 
     def run(group: BlockGroup) -> None:
         if (group.rows["u32"][mask] != 0xFFFFFFFF).any():
-            raise Unsupported(f"a part of a warp in: {instruction.line}")
+            raise UnsupportedError(f"a part of a warp in: {instruction.line}")
         warps = group.rows[kind][a].reshape(-1, WARP)
         reduced = function.reduce(warps, axis=1, dtype=warps.dtype)
         group.rows[kind][out].reshape(-1, WARP)[:] = reduced[:, None]

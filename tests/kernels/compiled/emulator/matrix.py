@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from .accesses import address_function
 from .blocks import WARP, BlockGroup, Operation
-from .errors import Unsupported
+from .errors import UnsupportedError
 from .numbers import halves_to_float32, to_tf32
-from .program import Instruction, Vector
+from .program import Instruction, Operand, Vector
 from .registers import RegisterMap
 
 _GROUPS, _PLACES = 8, 4
@@ -45,8 +45,11 @@ def _per(kind: str) -> int:
     return 1 if kind == "tf32" else 2
 
 
-_SHAPES = {("m16n8k16", "f16"): (4, 2), ("m16n8k16", "bf16"): (4, 2), ("m16n8k8", "f16"): (2, 1),
-           ("m16n8k8", "bf16"): (2, 1), ("m16n8k8", "tf32"): (4, 2), ("m16n8k4", "tf32"): (2, 1)}  # fmt: skip
+_SHAPES = {
+    ("m16n8k16", "f16"): (4, 2), ("m16n8k16", "bf16"): (4, 2), ("m16n8k8", "f16"): (2, 1),
+    ("m16n8k8", "bf16"): (2, 1), ("m16n8k8", "tf32"): (4, 2), ("m16n8k4", "tf32"): (2, 1),
+}  # fmt: skip
+"""{(shape, kind of the elements): (registers of A, registers of B)}."""
 
 
 def build_mma(instruction: Instruction, registers: RegisterMap) -> Operation:
@@ -55,10 +58,10 @@ def build_mma(instruction: Instruction, registers: RegisterMap) -> Operation:
     form = (modifiers, row, col, result, right_kind, sum_kind)
     known = form == (["sync", "aligned"], "row", "col", "f32", kind, "f32")
     if not known or (shape, kind) not in _SHAPES or instruction.guard is not None:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     d, a, b, c = (_rows(x, registers, "u32") for x in instruction.operands)
     if (len(a), len(b)) != _SHAPES[shape, kind] or len(c) != 4 or len(d) != 4:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
 
     def run(group: BlockGroup) -> None:
         words, floats = group.rows["u32"], group.rows["f32"]
@@ -73,7 +76,7 @@ def build_mma(instruction: Instruction, registers: RegisterMap) -> Operation:
     return run
 
 
-def _rows(operand: object, registers: RegisterMap, kind: str) -> list[int]:
+def _rows(operand: Operand, registers: RegisterMap, kind: str) -> list[int]:
     items = operand.items if isinstance(operand, Vector) else (operand,)
     return [registers.row(item, kind) for item in items]
 
@@ -86,7 +89,7 @@ def _matrix_form(instruction: Instruction) -> tuple[int, bool]:
     known = form[:3] == ["sync", "aligned", "m8n8"] and form[4:] in (
         ["shared", "b16"], ["shared::cta", "b16"])  # fmt: skip
     if not known or form[3] not in ("x1", "x2", "x4") or instruction.guard is not None:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     return int(form[3][1:]), transposed
 
 
@@ -105,7 +108,7 @@ def build_ldmatrix(instruction: Instruction, registers: RegisterMap) -> Operatio
     rows = _rows(target, registers, "u32")
     address = address_function(source, registers, "shared")
     if len(rows) != count:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
 
     def run(group: BlockGroup) -> None:
         at, bases, warps = _row_addresses(group, address(group, slice(None)), count)
@@ -127,7 +130,7 @@ def build_stmatrix(instruction: Instruction, registers: RegisterMap) -> Operatio
     rows = _rows(source, registers, "u32")
     address = address_function(target, registers, "shared")
     if len(rows) != count:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
 
     def run(group: BlockGroup) -> None:
         at, bases, warps = _row_addresses(group, address(group, slice(None)), count)

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import BlockGroup, Operation
-from .errors import Unsupported
+from .errors import UnsupportedError
 from .numbers import from_bfloat16, to_bfloat16, to_float16
-from .program import Immediate, Instruction, Operand, Symbol, Vector
+from .program import Instruction, Operand, Symbol, Vector, constant
 from .registers import RegisterMap, numpy_type
 
 
@@ -16,7 +16,7 @@ def build_mov(instruction: Instruction, registers: RegisterMap) -> Operation:
     """mov.type d, a; one of them may be a pair of registers of half the width."""
     result, source = instruction.operands
     if len(instruction.opcode) != 2:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     kind = instruction.opcode[1]
     if kind == "pred":
         return _copy(registers.row(source, "p"), "p", registers.row(result, "p"), "p")
@@ -42,7 +42,7 @@ def _is_sink(operand: Operand) -> bool:
 
 def _half_kinds(vector: Vector, bits: int) -> list[tuple[str, Operand]]:
     if len(vector.items) != 2 or bits not in (32, 64):
-        raise Unsupported(f"a move between {bits} bits and {len(vector.items)} registers")
+        raise UnsupportedError(f"a move between {bits} bits and {len(vector.items)} registers")
     return [(f"low{bits // 2}", vector.items[0]), (f"high{bits // 2}", vector.items[1])]
 
 
@@ -68,7 +68,7 @@ def _copies(copies: list[tuple[int, str, int, str]]) -> Operation:
 def build_cvta(instruction: Instruction, registers: RegisterMap) -> Operation:
     """Generic and global addresses are the same numbers here."""
     if instruction.opcode[1:] not in (("to", "global", "u64"), ("global", "u64")):
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     result, source = instruction.operands
     return _copy(registers.row(source, "u64"), "u64", registers.row(result, "u64"), "u64")
 
@@ -77,7 +77,7 @@ def build_selp(instruction: Instruction, registers: RegisterMap) -> Operation:
     """selp.type d, a, b, p: a where p."""
     (_, kind), bits = instruction.opcode, int(instruction.opcode[1][1:])
     if kind[0] not in "bsuf":
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     own = f"u{bits}"
     result, first, second, predicate = instruction.operands
     out, a, b = (registers.row(x, own) for x in (result, first, second))
@@ -121,11 +121,11 @@ def _conversion(
         return _round_to_tf32, "u32"
     if not is_float[to]:
         if of == "bf16" or len(modifiers) != 1 or modifiers[0] not in _TO_INTEGER:
-            raise Unsupported(line)
+            raise UnsupportedError(line)
         return _to_integer(_TO_INTEGER[modifiers[0]], numpy_type(to)), to
     exact = is_float[of] and _width(to) > _width(of)
     if modifiers not in ([[], ["ftz"]] if exact else [["rn"]]):
-        raise Unsupported(line)
+        raise UnsupportedError(line)
     if of == "bf16":
         return from_bfloat16, "f32"
     if to == "bf16":
@@ -160,7 +160,7 @@ def _build_pair_conversion(instruction: Instruction, registers: RegisterMap) -> 
     """cvt.rn.bf16x2.f32 d, a, b: a goes to the high half."""
     _, *modifiers, to, of = instruction.opcode
     if modifiers != ["rn"] or of != "f32":
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     convert = to_bfloat16 if to == "bf16x2" else to_float16
     result, first, second = instruction.operands
     out = registers.row(result, "u32")
@@ -178,13 +178,9 @@ def _build_pair_conversion(instruction: Instruction, registers: RegisterMap) -> 
 def build_bfe(instruction: Instruction, registers: RegisterMap) -> Operation:
     """bfe.type d, a, position, length: bits of a, with the field's sign for s32."""
     kind = instruction.opcode[1]
-    position, length = instruction.operands[2:]
-    constant = isinstance(position, Immediate) and isinstance(length, Immediate)
-    if instruction.opcode[1:] not in (("u32",), ("s32",)) or not constant:
-        raise Unsupported(instruction.line)
-    start, size = position.value, length.value
-    if size < 1 or start + size > 32:
-        raise Unsupported(instruction.line)
+    start, size = (constant(x) for x in instruction.operands[2:])
+    if instruction.opcode[1:] not in (("u32",), ("s32",)) or size < 1 or start + size > 32:
+        raise UnsupportedError(instruction.line)
     a = registers.row(instruction.operands[1], kind)
     out = registers.row(instruction.operands[0], kind)
     up = np.uint32(32 - start - size)
@@ -200,7 +196,7 @@ def build_bitwise(instruction: Instruction, registers: RegisterMap) -> Operation
     """Functions of whole 32-bit registers: prmt, lop3, shf, popc, bfi."""
     opcode = ".".join(instruction.opcode)
     if opcode not in _BITWISE:
-        raise Unsupported(opcode)
+        raise UnsupportedError(opcode)
     function = _BITWISE[opcode]
     out, *sources = (registers.row(x, "u32") for x in instruction.operands)
 

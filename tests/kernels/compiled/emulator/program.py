@@ -8,7 +8,7 @@ with different widths is an error.
 import re
 from dataclasses import dataclass
 
-from .errors import Unsupported
+from .errors import UnsupportedError
 
 SPECIAL_REGISTERS = re.compile(r"%(tid|ntid|ctaid|nctaid)\.[xyz]|%laneid")
 WIDTHS = {"pred": 1, "b16": 16, "b32": 32, "b64": 64, "f32": 32, "f64": 64, "u32": 32, "u64": 64}
@@ -35,11 +35,14 @@ class Symbol:
     name: str
 
 
+Scalar = Register | Immediate | Symbol
+
+
 @dataclass(frozen=True)
 class Address:
     """[base + offset]."""
 
-    base: "Register | Symbol"
+    base: Scalar
     offset: int
 
 
@@ -47,18 +50,18 @@ class Address:
 class Vector:
     """{a, b, ...}."""
 
-    items: tuple["Register | Immediate | Symbol", ...]
+    items: tuple[Scalar, ...]
 
 
 @dataclass(frozen=True)
 class Pair:
     """p|q: two results."""
 
-    first: "Register | Symbol"
-    second: "Register | Symbol"
+    first: Scalar
+    second: Scalar
 
 
-Operand = Register | Immediate | Symbol | Address | Vector | Pair
+Operand = Scalar | Address | Vector | Pair
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,23 @@ class Program:
     """{label: index of the instruction behind it}."""
 
 
+def constant(operand: Operand) -> int:
+    """The number that an operand must be."""
+    if not isinstance(operand, Immediate):
+        raise UnsupportedError(f"a number is expected, got {operand}")
+    return operand.value
+
+
 def parse(text: str) -> Program:
     """The kernel in a PTX file.
 
     Raises:
-        Unsupported: a statement outside the subset.
+        UnsupportedError: a statement outside the subset.
     """
     text = re.sub(r"/\*.*?\*/", "", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
     entries = list(re.finditer(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{", text))
     if len(entries) != 1:
-        raise Unsupported(f"one .entry expected, found {len(entries)}")
+        raise UnsupportedError(f"one .entry expected, found {len(entries)}")
     entry = entries[0]
     widths: dict[str, int] = {}
     instructions: list[Instruction] = []
@@ -114,7 +124,7 @@ def parse(text: str) -> Program:
         elif statement.startswith(".reg"):
             _declare(statement, widths)
         elif statement.startswith("."):
-            raise Unsupported(f"directive: {statement}")
+            raise UnsupportedError(f"directive: {statement}")
         else:
             instructions.append(_instruction(statement, widths))
     parameters = tuple(_parameter(part) for part in _split(entry[2]))
@@ -127,7 +137,7 @@ def _body(text: str, start: int) -> str:
         depth += 1 if brace[0] == "{" else -1
         if depth == 0:
             return text[start : start + brace.start()]
-    raise Unsupported("the body of the kernel has no end")
+    raise UnsupportedError("the body of the kernel has no end")
 
 
 def _statements(body: str) -> list[str]:
@@ -146,18 +156,18 @@ def _statements(body: str) -> list[str]:
 
 
 def _declare(statement: str, widths: dict[str, int]) -> None:
-    kind, names = re.fullmatch(r"\.reg \.(\w+) (.*)", statement).groups()
+    kind, names = _groups(r"\.reg \.(\w+) (.*)", statement)
     if kind not in WIDTHS:
-        raise Unsupported(f"register kind: {statement}")
+        raise UnsupportedError(f"register kind: {statement}")
     for name in _split(names):
-        name, count = re.fullmatch(r"%?([\w$]+?)(?:<(\d+)>)?", name).groups()
+        name, count = _groups(r"%?([\w$]+?)(?:<(\d+)>)?", name)
         for full in [name] if count is None else [f"{name}{i}" for i in range(int(count))]:
             if widths.setdefault(full, WIDTHS[kind]) != WIDTHS[kind]:
-                raise Unsupported(f"{full} is declared with two widths: {statement}")
+                raise UnsupportedError(f"{full} is declared with two widths: {statement}")
 
 
 def _parameter(text: str) -> Parameter:
-    kind, name = re.fullmatch(r"\.param \.[a-z](\d+).*?([\w$]+)", text.strip()).groups()
+    kind, name = _groups(r"\.param \.[a-z](\d+).*?([\w$]+)", text)
     return Parameter(name, int(kind))
 
 
@@ -165,19 +175,24 @@ def _instruction(line: str, widths: dict[str, int]) -> Instruction:
     guard, negated, rest = None, False, line
     if guarded := re.match(r"@(!?)%?([\w$]+)\s+", line):
         negated, guard, rest = bool(guarded[1]), Register(guarded[2]), line[guarded.end() :]
-    opcode = re.match(r"[\w.:]+", rest)[0]
-    operands = tuple(_operand(part, widths, line) for part in _split(rest[len(opcode) :]))
+    opcode, rest = _groups(r"([\w.:]+)(.*)", rest)
+    operands = tuple(_operand(part, widths, line) for part in _split(rest))
     return Instruction(tuple(opcode.split(".")), operands, guard, negated, line)
 
 
 def _operand(text: str, widths: dict[str, int], line: str) -> Operand:
     if text.startswith("{"):
-        return Vector(tuple(_operand(part, widths, line) for part in _split(text[1:-1])))
+        return Vector(tuple(_scalar(part, widths, line) for part in _split(text[1:-1])))
     if text.startswith("["):
-        base, offset = re.fullmatch(r"\[\s*(\S+?)\s*(?:\+\s*(-?\w+)\s*)?\]", text).groups()
-        return Address(_operand(base, widths, line), int(offset or "0", 0))
+        base, offset = _groups(r"\[\s*(\S+?)\s*(?:\+\s*(-?\w+)\s*)?\]", text)
+        return Address(_scalar(base, widths, line), int(offset or "0", 0))
     if "|" in text:
-        return Pair(*(_operand(part, widths, line) for part in text.split("|")))
+        first, second = (_scalar(part, widths, line) for part in text.split("|"))
+        return Pair(first, second)
+    return _scalar(text, widths, line)
+
+
+def _scalar(text: str, widths: dict[str, int], line: str) -> Scalar:
     if SPECIAL_REGISTERS.fullmatch(text) or text.removeprefix("%") in widths:
         return Register(text.removeprefix("%"))
     if float32 := re.fullmatch(r"0[fF]([0-9a-fA-F]{8})|0[dD]([0-9a-fA-F]{16})", text):
@@ -186,7 +201,15 @@ def _operand(text: str, widths: dict[str, int], line: str) -> Operand:
         return Immediate(int(text.rstrip("U"), 0))
     if re.fullmatch(r"[$\w]+", text):
         return Symbol(text)
-    raise Unsupported(f"operand {text} in: {line}")
+    raise UnsupportedError(f"operand {text} in: {line}")
+
+
+def _groups(pattern: str, text: str) -> tuple[str, ...]:
+    """The groups of a pattern that the whole text must match."""
+    found = re.fullmatch(pattern, text.strip())
+    if found is None:
+        raise UnsupportedError(f"statement: {text}")
+    return found.groups()
 
 
 def _split(text: str) -> list[str]:

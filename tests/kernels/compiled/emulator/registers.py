@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import Unsupported
+from .errors import UnsupportedError
 from .program import SPECIAL_REGISTERS, Immediate, Operand, Program, Register, Symbol
 
 WIDTH = {
@@ -59,11 +59,11 @@ class RegisterMap:
             return self._row_of(width, operand.value & ((1 << width) - 1))
         if isinstance(operand, Register):
             if self.width(operand) != width:
-                raise Unsupported(f"{operand.name} has {self.width(operand)} bits, not {width}")
+                raise UnsupportedError(f"{operand.name} does not have {width} bits")
             return self._row_of(width, operand.name)
         if operand == Symbol("global_smem"):
             return self._row_of(width, 0)  # shared memory starts at address 0
-        raise Unsupported(f"operand {operand}")
+        raise UnsupportedError(f"operand {operand}")
 
 
 class RegisterFile:

@@ -13,7 +13,7 @@ A unit is the smallest access of the kernel. All addresses are bytes in the bloc
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import Report
+from .errors import KernelFaultError
 
 ALIGNMENT = 16
 _WARPS = 64  # warps that a stamp distinguishes; the last one stands for "several"
@@ -21,6 +21,10 @@ _SEVERAL = _WARPS - 1
 _NEVER = -1
 _UNDER_WAY = 1 << 30
 _PATTERN = 0xA5
+
+
+def _fault(message: str) -> KernelFaultError:
+    return KernelFaultError(f"shared memory: {message}")
 
 
 class SharedMemory:
@@ -78,7 +82,7 @@ class SharedMemory:
         elements = self._elements(element_bytes, count)
         elements[rows] = values
         if (elements[rows] != values).any():
-            raise Report(f"lanes store different values at one shared address: {line}")
+            raise _fault(f"lanes store different values at one shared address: {line}")
 
     def begin_copy(
         self, at: NDArray, num_bytes: int, bases: NDArray, warps: NDArray, line: str
@@ -127,9 +131,9 @@ class SharedMemory:
 
     def _rows(self, at: NDArray, bases: NDArray, num_bytes: int, line: str) -> NDArray:
         if (at & (num_bytes - 1)).any():
-            raise Report(f"misaligned shared access of {num_bytes} bytes: {line}")
+            raise _fault(f"misaligned shared access of {num_bytes} bytes: {line}")
         if at.max(initial=0) > self.size - num_bytes or at.min(initial=0) < 0:
-            raise Report(f"shared access beyond the allocation of {self.size} bytes: {line}")
+            raise KernelFaultError(f"shared access beyond the {self.size} bytes there are: {line}")
         return (at + bases) // num_bytes
 
     def _oldest(self) -> int:
@@ -152,18 +156,18 @@ class SharedMemory:
         oldest = self._oldest()
         written = self.writer.reshape(-1, units)[rows]
         if (written >= _UNDER_WAY).any():
-            raise Report(f"shared memory is written while a cp.async to it is in flight: {line}")
+            raise KernelFaultError(f"written while a cp.async in flight writes there: {line}")
         if ((written >= oldest) & (written != own)).any():
-            raise Report(f"two warps write one shared address without a barrier: {line}")
+            raise _fault(f"written by two warps without a barrier: {line}")
         read = self.reader.reshape(-1, units)[rows]
         if ((read >= oldest) & (read != own)).any():
-            raise Report(f"shared memory is written that another warp reads, no barrier: {line}")
+            raise KernelFaultError(f"written and read by two warps without a barrier: {line}")
         if self.num_products and self.products.reshape(-1, units)[rows].any():
-            raise Report(f"shared memory is written while a wgmma in flight reads it: {line}")
+            raise KernelFaultError(f"written while a wgmma in flight reads there: {line}")
 
     def _raise_for_read(self, written: NDArray, line: str) -> None:
         if (written == _NEVER).any():
-            raise Report(f"shared memory is read before it is written: {line}")
+            raise _fault(f"read before anything is written: {line}")
         if (written >= _UNDER_WAY).any():
-            raise Report(f"shared memory is read while a cp.async to it is in flight: {line}")
-        raise Report(f"shared memory is read that another warp writes, no barrier: {line}")
+            raise KernelFaultError(f"read while a cp.async in flight writes there: {line}")
+        raise KernelFaultError(f"read and written by two warps without a barrier: {line}")

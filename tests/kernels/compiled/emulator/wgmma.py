@@ -9,8 +9,8 @@ gives the place of an operand in shared memory (PTX ISA, "Matrix Descriptor Form
 Memory consists of rows as wide as the swizzle (16 bytes for none), eight to a group. Inside the
 group the swizzle permutes 16-byte chunks by address bits. K runs along a row; where the operand is
 transposed, M or N does. Groups follow one another at the stride offset, rows of the next column at
-the leading offset. A warp w of the warpgroup owns the rows 16 w to 16 w + 15 of A and D, laid out as
-in mma.sync.
+the leading offset. A warp w of the warpgroup owns the rows 16 w to 16 w + 15 of A and D, laid out
+as in mma.sync.
 
 Operands are read and results written when the product is waited for: the latest moment that the
 chip allows. So a register or a place in shared memory that changes too early spoils the result.
@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import WARPGROUP, BlockGroup, Operation
-from .errors import Unsupported
+from .errors import UnsupportedError
 from .matrix import left_operand
-from .program import Immediate, Instruction, Vector
+from .program import Instruction, Vector, constant
 from .registers import RegisterMap
 from .shared_memory import ALIGNMENT
 
@@ -72,15 +72,14 @@ def build_wgmma(instruction: Instruction, registers: RegisterMap) -> Operation:
     """wgmma.mma_async, its fence and its groups."""
     form = instruction.opcode[1:]
     if instruction.guard is not None:
-        raise Unsupported(instruction.line)
+        raise UnsupportedError(instruction.line)
     if form == ("fence", "sync", "aligned"):
         return lambda group: None
     if form == ("commit_group", "sync", "aligned"):
         return lambda group: group.products.commit()
     if form == ("wait_group", "sync", "aligned"):
-        (count,) = instruction.operands
-        assert isinstance(count, Immediate)
-        return lambda group: _finish(group, group.products.completed(count.value))
+        count = constant(instruction.operands[0])
+        return lambda group: _finish(group, group.products.completed(count))
     return _build_product(instruction, registers)
 
 
@@ -91,10 +90,11 @@ def _build_product(instruction: Instruction, registers: RegisterMap) -> Operatio
         ".".join(instruction.opcode),
     )
     result, left, right, accumulate, *flags = instruction.operands
-    values = [flag.value for flag in flags if isinstance(flag, Immediate)]
+    values = [constant(flag) for flag in flags]
     in_registers = isinstance(left, Vector)
-    if opcode is None or values[:2] != [1, 1] or len(values) != (3 if in_registers else 4):
-        raise Unsupported(instruction.line)
+    known = values[:2] == [1, 1] and len(values) == (3 if in_registers else 4)
+    if opcode is None or not known or not isinstance(result, Vector):
+        raise UnsupportedError(instruction.line)
     left_rows = tuple(registers.row(x, "u32") for x in left.items) if in_registers else None
     form = _Form(
         columns=int(opcode[1]),
@@ -147,7 +147,7 @@ def _chunks(
         [_chunk_addresses(int(d), outer, depth, transposed) for d in descriptors.reshape(-1)]
     )
     if offsets.max() + ALIGNMENT > shared.size:
-        raise Unsupported("a wgmma descriptor reaches beyond shared memory")
+        raise UnsupportedError("a wgmma descriptor reaches beyond shared memory")
     blocks = np.arange(len(group.blocks)) * (shared.stride // ALIGNMENT)
     chunks = (offsets // ALIGNMENT).reshape(*descriptors.shape, *offsets.shape[1:])
     return chunks + blocks[:, None, None, None]
