@@ -34,3 +34,9 @@ def answers(command: str, requests: list[str]) -> dict:
     done = emulated("-m", "tests.kernels.compiled.child", command, *dict.fromkeys(requests))
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {line["request"]: line["answer"] for line in lines} | {"stderr": done.stderr[-3000:]}
+
+
+def assert_right(found: dict, request: str) -> None:
+    """A request was answered, with nothing wrong."""
+    assert request in found, f"the child process stopped before this request: {found['stderr']}"
+    assert not found[request], "\n".join(found[request])

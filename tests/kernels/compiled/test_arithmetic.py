@@ -124,6 +124,9 @@ FLOATS = {
     "min.NaN.f32 %r60, %r10, %r11;": lambda a, b, c: (
         math.nan if math.isnan(a + 0 * b) and (math.isnan(a) or math.isnan(b)) else min(a, b)
     ),
+    "max.f32 %r60, %r10, %r11, %r12;": lambda a, b, c: max(
+        (x for x in (a, b, c) if not math.isnan(x)), default=math.nan
+    ),
     "neg.f32 %r60, %r10;": lambda a, b, c: -a,
     "abs.f32 %r60, %r10;": lambda a, b, c: abs(a),
     "setp.gtu.f32 %p1, %r10, %r11; selp.f32 %r60, %r12, 0f00000000, %p1;": lambda a, b, c: (
@@ -132,8 +135,10 @@ FLOATS = {
     "setp.le.f32 %p1, %r10, %r11; selp.f32 %r60, %r12, 0f00000000, %p1;": lambda a, b, c: (
         c if a <= b else 0.0
     ),
-    "mov.b64 %rd11, {%r10, %r11}; mov.b64 %rd12, {%r12, %r12}; fma.rn.f32x2 %rd13, %rd11, %rd12, %rd11;"
-    "mov.b64 {%r1, %r60}, %rd13;": lambda a, b, c: fused(b, c, b),
+    "mov.b64 %rd11, {%r10, %r11}; mov.b64 %rd12, {%r12, %r12}; "
+    "fma.rn.f32x2 %rd13, %rd11, %rd12, %rd11; mov.b64 {%r1, %r60}, %rd13;": lambda a, b, c: fused(
+        b, c, b
+    ),
 }
 
 

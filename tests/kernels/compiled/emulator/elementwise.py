@@ -111,12 +111,28 @@ def _relu(function: Function) -> Function:
     return run
 
 
-def _table() -> dict[str, tuple[str, tuple[str, ...], Function]]:
-    """{opcode: (kind of the result, kinds of the operands, function)}."""
-    table: dict[str, tuple[str, tuple[str, ...], Function]] = {}
+def _of_three(function: Function) -> Function:
+    def run(a: NDArray, b: NDArray, c: NDArray, out: NDArray) -> None:
+        function(function(a, b), c, out)
 
-    def enter(opcode: str, kind: str, count: int, function: Function) -> None:
-        table[opcode] = (kind, (kind,) * count, function)
+    return run
+
+
+class _Table(dict[tuple[str, int], tuple[str, tuple[str, ...], Function]]):
+    """{(opcode, number of operands): (kind of the result, kinds of the operands, function)}."""
+
+    def add(self, opcode: str, result: str, operands: tuple[str, ...], function: Function) -> None:
+        """An entry."""
+        self[opcode, len(operands)] = (result, operands, function)
+
+    def enter(self, opcode: str, kind: str, count: int, function: Function) -> None:
+        """An entry whose result and operands are of one kind."""
+        self.add(opcode, kind, (kind,) * count, function)
+
+
+def _table() -> _Table:
+    table = _Table()
+    enter = table.enter
 
     for kind in ("s16", "u16", "s32", "u32", "s64", "u64"):
         for name, function in (("add", np.add), ("sub", np.subtract), ("mul.lo", np.multiply),
@@ -125,14 +141,14 @@ def _table() -> dict[str, tuple[str, tuple[str, ...], Function]]:
             enter(f"{name}.{kind}", kind, 2, function)
         enter(f"mad.lo.{kind}", kind, 3, _multiply_add)
         past_end = "sign" if kind[0] == "s" else "zero"
-        table[f"shr.{kind}"] = (kind, (kind, "u32"), _shift(np.right_shift, past_end))
+        table.add(f"shr.{kind}", kind, (kind, "u32"), _shift(np.right_shift, past_end))
         if kind[0] == "s":
             enter(f"neg.{kind}", kind, 1, np.negative)
             enter(f"abs.{kind}", kind, 1, np.absolute)
     for kind in ("s32", "u32"):
         wide = f"{kind[0]}64"
-        table[f"mul.wide.{kind}"] = (wide, (kind, kind), _wide(kind, False))
-        table[f"mad.wide.{kind}"] = (wide, (kind, kind, wide), _wide(kind, True))
+        table.add(f"mul.wide.{kind}", wide, (kind, kind), _wide(kind, False))
+        table.add(f"mad.wide.{kind}", wide, (kind, kind, wide), _wide(kind, True))
         enter(f"mul.hi.{kind}", kind, 2, _high)
     for name, function in (("max", np.maximum), ("min", np.minimum)):
         enter(f"{name}.relu.s32", "s32", 2, _relu(function))
@@ -143,13 +159,14 @@ def _table() -> dict[str, tuple[str, tuple[str, ...], Function]]:
             enter(f"{name}.{kind}", own, 2, function)
         enter(f"not.{kind}", own, 1, np.invert)
         if kind != "pred":
-            table[f"shl.{kind}"] = (own, (own, "u32"), _shift(np.left_shift, "zero"))
-            table[f"shr.{kind}"] = (own, (own, "u32"), _shift(np.right_shift, "zero"))
-    _enter_floats(table, enter)
+            table.add(f"shl.{kind}", own, (own, "u32"), _shift(np.left_shift, "zero"))
+            table.add(f"shr.{kind}", own, (own, "u32"), _shift(np.right_shift, "zero"))
+    _enter_floats(table)
     return table
 
 
-def _enter_floats(table: dict[str, Any], enter: Callable[[str, str, int, Function], None]) -> None:
+def _enter_floats(table: _Table) -> None:
+    enter = table.enter
     two = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
     for rounding in ("", ".rn"):
         for flush, wrap in (("", lambda f: f), (".ftz", flushing)):
@@ -161,8 +178,9 @@ def _enter_floats(table: dict[str, Any], enter: Callable[[str, str, int, Functio
     for flush, wrap in (("", lambda f: f), (".ftz", flushing)):
         enter(f"fma.rn{flush}.f32", "f32", 3, wrap(_fused_multiply_add))
         for name, plain, with_nan in (("min", np.fmin, np.minimum), ("max", np.fmax, np.maximum)):
-            enter(f"{name}{flush}.f32", "f32", 2, wrap(plain))
-            enter(f"{name}{flush}.NaN.f32", "f32", 2, wrap(with_nan))
+            for suffix, function in (("", plain), (".NaN", with_nan)):
+                enter(f"{name}{flush}{suffix}.f32", "f32", 2, wrap(function))
+                enter(f"{name}{flush}{suffix}.f32", "f32", 3, wrap(_of_three(function)))
         for name, function in (("neg", np.negative), ("abs", np.absolute)):
             enter(f"{name}{flush}.f32", "f32", 1, wrap(function))
         for name, function in (("ex2", np.exp2), ("lg2", np.log2), ("rcp", np.reciprocal),
@@ -177,11 +195,11 @@ def _enter_floats(table: dict[str, Any], enter: Callable[[str, str, int, Functio
     for half, convert in (("f16", lambda x: x.view(np.float16).astype(np.float32)),
                           ("bf16", from_bfloat16)):  # fmt: skip
         fused = _mixed(_fused_multiply_add, convert, 2)
-        table[f"fma.rn.f32.{half}"] = ("f32", ("u16", "u16", "f32"), fused)
+        table.add(f"fma.rn.f32.{half}", "f32", ("u16", "u16", "f32"), fused)
         for name in ("add", "sub"):
             for rounding in ("", ".rn"):
                 mixed = _mixed(two[name], convert, 1)
-                table[f"{name}{rounding}.f32.{half}"] = ("f32", ("u16", "f32"), mixed)
+                table.add(f"{name}{rounding}.f32.{half}", "f32", ("u16", "f32"), mixed)
 
 
 def _reciprocal_root(a: NDArray, out: NDArray) -> None:
@@ -194,10 +212,10 @@ _TABLE = _table()
 def build_elementwise(instruction: Instruction, registers: RegisterMap) -> Any:
     """An instruction of the table."""
     opcode = ".".join(instruction.opcode)
-    if opcode not in _TABLE:
-        raise UnsupportedError(opcode)
-    kind, kinds, function = _TABLE[opcode]
     result, *operands = instruction.operands
+    if (opcode, len(operands)) not in _TABLE:
+        raise UnsupportedError(opcode)
+    kind, kinds, function = _TABLE[opcode, len(operands)]
     out = registers.row(result, kind)
     sources = [registers.row(x, k) for x, k in zip(operands, kinds, strict=True)]
     if len(sources) == 1:
