@@ -220,6 +220,10 @@ class TestWarpgroupProducts:
     def test_a_barrier_between_write_and_product(self):
         warpgroup_faults(FILL + FENCES + PRODUCT + FINISH, "read and written by two warps.*wgmma")
 
+    def test_a_fence_between_write_and_product(self):
+        body = FILL + BARRIER + "wgmma.fence.sync.aligned;" + PRODUCT + FINISH
+        warpgroup_faults(body, "without fence.proxy.async before wgmma")
+
     def test_operands_that_nobody_wrote(self):
         warpgroup_faults(FENCES + PRODUCT + FINISH, "read before anything is written.*wgmma")
 

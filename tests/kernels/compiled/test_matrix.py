@@ -242,6 +242,7 @@ def test_wgmma_with_a_in_registers_starts_from_zero():
         setp.lt.u32 %p2, %r0, 64;
         @%p2 st.shared.b32 [%r1], %r14;
         bar.sync 0;
+        fence.proxy.async.shared::cta;
         mov.b64 %rd13, {descriptor(0, 128, 256, 0)};
         mov.pred %p1, 0;
         mov.b32 %r60, 0f7FC00000;

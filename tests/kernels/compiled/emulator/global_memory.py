@@ -15,8 +15,8 @@ class _Buffer:
     """The storage of one tensor."""
 
     def __init__(self, start: int, num_bytes: int) -> None:
+        assert start % 16 == 0, "units of 16 bytes are counted from the start of a storage"
         self.start, self.end = start, start + num_bytes
-        # Room for whole 16-byte units; nothing behind the end is ever addressed.
         self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * num_bytes).from_address(start))
         self.writers: NDArray | None = None
         """For each byte 1 + the block that wrote it, 0 for none; made at the first write."""

@@ -25,10 +25,10 @@ def _build_barrier(instruction: Instruction, registers: RegisterMap) -> Operatio
 
 
 def _build_fence(instruction: Instruction, registers: RegisterMap) -> Operation:
-    """Orders the proxies of shared memory, which are one here."""
+    """fence.proxy.async: what was written before is visible to wgmma."""
     if instruction.opcode[1:] not in (("proxy", "async"), ("proxy", "async", "shared::cta")):
         raise UnsupportedError(instruction.line)
-    return lambda group: None
+    return lambda group: group.shared.proxy_fence()
 
 
 # Builders that write registers only; a guard keeps the old values of the other lanes.

@@ -2,10 +2,12 @@
 
 Between two barriers, an interval, the warps of a block may run in any order. So within an interval
 a warp may not touch what another warp writes. Asynchronous accesses, cp.async and wgmma, count from
-their issue until they are waited for. For every unit of memory three numbers are kept:
+their issue until they are waited for. For every unit of memory four numbers are kept:
     writer      interval and warp of the last write, or that a copy is under way, or "never"
     reader      interval and warp of the last read, or that several warps read
     products    how many wgmma in flight read it
+    unfenced    whether it was written since the last fence.proxy.async: wgmma reads through another
+                proxy and may not see what is not fenced
 A unit is the smallest access of the kernel. All addresses are bytes in the block's own memory;
 ``bases`` are the places of the blocks of the lanes.
 """
@@ -38,6 +40,7 @@ class SharedMemory:
         self.writer = np.full(total // unit, _NEVER, np.int32)
         self.reader = np.full(total // unit, _NEVER, np.int32)
         self.products = np.zeros(total // unit, np.int32)
+        self.unfenced = np.zeros(total // unit, bool)
         self.interval = 1
         self.num_products = 0
 
@@ -46,7 +49,7 @@ class SharedMemory:
         part = object.__new__(SharedMemory)
         part.__dict__.update(self.__dict__)
         part.num_blocks = len(blocks)
-        for name in ("bytes", "writer", "reader", "products"):
+        for name in ("bytes", "writer", "reader", "products", "unfenced"):
             whole = getattr(self, name).reshape(self.num_blocks, -1)
             setattr(part, name, whole[blocks].reshape(-1))
         return part
@@ -54,6 +57,10 @@ class SharedMemory:
     def barrier(self) -> None:
         """All warps of the block meet."""
         self.interval += 1
+
+    def proxy_fence(self) -> None:
+        """What has been written is visible to wgmma."""
+        self.unfenced[:] = False
 
     def load(
         self, at: NDArray, element_bytes: int, count: int, bases: NDArray, warps: NDArray, line: str
@@ -78,7 +85,7 @@ class SharedMemory:
         units = element_bytes * count // self.unit
         own = self._stamps(warps)
         self._check_write(rows, units, own, line)
-        self.writer.reshape(-1, units)[rows] = own
+        self._note_write(rows, units, own)
         elements = self._elements(element_bytes, count)
         elements[rows] = values
         if (elements[rows] != values).any():
@@ -97,7 +104,7 @@ class SharedMemory:
         """The copy of (lanes, bytes) lands; it counts as a write of the warp that waits."""
         num_bytes = values.shape[1]
         rows = (at + bases) // num_bytes
-        self.writer.reshape(-1, num_bytes // self.unit)[rows] = self._stamps(warps)
+        self._note_write(rows, num_bytes // self.unit, self._stamps(warps))
         self.bytes.reshape(-1, num_bytes)[rows] = values
 
     def begin_product(self, chunks: NDArray, line: str) -> NDArray:
@@ -106,6 +113,8 @@ class SharedMemory:
         written = self.writer[units]
         if written.min() < 0 or written.max() >= self._oldest():
             self._raise_for_read(written, line)
+        if self.unfenced[units].any():
+            raise _fault(f"written without fence.proxy.async before wgmma reads: {line}")
         self.products[units] += 1
         self.num_products += 1
         return units
@@ -142,6 +151,10 @@ class SharedMemory:
 
     def _stamps(self, warps: NDArray) -> NDArray:
         return (warps + self._oldest())[:, None]
+
+    def _note_write(self, rows: NDArray, units: int, own: NDArray) -> None:
+        self.writer.reshape(-1, units)[rows] = own
+        self.unfenced.reshape(-1, units)[rows] = True
 
     def _note_read(self, rows: NDArray, units: int, own: NDArray) -> None:
         reader = self.reader.reshape(-1, units)
