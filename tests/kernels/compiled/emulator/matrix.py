@@ -64,12 +64,12 @@ def build_mma(instruction: Instruction, registers: RegisterMap) -> Operation:
         raise UnsupportedError(instruction.line)
 
     def run(group: BlockGroup) -> None:
-        words, floats = group.rows["u32"], group.rows["f32"]
-        left = left_operand(np.stack([words[r] for r in a]), kind)
-        right = _right_operand(np.stack([words[r] for r in b]), kind)
+        several, floats = group.registers.several, group.rows["f32"]
+        left = left_operand(several("u32", a), kind)
+        right = _right_operand(several("u32", b), kind)
         product = np.matmul(left, right)
         parts = product.reshape(-1, 2, _GROUPS, _PLACES, 2).transpose(1, 4, 0, 2, 3)
-        sums = parts.reshape(4, -1) + np.stack([floats[r] for r in c])
+        sums = parts.reshape(4, -1) + several("f32", c)
         for row_number, value in zip(d, sums, strict=True):
             floats[row_number][:] = value
 
@@ -134,7 +134,7 @@ def build_stmatrix(instruction: Instruction, registers: RegisterMap) -> Operatio
 
     def run(group: BlockGroup) -> None:
         at, bases, warps = _row_addresses(group, address(group, slice(None)), count)
-        words = np.stack([group.rows["u32"][row] for row in rows])
+        words = group.registers.several("u32", rows)
         matrices = words.view(np.uint16).reshape(count, -1, 8, 8)
         if transposed:
             matrices = matrices.transpose(0, 1, 3, 2)

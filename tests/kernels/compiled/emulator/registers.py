@@ -10,7 +10,7 @@ A row is read and written in several kinds, which are views of the same memory:
 A register that was never written holds a pattern, not zero.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,10 @@ class RegisterFile:
                 elif key in special:
                     self._arrays[width][row] = special[key]
         self.rows = _views(self._arrays)
+
+    def several(self, kind: str, rows: Sequence[int]) -> NDArray:
+        """A copy (rows, lanes) of some registers of one kind."""
+        return self._arrays[WIDTH[kind]].view(numpy_type(kind))[list(rows)]
 
     def take(self, lanes: NDArray) -> "RegisterFile":
         """A copy with a selection of the lanes."""

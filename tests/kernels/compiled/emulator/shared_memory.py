@@ -107,9 +107,8 @@ class SharedMemory:
         self._note_write(rows, num_bytes // self.unit, self._stamps(warps))
         self.bytes.reshape(-1, num_bytes)[rows] = values
 
-    def begin_product(self, chunks: NDArray, line: str) -> NDArray:
-        """A wgmma that reads these 16-byte chunks is issued; returns their units."""
-        units = self._units_of(chunks, line)
+    def begin_product(self, units: NDArray, line: str) -> None:
+        """A wgmma that reads these units, each named once, is issued."""
         written = self.writer[units]
         if written.min() < 0 or written.max() >= self._oldest():
             self._raise_for_read(written, line)
@@ -117,11 +116,9 @@ class SharedMemory:
             raise _fault(f"written without fence.proxy.async before wgmma reads: {line}")
         self.products[units] += 1
         self.num_products += 1
-        return units
 
-    def end_product(self, chunks: NDArray, line: str) -> None:
+    def end_product(self, units: NDArray) -> None:
         """The wgmma is complete."""
-        units = self._units_of(chunks, line)
         self.products[units] -= 1
         self.reader[units] = self._oldest() + _SEVERAL
         self.num_products -= 1
@@ -132,11 +129,6 @@ class SharedMemory:
 
     def _elements(self, element_bytes: int, count: int) -> NDArray:
         return self.bytes.view(f"u{element_bytes}").reshape(-1, count)
-
-    def _units_of(self, chunks: NDArray, line: str) -> NDArray:
-        """Units, each once, of the rows of 16 bytes in ``chunks``."""
-        per_chunk = ALIGNMENT // self.unit
-        return np.unique(chunks)[:, None] * per_chunk + np.arange(per_chunk)
 
     def _rows(self, at: NDArray, bases: NDArray, num_bytes: int, line: str) -> NDArray:
         if (at & (num_bytes - 1)).any():
@@ -158,12 +150,15 @@ class SharedMemory:
 
     def _note_read(self, rows: NDArray, units: int, own: NDArray) -> None:
         reader = self.reader.reshape(-1, units)
+        several = self._oldest() + _SEVERAL
         before = reader[rows]
+        if (before == several).all():
+            return
         reader[rows] = own
         others = ((before >= self._oldest()) & (before != own)) | (reader[rows] != own)
         if others.any():
             lanes, places = np.nonzero(others)
-            reader[rows[lanes], places] = self._oldest() + _SEVERAL
+            reader[rows[lanes], places] = several
 
     def _check_write(self, rows: NDArray, units: int, own: NDArray, line: str) -> None:
         oldest = self._oldest()

@@ -18,13 +18,13 @@ chip allows. So a register or a place in shared memory that changes too early sp
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import WARPGROUP, BlockGroup, Operation
-from .errors import UnsupportedError
+from .errors import KernelFaultError, UnsupportedError
 from .matrix import left_operand
 from .program import Instruction, Vector, constant
 from .registers import RegisterMap
@@ -117,8 +117,8 @@ def _build_product(instruction: Instruction, registers: RegisterMap) -> Operatio
             group.rows["p"][accumulate_row].copy(),
             instruction.line,
         )
-        for chunks in _operand_chunks(product, group):
-            group.shared.begin_product(chunks, instruction.line)
+        for place in _places(product, group):
+            group.shared.begin_product(place.units, instruction.line)
         group.products.uncommitted.append(product)
 
     return run
@@ -129,31 +129,51 @@ def _leading(descriptors: NDArray, group: BlockGroup) -> NDArray:
     return descriptors[::WARPGROUP].reshape(len(group.blocks), -1).copy()
 
 
-def _operand_chunks(product: Product, group: BlockGroup) -> list[NDArray]:
-    """Numbers of all chunks that a product reads, (blocks, warpgroups, ...) per operand."""
-    form = product.form
-    found = [_chunks(product.right, form.columns, form.depth, form.right_transposed, group)]
+@dataclass(frozen=True)
+class _Place:
+    """Where an operand lies in the shared memory of a group."""
+
+    chunks: NDArray
+    """16-byte chunks (blocks, warpgroups, outer, depth / 8), or where transposed (blocks,
+    warpgroups, depth, outer / 8)."""
+    units: NDArray
+    """The units of those chunks, each once."""
+
+
+def _places(product: Product, group: BlockGroup) -> list[_Place]:
+    """Of B, and of A if it lies in shared memory."""
+    form, shared = product.form, group.shared
+    operands = [(product.right, form.columns, form.right_transposed)]
     if product.left is not None:
-        found.append(_chunks(product.left, _M, form.depth, form.left_transposed, group))
+        operands.append((product.left, _M, form.left_transposed))
+    found = []
+    for descriptors, outer, transposed in operands:
+        layout = (outer, form.depth, transposed)
+        memory = (shared.size, shared.stride, shared.unit)
+        found.append(_place(descriptors.tobytes(), descriptors.shape, layout, memory))
     return found
 
 
-def _chunks(
-    descriptors: NDArray, outer: int, depth: int, transposed: bool, group: BlockGroup
-) -> NDArray:
-    """(blocks, warpgroups, outer, depth / 8), or (..., depth, outer / 8) where transposed."""
-    shared = group.shared
-    offsets = np.stack(
-        [_chunk_addresses(int(d), outer, depth, transposed) for d in descriptors.reshape(-1)]
-    )
-    if offsets.max() + ALIGNMENT > shared.size:
-        raise UnsupportedError("a wgmma descriptor reaches beyond shared memory")
-    blocks = np.arange(len(group.blocks)) * (shared.stride // ALIGNMENT)
-    chunks = (offsets // ALIGNMENT).reshape(*descriptors.shape, *offsets.shape[1:])
-    return chunks + blocks[:, None, None, None]
+@lru_cache(4096)
+def _place(
+    descriptors: bytes,
+    shape: tuple[int, int],
+    layout: tuple[int, int, bool],
+    memory: tuple[int, int, int],
+) -> _Place:
+    """``shape`` is (blocks, warpgroups), ``layout`` (outer, depth, transposed)."""
+    size, stride, unit = memory
+    numbers = np.frombuffer(descriptors, np.uint64).tolist()
+    addresses = np.stack([_chunk_addresses(number, *layout) for number in numbers])
+    if addresses.max() + ALIGNMENT > size:
+        raise KernelFaultError(f"a wgmma descriptor reaches beyond the {size} bytes there are")
+    blocks = np.arange(shape[0])[:, None, None, None] * (stride // ALIGNMENT)
+    chunks = (addresses // ALIGNMENT).reshape(*shape, *addresses.shape[1:]) + blocks
+    per_chunk = ALIGNMENT // unit
+    return _Place(chunks, np.unique(chunks)[:, None] * per_chunk + np.arange(per_chunk))
 
 
-@cache
+@lru_cache(4096)
 def _chunk_addresses(descriptor: int, outer: int, depth: int, transposed: bool) -> NDArray:
     """Byte addresses of the chunks of an (outer, depth) operand of 16-bit elements."""
     start, leading, stride = ((descriptor >> shift & 0x3FFF) << 4 for shift in (0, 16, 32))
@@ -180,16 +200,16 @@ def _operand(chunks: NDArray, transposed: bool, kind: str, group: BlockGroup) ->
 def _finish(group: BlockGroup, products: list[Product]) -> None:
     for product in products:
         form = product.form
-        right_chunks, *left_chunks = _operand_chunks(product, group)
-        right = _operand(right_chunks, form.right_transposed, form.kind, group)
+        places = _places(product, group)
+        right = _operand(places[0].chunks, form.right_transposed, form.kind, group)
         if form.left_rows is None:
-            left = _operand(left_chunks[0], form.left_transposed, form.kind, group)
+            left = _operand(places[1].chunks, form.left_transposed, form.kind, group)
         else:
-            words = np.stack([group.rows["u32"][row] for row in form.left_rows])
+            words = group.registers.several("u32", form.left_rows)
             left = left_operand(words, form.kind).reshape(*product.right.shape, _M, form.depth)
         _accumulate(group, product, np.matmul(left, right.swapaxes(-1, -2)))
-        for chunks in (right_chunks, *left_chunks):
-            group.shared.end_product(chunks, product.line)
+        for place in places:
+            group.shared.end_product(place.units)
 
 
 def _accumulate(group: BlockGroup, product: Product, result: NDArray) -> None:
