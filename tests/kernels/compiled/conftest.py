@@ -3,7 +3,7 @@
 import pytest
 
 from ..triton_backend.children import selected
-from .children import answers
+from .chip_processes import answers
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ seconds the first time; emulation takes less.
 
 import pytest
 
-from .cases import CASES
+from .chip_cases import CASES
 
 # Every chip, element type and kernel at least once, as few compilations as possible.
 SUBSET = (

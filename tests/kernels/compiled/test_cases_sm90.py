@@ -2,7 +2,7 @@
 
 import pytest
 
-from .children import assert_right
+from .chip_processes import assert_right
 from .selection import requests_of
 
 

@@ -71,6 +71,7 @@ def test_labels_parameters_and_comments():
         "shfl.sync.idx.b32 %r1, %r2, 0, 31, 15;",
         "bar.sync 1, 64;",
         "@%p1 bar.sync 0;",
+        "bar.warp.sync 15;",
         "mma.sync.aligned.m16n8k16.row.row.f32.f16.f16.f32 {%r1,%r2,%r3,%r4}, {%r1,%r2,%r3,%r4},"
         " {%r1,%r2}, {%r1,%r2,%r3,%r4};",
         "wgmma.mma_async.sp.sync.aligned.m64n8k32.f32.f16.f16 {%r1}, %rd1, %rd2, %r1, 0, 1, 1;",

@@ -3,8 +3,8 @@
 import pytest
 
 from ..triton_backend.children import selected
-from .children import answers, assert_right
 from .chip import CHIPS
+from .chip_processes import answers, assert_right
 from .selection import in_subset
 from .strides import FAR_STRIDES
 

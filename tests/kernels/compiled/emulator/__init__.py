@@ -21,7 +21,7 @@ What is reported, as a ``KernelFaultError`` with the PTX line:
 Outputs that are never written show too: tests fill fresh memory with NaN.
 No instruction is skipped: an unknown one, or an unknown modifier, raises ``UnsupportedError``.
 
-What is not modeled: time, the order of lanes inside a warp, caches, wgmma.fence, tcgen05, TMA and
+What is not modeled: time, the order of lanes inside a warp (bar.warp.sync does nothing), caches, wgmma.fence, tcgen05, TMA and
 mbarrier. Approximate functions (ex2, lg2, rcp, div.full)
 are computed to the last place or so. Sums of matrix products are rounded to float32 in numpy's
 order.

@@ -6,19 +6,24 @@ step is arithmetic on rows.
 
 from .accesses import build_load, build_store
 from .async_copies import build_cp
+from .bits import build_bfe, build_bitwise
 from .blocks import BlockGroup, Builder, Operation, active_lanes
-from .elementwise import build_elementwise, build_setp
+from .comparison import build_setp
+from .elementwise import build_elementwise
 from .errors import UnsupportedError
 from .lanes import build_redux, build_shfl
 from .matrix import build_ldmatrix, build_mma, build_stmatrix
-from .moves import build_bfe, build_bitwise, build_cvt, build_cvta, build_mov, build_selp
+from .moves import build_cvt, build_cvta, build_mov, build_selp
 from .program import Immediate, Instruction, Pair, Symbol, Vector
 from .registers import RegisterMap
 from .wgmma import build_wgmma
 
 
 def _build_barrier(instruction: Instruction, registers: RegisterMap) -> Operation:
-    """bar.sync 0: all warps of the block."""
+    """bar.sync 0: all warps of the block. bar.warp.sync -1 joins the lanes of a warp, which run in
+    lockstep here."""
+    if instruction.opcode == ("bar", "warp", "sync") and instruction.operands == (Immediate(-1),):
+        return lambda group: None
     if instruction.opcode != ("bar", "sync") or instruction.operands != (Immediate(0),):
         raise UnsupportedError(instruction.line)
     return lambda group: group.shared.barrier()
