@@ -21,16 +21,16 @@ What is reported, as a ``KernelFaultError`` with the PTX line:
 Outputs that are never written show too: tests fill fresh memory with NaN.
 No instruction is skipped: an unknown one, or an unknown modifier, raises ``UnsupportedError``.
 
-What is not modeled: time, the order of lanes inside a warp (bar.warp.sync does nothing), caches, wgmma.fence, tcgen05, TMA and
-mbarrier. Approximate functions (ex2, lg2, rcp, div.full)
-are computed to the last place or so. Sums of matrix products are rounded to float32 in numpy's
-order.
+What is not modeled: time, the order of lanes inside a warp (bar.warp.sync does nothing), caches,
+wgmma.fence, tcgen05, TMA and mbarrier. Approximate functions (ex2, lg2, rcp, div.full) are computed
+to the last place or so. Sums of matrix products are rounded to float32 in numpy's order.
 
-    program     PTX text to instructions
-    registers   rows of numbers; which row an operand is
-    compiler    each instruction to one Python function, once per kernel
-    blocks      the state of a group of blocks, and how groups part
-    launch      runs a grid
-    driver      the stand-in for Triton's driver
-and one module for each kind of instruction.
+    program         PTX text to instructions
+    registers       rows of numbers; which row an operand is
+    instructions    each instruction to one Python function; the functions are in elementwise,
+                    comparison, moves, bits, lanes, accesses, async_copies, matrix and wgmma
+    blocks          the state of a group of blocks, with global_memory and shared_memory
+    kernel          a program as pieces between branches; groups run through it and part
+    launch          runs a grid
+    driver          the stand-in for Triton's driver
 """
