@@ -6,8 +6,6 @@ from avar_kernels.triton_backend.tiles import arch_of_capability
 
 from .emulator import driver
 
-CHIPS = ("sm_80", "sm_89", "sm_90", "sm_120")
-
 
 def emulate(chip: str) -> None:
     """Kernels take CPU tensors, with the tiles of ``chip``; a process may change its chip."""

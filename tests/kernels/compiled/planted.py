@@ -30,10 +30,9 @@ from .emulator.kernel import Kernel
 from .emulator.launch import Launch
 from .emulator.program import Instruction, Program, constant
 
-UNREACHED = "unreached"
-NOTHING_WAITED = "nothing waited for"
-REDUNDANT = "redundant"
-UNNOTICED = (UNREACHED, NOTHING_WAITED, REDUNDANT)
+UNREACHED = "not noticed: unreached"
+NOTHING_WAITED = "not noticed: nothing waited for"
+REDUNDANT = "not noticed: redundant"
 KERNELS = {
     "forward": "visual_attn_fwd_kernel",
     "dq": "visual_attn_bwd_dq_kernel",

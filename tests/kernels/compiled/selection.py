@@ -8,6 +8,8 @@ import pytest
 
 from .chip_cases import CASES
 
+CHIPS = ("sm_80", "sm_89", "sm_90", "sm_120")
+FAULTY_KERNELS = ("forward", "dq", "dkdv")
 # Every chip, element type and kernel at least once, as few compilations as possible.
 SUBSET = (
     "sm_80:bfloat16:long_typed",

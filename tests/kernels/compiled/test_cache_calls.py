@@ -2,8 +2,8 @@
 
 import pytest
 
-from .chip import CHIPS
 from .chip_processes import assert_agrees
+from .selection import CHIPS
 
 DTYPES = ("bfloat16", "float16", "float32")
 PROGRAMS = {

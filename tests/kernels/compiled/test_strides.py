@@ -3,9 +3,8 @@
 import pytest
 
 from ..triton_backend.children import selected
-from .chip import CHIPS
 from .chip_processes import answers, assert_right
-from .selection import in_subset
+from .selection import CHIPS, in_subset
 from .strides import FAR_STRIDES
 
 
