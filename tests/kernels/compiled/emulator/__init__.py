@@ -15,15 +15,16 @@ What is reported, as a ``KernelFaultError`` with the PTX line:
     cp.async        data lands when it is waited for, the latest moment that the chip allows. Until
                     then nobody may read or write there. Copies that are never waited for
     wgmma           operands are read when the result is waited for. Until then nobody may write
-                    there. Operands written without a fence.proxy.async; products that are never
+                    there. Operands stored without a fence.proxy.async; products that are never
                     waited for
     control flow    a branch on which the lanes of a block disagree
 Outputs that are never written show too: tests fill fresh memory with NaN.
 No instruction is skipped: an unknown one, or an unknown modifier, raises ``UnsupportedError``.
 
 What is not modeled: time, the order of lanes inside a warp (bar.warp.sync does nothing), caches,
-wgmma.fence, tcgen05, TMA and mbarrier. Approximate functions (ex2, lg2, rcp, div.full) are computed
-to the last place or so. Sums of matrix products are rounded to float32 in numpy's order.
+wgmma.fence, fences between cp.async and wgmma, tcgen05, TMA and mbarrier. Approximate functions
+(ex2, lg2, rcp, div.full) are computed to the last place or so. Sums of matrix products are rounded
+to float32 in numpy's order.
 
     program         PTX text to instructions
     registers       rows of numbers; which row an operand is

@@ -6,8 +6,9 @@ their issue until they are waited for. For every unit of memory four numbers are
     writer      interval and warp of the last write, or that a copy is under way, or "never"
     reader      interval and warp of the last read, or that several warps read
     products    how many wgmma in flight read it
-    unfenced    whether it was written since the last fence.proxy.async: wgmma reads through another
-                proxy and may not see what is not fenced
+    unfenced    whether a store wrote it since the last fence.proxy.async: wgmma reads through
+                another proxy and may not see what is not fenced. What cp.async brings is left out:
+                Triton 3.7 fences it in every round of a loop, Triton 3.6 before the loop only
 A unit is the smallest access of the kernel. All addresses are bytes in the block's own memory;
 ``bases`` are the places of the blocks of the lanes.
 """
@@ -85,7 +86,8 @@ class SharedMemory:
         units = element_bytes * count // self.unit
         own = self._stamps(warps)
         self._check_write(rows, units, own, line)
-        self._note_write(rows, units, own)
+        self.writer.reshape(-1, units)[rows] = own
+        self.unfenced.reshape(-1, units)[rows] = True
         elements = self._elements(element_bytes, count)
         elements[rows] = values
         if (elements[rows] != values).any():
@@ -104,7 +106,7 @@ class SharedMemory:
         """The copy of (lanes, bytes) lands; it counts as a write of the warp that waits."""
         num_bytes = values.shape[1]
         rows = (at + bases) // num_bytes
-        self._note_write(rows, num_bytes // self.unit, self._stamps(warps))
+        self.writer.reshape(-1, num_bytes // self.unit)[rows] = self._stamps(warps)
         self.bytes.reshape(-1, num_bytes)[rows] = values
 
     def begin_product(self, units: NDArray, line: str) -> None:
@@ -143,10 +145,6 @@ class SharedMemory:
 
     def _stamps(self, warps: NDArray) -> NDArray:
         return (warps + self._oldest())[:, None]
-
-    def _note_write(self, rows: NDArray, units: int, own: NDArray) -> None:
-        self.writer.reshape(-1, units)[rows] = own
-        self.unfenced.reshape(-1, units)[rows] = True
 
     def _note_read(self, rows: NDArray, units: int, own: NDArray) -> None:
         reader = self.reader.reshape(-1, units)
