@@ -10,8 +10,8 @@ Some removals are not noticed, for a reason:
                     a barrier: no two warps touch one address of the merged interval of which one
                     writes it;
                     a wait: a later one comes before anyone looks at what is waited for;
-                    a fence: another one stands between every store and the wgmma that reads it, or only copies
-    come before it, for which the emulator asks no fence.
+                    a fence: another one stands between every store and the wgmma that reads it, or
+                    only copies come before it, for which the emulator asks no fence.
 """
 
 import dataclasses
