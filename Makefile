@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-gpu bench bench-report docs lint clean
+.PHONY: install demo study vas-study test test-vllm test-gpu test-compiled bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -51,6 +51,11 @@ test-vllm: $(VLLM_VENV)/.installed
 
 test-gpu: install
 	$(BIN)/python -m pytest tests/gpu -m gpu -W default
+
+# Every kernel, compiled, on emulated chips: about a quarter of an hour on two idle cores. make test runs a part.
+test-compiled: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels/compiled -m "" -p no:benchmark -n auto --maxprocesses 4 \
+		--dist loadfile
 
 bench: install
 	$(BIN)/python -m pytest bench

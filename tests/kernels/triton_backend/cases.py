@@ -22,6 +22,8 @@ class Case:
     types: str | None = "runs"
     """runs: long runs as in real batches; left, right, both: the same with padding there; shuffled:
     types meet everywhere; none_exists: padding only; None: no types."""
+    run: int = 41
+    """Keys in a run of one type."""
     bias: float = 1.0
     """Standard deviation of type_bias; 0 for none."""
     scale: float = 1.0
@@ -186,7 +188,7 @@ def _types(
         return torch.randint(
             -1, case.num_types, (*leading, num_keys), generator=generator, dtype=torch.int32
         )
-    types = (torch.arange(num_keys) // 41 % case.num_types).expand(*leading, num_keys).clone()
+    types = (torch.arange(num_keys) // case.run % case.num_types).expand(*leading, num_keys).clone()
     if case.types in ("left", "both"):
         types[..., :35] = -1
     if case.types in ("right", "both"):

@@ -25,7 +25,7 @@ def interpret(names: list[str]) -> None:
     """Prints what is wrong with any tensor of every named case."""
     from cases import CASES
 
-    _prepare()
+    prepare()
     for name in names:
         _report(name, name, CASES[name])
 
@@ -35,33 +35,42 @@ def imitate(requests: list[str]) -> None:
     import imitation
     from cases import DEVICE_CASES
 
-    _prepare()
+    prepare()
     for request in requests:
         arch, dtype, name = request.split(":")
         imitation.imitate(arch)
         _report(request, name, dataclasses.replace(DEVICE_CASES[name], dtype=dtype))
 
 
-def _prepare() -> None:
+def prepare() -> None:
+    """One thread, and NaN wherever memory is allocated."""
     torch.set_num_threads(1)
     _poison_allocations()
 
 
 def _report(key: str, name: str, case: Any) -> None:
     try:
-        findings = _run_case(name, case)
+        findings = run_case(name, case)
     except Exception:
         findings = [traceback.format_exc()]
     print(json.dumps({"case": key, "findings": findings}), flush=True)
 
 
-def _run_case(name: str, case: Any) -> list[str]:
+def run_case(name: str, case: Any) -> list[str]:
+    """What is wrong with any tensor of a case."""
+    from cases import make_inputs
+
+    return run_call(*make_inputs(name, case), case.dtype, case.twice)
+
+
+def run_call(
+    x: dict[str, torch.Tensor | None], options: dict, dtype: str, twice: bool = False
+) -> list[str]:
+    """What is wrong with any output or gradient of a call; see ``make_inputs`` for its parts."""
     from avar_kernels import triton_backend
     from avar_kernels.types import AttnInputs, AttnOutput, AttnParams, PackedLengths
-    from cases import make_inputs
     from oracle import attention_and_gradients
 
-    x, options = make_inputs(name, case)
     packed = None if options["packed"] is None else PackedLengths(*options["packed"])
     tensors = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
     inputs = AttnInputs(*tensors, packed)
@@ -78,7 +87,7 @@ def _run_case(name: str, case: Any) -> list[str]:
 
     got = run()
     findings = []
-    if case.twice:
+    if twice:
         again = run()
         findings += [
             f"{key} differs between two runs"
@@ -95,7 +104,7 @@ def _run_case(name: str, case: Any) -> list[str]:
         expected = torch.float32 if key in ("mass", "lse", "dtype_bias", "dtype_scale") else storage
         assert value.dtype == expected, (key, value.dtype)
         assert value.shape == want[key].shape, (key, value.shape)
-        findings += _judge(key, value, want, plain, case.dtype)
+        findings += _judge(key, value, want, plain, dtype)
     return findings
 
 

@@ -1,0 +1,1 @@
+"""Compiled kernels under test without a GPU: see ``emulator``."""
