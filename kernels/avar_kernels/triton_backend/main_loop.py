@@ -130,8 +130,11 @@ def _sass_lines(cubin: bytes) -> list[str]:
 
 
 def _ptx_lines(ptx: str) -> list[str]:
+    """Labels and instructions. Labels of inline assembly are left out: each is defined many times,
+    so that a jump forward to one looks like a jump back to another."""
     lines = (line.partition("//")[0].strip() for line in ptx.splitlines())
-    return [line for line in lines if line and not line.startswith(".")]
+    inline = re.compile(r"[A-Za-z_]\w*:")
+    return [x for x in lines if x and not x.startswith(".") and not inline.fullmatch(x)]
 
 
 def _product(line: str) -> Product | None:

@@ -10,6 +10,7 @@ from .handwritten import run
 class TestGlobalMemory:
     def test_access_outside_the_tensors(self):
         sound("ld.global.b32 %r1, [%rd10];")
+        sound("ld.volatile.global.b32 %r1, [%rd10];")
         faults("ld.global.b32 %r1, [%rd10+4];", r"outside all tensors.*ld\.global\.b32")
         faults("ld.global.b32 %r1, [%rd10+-4];", "outside all tensors")
         faults("st.global.b32 [%rd10+4096], %r0;", "outside all tensors")

@@ -35,6 +35,7 @@ $inner:
     mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1, %f2, %f3, %f4},
         {%r5, %r3, %r5, %r3}, {%r5, %r5}, {%f1, %f2, %f3, %f4};
     ex2.approx.ftz.f32 %f1, %f1;
+    { bra.uni skip; skip: }
     cp.async.wait_group 1;
     add.u32 %r4, %r4, 1;
     setp.lt.u32 %p1, %r4, %r3;

@@ -11,8 +11,10 @@ from .errors import UnsupportedError
 from .program import Address, Immediate, Instruction, Operand, Symbol, Vector
 from .registers import RegisterMap, numpy_type
 
-# What the caches keep changes no result.
-_CACHE_HINTS = ("L1::evict_first", "L1::evict_last", "L1::no_allocate", "L1::evict_normal")
+# What the caches keep changes no result; nor does volatile, as memory is read when it is asked for.
+_HINTS = (
+    "volatile", "L1::evict_first", "L1::evict_last", "L1::no_allocate", "L1::evict_normal",
+)  # fmt: skip
 _SHARED = ("shared", "shared::cta")
 
 
@@ -20,9 +22,11 @@ class AccessShape:
     """Space, element type and number of elements of a load or a store."""
 
     def __init__(self, instruction: Instruction) -> None:
-        _, self.space, *modifiers, self.kind = instruction.opcode
+        *modifiers, self.kind = instruction.opcode[1:]
+        self.space = next((m for m in modifiers if m not in _HINTS), "")
+        modifiers = [m for m in modifiers if m != self.space]
         vector = [m for m in modifiers if re.fullmatch(r"v[248]", m)]
-        unknown = [m for m in modifiers if m not in vector and m not in _CACHE_HINTS]
+        unknown = [m for m in modifiers if m not in vector and m not in _HINTS]
         if unknown or len(vector) > 1 or not re.fullmatch(r"[busf](8|16|32|64)", self.kind):
             raise UnsupportedError(instruction.line)
         self.count = int(vector[0][1:]) if vector else 1

@@ -145,6 +145,6 @@ def _smallest_shared_access(program: Program) -> int:
         name, *modifiers = instruction.opcode
         if name == "cp" and len(instruction.operands) > 2:
             sizes.append(constant(instruction.operands[2]))
-        elif name in ("ld", "st") and modifiers[0].startswith("shared"):
+        elif name in ("ld", "st") and any(m.startswith("shared") for m in modifiers):
             sizes.append(AccessShape(instruction).num_bytes)
     return min(sizes)
