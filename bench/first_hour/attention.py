@@ -8,10 +8,9 @@ import torch
 from avar_kernels import AttnOutput, KeyPlan, plan_keys, visual_attn_func
 from torch import Tensor
 
-from ..measure import peak_flops
 from ..rivals import PROVIDERS, Provider
 from ..shapes import GATE, GATE_LENGTH, LENGTHS, Inputs, causal_flops, make_inputs
-from .clock import milliseconds_in_turns
+from .clock import milliseconds_in_turns, percent_of_matmul
 from .part_report import PartReport
 
 RIVALS = (
@@ -43,7 +42,7 @@ def run(report: PartReport) -> None:
                 report.add(
                     mode=mode, length=length, provider=name, ms=round(ms, 4),
                     tflops=round(tflops, 1),
-                    percent_of_matmul=round(1e14 * tflops / peak_flops(DTYPE), 1),
+                    percent_of_matmul=percent_of_matmul(causal_flops(length, mode), ms, DTYPE),
                     over_torch=round(ms / times["sdpa_without_mass"], 3),
                 )  # fmt: skip
 

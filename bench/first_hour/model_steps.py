@@ -6,9 +6,8 @@ from torch.nn.functional import cross_entropy
 from avar_fast.attention import SpecialTokens, key_types, query_mask, record_attention
 from avar_fast.objectives import agto_loss, visual_reward
 
-from ..measure import peak_flops
 from ..models import DTYPE, TOKENIZER, build, sample
-from .clock import milliseconds_in_turns
+from .clock import milliseconds_in_turns, percent_of_matmul
 from .part_report import PartReport
 
 # Layers, width, width of the MLP, heads, key heads of the text tower.
@@ -66,5 +65,5 @@ def run(report: PartReport) -> None:
             report.add(
                 step=name, length=length, ms=round(ms, 2),
                 tokens_per_s=round(1e3 * length / ms),
-                percent_of_matmul=round(1e5 * flops / ms / peak_flops(DTYPE), 1),
+                percent_of_matmul=percent_of_matmul(flops, ms, DTYPE),
             )  # fmt: skip
