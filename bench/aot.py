@@ -12,9 +12,9 @@ For each set of optional inputs it prints
 After dq and dkdv follows the backward of both together, and after each chip an estimate of what a
 device may reach (``bench/bounds.py`` says how). None of this is measured.
 
-It exits with 1 if a kernel spills, exceeds the chip's memory, or if a main loop of a 2-byte kernel
-for head dimensions up to 128 waits for its own loads. The whole table takes half an hour on one
-core; one chip, dtype and head dimension takes a minute.
+It exits with 1 if a kernel spills or exceeds the chip's memory, or if a main loop waits for its own
+loads although its tile has three stages of the load pipeline or more. The whole table takes half an
+hour on one core; one chip, dtype and head dimension takes a minute.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from avar_kernels.triton_backend.aot import (
     compile_kernel,
     make_variant,
 )
+from avar_kernels.triton_backend.tiles import Tile
 
 from .bounds import CHIPS, USEFUL_PRODUCTS, StepCost, estimate, step_cost, tflops
 
@@ -41,6 +42,7 @@ INPUTS = {
     "all, 16 types": {"causal": True, "packed": True, "window": True, "num_types": 16},
 }
 KINDS = ("forward", "dq", "dkdv", "decode", "received")
+STAGES_TO_PREFETCH = 3
 
 
 def main() -> None:
@@ -84,7 +86,7 @@ def _table(arch: str, dtype: str, dim: int, kinds: Iterable[str]) -> list[str]:
                 costs[kind, name] = step_cost(used.main_loop, tile, CHIPS[arch])
                 line += _loop_columns(used, costs[kind, name], kind, dim, arch)
             print(line, flush=True)
-            if wrong := _wrong(arch, dtype, dim, kind, used):
+            if wrong := _wrong(arch, tile, used):
                 faults.append(f"{arch} {dtype} {dim} {kind}, {name}: {wrong}")
     for name in INPUTS:
         _print_estimates(costs, name, dim, arch)
@@ -116,7 +118,7 @@ def _print_estimates(
             print(f"estimate, not measured: {mode:8} {name:27} {low} to {high} TFLOP/s")
 
 
-def _wrong(arch: str, dtype: str, dim: int, kind: str, used: Resources) -> str:
+def _wrong(arch: str, tile: Tile, used: Resources) -> str:
     """What a shipped kernel must not do; empty if it does not."""
     if used.spill_bytes:
         return f"{used.spill_bytes} bytes spilled"
@@ -126,8 +128,8 @@ def _wrong(arch: str, dtype: str, dim: int, kind: str, used: Resources) -> str:
         )
     if used.tensor_memory_columns > TENSOR_MEMORY_LIMIT_COLUMNS:
         return f"{used.tensor_memory_columns} columns of tensor memory, the chip has 512"
-    counted = dtype != "float32" and dim <= 128 and kind in ("forward", "dq", "dkdv")
-    if counted and used.main_loop is not None and not used.main_loop.loads_in_flight:
+    loop = used.main_loop
+    if loop is not None and not loop.loads_in_flight and tile.num_stages >= STAGES_TO_PREFETCH:
         return "the main loop waits for its own loads"
     return ""
 
