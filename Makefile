@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-gpu test-compiled bench bench-report docs lint clean
+.PHONY: install demo study vas-study test test-vllm test-gpu test-compiled test-triton gpu-check bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -57,6 +57,20 @@ test-compiled: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels/compiled -m "" -p no:benchmark -n auto --maxprocesses 4 \
 		--dist loadfile
 
+# The ahead-of-time compiles and the emulated chips with another Triton: make test-triton TRITON=3.6.0
+TRITON := 3.6.0
+.triton/$(TRITON): | install
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ triton==$(TRITON)
+
+test-triton: .triton/$(TRITON)
+	PYTHONPATH=$(CURDIR)/.triton/$(TRITON) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels/triton_backend/test_aot_sm90.py \
+		tests/kernels/triton_backend/test_aot_other_chips.py tests/kernels/compiled -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
+
+# On a machine with a GPU: all that only a device can show, in parts of ten minutes, into runs/first-hour. It needs torch,
+# triton, transformers and pytest, and installs nothing. The same command again goes on where it stopped.
+gpu-check:
+	PYTHONPATH=$(CURDIR):$(CURDIR)/kernels $(PYTHON) -m bench.first_hour
+
 bench: install
 	$(BIN)/python -m pytest bench
 
@@ -73,4 +87,4 @@ lint: install
 	$(BIN)/pyright
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) .triton runs .pytest_cache .ruff_cache

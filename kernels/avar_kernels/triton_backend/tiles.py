@@ -1,9 +1,9 @@
 """Tile sizes: a static table and a pure function, no run-time autotuning.
 
-An entry is the tile of the lowest modeled cost (``bench/bounds.py``) among those tried for which the
-variants that the tests compile spill no registers on Triton 3.6 and 3.7, fit the chip's memory, and
-keep loads in flight. One exception: dq in float32 with all inputs on sm80 spills 8 bytes with every
-tile tried. The entries have not been timed; ``python -m bench.first_hour`` times them.
+An entry is the tile of the lowest modeled cost (``bench/bounds.py``) among those tried for which
+the variants that the tests compile spill no registers on Triton 3.6 and 3.7, fit the chip's memory,
+and keep loads in flight. One exception: dq in float32 with all inputs on sm80 spills 8 bytes with
+every tile tried. The entries have not been timed; ``python -m bench.first_hour`` times them.
 """
 
 from dataclasses import dataclass
