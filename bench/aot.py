@@ -115,7 +115,8 @@ def _print_estimates(
         if all((kind, name) in costs for kind in kinds):
             cycles = sum(costs[kind, name].in_turns for kind in kinds)
             low, high = estimate(cycles, USEFUL_PRODUCTS[mode], dim, CHIPS[arch])
-            print(f"estimate, not measured: {mode:8} {name:27} {low} to {high} TFLOP/s")
+            share = "" if arch == "sm90" else " (with the share that an H100 reaches)"
+            print(f"estimate, not measured: {mode:8} {name:27} {low} to {high} TFLOP/s{share}")
 
 
 def _wrong(arch: str, tile: Tile, used: Resources) -> str:

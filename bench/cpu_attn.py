@@ -16,7 +16,7 @@ from avar_kernels import cpu, visual_attn_func
 
 from . import broken_amx
 from .measure import Table, extra_memory_mib, quantiles
-from .rivals import Provider, calls, eager_output_attentions, ours, sdpa_without_mass
+from .rivals import Provider, calls_of, eager_output_attentions, ours, sdpa_without_mass
 from .shapes import (
     GATE,
     GATE_LENGTH,
@@ -65,7 +65,8 @@ def gate(dtype: torch.dtype) -> None:
 
 def step(run: Provider, length: int, dtype: torch.dtype, mode: str) -> Callable[[], None]:
     """One forward, or one forward and backward with cotangents of out and, if any, mass."""
-    return calls(run, make_inputs(length, dtype), mode)[0]
+    inputs = make_inputs(length, dtype)
+    return calls_of(run, inputs, inputs.types, mode)[0]
 
 
 def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:

@@ -111,10 +111,13 @@ def machine() -> dict[str, object]:
         triton_version = triton.__version__
     except ImportError:
         triton_version = ""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
-    ).stdout.strip()  # fmt: skip
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
+        ).stdout.strip()  # fmt: skip
+    except FileNotFoundError:  # git is not installed
+        commit = ""
     return {
         "device": device,
         "threads": torch.get_num_threads(),

@@ -208,11 +208,14 @@ def why_not(name: str, length: int, mode: str) -> str | None:
 
 
 def calls(name: str, inputs: Inputs, mode: str):
+    """``calls_of`` a provider by its name, with the keys that it is given."""
+    return calls_of(PROVIDERS[name], inputs, keys_for(name, inputs.types), mode)
+
+
+def calls_of(run: Provider, inputs: Inputs, keys: Tensor | KeyPlan, mode: str):
     """The call that is timed for a provider in a mode, and its setup or None. No call waits for the
     device."""
-    run = PROVIDERS[name]
-    q, k, v, types, grad_out, grad_mass = inputs
-    keys = keys_for(name, types)
+    q, k, v, _, grad_out, grad_mass = inputs
 
     def forward():
         run(q.detach(), k.detach(), v.detach(), keys)

@@ -53,7 +53,12 @@ class Intervention:
         """Bias and scale on a device, float32. They are copied there once: a copy from the host in
         every forward would wait for the device, and no CUDA graph could contain it."""
         if device not in self._tables:
-            bias, scale = (torch.tensor(x, device=device) for x in (self.bias, self.scale))
+            # Also for later forwards with gradients, so these must not be inference tensors.
+            with torch.inference_mode(False):
+                bias, scale = (
+                    torch.tensor(x, dtype=torch.float32, device=device)
+                    for x in (self.bias, self.scale)
+                )
             self._tables[device] = bias, scale
         return self._tables[device]
 
@@ -160,11 +165,19 @@ class Attachment:
             )
         if self.sequence is not None:
             kwargs = split_text_inputs(kwargs, self.sequence.split)
-        if call is not None:
+        if call is not None and _is_causal(tower, kwargs):
             # The layers know padding by its key type. transformers passes a mask of four dimensions
             # on as it is; from any other it would derive one, and wait for the device to do so.
             kwargs = kwargs | {"attention_mask": call.token_ids.new_empty(1, 1, 1, 1)}
         return args, kwargs
+
+
+def _is_causal(tower: nn.Module, kwargs: dict[str, Any]) -> bool:
+    """Whether every layer is causal; others need the real mask."""
+    if kwargs.get("is_causal") is False:
+        return False
+    layers: Any = tower.layers
+    return all(getattr(layer.self_attn, "is_causal", True) for layer in layers)
 
 
 _AT_REST = {"recording": None, "record_layers": frozenset(), "intervention": None}

@@ -84,6 +84,8 @@ class Run:
     ) -> None:
         """Stops the run if a value is not finite, before the bad weights are saved.
 
+        The optimizer may have taken its step, so the weights in memory are lost.
+
         Args:
             value: the value, the same on all ranks.
             step: number of the step, counted from 1.

@@ -3,11 +3,15 @@
 import argparse
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
+
+import torch
 
 from . import __doc__ as description
 from .device_tests import ROOT
@@ -31,6 +35,8 @@ def main() -> None:
     if options.only:
         _run_here(options.out, options.only, options.dry)
         return
+    if not options.dry and not torch.cuda.is_available():
+        parser.exit(1, "torch sees no GPU here: check the driver, or rehearse with --dry\n")
     options.out.mkdir(parents=True, exist_ok=True)
     _refuse_other_machine(options.out, options.dry)
     for name in options.parts:
@@ -66,9 +72,13 @@ def _run_in_child(folder: Path, name: str, dry: bool, minutes: float) -> None:
     # A crash of the driver or a hanging kernel ends one part, not the hour.
     _keep_status(folder, name, "failed", "the process died; see its output", 0.0)
     command = [sys.executable, "-m", "bench.first_hour", "--only", name, "--out", str(folder)]
+    # A session of its own: what the part has started must not run on beside the next part.
+    part = subprocess.Popen(command + ["--dry"] * dry, cwd=ROOT, start_new_session=True)
     try:
-        subprocess.run(command + ["--dry"] * dry, cwd=ROOT, timeout=60 * minutes, check=False)
+        part.wait(60 * minutes)
     except subprocess.TimeoutExpired:
+        os.killpg(part.pid, signal.SIGKILL)
+        part.wait()
         message = f"stopped after {minutes:g} minutes; its rows so far are kept"
         _keep_status(folder, name, "unfinished", message, 60 * minutes)
         PartReport(folder, name, dry).write_csv()

@@ -17,7 +17,7 @@ def run(report: PartReport) -> None:
     """One row per test; a file whose tests all passed is not run again.
 
     Raises:
-        RuntimeError: a test failed, or a file could not be collected.
+        RuntimeError: a test failed, a file could not be collected, or no test ran.
     """
     files = [TESTS / name for name in REHEARSED] if report.dry else sorted(TESTS.glob("test_*.py"))
     earlier, report.rows = report.rows, []
@@ -31,6 +31,8 @@ def run(report: PartReport) -> None:
     failed = [row["test"] for row in report.rows if row["outcome"] in ("failed", "error")]
     if failed:
         raise RuntimeError(f"{len(failed)} tests failed: {', '.join(failed)}")
+    if all(row["outcome"] == "skipped" for row in report.rows):
+        raise RuntimeError("every test was skipped; see the messages of its rows")
 
 
 def _outcomes(file: Path, results: Path, dry: bool) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from .part_report import PartReport
 
 # Layers, width, width of the MLP, heads, key heads of the text tower.
 WIDTHS_3B, WIDTHS_DRY = (36, 2048, 11008, 16, 2), (2, 64, 96, 4, 2)
+VOCABULARY_3B = 151936
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 
 
@@ -22,7 +23,8 @@ def run(report: PartReport) -> None:
     widths, lengths, rounds = (
         (WIDTHS_DRY, (128,), 1) if report.dry else (WIDTHS_3B, (2048, 8192), 5)
     )
-    model = build("avar", widths=widths).train()
+    vocabulary = None if report.dry else VOCABULARY_3B
+    model = build("avar", vocabulary, widths).train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     weights = sum(p.numel() for p in model.model.language_model.layers.parameters())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
@@ -30,12 +32,13 @@ def run(report: PartReport) -> None:
         row = sample(length)
         types = key_types(row["input_ids"], row["attention_mask"], tokens=TOKENS)
 
-        def sft_step(record: bool, row=row, types=types) -> None:
+        queries = query_mask(row["input_ids"], role="user", tokens=TOKENS)
+
+        def sft_step(record: bool, row=row, types=types, queries=queries) -> None:
             optimizer.zero_grad()
             if record:
                 with record_attention(model) as recording:
                     logits = model(**row, use_cache=False).logits
-                queries = query_mask(row["input_ids"], role="user", tokens=TOKENS)
                 extra = agto_loss(recording.mass, queries, types)[0]
             else:
                 logits, extra = model(**row, use_cache=False).logits, 0.0

@@ -43,6 +43,11 @@ class PartReport:
             file.write(json.dumps(row) + "\n")
         print("  " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
+    def start_anew(self) -> None:
+        """Forgets all rows."""
+        self.rows.clear()
+        self._path.write_text("")
+
     def write_csv(self) -> None:
         """All rows, with the columns of all."""
         columns = list(dict.fromkeys(key for row in self.rows for key in row))

@@ -80,4 +80,5 @@ def _run(command: list[str], report: PartReport) -> tuple[str, int]:
     summary = re.search(r"ERROR SUMMARY: (\d+) error", output)
     hazards = re.search(r"RACECHECK SUMMARY: (\d+) hazard", output)
     found = summary or hazards
-    return output, int(found[1]) if found else int("finished" not in output)
+    died = "finished" not in output or done.returncode != 0
+    return output, max(int(found[1]) if found else 0, int(died))

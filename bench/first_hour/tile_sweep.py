@@ -9,6 +9,8 @@ from avar_kernels import plan_keys, visual_attn_func
 from avar_kernels.triton_backend.launchers import prepared_variant
 from avar_kernels.triton_backend.tiles import LIST_BLOCK_SIZES, Tile
 from avar_kernels.triton_backend.variants import Variant
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources
 
 from ..shapes import Inputs, make_inputs
 from .clock import milliseconds_in_turns
@@ -36,20 +38,20 @@ def run(report: PartReport) -> None:
             case = {"kind": kind, "inputs": name, "tile": str(tile)}
             if not report.has(**case):
                 report.add(**case, **_timed(kind, tile, inputs, typed, rounds))
-    (report.folder / "tiles.txt").write_text(table_of_best(report.rows))
+                (report.folder / "tiles.txt").write_text(table_of_best(report.rows))
 
 
 def _timed(kind: str, tile: Tile, inputs: Inputs, typed: bool, rounds: int) -> dict[str, object]:
     def measured() -> float:
         return milliseconds_in_turns({"call": _call(kind, inputs, typed)}, rounds)["call"]
 
-    try:
-        before = measured()
-        with tile_instead(kind, tile):
+    before = measured()
+    with tile_instead(kind, tile):
+        try:
             ms = measured()
-        after = measured()
-    except Exception as error:  # too much shared memory, most often
-        return {"error": f"{type(error).__name__}: {error}"[:120]}
+        except (OutOfResources, CompilationError) as error:  # the tile does not fit this chip
+            return {"error": f"{type(error).__name__}: {error}"[:120]}
+    after = measured()
     return {"ms": round(ms, 4), "over_table": round(ms / ((before + after) / 2), 4)}
 
 

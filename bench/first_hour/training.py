@@ -9,7 +9,7 @@ from .device_tests import ROOT
 from .part_report import PartReport, SkipPartError
 
 RECIPES = {"sft": "lab-sft-agto.yaml", "grpo": "lab-grpo-vars.yaml"}
-NEEDED = ("deepspeed", "datasets", "sklearn", "yaml")
+NEEDED = ("deepspeed", "datasets", "sklearn", "yaml", "PIL", "tqdm", "math_verify")
 
 
 def run(report: PartReport) -> None:

@@ -93,3 +93,22 @@ def test_only_a_decoding_step_on_a_long_cache_has_a_plan_without_sorting(model, 
     asked.clear()
     model(**cached(model, {"input_ids": text, "attention_mask": torch.ones_like(text)}))
     assert asked == [True, False]
+
+
+def test_an_intervention_serves_inference_and_training_alike():
+    """Its tables, made in inference mode, could once not be used by a forward with gradients."""
+    model, _ = models()
+    inputs = batch()
+    with intervene(model, visual_bias=1.0):
+        with torch.inference_mode():
+            model(**inputs, use_cache=False)
+        model(**inputs, use_cache=False).logits.sum().backward()
+
+
+def test_layers_that_are_not_causal_get_the_real_padding_mask():
+    """They once got a stand-in of shape (1, 1, 1, 1)."""
+    fast, slow = models()
+    inputs = {name: batch()[name] for name in ("input_ids", "attention_mask")}
+    got, want = (m(**inputs, use_cache=False, is_causal=False).logits for m in (fast, slow))
+    exists = inputs["attention_mask"].bool()
+    assert torch.allclose(got[exists], want[exists], atol=1e-4)

@@ -119,3 +119,40 @@ def test_the_trainer_runs_both_stages(tmp_path):
     done = first_hour(tmp_path, environment, "--parts", "training")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert [row["stage"] for row in rows(tmp_path, "training")] == ["sft", "grpo"]
+
+
+def test_without_a_gpu_only_a_rehearsal_starts(tmp_path, environment):
+    """It once reported the GPU tests as passed, all of them skipped."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.first_hour", "--out", str(tmp_path / "report")],
+        cwd=ROOT, env=environment | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--dry" in done.stderr
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_program_that_dies_under_a_sanitizer_counts_as_an_error(tmp_path):
+    from bench.first_hour import sanitizer
+    from bench.first_hour.part_report import PartReport
+
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho '========= ERROR SUMMARY: 0 errors'\nexit 1\n")
+    tool.chmod(0o755)
+    _, errors = sanitizer._run([str(tool)], PartReport(tmp_path, "sanitizer", dry=False))
+    assert errors == 1
+
+
+def test_the_sweep_keeps_no_row_of_a_call_that_fails_for_another_reason(tmp_path, monkeypatch):
+    """After a fault of the device every call fails; such rows once stood in the report for good."""
+    from bench.first_hour import tile_sweep
+    from bench.first_hour.part_report import PartReport
+
+    def fails(calls, rounds):
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(tile_sweep, "milliseconds_in_turns", fails)
+    report = PartReport(tmp_path, "tile_sweep", dry=True)
+    with pytest.raises(RuntimeError, match="illegal"):
+        tile_sweep.run(report)
+    assert report.rows == []

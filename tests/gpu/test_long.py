@@ -37,11 +37,13 @@ def tensors(length, dtype=torch.bfloat16):
 
 
 def assert_agree(got, want, dtype, names):
-    """Within four roundings to ``dtype`` of the largest entry; see ``test_kernels``."""
+    """Within four roundings to ``dtype`` of the largest entry; see ``test_kernels``. mass and lse
+    are float32, but for weights of general blocks, which are rounded to float16 for the mass."""
     for name, a, b in zip(names, got, want, strict=True):
         assert torch.equal(a.isneginf(), b.isneginf()), name
         a, b = (torch.nan_to_num(x.double(), nan=torch.nan, neginf=0.0) for x in (a, b))
-        bound = 4 * torch.finfo(dtype).eps * max(1.0, b.abs().max().item())
+        kind = torch.float16 if name in ("mass", "lse") else dtype
+        bound = 4 * torch.finfo(kind).eps * max(1.0, b.abs().max().item())
         assert (a - b).abs().max().item() <= bound, name
 
 
@@ -77,7 +79,8 @@ def test_forward_and_backward(length, arrangement, with_tables):
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_packed_rows(length):
-    """Ragged sequences, an empty one, and rows behind the last: each equals its dense call."""
+    """Ragged sequences, an empty one, and rows behind the last: each equals its dense call, up to a
+    rounding, since packed and dense kernels are compiled separately."""
     (q, k, v), _ = tensors(length)
     types = types_in_runs(length)[0].to(DEVICE)
     bounds = [0, length // 3, length // 3, length // 3 + 77, length - 5]
@@ -94,10 +97,11 @@ def test_packed_rows(length):
         alone = [x[:, a:b].clone().requires_grad_() for x in (q, k, v)]
         dense = visual_attn_func(*alone, types[None, a:b], causal=True, backend=BACKEND)
         (dense.out.float().sum() + dense.mass[..., 1].sum()).backward()
-        assert torch.equal(packed.out[a:b], dense.out[0])
-        assert torch.equal(packed.mass[a:b], dense.mass[0])
-        for leaf, one in zip(leaves, alone, strict=True):
-            assert torch.equal(leaf.grad[a:b], one.grad[0])
+        pairs = [(packed.out[a:b], dense.out[0]), (packed.mass[a:b], dense.mass[0])]
+        pairs += [(x.grad[a:b], one.grad[0]) for x, one in zip(leaves, alone, strict=True)]
+        for got, want in pairs:
+            bound = torch.finfo(torch.bfloat16).eps * want.abs().max()
+            assert (got - want).abs().max() <= bound
     assert not packed.out[bounds[-1] :].any()
 
 

@@ -20,6 +20,16 @@ pytestmark = GPU_TIER
 TOKENS = SpecialTokens.from_processor(families.TOKENIZER)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def exact_convolutions():
+    """torch lets convolutions on a GPU use TF32; the patch embedding is one."""
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    yield
+    convolutions.fp32_precision = before
+
+
 @pytest.fixture(scope="module")
 def on_device():
     return families.models("qwen2_5_vl")[0].to(DEVICE)

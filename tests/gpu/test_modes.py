@@ -24,7 +24,7 @@ def inputs(device, dtype, length=LENGTHS[0]):
 
 
 def loss_of(result):
-    return result.out.float().square().mean() + result.mass[..., 1].mean() + result.lse.mean()
+    return result.out.float().square().sum() + result.mass[..., 1].sum() + result.lse.sum()
 
 
 def step(qkv, types):
@@ -52,7 +52,9 @@ def test_compiled_without_a_graph_break():
     got = torch.autograd.grad(compiled(qkv, types), qkv)
     want = torch.autograd.grad(step(qkv, types), qkv)
     for a, b in zip(got, want, strict=True):
-        assert torch.allclose(a, b, rtol=1e-2, atol=1e-5)
+        bound = 4 * torch.finfo(torch.bfloat16).eps * b.abs().max()
+        assert (a - b).abs().max() <= bound
+        assert b.abs().max() > 0.1
 
 
 @pytest.mark.skipif(

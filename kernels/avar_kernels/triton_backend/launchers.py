@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .tiles import Tile
 from .variants import Variant
 
 MAX_REMEMBERED = 4096  # launches of different shapes; training on ragged batches has many
+ON_AMD = torch.version.hip is not None
 ALIGNMENT = 16  # bytes; Triton compiles a kernel anew for pointers that are not aligned so
 
 
@@ -43,6 +45,8 @@ class Launcher:
             *[x.dtype for x in tensors],
             *[x.data_ptr() % ALIGNMENT for x in tensors],
         )
+        if ON_AMD:  # Triton compiles 32-bit offsets for tensors below 2 GiB
+            key += tuple(x.untyped_storage().nbytes() < 2**31 for x in tensors)
         compiled = self._compiled.get(key)
         if compiled is not None:
             compiled[grid](*tensors, *numbers, *self.constexprs)

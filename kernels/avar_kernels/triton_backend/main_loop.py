@@ -47,8 +47,9 @@ class MainLoop:
     products: Counter[Product]
     """Matrix instructions of one warp, or of the group of warps that issues them together."""
     loads_in_flight: int
-    """Groups of loads that are still on their way whenever the loop waits for one. On AMD, loads
-    that are on their way when a step ends. 0: every step waits for its own loads."""
+    """Groups of asynchronous copies (of tiles) that are still on their way whenever the loop waits
+    for one; other loads are not counted. On AMD, loads that are on their way when a step ends. 0:
+    every step waits for its own tiles."""
 
 
 def of_nvidia(cubin: bytes, ptx: str) -> MainLoop | None:
