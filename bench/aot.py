@@ -21,6 +21,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 
+from avar_kernels.triton_backend import tiles
 from avar_kernels.triton_backend.aot import (
     SHARED_LIMIT_BYTES,
     TARGETS,
@@ -29,7 +30,6 @@ from avar_kernels.triton_backend.aot import (
     compile_kernel,
     make_variant,
 )
-from avar_kernels.triton_backend.tiles import Tile
 
 from .bounds import CHIPS, USEFUL_PRODUCTS, StepCost, estimate, step_cost, tflops
 
@@ -41,7 +41,7 @@ INPUTS = {
     "types, bias, scale, packed": {"causal": True, "packed": True},
     "all, 16 types": {"causal": True, "packed": True, "window": True, "num_types": 16},
 }
-KINDS = ("forward", "dq", "dkdv", "decode", "received")
+KINDS = tuple(kind for kind in tiles.KINDS if kind != "stats")
 STAGES_TO_PREFETCH = 3
 
 
@@ -119,7 +119,7 @@ def _print_estimates(
             print(f"estimate, not measured: {mode:8} {name:27} {low} to {high} TFLOP/s{share}")
 
 
-def _wrong(arch: str, tile: Tile, used: Resources) -> str:
+def _wrong(arch: str, tile: tiles.Tile, used: Resources) -> str:
     """What a shipped kernel must not do; empty if it does not."""
     if used.spill_bytes:
         return f"{used.spill_bytes} bytes spilled"

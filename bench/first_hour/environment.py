@@ -21,7 +21,7 @@ CLOCKS = "name,driver_version,clocks.max.sm,clocks.sm,clocks.mem,power.limit,tem
 
 def run(report: PartReport) -> None:
     """One row per fact."""
-    report.start_anew()
+    report.keep([])
     report.add(fact="python", value=platform.python_version())
     for package in PACKAGES:
         try:

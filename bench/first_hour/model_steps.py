@@ -31,7 +31,6 @@ def run(report: PartReport) -> None:
     for length in lengths:
         row = sample(length)
         types = key_types(row["input_ids"], row["attention_mask"], tokens=TOKENS)
-
         queries = query_mask(row["input_ids"], role="user", tokens=TOKENS)
 
         def sft_step(record: bool, row=row, types=types, queries=queries) -> None:

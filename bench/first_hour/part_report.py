@@ -22,15 +22,15 @@ class PartReport:
         self.folder, self.name, self.dry = folder, name, dry
         self._path = folder / f"{name}.jsonl"
         lines = self._path.read_text().splitlines() if self._path.is_file() else []
-        self.rows: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines):
             try:
-                self.rows.append(json.loads(line))
+                rows.append(json.loads(line))
             except json.JSONDecodeError:
                 if number < len(lines) - 1:
                     raise
         # A line that a killed process wrote in part is written anew.
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self.keep(rows)
 
     def has(self, **case: Any) -> bool:
         """Whether a row of this case was found."""
@@ -43,10 +43,10 @@ class PartReport:
             file.write(json.dumps(row) + "\n")
         print("  " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
-    def start_anew(self) -> None:
-        """Forgets all rows."""
-        self.rows.clear()
-        self._path.write_text("")
+    def keep(self, rows: list[dict[str, Any]]) -> None:
+        """Keeps these rows alone, also on disk."""
+        self.rows = list(rows)
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def write_csv(self) -> None:
         """All rows, with the columns of all."""

@@ -156,3 +156,19 @@ def test_the_sweep_keeps_no_row_of_a_call_that_fails_for_another_reason(tmp_path
     with pytest.raises(RuntimeError, match="illegal"):
         tile_sweep.run(report)
     assert report.rows == []
+
+
+def test_a_test_file_that_failed_runs_again_and_its_old_rows_are_gone(tmp_path, monkeypatch):
+    from bench.first_hour import device_tests
+    from bench.first_hour.part_report import PartReport
+
+    report = PartReport(tmp_path, "device_tests", dry=True)
+    (name,) = device_tests.REHEARSED
+    report.add(file=name, test="a", outcome="failed", message="")
+    monkeypatch.setattr(
+        device_tests, "_outcomes",
+        lambda file, results, dry: [{"file": file.name, "test": "a", "outcome": "passed"}],
+    )  # fmt: skip
+    device_tests.run(report)
+    again = PartReport(tmp_path, "device_tests", dry=True)
+    assert [row["outcome"] for row in again.rows] == ["passed"]
