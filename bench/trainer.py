@@ -72,7 +72,7 @@ def the_run() -> Run:
     )
     throughput = Throughput(model_flops(model), None, world_size)
     collator = Collator(cast(Any, TOKENIZER).pad_token_id, TOKENS.visual, model.config, DTYPE)
-    engine = Engine(model, recipe, micro_steps=1, num_steps=1)
+    engine = Engine(model, recipe, num_steps=1)
     return Run(
         recipe,
         engine,
