@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..attention import SequenceSplit
+from ..attention import ATTN_NAME, SequenceSplit
 from ..config import Recipe
 from ..data import IGNORE, Batch, ResponseBatch
+from ..models import family_of
 from ..models.head import replaced_head
 from ..objectives import liger_fits, liger_nll, linear_log_probs
 
@@ -78,13 +79,16 @@ def response_log_probs(
     """Computes the log-probability of every response token of a batch.
 
     Args:
-        model: a model of a supported family; attached if prompts are shared.
+        model: a model of a supported family; with attention "avar" if prompts are shared.
         responses: the batch, on the model's device.
         limits: limits of the LM head.
         temperature: temperature of the distribution that sampled the tokens.
         banned_ids: token ids with probability 0 in that distribution.
         with_entropy: also compute entropies.
         through: the engine that runs the model's forward; the model itself if None.
+
+    Raises:
+        ValueError: prompts are shared, and the model's attention would ignore it.
     """
 
     def compute(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -101,9 +105,21 @@ def response_log_probs(
         )
         return torch.stack([log_probs] if entropies is None else [log_probs, entropies])
 
+    if "prefix_index" in responses.batch.inputs:
+        _require_prefixes(model)
     values = _through_head(model, responses.batch, compute, through)
     log_probs = responses.by_response(values[0])
     return ResponseScores(log_probs, responses.by_response(values[1]) if with_entropy else None)
+
+
+def _require_prefixes(model: nn.Module) -> None:
+    name = family_of(model).text_attention_name(model)
+    if name != ATTN_NAME:
+        raise ValueError(
+            f'shared prompts need attn_implementation "avar" in the text tower; got {name!r}, which'
+            " would not let responses see their prompt. Load the model with it, or set"
+            " grpo.shared_prompts=false."
+        )
 
 
 def label_nll(
