@@ -11,9 +11,11 @@ from avar_fast.attention import SpecialTokens
 from avar_fast.config import GrpoConfig
 from avar_fast.data import RowError
 from avar_fast.train.forward import HeadLimits, response_log_probs
+from avar_fast.train.grpo.advantage import set_advantages
 from avar_fast.train.grpo.collect import _tally_gaps
 from avar_fast.train.grpo.completion import Completion, forwards_of, micro_batch, responses_of
 from avar_fast.train.grpo.reference import Reference
+from avar_fast.train.grpo.reward import CompletionRewards
 from avar_fast.train.grpo.sample import require_text
 from avar_fast.train.grpo.scoring import has_dropout, needs_scoring, score
 from avar_fast.train.grpo.tally import Tally
@@ -171,3 +173,49 @@ def test_advantages_of_tokens_are_added_in_their_places(model):
     assert got.advantages.shape == got.responses.mask.shape
     assert got.advantages[3].tolist() == [3.0, 4.0, 5.0, 6.0, 7.0]
     assert (got.advantages[2] == 2.0).all()
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo"])
+def test_rewards_of_completions_and_of_tokens_add_up(model, loss):
+    """By the formula of docs/train-grpo.md, with mixed returns of one function."""
+    run = a_run(model, group_size=4, rewards={"exact": 1.0, "my:f": 0.5}, loss=loss)
+    some = completions()[:4]  # of 3, 0, 1 and 5 tokens
+    nan = float("nan")
+    values = [[1.0, 2.0, 4.0], [], None, [0.0] * 5]
+    rewards = CompletionRewards(
+        [""] * 4,
+        {
+            "exact": torch.tensor([1.0, 0.0, 0.0, 1.0]),
+            "my:f": torch.tensor([7 / 3, 0.0, 6.0, 0.0]),  # a number for the third
+        },
+        {"my:f": [None if v is None else torch.tensor(v) for v in values]},
+        torch.tensor([True, False, False, True]),
+        0,
+    )
+    tally = Tally()
+    shown, advantages = set_advantages(run, some, rewards, tally)
+    totals = torch.tensor([1.0, 0.0, 3.0, 1.0])
+    whole = totals - totals.mean()
+    every = torch.tensor([v for own in values if own for v in own])
+    if loss == "grpo":
+        whole = whole / (totals.std() + 1e-6)
+    for i, own in enumerate(values):
+        assert some[i].advantage == pytest.approx(whole[i].item(), abs=1e-6)
+        if own is None:
+            assert some[i].token_advantages is None
+            continue
+        want = torch.tensor(own) - every.mean()
+        want = 0.5 * (want / (every.std() + 1e-6) if loss == "grpo" else want)
+        assert torch.allclose(some[i].token_advantages, want, atol=1e-6)
+        mean = want.mean().item() if own else 0.0
+        assert advantages[i].item() == pytest.approx(whole[i].item() + mean, abs=1e-6)
+    assert shown.tolist() == pytest.approx([1 + 7 / 6, 0.0, 3.0, 1.0])
+    assert tally.sums["reward_f"][1] == 4
+    equal = dataclasses.replace(
+        rewards, values={k: torch.full((4,), nan) for k in rewards.values}, by_token={}
+    )
+    set_advantages(run, some, equal, Tally())
+    assert not any(completion.informative for completion in some)
+    assert all(completion.token_advantages is None for completion in some)
+    set_advantages(run, some, dataclasses.replace(equal, by_token=rewards.by_token), Tally())
+    assert all(completion.informative for completion in some), "the tokens' values differ"
