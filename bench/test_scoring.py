@@ -9,14 +9,14 @@ import functools
 import pytest
 import torch
 
-from avar_fast.train.forward import label_log_probs
-from avar_fast.train.grpo.reward import visual_rewards
-from avar_fast.train.throughput import work_of
+from avar_fast.train.forward import response_log_probs
+from avar_fast.train.grpo.scoring import response_masses
+from avar_fast.train.throughput import work_of_responses
 
 from .measure import peak_flops, synchronize
 from .models import DTYPE, SHAPE
 from .shapes import DEVICE, EAGER_MAX_LENGTH
-from .trainer import batch, choose, recorder_of, the_run
+from .trainer import batch, choose, recorder_of, responses, the_run
 
 LENGTHS = (2048, 8192) if DEVICE == "cuda" else (512, 1024)
 ROUNDS = 30 if DEVICE == "cuda" else 9
@@ -36,13 +36,13 @@ def scoring(mode, attention, length):
 
     @torch.no_grad()
     def call():
-        model, completion = run.engine.module, batch(length)
+        model, completion = run.engine.module, responses(length).to(run.engine.device)
         if mode == "log_probs":
-            found = label_log_probs(model, completion, *options).log_probs, None
+            found = response_log_probs(model, completion, *options).log_probs, None
         else:
             with recorder_of(attention)(model) as recording:
-                log_probs = label_log_probs(model, completion, *options).log_probs
-            found = log_probs, visual_rewards(run, recording, completion, torch.tensor([True]))
+                log_probs = response_log_probs(model, completion, *options).log_probs
+            found = log_probs, response_masses(completion, recording)
         synchronize()
         return found
 
@@ -51,7 +51,7 @@ def scoring(mode, attention, length):
 
 @functools.cache
 def gate():
-    """Log-probabilities of all variants agree, and VARS of both that have it."""
+    """Log-probabilities of all variants agree, and the masses of VARS of both that have them."""
     found = {}
     for mode, attention in VARIANTS:
         call, prepare = scoring(mode, attention, 128)
@@ -71,7 +71,7 @@ def test_scoring(record, mode, attention, length):
         pytest.skip(f"keeps L x L matrices, not tried above L = {EAGER_MAX_LENGTH}")
     gate()
     call, prepare = scoring(mode, attention, length)
-    work = the_run().throughput.flops.forward.flops(work_of(batch(length)))
+    work = the_run().throughput.flops.forward.flops(work_of_responses(responses(length)))
     record(
         call, ROUNDS, work, peak_flops(DTYPE), setup=prepare,
         anchor=None if (mode, attention) == PLAIN else scoring(*PLAIN, length),

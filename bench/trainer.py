@@ -25,7 +25,7 @@ from avar_fast.config import (
     Recipe,
     TrainConfig,
 )
-from avar_fast.data import Batch, Collator, Sample
+from avar_fast.data import Batch, Collator, ResponseBatch, Sample, lay_out, plan_forwards
 from avar_fast.data.rows import Row
 from avar_fast.models import family_of
 from avar_fast.models.flops import model_flops
@@ -72,7 +72,7 @@ def the_run() -> Run:
     )
     throughput = Throughput(model_flops(model), None, world_size)
     collator = Collator(cast(Any, TOKENIZER).pad_token_id, TOKENS.visual, model.config, DTYPE)
-    engine = Engine(model, recipe, micro_steps=1, num_steps=1)
+    engine = Engine(model, recipe, num_steps=1)
     return Run(
         recipe,
         engine,
@@ -94,6 +94,18 @@ def the_run() -> Run:
 @functools.cache
 def batch(length: int) -> Batch:
     """One row: half of it image, the response the rest but for a few tokens."""
+    return the_run().collator.pad([_whole(length)])
+
+
+@functools.cache
+def responses(length: int) -> ResponseBatch:
+    """The same row as a batch of one response."""
+    whole = [_whole(length)]
+    (forward,) = plan_forwards(whole, rows=1, share=False)
+    return lay_out(the_run().collator, whole, forward)
+
+
+def _whole(length: int) -> Sample:
     made = {name: tensor.cpu() for name, tensor in sample(length).items()}
     ids = made["input_ids"][0]
     assistant = TOKENIZER.encode("<|im_start|>assistant\n")
@@ -101,8 +113,7 @@ def batch(length: int) -> Batch:
     begin = int((starts == torch.tensor(assistant)).all(1).nonzero()[-1]) + len(assistant)
     row = Row("sample", [], [], None)
     grid = made["image_grid_thw"]
-    whole = Sample(row, ids[:begin], ids[begin:], made["pixel_values"], grid)
-    return the_run().collator.pad([whole])
+    return Sample(row, ids[:begin], ids[begin:], made["pixel_values"], grid)
 
 
 def choose(run: Run, mode: str, attention: str, batch: Batch) -> None:

@@ -18,10 +18,11 @@ from ..models import family_of
 from ..models.sequence_split import split_text_inputs
 from .caches import num_slots, set_cached_ids, with_cached_ids
 from .call import CALL_ARGUMENT, AttnCall, SequenceSplit
-from .packing import PACKING_ARGUMENTS, packing_of, refuse_packing
+from .packing import PACKING_ARGUMENTS, PREFIX_ARGUMENT, packing_of, refuse_packing
 from .padding import existing_keys
 from .prompts import prompts_of
-from .tokens import SpecialTokens, key_types
+from .tokens import PLAIN, SpecialTokens, key_types
+from .turns import SharedOrder, TokenOrder
 
 ATTN_NAME = "avar"
 
@@ -114,12 +115,12 @@ class Attachment:
         cache = kwargs.get("past_key_values")
         ids, slots = with_cached_ids(input_ids, cache), num_slots(cache)
         mask = _padding_mask(kwargs.get("attention_mask"), ids, slots)
-        prompts = prompts_of(cache)
+        packing, prompts = packing_of(kwargs, len(ids)), prompts_of(cache)
         if prompts is None:
-            types = key_types(ids, mask, tokens=self.tokens)
+            order = _order(packing, ids.shape[1])
+            types = key_types(ids, mask, tokens=self.tokens, order=order)
         else:
             types = prompts.types_behind(ids, mask, self.tokens)
-        packing = packing_of(kwargs, len(ids))
         positions = kwargs.get("position_ids")
         if packing is None and positions is not None:
             has_video = kwargs.get("video_grid_thw") is not None
@@ -150,7 +151,8 @@ class Attachment:
             call.intervene_layers = self.intervention.layers
         # The offsets of samples travel in the call. As arguments they would also reach the vision
         # tower, whose flash attention has its own offsets under the same names.
-        kwargs = {k: v for k, v in kwargs.items() if k not in PACKING_ARGUMENTS}
+        ours = (*PACKING_ARGUMENTS, PREFIX_ARGUMENT)
+        kwargs = {k: v for k, v in kwargs.items() if k not in ours}
         return (), kwargs | {CALL_ARGUMENT: call}
 
     def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -280,6 +282,14 @@ def _hooks_in(model: nn.Module) -> Iterator[tuple[dict, dict, int, Any]]:
             for key, hook in hooks.items():
                 if isinstance(getattr(hook, "__self__", None), Attachment):
                     yield hooks, flags, key, hook
+
+
+def _order(packing: dict[str, Any] | None, length: int) -> TokenOrder:
+    """The order of a row's tokens, in which turns are found."""
+    prefixes = None if packing is None else packing.get(PREFIX_ARGUMENT)
+    if packing is None or prefixes is None:
+        return PLAIN
+    return SharedOrder(packing["cu_seqlens_k"], prefixes, length)
 
 
 def _padding_mask(attention_mask: Any, ids: Tensor, slots: int | None) -> Tensor | None:

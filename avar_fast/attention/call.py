@@ -19,7 +19,7 @@ from avar_kernels import (
 )
 from torch import Tensor, nn
 
-from .packing import packing_by_positions, packing_of
+from .packing import PREFIX_ARGUMENT, packing_by_positions, packing_of
 from .padding import existing_keys
 
 NUM_TYPES = 3
@@ -128,8 +128,8 @@ def avar_attention(
         kwargs.get(CALL_ARGUMENT) if causal else None
     )  # vision towers are not causal
     if call is None:
-        if _reads_pixels_alone(module):
-            kwargs = {}
+        if _in_vision_tower(module):
+            kwargs = _of_vision(module, kwargs)
         options: dict[str, Any] = {"softmax_scale": scaling, "causal": causal}
         return _plain(q, k, v, attention_mask, kwargs, options), None
 
@@ -191,12 +191,17 @@ def _plain(
     return _attend(q, k, v, types, packing, options)[0]
 
 
-def _reads_pixels_alone(module: nn.Module) -> bool:
-    """Whether a layer is in a vision tower that must ignore its packing arguments. They describe
-    the text and are passed on by the model; only a flash attention gets arguments of its own."""
-    config: Any = getattr(module, "config", None)
-    name = getattr(config, "_attn_implementation", None) or ""
-    return getattr(config, "base_config_key", "") == "vision_config" and "flash" not in name
+def _in_vision_tower(module: nn.Module) -> bool:
+    return getattr(getattr(module, "config", None), "base_config_key", "") == "vision_config"
+
+
+def _of_vision(module: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that a layer of a vision tower may read. The model passes on those that
+    describe the text too; only a flash attention gets offsets of its own."""
+    config: Any = module.config
+    if "flash" not in (getattr(config, "_attn_implementation", None) or ""):
+        return {}
+    return {name: value for name, value in kwargs.items() if name != PREFIX_ARGUMENT}
 
 
 def _attend(

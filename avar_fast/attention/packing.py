@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 PACKING_ARGUMENTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+PREFIX_ARGUMENT = "prefix_index"
 _REMEDY = f"Pass {', '.join(PACKING_ARGUMENTS[:3])} and {PACKING_ARGUMENTS[3]}."
 
 
 def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None:
-    """The offsets of samples packed into one row, under the kernels' argument names; None without
-    packing.
+    """The offsets of samples packed into one row, under the kernels' argument names, and their
+    prefixes if they have any; None without packing.
 
     Raises:
         ValueError: only some of the packing arguments are given, or there is more than one row.
     """
     missing = [name for name in PACKING_ARGUMENTS if kwargs.get(name) is None]
-    if len(missing) == len(PACKING_ARGUMENTS):
+    prefixes = kwargs.get(PREFIX_ARGUMENT)
+    if len(missing) == len(PACKING_ARGUMENTS) and prefixes is None:
         return None
     if missing or batch_size != 1:
         raise ValueError(
@@ -31,6 +33,7 @@ def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None
         "cu_seqlens_k": cu_k,
         "max_seqlen_q": int(longest_q),
         "max_seqlen_k": int(longest_k),
+        **({} if prefixes is None else {PREFIX_ARGUMENT: prefixes}),
     }
 
 

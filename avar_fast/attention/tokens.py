@@ -7,6 +7,9 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
+from .turns import PlainOrder, TokenOrder
+
+PLAIN = PlainOrder()
 ROLES = ("user", "prompt", "response", "all")
 
 
@@ -68,7 +71,11 @@ class SpecialTokens:
 
 
 def key_types(
-    input_ids: Tensor, attention_mask: Tensor | None = None, *, tokens: SpecialTokens
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    tokens: SpecialTokens,
+    order: TokenOrder = PLAIN,
 ) -> Tensor:
     """The type of every key.
 
@@ -80,13 +87,16 @@ def key_types(
         input_ids: (B, L) integers.
         attention_mask: (B, L), zero where padded, or None for no padding.
         tokens: from ``SpecialTokens.from_processor``.
+        order: the order of the tokens in a row. With shared prompts, the turn that a prompt leaves
+            open goes on in each of its responses.
 
     Returns:
         (B, L) int32, values of ``avar_kernels.KeyType``.
     """
     _check_ids(input_ids, attention_mask)
     types = torch.full_like(input_ids, KeyType.TEXT, dtype=torch.int32)
-    types = types.masked_fill(_in_turn_of(input_ids, tokens.system, tokens), KeyType.SYSTEM)
+    system = _in_turn_of(input_ids, tokens.system, tokens, order=order)
+    types = types.masked_fill(system, KeyType.SYSTEM)
     types = types.masked_fill(_is_visual(input_ids, tokens), KeyType.VISUAL)
     if attention_mask is not None:
         types = types.masked_fill(attention_mask == 0, KeyType.PAD)
@@ -186,14 +196,13 @@ def _is_visual(input_ids: Tensor, tokens: SpecialTokens) -> Tensor:
     return (input_ids == image_pad) | (input_ids == video_pad)
 
 
-def _starts_turn_of(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens) -> Tensor:
+def _starts_turn_of(
+    input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens, order: TokenOrder = PLAIN
+) -> Tensor:
     """(B, L) bool: the ``<|im_start|>`` of every turn that begins with this word."""
-    length = input_ids.shape[1]
     starts = input_ids == tokens.turn_start
     for offset, token in enumerate(word, start=1):
-        following = torch.zeros_like(starts)
-        following[:, : max(length - offset, 0)] = input_ids[:, offset:] == token
-        starts = starts & following
+        starts = starts & order.later(input_ids == token, offset)
     return starts
 
 
@@ -201,29 +210,28 @@ def _header_mask(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens
     starts = _starts_turn_of(input_ids, word, tokens)
     header = starts.clone()
     for offset in range(1, 1 + len(word) + len(tokens.newline)):
-        header[:, offset:] |= starts[:, :-offset]
+        header |= PLAIN.earlier(starts, offset)
     return header
 
 
 def _in_turn_of(
-    input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens, closing: bool = True
+    input_ids: Tensor,
+    word: tuple[int, ...],
+    tokens: SpecialTokens,
+    closing: bool = True,
+    order: TokenOrder = PLAIN,
 ) -> Tensor:
     """(B, L) bool: tokens of turns that begin with this word, up to ``<|im_end|>`` and, if
     ``closing``, the newline after it."""
-    start = input_ids == tokens.turn_start
-    position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-    last_start = torch.where(start, position, -1).cummax(dim=1).values
-    role_starts = _starts_turn_of(input_ids, word, tokens)
-    of_role = role_starts.gather(1, last_start.clamp(min=0)) & (last_start >= 0)
+    last_start = order.latest(input_ids == tokens.turn_start)
+    role_starts = _starts_turn_of(input_ids, word, tokens, order)
+    of_role = order.at(role_starts, last_start) & (last_start >= 0)
 
     end = input_ids == tokens.turn_end
-    last_end = torch.where(end, position, -1).cummax(dim=1).values
-    open_turn = last_end < last_start
+    open_turn = order.latest(end) < last_start
     inside = of_role & (open_turn | end)
     if closing:
         turn_end = inside & end
         for offset, token in enumerate(tokens.newline, start=1):
-            newline = torch.zeros_like(turn_end)
-            newline[:, offset:] = turn_end[:, :-offset] & (input_ids[:, offset:] == token)
-            inside = inside | newline
+            inside = inside | (order.earlier(turn_end, offset) & (input_ids == token))
     return inside

@@ -39,8 +39,9 @@ class GrpoConfig:
     rewards: dict[str, float] = field(default_factory=lambda: dict(PAPER_REWARDS))
     """Weights of the rewards by name; a completion gets the weighted sum. Built in are accuracy
     (math-verify), exact, multiple_choice, numeric, format and visual (VARS). A function of your own
-    is named ``package.module:function`` and is called as TRL calls its reward functions. The
-    default is AVAR's sum."""
+    is named ``package.module:function`` and is called as TRL calls its reward functions. In
+    place of a completion's number it may return a list of one number per token. The default is
+    AVAR's sum."""
     correct_by: str | None = None
     """The reward that tells right answers: a value of at least 0.5 is right. VARS is given to right
     answers only, and the log counts them as accuracy. Null takes the first of ``grpo.rewards``
@@ -81,6 +82,20 @@ class GrpoConfig:
     """Weight of the KL divergence (estimator k3) from the model that ``model.path`` holds. 0 is
     AVAR's value. Another value keeps a second copy of that model in memory, except with new
     adapters: the model without them is the reference."""
+    shared_prompts: bool = True
+    """Read a prompt once for its completions in scoring and update. A group becomes one stretch,
+    the prompt and then its completions, and groups are laid end to end in rows of up to
+    ``grpo.pack_length`` tokens. If false, every completion has a copy of the prompt."""
+    pack_length: int | None = None
+    """Largest number of tokens in a row of shared prompts, at least ``data.max_length +
+    grpo.max_new_tokens``. A group that does not fit in a row is split, and each part has the
+    prompt. Null takes ``train.micro_batch_size`` times that sum. A larger number is faster and
+    takes more memory."""
+    scoring: Literal["auto", "always"] = "auto"
+    """When a separate pass scores completions before the update. ``auto`` leaves the pass out
+    where its values are known without it: with ``rollout.engine=model``, one update per rollout,
+    no KL term and no dropout. The old log-probabilities are then those of the update's own forward,
+    and VARS is computed from the masses that sampling records."""
     updates_per_rollout: int = 1
     """Optimizer steps on each set of completions."""
     sampling_rounds: int = 1
@@ -114,9 +129,14 @@ class GrpoConfig:
         positive = (
             "group_size", "max_new_tokens", "temperature", "updates_per_rollout",
             "prompts_per_generation", "sampling_rounds", "reward_seconds", "reward_row_seconds",
-            "reward_processes", "importance_cap", "visual_clip",
+            "reward_processes", "importance_cap", "visual_clip", "pack_length",
         )  # fmt: skip
         require_positive(named_values("grpo", self, *positive))
+        if self.pack_length is not None and not self.shared_prompts:
+            raise ValueError(
+                "grpo.pack_length belongs to grpo.shared_prompts=true; got grpo.shared_prompts="
+                "false. Set train.micro_batch_tokens instead."
+            )
         not_negative = "clip_high", "kl_coef", "numeric_tolerance"
         require_not_negative(named_values("grpo", self, *not_negative))
         # Colder, logits leave float32's range; it is greedy long before.

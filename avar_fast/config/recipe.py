@@ -48,6 +48,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_stage(self)
         _check_packing(self)
+        _check_micro_batches(self)
         if self.lora.enabled and self.model.freeze:
             raise ValueError(
                 "model.freeze must be empty with lora.enabled, which trains adapters of the text"
@@ -78,6 +79,21 @@ class Recipe:
         return self.train.batch_size * rounds
 
     @property
+    def longest_response(self) -> int:
+        """Most tokens of a prompt with one completion in stage grpo."""
+        return self.data.max_length + self.grpo.max_new_tokens
+
+    @property
+    def micro_batch_capacity(self) -> int | None:
+        """Most tokens of a forward on packed completions in stage grpo; None if its size is
+        counted in rows."""
+        if not self.grpo.shared_prompts:
+            return self.train.micro_batch_tokens
+        if self.grpo.pack_length is not None:
+            return self.grpo.pack_length
+        return self.train.micro_batch_size * self.longest_response
+
+    @property
     def num_updates(self) -> int:
         """Optimizer steps of the whole run."""
         updates = self.grpo.updates_per_rollout if self.stage == "grpo" else 1
@@ -105,3 +121,28 @@ def _check_packing(recipe: Recipe) -> None:
             "train.micro_batch_size must be 1 with data.packing, a pack is one row; got"
             f" {recipe.train.micro_batch_size}. Raise data.pack_length instead."
         )
+
+
+def _check_micro_batches(recipe: Recipe) -> None:
+    tokens = recipe.train.micro_batch_tokens
+    if tokens is not None and recipe.stage == "sft":
+        raise ValueError(
+            f"train.micro_batch_tokens works in stage grpo; got {tokens} in stage sft. Set"
+            " data.packing=true and data.pack_length instead."
+        )
+    if tokens is not None and recipe.grpo.shared_prompts:
+        raise ValueError(
+            f"train.micro_batch_tokens needs grpo.shared_prompts=false; got {tokens} with shared"
+            " prompts. Set grpo.pack_length instead."
+        )
+    if recipe.stage == "grpo":
+        for name, value in (
+            ("train.micro_batch_tokens", tokens),
+            ("grpo.pack_length", recipe.grpo.pack_length),
+        ):
+            if value is not None and value < recipe.longest_response:
+                raise ValueError(
+                    f"{name} must be at least data.max_length + grpo.max_new_tokens ="
+                    f" {recipe.longest_response}, so that every prompt fits with a completion; got"
+                    f" {value}."
+                )

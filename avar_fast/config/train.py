@@ -19,7 +19,12 @@ class TrainConfig:
     stage grpo."""
     micro_batch_size: int = 1
     """Samples (stage sft) or completions (stage grpo) in one forward on one rank. A larger number
-    is faster and takes more memory."""
+    is faster and takes more memory. With ``grpo.shared_prompts``, it gives the default of
+    ``grpo.pack_length``."""
+    micro_batch_tokens: int | None = None
+    """Stage grpo with ``grpo.shared_prompts=false``: lay prompts with their completions end to end,
+    up to this many tokens in one forward on one rank, instead of ``train.micro_batch_size`` padded
+    rows. At least ``data.max_length + grpo.max_new_tokens``."""
     seed: int = 0
     """Seed of data order, dropout and sampling."""
     save_every: int | None = None
@@ -28,6 +33,9 @@ class TrainConfig:
     """Number of checkpoints to keep. Older ones are deleted."""
 
     def __post_init__(self) -> None:
-        positive = "steps", "batch_size", "micro_batch_size", "keep_last", "save_every"
+        positive = (
+            "steps", "batch_size", "micro_batch_size", "micro_batch_tokens", "keep_last",
+            "save_every",
+        )  # fmt: skip
         require_positive(named_values("train", self, *positive))
         require_within({"train.seed": (self.seed, -LARGEST_COUNT, LARGEST_COUNT)})

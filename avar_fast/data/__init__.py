@@ -5,6 +5,7 @@ from .encode import Encoder, OverlongError
 from .measure import Measured, Selection, measure_rows, select
 from .order import PackOrder, RowOrder
 from .problems import RowError, RowProblem
+from .responses import Forward, ResponseBatch, lay_out, plan_forwards
 from .rows import Row, Rows, load_rows, parse_row
 from .sample import IGNORE, Sample
 from .stream import Feed, SampleStream
@@ -16,9 +17,11 @@ __all__ = [
     "Collator",
     "Encoder",
     "Feed",
+    "Forward",
     "Measured",
     "OverlongError",
     "PackOrder",
+    "ResponseBatch",
     "Row",
     "RowError",
     "RowOrder",
@@ -28,9 +31,11 @@ __all__ = [
     "SampleStream",
     "Selection",
     "collate",
+    "lay_out",
     "load_rows",
     "measure_rows",
     "parse_row",
+    "plan_forwards",
     "prompt_inputs",
     "select",
 ]

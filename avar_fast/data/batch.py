@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ class Batch:
     """Samples on one device, in the form that the model takes: B rows, L tokens."""
 
     inputs: dict[str, Any]
-    """Arguments of the model's forward; packed samples have cu_seq_lens_q and so on."""
+    """Arguments of the model's forward; packed samples have cu_seq_lens_q and so on, and
+    prefix_index if some of them go on from a shared prompt."""
     labels: Tensor
     """(B, L) int64: trained token ids at their places in the input, ``IGNORE`` elsewhere."""
     sample_ids: Tensor
@@ -97,6 +98,21 @@ def prompt_inputs(
     return collate(samples, pad_id, visual_ids, with_target=False).to(device).inputs
 
 
+class PackedSequence(NamedTuple):
+    """One sequence of a packed row: L tokens."""
+
+    ids: Tensor
+    """(L,) int64."""
+    labels: Tensor
+    """(L,) int64: trained token ids at their places, ``IGNORE`` elsewhere."""
+    positions: Tensor
+    """(4, L) int64, from ``Collator.positions``."""
+    sample: int
+    """Index of the sample that the tokens belong to, or ``NO_SAMPLE``."""
+    prefix: int = -1
+    """Index of the sequence that this one goes on from; -1: it begins by itself."""
+
+
 @dataclass(frozen=True)
 class Collator:
     """Makes padded or packed training batches for one model.
@@ -137,26 +153,36 @@ class Collator:
 
     def pack(self, samples: list[Sample]) -> Batch:
         """A batch of one row with all samples end to end; samples do not attend to each other."""
-        ids, labels, positions, sample_ids = [], [], [], []
+        sequences = []
         for i, sample in enumerate(samples):
             row = torch.cat([sample.prompt_ids, sample.target_ids])
-            ids.append(row)
-            labels.append(sample.labels)
-            positions.append(self._positions(row, sample.image_grid_thw))
-            sample_ids.append(torch.full_like(row, i))
-        pixels = _pixels(samples)
+            positions = self.positions(row, sample.image_grid_thw)
+            sequences.append(PackedSequence(row, sample.labels, positions, i))
+        return self.end_to_end(sequences, samples, tuple(s.row.where for s in samples))
+
+    def end_to_end(
+        self, sequences: list[PackedSequence], with_images: list[Sample], rows: tuple[str, ...]
+    ) -> Batch:
+        """A batch of one row with all sequences end to end. A sequence attends to itself and to its
+        prefix.
+
+        Args:
+            sequences: the sequences, in the order of their images.
+            with_images: the samples that give the images, each once.
+            rows: place of each sample's row.
+        """
+        pixels = _pixels(with_images)
         if not pixels:  # the blank image is a separate sequence, which no sample attends to
             pixels = self.family.blank_image(self.config)
-            ids.append(torch.tensor([self.visual_ids[0]]))
-            labels.append(torch.tensor([IGNORE]))
-            positions.append(torch.zeros(4, 1, dtype=torch.int64))
-            sample_ids.append(torch.tensor([NO_SAMPLE]))
-        lengths = torch.tensor([len(row) for row in ids])
+            ids, label = torch.tensor([self.visual_ids[0]]), torch.tensor([IGNORE])
+            position = torch.zeros(4, 1, dtype=torch.int64)
+            sequences = [*sequences, PackedSequence(ids, label, position, NO_SAMPLE)]
+        lengths = torch.tensor([len(s.ids) for s in sequences])
         offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-        input_ids, packed_labels = torch.cat(ids)[None], torch.cat(labels)[None]
+        input_ids = torch.cat([s.ids for s in sequences])[None]
         inputs = {
             "input_ids": input_ids,
-            "position_ids": torch.cat(positions, dim=1)[:, None],
+            "position_ids": torch.cat([s.positions for s in sequences], dim=1)[:, None],
             "mm_token_type_ids": _modalities(input_ids, self.visual_ids),
             "cu_seq_lens_q": offsets,
             "cu_seq_lens_k": offsets,
@@ -164,10 +190,14 @@ class Collator:
             "max_length_k": int(lengths.max()),
             **pixels,
         }
-        rows = tuple(s.row.where for s in samples)
-        return self._for_model(Batch(inputs, packed_labels, torch.cat(sample_ids)[None], rows))
+        prefixes = torch.tensor([s.prefix for s in sequences], dtype=torch.int32)
+        if (prefixes >= 0).any():
+            inputs["prefix_index"] = prefixes
+        labels = torch.cat([s.labels for s in sequences])[None]
+        sample_ids = torch.cat([torch.full_like(s.ids, s.sample) for s in sequences])[None]
+        return self._for_model(Batch(inputs, labels, sample_ids, rows))
 
-    def _positions(self, ids: Tensor, grid: Tensor | None) -> Tensor:
+    def positions(self, ids: Tensor, grid: Tensor | None) -> Tensor:
         """(4, L) int64: text positions, by which transformers separates samples, and the three
         rotary positions."""
         modalities = _modalities(ids[None], self.visual_ids)

@@ -7,6 +7,7 @@ from .importance import ImportanceWeights, importance_weights
 from .liger_nll import liger_fits, liger_nll
 from .linear_log_probs import HeadMemoryError, linear_log_probs
 from .overlong import overlong_penalty
+from .token_advantages import token_advantages
 from .visual_reward import total_reward, visual_reward
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "overlong_penalty",
     "policy_loss",
     "scheduled_weight",
+    "token_advantages",
     "total_reward",
     "visual_reward",
 ]

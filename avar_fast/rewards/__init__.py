@@ -3,7 +3,7 @@
 from .answer_checker import CHECKERS, AnswerChecker
 from .answers import Reference, extract_answer, has_format, is_correct
 from .completions import Completions
-from .functions import TrainerState
+from .functions import Reward, TrainerState
 from .rules import RULES
 from .scoring import RewardError, RewardProblem, Rewards, Scored
 
@@ -13,6 +13,7 @@ __all__ = [
     "AnswerChecker",
     "Completions",
     "Reference",
+    "Reward",
     "RewardError",
     "RewardProblem",
     "Rewards",

@@ -17,6 +17,11 @@ OF_TRL_ALONE = ("log_extra", "log_metric", "environments")
 """Arguments that TRL passes to functions but this trainer does not have."""
 
 
+Reward = float | list[float] | None
+"""What a completion gets: one number, a list of one number per token, or None if the function does
+not apply to it."""
+
+
 class RewardFault(NamedTuple):
     """A fault in the rewards of a call."""
 
@@ -91,7 +96,7 @@ def taken_by(function: Callable[..., Any]) -> Takes:
 
 def call(
     function: Callable[..., Any], arguments: dict[str, Any]
-) -> tuple[list[float | None], list[RewardFault]]:
+) -> tuple[list[Reward], list[RewardFault]]:
     """Calls a reward function and checks its result.
 
     Args:
@@ -100,8 +105,7 @@ def call(
             the same length, except ``STATE``.
 
     Returns:
-        One reward per completion, and the faults. A reward is None if the function does not apply
-        to the completion, or if there is a fault.
+        One reward per completion, and the faults. A reward is None also if there is a fault.
     """
     count = len(arguments["completions"])
     try:
@@ -117,7 +121,8 @@ def call(
     if len(rewards) != count:
         what = f"returned {len(rewards)} rewards for {count} completions"
         return [None] * count, [RewardFault(0, what, everywhere=True)]
-    checked = [_checked(reward) for reward in rewards]
+    lengths = [len(ids) for ids in arguments["completion_ids"]]
+    checked = [_checked(*pair) for pair in zip(rewards, lengths, strict=True)]
     faults = [RewardFault(i, fault) for i, (_, fault) in enumerate(checked) if fault]
     return [value for value, _ in checked], faults
 
@@ -131,11 +136,25 @@ async def _awaited(value: Any) -> Any:
     return await value
 
 
-def _checked(value: Any) -> tuple[float | None, str]:
+def _checked(value: Any, length: int) -> tuple[Reward, str]:
+    """A returned reward of a completion of ``length`` tokens, and what is wrong with it."""
     if value is None:
         return None, ""
+    if isinstance(value, list | tuple):
+        if len(value) != length:
+            return None, f"returned a list of {len(value)} for a completion of {length} tokens"
+        numbers = [_number(x) for x in value]
+        wrong = next((i for i, (_, fault) in enumerate(numbers) if fault), None)
+        if wrong is not None:
+            return None, f"{numbers[wrong][1]} for token {wrong}"
+        return [number for number, _ in numbers], ""
+    number, fault = _number(value)
+    return (None, fault) if fault else (number, "")
+
+
+def _number(value: Any) -> tuple[float, str]:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        return None, f"returned {value!r:.80}, not a number or None"
-    return (number, "") if math.isfinite(number) else (None, f"returned {number}")
+        return 0.0, f"returned {value!r:.80}, not a number or None or a list of numbers"
+    return number, "" if math.isfinite(number) else f"returned {number}"

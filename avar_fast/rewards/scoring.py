@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .completions import Completions
-from .functions import IMAGES, OF_TRL_ALONE, STANDARD, STATE, RewardFault
+from .functions import IMAGES, OF_TRL_ALONE, STANDARD, STATE, Reward, RewardFault
 from .process import RewardProcess, RewardTimeoutError
 from .rules import RULES
 
-Values = list[float | None]
+Values = list[Reward]
 Failure = tuple[str, list[int]]
 """(description, indices of the completions that have no reward because of it)"""
 
@@ -51,8 +51,8 @@ class Scored:
     """The rewards of completions."""
 
     values: dict[str, Values]
-    """By function name, the reward of every completion: None if the function does not apply, 0 if
-    it failed."""
+    """By function name, the reward of every completion: one number, or a list of one number per
+    token; None if the function does not apply, 0 if it failed."""
     problems: list[RewardProblem]
     """All failures."""
 

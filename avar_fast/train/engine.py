@@ -50,12 +50,11 @@ def init_distributed() -> tuple[int, int, torch.device]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size(), device
 
 
-def deepspeed_config(recipe: Recipe, micro_steps: int, universal: bool = False) -> dict[str, Any]:
+def deepspeed_config(recipe: Recipe, universal: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration for a recipe.
 
     Args:
         recipe: the recipe of the run.
-        micro_steps: forwards per optimizer step on each rank.
         universal: load checkpoints in their universal form.
     """
     engine, dtype = recipe.engine, recipe.model.dtype
@@ -69,7 +68,9 @@ def deepspeed_config(recipe: Recipe, micro_steps: int, universal: bool = False) 
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_micro_batch_size_per_gpu": recipe.train.micro_batch_size,
-        "gradient_accumulation_steps": micro_steps,
+        # Not the number of micro-batches, which may differ by step: ``Engine.backward`` tells
+        # DeepSpeed which one is a step's last.
+        "gradient_accumulation_steps": 1,
         # Both are always set: DeepSpeed's defaults have changed between releases.
         "gradient_clipping": recipe.optim.max_grad_norm,
         "bf16": {"enabled": dtype == "bfloat16", "check_grad_overflow": False},
@@ -89,7 +90,6 @@ class Engine:
     Args:
         model: the model, on its device and with this project's attention attached.
         recipe: the recipe of the run.
-        micro_steps: forwards per optimizer step on each rank.
         num_steps: optimizer steps of the whole run, for the schedule.
         universal: the run resumes from a checkpoint in its universal form.
         sequence: how ranks share rows; None if each rank has its own rows.
@@ -102,7 +102,6 @@ class Engine:
         self,
         model: nn.Module,
         recipe: Recipe,
-        micro_steps: int,
         num_steps: int,
         universal: bool = False,
         sequence: SequenceParallel | None = None,
@@ -122,13 +121,13 @@ class Engine:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(step, num_steps, optim.warmup_steps, optim.schedule)
         )
-        self.recipe, self.micro_steps, self.universal = recipe, micro_steps, universal
+        self.recipe, self.universal = recipe, universal
         self.optimizer, self.schedule = optimizer, schedule
         self.deepspeed, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
             lr_scheduler=schedule,  # pyright: ignore[reportArgumentType]
-            config=deepspeed_config(recipe, micro_steps, universal),
+            config=deepspeed_config(recipe, universal),
         )
         self.module: Any = self.deepspeed.module
         self.world_size = torch.distributed.get_world_size()
@@ -138,19 +137,20 @@ class Engine:
     def __call__(self, **inputs: Any) -> Any:
         return self.deepspeed(**inputs)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, last: bool) -> None:
         """Accumulates the gradient of one micro-batch's share of the step's loss.
 
         The caller has already divided ``loss`` by the step's global count (tokens or samples).
-        DeepSpeed also divides by micro-steps and ranks; this method undoes that. So the gradient of
-        the step is that of the sum over micro-batches and ranks, for any number of them.
+        DeepSpeed also divides by the ranks; this method undoes that. So the gradient of the step is
+        that of the sum over micro-batches and ranks, for any number of them. All ranks must have
+        the same number, see ``most_over_ranks``.
 
         Args:
             loss: scalar with gradient.
+            last: whether this is the step's last micro-batch.
         """
-        self.deepspeed.backward(loss * (self.micro_steps * self.world_size))
-        if not self.deepspeed.is_gradient_accumulation_boundary():
-            self.deepspeed.step()
+        self.deepspeed.set_gradient_accumulation_boundary(last)
+        self.deepspeed.backward(loss * self.world_size)
 
     def step(self) -> Tensor:
         """Updates the weights after the last micro-batch.
@@ -250,6 +250,16 @@ class Engine:
         packed = torch.tensor([float(v) for v in values], dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(packed)
         return packed.tolist()
+
+    def most_over_ranks(self, count: int) -> int:
+        """The largest of all ranks' counts.
+
+        Ranks that shard weights or reduce gradients within a backward wait for one another in every
+        forward and backward, so all of them must run equally many.
+        """
+        most = torch.tensor(count, device=self.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most)
 
     def sum_tensor_over_ranks(self, values: Tensor) -> Tensor:
         """Sums a tensor on the device over all ranks, in place; the host does not wait for it."""

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..attention import SequenceSplit
+from ..attention import ATTN_NAME, SequenceSplit
 from ..config import Recipe
-from ..data import IGNORE, Batch
+from ..data import IGNORE, Batch, ResponseBatch
+from ..models import family_of
 from ..models.head import replaced_head
 from ..objectives import liger_fits, liger_nll, linear_log_probs
 
@@ -55,46 +56,48 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-class LabelScores(NamedTuple):
-    """Scores of a batch's labels. Position (b, l) belongs to the token that predicts label
-    (b, l + 1)."""
+class ResponseScores(NamedTuple):
+    """Scores of the response tokens of a batch: N responses, the longest of T tokens."""
 
     log_probs: Tensor
-    """(B, L - 1) float32, 0 where there is no label."""
-    mask: Tensor
-    """(B, L - 1) bool, true at labels."""
+    """(N, T) float32, 0 at padding."""
     entropies: Tensor | None
-    """(B, L - 1) float32, entropy in nats of the distribution that each label is drawn from; 0
-    where there is no label. None if not asked for."""
+    """(N, T) float32, entropy in nats of the distribution that each token is drawn from; 0 at
+    padding. None if not asked for."""
 
 
-def label_log_probs(
+def response_log_probs(
     model: nn.Module,
-    batch: Batch,
+    responses: ResponseBatch,
     limits: HeadLimits,
     temperature: float = 1.0,
     banned_ids: tuple[int, ...] = (),
     *,
     with_entropy: bool = False,
     through: Callable[..., Any] | None = None,
-) -> LabelScores:
-    """Computes the log-probability of every label of a right-padded or packed batch.
+) -> ResponseScores:
+    """Computes the log-probability of every response token of a batch.
 
     Args:
-        model: a model of a supported family.
-        batch: the batch, on the model's device.
+        model: a model of a supported family; with attention "avar" if prompts are shared.
+        responses: the batch, on the model's device.
         limits: limits of the LM head.
-        temperature: temperature of the distribution that sampled the labels.
+        temperature: temperature of the distribution that sampled the tokens.
         banned_ids: token ids with probability 0 in that distribution.
         with_entropy: also compute entropies.
         through: the engine that runs the model's forward; the model itself if None.
+
+    Raises:
+        ValueError: prompts are shared, and the model's attention would ignore it.
     """
 
-    def compute(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    def compute(hidden: Tensor, weight: Tensor) -> Tensor:
+        # The last token of a shared prompt is taken once per response. On a GPU the gradient of an
+        # embedding is deterministic where rows are taken repeatedly; that of index_select is not.
         log_probs, entropies = linear_log_probs(
-            hidden,
+            nn.functional.embedding(responses.positions, hidden),
             weight,
-            labels,
+            responses.tokens,
             temperature,
             banned_ids,
             budget_bytes=limits.budget_bytes,
@@ -102,11 +105,21 @@ def label_log_probs(
         )
         return torch.stack([log_probs] if entropies is None else [log_probs, entropies])
 
-    positions, labels = _labels_of(batch)
-    values = _through_head(model, batch, positions, labels, compute, through)
-    rows = values.new_zeros(len(values), batch.labels.numel())
-    rows = rows.index_copy(1, positions, values).view(-1, *batch.labels.shape)[..., :-1]
-    return LabelScores(rows[0], batch.label_mask, rows[1] if with_entropy else None)
+    if "prefix_index" in responses.batch.inputs:
+        _require_prefixes(model)
+    values = _through_head(model, responses.batch, compute, through)
+    log_probs = responses.by_response(values[0])
+    return ResponseScores(log_probs, responses.by_response(values[1]) if with_entropy else None)
+
+
+def _require_prefixes(model: nn.Module) -> None:
+    name = family_of(model).text_attention_name(model)
+    if name != ATTN_NAME:
+        raise ValueError(
+            f'shared prompts need attn_implementation "avar" in the text tower; got {name!r}, which'
+            " would not let responses see their prompt. Load the model with it, or set"
+            " grpo.shared_prompts=false."
+        )
 
 
 def label_nll(
@@ -122,13 +135,15 @@ def label_nll(
     With ``sequence``, the sum covers the labels that this rank's part of the sequence predicts.
     """
 
-    def compute(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        if limits.liger and liger_fits(len(hidden), weight, limits.budget_bytes):
-            return liger_nll(hidden, weight, labels)
-        budget = limits.budget_bytes
-        return -linear_log_probs(hidden, weight, labels, budget_bytes=budget)[0].sum()
+    positions, labels = _labels_of(batch, sequence)
 
-    return _through_head(model, batch, *_labels_of(batch, sequence), compute, through)
+    def compute(hidden: Tensor, weight: Tensor) -> Tensor:
+        rows, budget = hidden.index_select(0, positions), limits.budget_bytes
+        if limits.liger and liger_fits(len(rows), weight, budget):
+            return liger_nll(rows, weight, labels)
+        return -linear_log_probs(rows, weight, labels, budget_bytes=budget)[0].sum()
+
+    return _through_head(model, batch, compute, through)
 
 
 def _labels_of(batch: Batch, sequence: SequenceSplit | None = None) -> tuple[Tensor, Tensor]:
@@ -153,16 +168,14 @@ def _labels_of(batch: Batch, sequence: SequenceSplit | None = None) -> tuple[Ten
 def _through_head(
     model: nn.Module,
     batch: Batch,
-    positions: Tensor,
-    labels: Tensor,
-    compute: Callable[[Tensor, Tensor, Tensor], Tensor],
+    compute: Callable[[Tensor, Tensor], Tensor],
     through: Callable[..., Any] | None,
 ) -> Tensor:
-    """Runs the forward with ``compute(hidden states, head weight, labels)`` in place of the LM
-    head, at the given positions only."""
+    """Runs the forward with ``compute(hidden states (B * L, D), head weight)`` in place of the LM
+    head."""
 
     def head(hidden: Tensor, weight: Tensor) -> Tensor:
-        return compute(hidden.flatten(0, 1).index_select(0, positions), weight, labels)
+        return compute(hidden.flatten(0, 1), weight)
 
     with replaced_head(model, head):
         return (model if through is None else through)(**batch.inputs, use_cache=False).logits

@@ -1,6 +1,9 @@
 """Estimates how much memory a recipe needs, from the model's configuration alone."""
 
+from types import ModuleType
+
 import torch
+from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from ..config import Recipe
@@ -10,11 +13,12 @@ from .parameters import choose_trainable
 
 def memory_plan(recipe: Recipe, world_size: int) -> str:
     """A text table of the memory per rank, in GiB: weights, gradients and AdamW's states under the
-    recipe's ZeRO stage.
+    recipe's ZeRO stage, and in stage grpo the key-value caches of sampling.
 
-    Activations are not counted: they depend on the rows.
+    Activations are not counted, as they depend on the rows; the largest number of tokens in a
+    forward of stage grpo is given in their place.
     """
-    _, config = family_at(recipe.model.path)
+    family, config = family_at(recipe.model.path)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
         choose_trainable(model, recipe)
@@ -29,6 +33,8 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
         * (8 if width == 4 else 12)
         / (world_size if zero_stage >= 1 else 1),
     }
+    if recipe.stage == "grpo" and recipe.rollout.engine == "model":
+        sizes["KV caches"] = cache_bytes(recipe, family, model)
     on_host = {"weights": engine.offload_params, "optimizer": engine.offload_optimizer}
     lines = [
         f"memory plan per rank, {num_params / 1e6:.2f} M parameters, {num_trained / 1e6:.2f} M"
@@ -39,4 +45,25 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
         lines.append(f"  {name:<10} {size / 2**30:8.3f} GiB{where}")
     device = sum(size for name, size in sizes.items() if not on_host.get(name))
     lines.append(f"  {'sum':<10} {device / 2**30:8.3f} GiB on the device, activations not counted")
+    if recipe.stage == "grpo":
+        lines.append(f"  a forward has up to {_tokens_at_once(recipe)} tokens")
     return "\n".join(lines)
+
+
+def cache_bytes(recipe: Recipe, family: ModuleType, model: nn.Module) -> int:
+    """Bytes of the keys and values of all prompts that a rank samples from at the same time: each
+    prompt once, and each of its completions."""
+    grpo, width = recipe.grpo, 4 if recipe.model.dtype == "float32" else 2
+    values = sum(
+        attention.k_proj.out_features + attention.v_proj.out_features
+        for attention in family.text_attention(model)
+    )
+    tokens = recipe.data.max_length + grpo.group_size * grpo.max_new_tokens
+    return grpo.prompts_per_generation * tokens * values * width
+
+
+def _tokens_at_once(recipe: Recipe) -> int:
+    """Most tokens of a forward in scoring and update."""
+    if recipe.micro_batch_capacity is not None:
+        return recipe.micro_batch_capacity
+    return recipe.train.micro_batch_size * recipe.longest_response

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..attention import SpecialTokens
 from ..config import Recipe
-from ..data import Batch, Collator, Feed, Sample, prompt_inputs
+from ..data import Collator, Feed, Sample, prompt_inputs
 from ..data.fingerprint import Fingerprint
 from ..rewards import Rewards
 from . import checkpoint
@@ -74,10 +74,6 @@ class Run:
         """The model's inputs for generation from these prompts, on the device."""
         pad_id = self.tokenizer.pad_token_id
         return prompt_inputs(samples, pad_id, self.tokens.visual, self.engine.device)
-
-    def collate(self, samples: list[Sample]) -> Batch:
-        """A padded batch of prompts and targets for a training forward, on the device."""
-        return self.collator.pad(samples).to(self.engine.device)
 
     def require_finite(
         self, value: float, step: int, rows: tuple[str, ...], what: str = "loss"

@@ -1,6 +1,5 @@
 """Prepares a run for both stages: model, data, engine, and the checkpoint to resume from."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,11 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
     split_sequence(loaded.model, sequence)
     if rank == 0:
         _require_room(recipe, loaded.model)
-    micro_steps = _micro_steps(recipe, world_size // ranks_per_row)
+    _require_whole_micro_batches(recipe, world_size // ranks_per_row)
     if newest:
         checkpoint.prepare_state(newest, loaded.model, universal)
     throughput = Throughput(model_flops(loaded.model), peak_tflops(recipe, device), world_size)
-    engine = Engine(loaded.model, recipe, micro_steps, recipe.num_updates, universal, sequence)
+    engine = Engine(loaded.model, recipe, recipe.num_updates, universal, sequence)
     start, resumed = (0, 0), None
     if newest:
         start = checkpoint.load_checkpoint(engine, newest)
@@ -162,16 +161,12 @@ def _load_model(recipe: Recipe, device: torch.device) -> Any:
     return loaded
 
 
-def _micro_steps(recipe: Recipe, world_size: int) -> int:
-    """Micro-batches per optimizer step on a rank; ranks that share rows count as one."""
+def _require_whole_micro_batches(recipe: Recipe, world_size: int) -> None:
+    """Raises ValueError unless a rank's share of the batch is a number of whole micro-batches;
+    ranks that share rows count as one."""
     train = recipe.train
-    per_rank = train.batch_size // world_size
-    if recipe.stage == "grpo":
-        responses = per_rank * recipe.grpo.group_size
-        return math.ceil(responses / train.micro_batch_size)
-    if per_rank % train.micro_batch_size:
+    if recipe.stage == "sft" and train.batch_size // world_size % train.micro_batch_size:
         raise ValueError(
             f"train.batch_size must be a multiple of train.micro_batch_size times the {world_size}"
             f" ranks; got {train.batch_size} and {train.micro_batch_size}."
         )
-    return per_rank // train.micro_batch_size

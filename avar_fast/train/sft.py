@@ -46,11 +46,11 @@ def training_step(run: Run, step: int) -> dict[str, float]:
     weights = _agto_weights(run.recipe, step)
     device = run.engine.device
     totals = torch.zeros(4 + len(FORMS), dtype=torch.float64, device=device)
-    for batch, span in zip(batches, spans, strict=True):
+    for i, (batch, span) in enumerate(zip(batches, spans, strict=True), start=1):
         loss, parts = _losses(
             run, batch.to(device), span.to(device), weights, num_targets, max(num_guided, 1.0)
         )
-        run.engine.backward(loss)
+        run.engine.backward(loss, last=i == len(batches))
         totals += parts
     summed = run.engine.sum_tensor_over_ranks(totals)
     norm = run.engine.step()

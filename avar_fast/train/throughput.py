@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from ..config import Recipe
-from ..data import IGNORE, NO_SAMPLE, Batch
+from ..data import IGNORE, NO_SAMPLE, Batch, ResponseBatch
 from ..models.flops import ModelFlops, Work
 
 # Peak TFLOP/s by a part of the device's name; the first match is used.
@@ -78,7 +78,7 @@ class Throughput:
 def work_of(batch: Batch) -> Work:
     """The amount of work that a batch is for the model. Call it before the batch goes to the
     device."""
-    lengths = torch.bincount(batch.sample_ids[batch.sample_ids != NO_SAMPLE]).double()
+    exists = batch.sample_ids != NO_SAMPLE
     images, windows = (
         batch.inputs[name].diff().double() if name in batch.inputs else torch.zeros(1).double()
         for name in ("image_cu_seqlens", "image_cu_window_seqlens")
@@ -86,11 +86,32 @@ def work_of(batch: Batch) -> Work:
     patches = float(images.sum())
     visual = batch.inputs["mm_token_type_ids"] != 0
     return Work(
-        tokens=float(lengths.sum()),
-        pairs=float((lengths * (lengths + 1)).sum() / 2),
+        tokens=float(exists.sum()),
+        pairs=_pairs(batch),
         labels=float((batch.labels[:, 1:] != IGNORE).sum()),
         patches=patches,
         vision_pairs=float(images.square().sum()),
         window_pairs=float(windows.square().sum()),
         merged_tokens=float(visual.sum()),
     )
+
+
+def work_of_responses(responses: ResponseBatch) -> Work:
+    """The same of a batch of responses. A shared prompt counts once."""
+    return work_of(responses.batch)._replace(labels=float(len(responses.tokens)))
+
+
+def _pairs(batch: Batch) -> float:
+    """Pairs of a query and a key that it attends to."""
+    prefixes = batch.inputs.get("prefix_index")
+    if prefixes is None:
+        lengths = torch.bincount(batch.sample_ids[batch.sample_ids != NO_SAMPLE]).double()
+        return float((lengths * (lengths + 1)).sum() / 2)
+    offsets = batch.inputs["cu_seq_lens_q"].long()
+    lengths = offsets.diff().double()
+    first = offsets[:-1].clamp(max=batch.sample_ids.shape[1] - 1)
+    lengths[batch.sample_ids[0, first] == NO_SAMPLE] = 0.0  # the blank image of a text-only batch
+    with_prefix = prefixes >= 0
+    of_prefix = lengths[prefixes[with_prefix].long()]
+    own = (lengths * (lengths + 1)).sum() / 2
+    return float(own + (lengths[with_prefix] * of_prefix).sum())

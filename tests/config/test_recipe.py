@@ -173,6 +173,30 @@ def test_packing_checks(tmp_path):
         recipe(tmp_path, "data.packing=true", "train.micro_batch_size=2")
 
 
+def test_micro_batches_of_stage_grpo(tmp_path):
+    stage = ["stage=grpo", "data.max_length=100", "grpo.max_new_tokens=20"]
+    got = recipe(tmp_path, *stage, "train.micro_batch_size=3")
+    assert got.micro_batch_capacity == 360
+    assert recipe(tmp_path, *stage, "grpo.pack_length=120").micro_batch_capacity == 120
+    separate = [*stage, "grpo.shared_prompts=false"]
+    assert recipe(tmp_path, *separate).micro_batch_capacity is None
+    got = recipe(tmp_path, *separate, "train.micro_batch_tokens=120")
+    assert got.micro_batch_capacity == 120
+    for overrides, words in (
+        ([*stage, "grpo.pack_length=119"], "grpo.pack_length must be at least .* = 120.*; got 119"),
+        ([*separate, "grpo.pack_length=120"], "grpo.pack_length belongs to .*shared_prompts=true"),
+        (
+            [*separate, "train.micro_batch_tokens=119"],
+            "train.micro_batch_tokens must be at least .* = 120.*; got 119",
+        ),
+        ([*stage, "train.micro_batch_tokens=500"], "micro_batch_tokens needs .*prompts=false"),
+        (["train.micro_batch_tokens=500"], "works in stage grpo.*Set data.packing=true"),
+        ([*stage, "grpo.scoring=never"], "grpo.scoring must be one of auto, always"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            recipe(tmp_path, *overrides)
+
+
 def test_missing_parts_are_named(tmp_path):
     with pytest.raises(ValueError, match="train must be given"):
         recipe(tmp_path, text="stage: sft\nmodel: {path: x}\ndata: {path: y}\n")

@@ -9,7 +9,7 @@ from avar_fast.attention import SpecialTokens, record_attention
 from avar_fast.data import IGNORE, NO_SAMPLE
 from avar_fast.data.rows import parse_row
 from avar_fast.objectives import agto_loss
-from avar_fast.train.forward import HeadLimits, label_log_probs
+from avar_fast.train.forward import HeadLimits, label_nll
 from avar_fast.train.spans import spans_of
 from avar_fast.vas import FORMS, visual_attention_score
 from tests.models.families import FAMILIES, models
@@ -46,7 +46,7 @@ def objective(model, batch, num_targets, num_guided, packed):
     """The step's loss of stage sft, from its parts."""
     span = spans_of(batch, "user", TOKENS)
     with record_attention(model) as recording:
-        log_probs = label_log_probs(model, batch, HEAD).log_probs
+        nll = label_nll(model, batch, HEAD)
     extra, parts = agto_loss(
         recording.mass,
         span.queries,
@@ -54,7 +54,7 @@ def objective(model, batch, num_targets, num_guided, packed):
         num_samples=num_guided,
         sample_ids=batch.sample_ids if packed else None,
     )
-    return -log_probs.sum() / num_targets + extra, parts, recording.mass, span
+    return nll / num_targets + extra, parts, recording.mass, span
 
 
 def test_packed_equals_separate(model, alone):
@@ -171,9 +171,9 @@ def test_text_alone_uses_the_vision_tower_and_changes_nothing(model, alone, layo
     batch = getattr(collate, layout)(texts)
     assert batch.num_samples == 2
     assert int((batch.sample_ids == NO_SAMPLE).sum()) >= 1
-    log_probs, mask, _ = label_log_probs(model, batch, HEAD)
-    got = gradients(model, -log_probs.sum())
-    assert int(mask.sum()) == sum(len(s.target_ids) for s in texts)
+    nll = label_nll(model, batch, HEAD)
+    got = gradients(model, nll)
+    assert int(batch.label_mask.sum()) == sum(len(s.target_ids) for s in texts)
     for name, parameter in model.named_parameters():
         if ".visual." in name:  # there, for ranks to add up, and nothing in it
             assert parameter.grad is not None, name
@@ -184,7 +184,7 @@ def test_text_alone_uses_the_vision_tower_and_changes_nothing(model, alone, layo
         logits = model(input_ids=ids, use_cache=False).logits[0, len(sample.prompt_ids) - 1 : -1]
         chosen = logits.log_softmax(-1).gather(-1, sample.target_ids[:, None])
         total = total + chosen.sum()
-    assert log_probs.sum().item() == pytest.approx(total.item(), rel=1e-5)
+    assert -nll.item() == pytest.approx(total.item(), rel=1e-5)
     want = gradients(model, -total)
     for name, gradient in want.items():
         assert torch.allclose(got[name], gradient, atol=1e-4 * gradient.abs().max().item()), name

@@ -134,3 +134,16 @@ def wants_messages(completions, messages):
 def images_or_boom(completions, images, trainer_state):
     raises_on_boom(completions)
     return [float(len(some)) + trainer_state.global_step for some in images]
+
+
+def per_token(completion_ids, **kwargs):
+    """None for the first completion, a number for the second, lists for the others."""
+    return [None, 0.5, *[[float(i) for i in ids] for ids in completion_ids[2:]]]
+
+
+def one_token_short(completion_ids, **kwargs):
+    return [[1.0] * len(completion_ids[0]), [1.0], (1.0,)]
+
+
+def a_token_nan(completion_ids, **kwargs):
+    return [[], [1.0], [1.0, float("nan")]]

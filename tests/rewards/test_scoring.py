@@ -49,6 +49,31 @@ def test_a_function_that_fails_is_named_with_its_row(rewards, name, row, what, f
         assert got.values[full] == [0.0] * 3
 
 
+def test_a_function_may_give_one_number_per_token(rewards):
+    name = f"{FUNCTIONS}:per_token"
+    got = rewards(name).score(asked())
+    assert got.values[name] == [None, 0.5, [7.0, 7.0]]
+    assert [str(problem) for problem in got.problems] == [
+        f"reward {name} on rows.jsonl row 1 gave nothing: every function returned None"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("one_token_short", "returned a list of 1 for a completion of 2 tokens"),
+        ("a_token_nan", "returned nan for token 1"),
+    ],
+)
+def test_a_list_that_does_not_fit_its_completion_is_named_with_its_row(rewards, name, what):
+    full = f"{FUNCTIONS}:{name}"
+    got = rewards(full).score(asked())
+    assert [str(problem) for problem in got.problems] == [
+        f"reward {full} on rows.jsonl row 3 {what}"
+    ]
+    assert got.values[full] == [[], [1.0], 0.0]
+
+
 def test_a_call_that_fails_costs_the_completions_at_fault_alone(rewards):
     """It cost those of the whole step. Other groups are asked about whole: their completions may be
     compared with one another."""

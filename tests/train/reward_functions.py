@@ -43,3 +43,12 @@ def raises_now_and_then(completion_ids, **kwargs):
     if any(ids[0] % 2 for ids in completion_ids):
         raise ValueError("an odd one")
     return [1.0] * len(completion_ids)
+
+
+def even_tokens(completion_ids, **kwargs):
+    """One number per token."""
+    return [[float(i % 2 == 0) for i in ids] for ids in completion_ids]
+
+
+def ones(completion_ids, **kwargs):
+    return [[1.0] * len(ids) for ids in completion_ids]

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from avar_fast.attention import SpecialTokens
-from avar_fast.data import IGNORE
+from avar_fast.data import IGNORE, lay_out, plan_forwards
 from avar_fast.models.head import replaced_head
-from avar_fast.train.forward import HeadLimits, label_log_probs, label_nll
+from avar_fast.train.forward import HeadLimits, label_nll, response_log_probs
 from tests.data.samples import TOKENIZER, collator, samples
 from tests.models.families import FAMILIES, models
 
@@ -59,18 +59,27 @@ def test_loss_and_gradients_are_those_of_all_logits(model, batch, limits):
     model.gradient_checkpointing_disable()
 
 
-def test_every_label_has_its_place(model, batch):
+@pytest.mark.parametrize("tokens", [None, 400], ids=["pad", "pack"])
+def test_every_response_token_has_its_place(model, tokens):
+    rows = samples()
+    (forward,) = plan_forwards(rows, rows=len(rows), tokens=tokens, share=False)
+    responses = lay_out(collator(model, TOKENS), rows, forward)
+    inputs = responses.batch.inputs
+    inputs["pixel_values"] = inputs["pixel_values"].double()
     with torch.no_grad():
-        logits = model(**batch.inputs, use_cache=False).logits[:, :-1]
-        scores = label_log_probs(model, batch, SLICES, 0.7, TOKENS.visual, with_entropy=True)
+        logits = model(**inputs, use_cache=False).logits
+        scores = response_log_probs(model, responses, SLICES, 0.7, TOKENS.visual, with_entropy=True)
     logits[..., list(TOKENS.visual)] = -1e300
     log_probs = (logits / 0.7).log_softmax(-1)
-    labels = batch.labels[:, 1:]
-    assert torch.equal(scores.mask, labels != IGNORE)
-    chosen = log_probs.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-    assert torch.allclose(scores.log_probs, torch.where(scores.mask, chosen, 0.0), atol=1e-12)
-    entropy = -(log_probs.exp() * log_probs).sum(-1)
-    assert torch.allclose(scores.entropies, torch.where(scores.mask, entropy, 0.0), atol=1e-12)
+    for i, sample in enumerate(rows):
+        length = len(sample.target_ids)
+        own = log_probs[responses.batch.sample_ids == i][len(sample.prompt_ids) - 1 : -1]
+        chosen = own.gather(-1, sample.target_ids[:, None])[:, 0]
+        entropy = -(own.exp() * own).sum(-1)
+        assert torch.allclose(scores.log_probs[i, :length], chosen, atol=1e-12)
+        assert torch.allclose(scores.entropies[i, :length], entropy, atol=1e-12)
+        assert not scores.log_probs[i, length:].any()
+        assert not scores.entropies[i, length:].any()
 
 
 def test_tied_and_frozen_heads(model, batch):

@@ -10,11 +10,14 @@ import torch
 from avar_fast.attention import SpecialTokens
 from avar_fast.config import GrpoConfig
 from avar_fast.data import RowError
-from avar_fast.train.forward import HeadLimits, label_log_probs
-from avar_fast.train.grpo.collect import Collector, _tally_gaps
-from avar_fast.train.grpo.completion import Completion, by_row, micro_batch
+from avar_fast.train.forward import HeadLimits, response_log_probs
+from avar_fast.train.grpo.advantage import set_advantages
+from avar_fast.train.grpo.collect import _tally_gaps
+from avar_fast.train.grpo.completion import Completion, forwards_of, micro_batch, responses_of
 from avar_fast.train.grpo.reference import Reference
+from avar_fast.train.grpo.reward import CompletionRewards
 from avar_fast.train.grpo.sample import require_text
+from avar_fast.train.grpo.scoring import has_dropout, needs_scoring, score
 from avar_fast.train.grpo.tally import Tally
 from avar_fast.train.parameters import add_adapters
 from tests.data.samples import TOKENIZER, collator, samples
@@ -29,11 +32,15 @@ def a_run(model, dropout=0.0, **options):
         enabled=True, rank=2, alpha=4.0, dropout=dropout, targets=("q_proj", "v_proj")
     )
     recipe = SimpleNamespace(
-        grpo=GrpoConfig(**options), lora=lora, model=SimpleNamespace(path="", dtype="float32")
-    )
+        grpo=GrpoConfig(**options), lora=lora, model=SimpleNamespace(path="", dtype="float32"),
+        train=SimpleNamespace(micro_batch_size=99), micro_batch_capacity=9999,
+        rollout=SimpleNamespace(engine="model"),
+    )  # fmt: skip
     return SimpleNamespace(
-        recipe=recipe, tokens=TOKENS, head=HeadLimits(1 << 20), collate=collator(model, TOKENS).pad,
-        engine=SimpleNamespace(module=model, device=torch.device("cpu")),
+        recipe=recipe, tokens=TOKENS, head=HeadLimits(1 << 20), collator=collator(model, TOKENS),
+        engine=SimpleNamespace(
+            module=model, device=torch.device("cpu"), most_over_ranks=lambda count: count
+        ),
     )  # fmt: skip
 
 
@@ -55,20 +62,26 @@ def completions():
     return made
 
 
+def whole_batch(run, completions):
+    (forward,) = forwards_of(run, completions)
+    return micro_batch(run, completions, forward)
+
+
 def test_rows_find_their_tokens_again_and_weights_are_those_of_the_recipe(model):
     run = a_run(model, importance_level="token", importance_mode="truncate", importance_cap=1.5)
     some = completions()
-    got = micro_batch(run, some)
-    for row, completion in zip(by_row(got.batch, got.old_log_probs), some, strict=True):
+    got = whole_batch(run, some)
+    rows = got.responses.split(got.old_log_probs)
+    for row, completion in zip(rows, some, strict=True):
         assert torch.equal(row, completion.old_log_probs)
     assert got.weights is not None
-    for i, row in enumerate(by_row(got.batch, got.weights)):
+    for i, row in enumerate(got.responses.split(got.weights)):
         want = torch.exp(some[i].old_log_probs - some[i].sampling_log_probs).clamp(max=1.5)
         assert torch.allclose(row, want)
     assert got.advantages.tolist() == [float(i) for i in range(len(some))]
     assert got.counted.all()
     assert got.trained.tolist() == [i != 1 for i in range(len(some))]
-    left_out = micro_batch(a_run(model, mask_truncated=True), some)
+    left_out = whole_batch(a_run(model, mask_truncated=True), some)
     assert left_out.trained.tolist() == [i > 1 for i in range(len(some))]
 
 
@@ -98,10 +111,11 @@ def test_a_completion_of_image_tokens_is_refused_and_named():
 
 def test_without_its_adapters_a_model_is_the_base_it_was(model):
     run = a_run(model)
-    batch = run.collate([completion.sample for completion in completions()])
-    banned = TOKENS.visual
+    some = completions()
+    (forward,) = forwards_of(run, some)
+    batch, banned = responses_of(run, some, forward), TOKENS.visual
     with torch.no_grad():
-        want = label_log_probs(model, batch, run.head, 1.0, banned).log_probs
+        want = response_log_probs(model, batch, run.head, 1.0, banned).log_probs
     add_adapters(model, run.recipe)
     trained = [p for name, p in model.named_parameters() if ".lora_" in name]
     for parameter in trained:
@@ -111,7 +125,7 @@ def test_without_its_adapters_a_model_is_the_base_it_was(model):
     got = reference.log_probs(batch)
     assert torch.equal(got, want)
     with torch.no_grad():
-        now = label_log_probs(model, batch, run.head, 1.0, banned).log_probs
+        now = response_log_probs(model, batch, run.head, 1.0, banned).log_probs
     assert not torch.allclose(now, want, atol=1e-3)
     assert all(p.requires_grad for p in trained), "the adapters would not be trained any more"
 
@@ -124,13 +138,84 @@ def test_what_was_sampled_without_dropout_is_scored_without_it():
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    some, collector = completions(), Collector(run, None, None, None)
+    some = completions()
+    (forward,) = forwards_of(run, some)
+    batch = responses_of(run, some, forward)
     with torch.no_grad():
-        batch = run.collate([completion.sample for completion in some])
-        want = label_log_probs(model.eval(), batch, run.head, 1.0, TOKENS.visual).log_probs
+        want = response_log_probs(model.eval(), batch, run.head, 1.0, TOKENS.visual).log_probs
     model.train()
-    run.recipe.train = SimpleNamespace(micro_batch_size=len(some))
-    collector._score(SimpleNamespace(scored=[]), some, torch.ones(len(some), dtype=torch.bool))
-    for row, completion in zip(by_row(batch, want), some, strict=True):
+    score(run, some, None)
+    for row, completion in zip(batch.split(want), some, strict=True):
         assert torch.equal(row, completion.old_log_probs)
     assert model.training
+
+
+def test_scoring_is_left_out_only_where_the_update_computes_the_same():
+    model = models("qwen2_5_vl")[0]
+    assert not has_dropout(model)
+    assert not needs_scoring(a_run(model))
+    for options in ({"scoring": "always"}, {"kl_coef": 0.1}, {"updates_per_rollout": 2}):
+        assert needs_scoring(a_run(model, **options)), options
+    with_vllm = a_run(model)
+    with_vllm.recipe.rollout.engine = "vllm"
+    assert needs_scoring(with_vllm)
+    dropping = a_run(model, dropout=0.5)
+    add_adapters(model, dropping.recipe)
+    assert needs_scoring(dropping)
+    plain = models("qwen2_5_vl", attention_dropout=0.1)[0]
+    assert needs_scoring(a_run(plain))
+
+
+def test_advantages_of_tokens_are_added_in_their_places(model):
+    some = completions()
+    some[3].token_advantages = torch.arange(5.0)
+    got = whole_batch(a_run(model), some)
+    assert got.advantages.shape == got.responses.mask.shape
+    assert got.advantages[3].tolist() == [3.0, 4.0, 5.0, 6.0, 7.0]
+    assert (got.advantages[2] == 2.0).all()
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo"])
+def test_rewards_of_completions_and_of_tokens_add_up(model, loss):
+    """By the formula of docs/train-grpo.md, with mixed returns of one function."""
+    run = a_run(model, group_size=4, rewards={"exact": 1.0, "my:f": 0.5}, loss=loss)
+    some = completions()[:4]  # of 3, 0, 1 and 5 tokens
+    nan = float("nan")
+    values = [[1.0, 2.0, 4.0], [], None, [0.0] * 5]
+    rewards = CompletionRewards(
+        [""] * 4,
+        {
+            "exact": torch.tensor([1.0, 0.0, 0.0, 1.0]),
+            "my:f": torch.tensor([7 / 3, 0.0, 6.0, 0.0]),  # a number for the third
+        },
+        {"my:f": [None if v is None else torch.tensor(v) for v in values]},
+        torch.tensor([True, False, False, True]),
+        0,
+    )
+    tally = Tally()
+    shown, advantages = set_advantages(run, some, rewards, tally)
+    totals = torch.tensor([1.0, 0.0, 3.0, 1.0])
+    whole = totals - totals.mean()
+    every = torch.tensor([v for own in values if own for v in own])
+    if loss == "grpo":
+        whole = whole / (totals.std() + 1e-6)
+    for i, own in enumerate(values):
+        assert some[i].advantage == pytest.approx(whole[i].item(), abs=1e-6)
+        if own is None:
+            assert some[i].token_advantages is None
+            continue
+        want = torch.tensor(own) - every.mean()
+        want = 0.5 * (want / (every.std() + 1e-6) if loss == "grpo" else want)
+        assert torch.allclose(some[i].token_advantages, want, atol=1e-6)
+        mean = want.mean().item() if own else 0.0
+        assert advantages[i].item() == pytest.approx(whole[i].item() + mean, abs=1e-6)
+    assert shown.tolist() == pytest.approx([1 + 7 / 6, 0.0, 3.0, 1.0])
+    assert tally.sums["reward_f"][1] == 4
+    equal = dataclasses.replace(
+        rewards, values={k: torch.full((4,), nan) for k in rewards.values}, by_token={}
+    )
+    set_advantages(run, some, equal, Tally())
+    assert not any(completion.informative for completion in some)
+    assert all(completion.token_advantages is None for completion in some)
+    set_advantages(run, some, dataclasses.replace(equal, by_token=rewards.by_token), Tally())
+    assert all(completion.informative for completion in some), "the tokens' values differ"

@@ -8,23 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
-
-from ...attention import record_attention
 from ...config.grpo import VISUAL
-from ...data import Batch, Sample
+from ...data import Sample
 from ...models.flops import Work
 from ...rollout import RolloutEngine
-from ..forward import evaluating, label_log_probs
 from ..run import Run
-from ..throughput import work_of
 from .advantage import set_advantages
-from .completion import Completion, MicroBatch, by_row, micro_batch
+from .completion import Completion, MicroBatch, forwards_of, micro_batch
 from .completion_log import CompletionLog, records_of
 from .reference import Reference
 from .reward import reward_completions, visual_rewards
 from .sample import prepare_rollout, require_same_weights, sample, sampling_gaps
+from .scoring import needs_scoring, score, visual_layers
 from .tally import Tally
 
 
@@ -94,8 +89,8 @@ class Collector:
         # Informative groups come first, then the order of sampling decides.
         best = sorted(range(len(groups)), key=lambda i: (not groups[i][0].informative, i))[:share]
         chosen = [completion for i in sorted(best) for completion in groups[i]]
-        size = run.recipe.train.micro_batch_size
-        batches = [micro_batch(run, chosen[i : i + size]) for i in range(0, len(chosen), size)]
+        batches = [micro_batch(run, chosen, forward) for forward in forwards_of(run, chosen)]
+        _tally_shared(chosen, batches, current.tally)
         for batch in batches:
             if batch.bounded is not None:
                 count = len(batch.counted)
@@ -108,10 +103,11 @@ class Collector:
 
     def _round(self, current: _Step, prompts: list[Sample]) -> list[list[Completion]]:
         """Samples, rewards and scores one group of completions per prompt."""
-        run, grpo = self.run, self.run.recipe.grpo
+        run, grpo, scores = self.run, self.run.recipe.grpo, needs_scoring(self.run)
+        recorded = () if scores else visual_layers(run)
         with current.timed("generation_seconds"):
             try:
-                completions = sample(run, self.rollout, prompts)
+                completions = sample(run, self.rollout, prompts, recorded)
             except FloatingPointError as error:  # on this rank; the others may have no such error
                 rows = (prompt.row.where for prompt in prompts)
                 name = "a logit of the sampling policy"
@@ -119,9 +115,13 @@ class Collector:
         samples = [completion.sample for completion in completions]
         with current.timed("reward_seconds"):
             rewards = reward_completions(run, samples, current.number)
-        with current.timed("scoring_seconds"):
-            visual = self._score(current, completions, rewards.correct)
+        if scores:
+            with current.timed("scoring_seconds"):
+                current.scored += score(run, completions, self.reference)
+        else:
+            current.seconds["scoring_seconds"] = 0.0
         if VISUAL in grpo.rewards:  # all zeros if its weight is 0
+            visual = visual_rewards(run, completions, rewards.correct)
             rewards = replace(rewards, values=rewards.values | {VISUAL: visual})
         _tally_gaps(completions, current.tally)
         totals, advantages = set_advantages(run, completions, rewards, current.tally)
@@ -130,20 +130,15 @@ class Collector:
         size = grpo.group_size
         return [completions[i : i + size] for i in range(0, len(completions), size)]
 
-    def _score(self, current: _Step, completions: list[Completion], correct: Tensor) -> Tensor:
-        """Sets the log-probabilities of all completions, also those of the reference; returns VARS
-        as (N,) float32."""
-        size, visual = self.run.recipe.train.micro_batch_size, []
-        for i in range(0, len(completions), size):
-            chunk = completions[i : i + size]
-            batch = self.run.collate([completion.sample for completion in chunk])
-            current.scored.append(work_of(batch))
-            visual.append(_score_batch(self.run, batch, chunk, correct[i : i + size]))
-            if self.reference is not None:
-                rows = by_row(batch, self.reference.log_probs(batch))
-                for completion, values in zip(chunk, rows, strict=True):
-                    completion.ref_log_probs = values
-        return torch.cat(visual)
+
+def _tally_shared(
+    completions: list[Completion], micro_batches: list[MicroBatch], tally: Tally
+) -> None:
+    """Adds the share of prompt and completion tokens that the update does not run."""
+    samples = [completion.sample for completion in completions]
+    every = sum(len(s.prompt_ids) + len(s.target_ids) for s in samples)
+    ran = sum(m.work.tokens for m in micro_batches)
+    tally.add("prompt_tokens_shared", every - ran, every)
 
 
 def _tally_gaps(completions: list[Completion], tally: Tally) -> None:
@@ -151,22 +146,3 @@ def _tally_gaps(completions: list[Completion], tally: Tally) -> None:
         gaps = sampling_gaps(completions)
         # A rank without any sampled token adds zeros: all ranks must have the same names.
         tally.add("log_prob_gap", float(gaps.sum()), len(gaps))
-
-
-@torch.no_grad()
-def _score_batch(run: Run, batch: Batch, completions: list[Completion], correct: Tensor) -> Tensor:
-    """Sets the log-probabilities under the sampling policy; returns VARS of the same forward as
-    (B,) float32, zeros if its weight is 0."""
-    grpo, model = run.recipe.grpo, run.engine.module
-    options = (run.head, grpo.temperature, run.tokens.visual)
-    visual = torch.zeros(len(completions))
-    with evaluating(model):
-        if grpo.visual_weight:
-            with record_attention(model, grpo.visual_layers) as recording:
-                old = label_log_probs(model, batch, *options).log_probs
-            visual = visual_rewards(run, recording, batch, correct).cpu()
-        else:
-            old = label_log_probs(model, batch, *options).log_probs
-    for completion, values in zip(completions, by_row(batch, old), strict=True):
-        completion.old_log_probs = values
-    return visual

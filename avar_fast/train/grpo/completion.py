@@ -1,13 +1,15 @@
 """Completions of stage grpo, one by one and in micro-batches."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ...data import Batch, Sample
+from ...data import Forward, ResponseBatch, Sample, lay_out, plan_forwards
+from ...models.flops import Work
 from ...objectives import importance_weights
 from ..run import Run
+from ..throughput import work_of_responses
 
 
 @dataclass
@@ -20,11 +22,18 @@ class Completion:
     """The completion reached grpo.max_new_tokens before it ended."""
     sampling_log_probs: Tensor | None = None
     """(T,) log-probabilities from the sampling engine; None if the model itself sampled."""
-    old_log_probs: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(T,) log-probabilities that the model computes with the weights that sampled."""
+    old_log_probs: Tensor | None = None
+    """(T,) log-probabilities that the model computes with the weights that sampled; None if the
+    update's own forward gives them."""
     ref_log_probs: Tensor | None = None
     """(T,) log-probabilities under the reference model; None without a KL term."""
+    masses: Tensor | None = None
+    """(T, layers, 3) float32 attention masses of the tokens' own queries, summed over heads; None
+    if VARS does not need them."""
     advantage: float = 0.0
+    """Its rewards compared with those of its group."""
+    token_advantages: Tensor | None = None
+    """(T,) float32, added to the advantage of each token; None without rewards per token."""
     informative: bool = True
     """The rewards of its group differ. Other completions have no gradient, not even of the KL
     term."""
@@ -32,62 +41,96 @@ class Completion:
 
 @dataclass
 class MicroBatch:
-    """Completions for one forward: B completions, L - 1 positions."""
+    """Completions for one forward: N completions, T tokens the longest."""
 
-    batch: Batch
-    old_log_probs: Tensor
-    """(B, L - 1) float32, 0 where there is no label."""
+    responses: ResponseBatch
+    work: Work
+    """What the forward is for the model."""
+    old_log_probs: Tensor | None
+    """(N, T) float32, 0 at padding; None if those of the update's own forward are the old ones."""
     ref_log_probs: Tensor | None
-    """(B, L - 1) float32, 0 where there is no label; None without a KL term."""
+    """(N, T) float32, 0 at padding; None without a KL term."""
     advantages: Tensor
-    """(B,) float32."""
+    """(N,) float32, or (N, T) with rewards per token."""
     weights: Tensor | None
-    """(B, L - 1) importance weights; None if the model itself sampled."""
+    """(N, T) or (N, 1) importance weights; None if the model itself sampled."""
     bounded: Tensor | None
     """Scalar: share of the tokens or responses whose importance weight is bounded."""
     counted: Tensor
-    """(B,) bool: false for completions that grpo.mask_truncated leaves out."""
+    """(N,) bool: false for completions that grpo.mask_truncated leaves out."""
     trained: Tensor
-    """(B,) bool: counted, and in an informative group."""
+    """(N,) bool: counted, and in an informative group."""
 
 
-def by_row(batch: Batch, values: Tensor) -> list[Tensor]:
-    """Splits (B, L - 1) values into one tensor per row, with the values at labels only."""
-    return [row[mask] for row, mask in zip(values, batch.label_mask, strict=True)]
+def forwards_of(run: Run, completions: list[Completion]) -> list[Forward]:
+    """Divides completions into forwards, as the recipe says."""
+    recipe = run.recipe
+    return plan_forwards(
+        [c.sample for c in completions],
+        rows=recipe.train.micro_batch_size,
+        tokens=recipe.micro_batch_capacity,
+        share=recipe.grpo.shared_prompts,
+    )
 
 
-def micro_batch(run: Run, completions: list[Completion]) -> MicroBatch:
-    """Makes a micro-batch of completions that have log-probabilities and advantages, on the
-    device."""
+def responses_of(run: Run, completions: list[Completion], forward: Forward) -> ResponseBatch:
+    """The batch of one forward, on the CPU."""
+    return lay_out(run.collator, [c.sample for c in completions], forward)
+
+
+def micro_batch(run: Run, completions: list[Completion], forward: Forward) -> MicroBatch:
+    """Makes the micro-batch of one forward, on the device, from completions with advantages."""
     grpo, device = run.recipe.grpo, run.engine.device
-    batch = run.collate([c.sample for c in completions])
-    old = _to_rows(batch, [c.old_log_probs for c in completions])
-    ref = weights = bounded = None
-    if completions[0].ref_log_probs is not None:
-        ref = _to_rows(batch, [c.ref_log_probs for c in completions if c.ref_log_probs is not None])
-    if completions[0].sampling_log_probs is not None:
-        sampling = [c.sampling_log_probs for c in completions if c.sampling_log_probs is not None]
+    laid_out = responses_of(run, completions, forward)
+    responses, work = laid_out.to(device), work_of_responses(laid_out)
+    chosen = [completions[i] for i in forward.responses]
+    old = _to_rows(responses, [c.old_log_probs for c in chosen])
+    sampling = _to_rows(responses, [c.sampling_log_probs for c in chosen])
+    weights = bounded = None
+    if old is not None and sampling is not None:
         weights, bounded = importance_weights(
             old,
-            _to_rows(batch, sampling),
-            batch.label_mask,
+            sampling,
+            responses.mask,
             grpo.importance_level,
             grpo.importance_mode,
             grpo.importance_cap,
             grpo.importance_floor,
         )
-    advantages = torch.tensor([c.advantage for c in completions], device=device)
     counted = torch.tensor(
-        [not (c.truncated and grpo.mask_truncated) for c in completions], device=device
+        [not (c.truncated and grpo.mask_truncated) for c in chosen], device=device
     )
-    informative = torch.tensor([c.informative for c in completions], device=device)
-    trained = counted & informative
-    return MicroBatch(batch, old, ref, advantages, weights, bounded, counted, trained)
+    informative = torch.tensor([c.informative for c in chosen], device=device)
+    return MicroBatch(
+        responses,
+        work,
+        old,
+        _to_rows(responses, [c.ref_log_probs for c in chosen]),
+        _advantages(responses, chosen),
+        weights,
+        bounded,
+        counted,
+        counted & informative,
+    )
 
 
-def _to_rows(batch: Batch, values: list[Tensor]) -> Tensor:
-    """Puts one tensor per row into (B, L - 1) float32, 0 where there is no label."""
-    mask = batch.label_mask
-    rows = torch.zeros(mask.shape, device=mask.device)
-    rows[mask] = torch.cat(values).to(rows.device)
-    return rows
+def _advantages(responses: ResponseBatch, completions: list[Completion]) -> Tensor:
+    """(N,) advantages, or (N, T) if a completion has advantages per token."""
+    device = responses.mask.device
+    advantages = torch.tensor([c.advantage for c in completions], device=device)
+    if all(c.token_advantages is None for c in completions):
+        return advantages
+    own = [
+        torch.zeros(len(c.sample.target_ids)) if c.token_advantages is None else c.token_advantages
+        for c in completions
+    ]
+    return advantages[:, None] + responses.by_response(torch.cat(own).to(device))
+
+
+def _to_rows(responses: ResponseBatch, values: list[Tensor | None]) -> Tensor | None:
+    """Puts one tensor per completion into (N, T) float32, 0 at padding; None if the completions
+    have none."""
+    known = [x for x in values if x is not None]
+    if not known:
+        return None
+    return responses.by_response(torch.cat(known).to(responses.mask.device, torch.float32))

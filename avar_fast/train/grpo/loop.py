@@ -1,8 +1,8 @@
 """The training loop of stage grpo: sample a group per prompt, reward the completions, update.
 
-One pass without gradient over prompts and completions gives the log-probabilities under the
-sampling policy. Its attention also gives the masses for VARS, so the visual reward needs no extra
-forward.
+The masses of VARS are by-products of forwards that run anyway: of sampling, or of the pass without
+gradient that computes the log-probabilities under the sampling policy. That pass is left out where
+the update's own forward gives the same log-probabilities.
 """
 
 import time
@@ -12,9 +12,8 @@ import torch
 from ...config.grpo import VISUAL
 from ...objectives import PolicyStats, policy_loss
 from ...rollout import RolloutEngine
-from ..forward import label_log_probs
+from ..forward import response_log_probs
 from ..run import Run
-from ..throughput import work_of
 from .collect import Collector, RolloutBatch
 from .completion import MicroBatch
 from .completion_log import CompletionLog
@@ -54,10 +53,10 @@ def _steps(run: Run, rollout: RolloutEngine) -> None:
 def _speed(
     run: Run, collected: RolloutBatch, seconds: float, has_reference: bool
 ) -> dict[str, float | None]:
-    """Throughput of the whole step: tokens of prompts and completions per second, and MFU of the
-    scoring and training passes. Sampling counts as time, not as work."""
+    """Throughput of the whole step: tokens per second that the update runs, a shared prompt once,
+    and MFU of the scoring and training passes. Sampling counts as time, not as work."""
     rates, updates = run.throughput.flops, run.recipe.grpo.updates_per_rollout
-    trained = [work_of(micro_batch.batch) for micro_batch in collected.micro_batches]
+    trained = [micro_batch.work for micro_batch in collected.micro_batches]
     scoring = (2 if has_reference else 1) * sum(rates.forward.flops(w) for w in collected.scored)
     training = updates * sum(rates.training.flops(w) for w in trained)
     tokens, flops = run.engine.sum_over_ranks(sum(w.tokens for w in trained), scoring + training)
@@ -72,16 +71,22 @@ def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, f
     """
     grpo = run.recipe.grpo
     num_tokens, num_responses, num_trained = run.engine.sum_over_ranks(
-        sum((m.batch.label_mask & m.counted[:, None]).sum() for m in micro_batches),
+        sum((m.responses.mask & m.counted[:, None]).sum() for m in micro_batches),
         sum(len(m.counted) for m in micro_batches),
         sum(m.trained.sum() for m in micro_batches),
     )
     normalizer = max(num_tokens, 1.0) if grpo.loss in ("dapo", "cispo") else num_responses
     totals = torch.zeros(3 + len(PolicyStats._fields), dtype=torch.float64)
-    for micro_batch in micro_batches:
-        log_probs, mask, entropies = label_log_probs(
+    # Ranks with fewer micro-batches repeat one without its loss: the others wait for them where
+    # weights are sharded or gradients are reduced in every backward.
+    count = run.engine.most_over_ranks(len(micro_batches))
+    for i in range(count):
+        repeats = i >= len(micro_batches)
+        micro_batch = micro_batches[-1] if repeats else micro_batches[i]
+        mask = micro_batch.responses.mask
+        log_probs, entropies = response_log_probs(
             run.engine.module,
-            micro_batch.batch,
+            micro_batch.responses,
             run.head,
             grpo.temperature,
             run.tokens.visual,
@@ -89,9 +94,10 @@ def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, f
             with_entropy=True,
         )
         assert entropies is not None
+        old = micro_batch.old_log_probs
         loss, stats = policy_loss(
             log_probs,
-            micro_batch.old_log_probs,
+            log_probs.detach() if old is None else old,
             micro_batch.advantages,
             mask & micro_batch.trained[:, None],
             grpo.loss,
@@ -103,7 +109,9 @@ def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, f
             normalizer=normalizer,
             weights=micro_batch.weights,
         )
-        run.engine.backward(loss)
+        run.engine.backward(loss * 0.0 if repeats else loss, last=i == count - 1)
+        if repeats:
+            continue
         share = float(micro_batch.trained.sum())
         entropy = float(entropies.detach().sum())
         totals += torch.tensor(
@@ -111,7 +119,7 @@ def _update(run: Run, micro_batches: list[MicroBatch], step: int) -> dict[str, f
             dtype=torch.float64,
         )
     loss_sum, entropy, num_labels, *stat_sums = run.engine.sum_over_ranks(*totals)
-    rows = tuple(row for m in micro_batches for row in m.batch.rows)
+    rows = tuple(row for m in micro_batches for row in m.responses.batch.rows)
     run.require_finite(loss_sum, step + 1, rows)
     norm = run.engine.step().item()
     run.require_finite(norm, step + 1, rows, "gradient norm")

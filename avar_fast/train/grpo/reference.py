@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data import Batch
+from ...attention import attach
+from ...data import ResponseBatch
 from ...loading import load
 from ...models import holds_adapters
-from ..forward import label_log_probs
+from ..forward import response_log_probs
 from ..run import Run
 
 
@@ -23,16 +24,18 @@ class Reference:
         model = run.recipe.model
         if not run.recipe.lora.enabled or holds_adapters(model.path):
             loaded = load(model.path, getattr(torch, model.dtype), run.engine.device)
+            attach(loaded.model, loaded.tokenizer)  # for shared prompts
             self.copy = loaded.model.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def log_probs(self, batch: Batch) -> Tensor:
-        """Log-probabilities of the batch's labels as (B, L - 1) float32, with the temperature and
+    def log_probs(self, responses: ResponseBatch) -> Tensor:
+        """Log-probabilities of the response tokens as (N, T) float32, with the temperature and
         banned tokens of the sampling."""
         grpo, run = self.run.recipe.grpo, self.run
         with self._model() as model:
             banned = run.tokens.visual
-            return label_log_probs(model, batch, run.head, grpo.temperature, banned).log_probs
+            options = run.head, grpo.temperature, banned
+            return response_log_probs(model, responses, *options).log_probs
 
     @contextmanager
     def _model(self) -> Iterator[nn.Module]:

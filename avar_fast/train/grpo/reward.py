@@ -1,21 +1,30 @@
 """Rewards completions: with all reward functions of the recipe, and with VARS from the attention
-masses recorded with the log-probabilities."""
+masses of their tokens."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from avar_kernels import KeyType
 from torch import Tensor, nn
 
-from ...attention import Recording
+from ...attention import key_types
 from ...config import Recipe
 from ...config.grpo import VISUAL, reward_label
-from ...data import IGNORE, Batch, Rows, Sample
+from ...data import Rows, Sample
 from ...data.images import open_image
 from ...objectives import visual_reward
-from ...rewards import Completions, RewardError, RewardProblem, Rewards, TrainerState
+from ...rewards import (
+    Completions,
+    Reward,
+    RewardError,
+    RewardProblem,
+    Rewards,
+    TrainerState,
+)
 from ...rollout import without_end
 from ..run import Run
+from .completion import Completion
 
 PROBLEMS_SHOWN = 3  # per step, in the log
 
@@ -27,11 +36,27 @@ class CompletionRewards:
     texts: list[str]
     """N completions without their end token."""
     values: dict[str, Tensor]
-    """(N,) float32 by name, NaN where a function does not apply. VARS is added later."""
+    """(N,) float32 by name, NaN where a function does not apply; the mean of a list of one number
+    per token. VARS is added later."""
+    by_token: dict[str, list[Tensor | None]]
+    """For functions that returned lists: (T,) float32 for each completion, None where the function
+    returned no list."""
     correct: Tensor
     """(N,) bool: the reward named by grpo.gate is at least 0.5."""
     num_failed: int
     """Rewards that failed and count as 0."""
+
+    @property
+    def whole(self) -> dict[str, Tensor]:
+        """``values`` of rewards for whole completions alone, NaN where there is a list."""
+        lists = {
+            name: torch.tensor([x is not None for x in values])
+            for name, values in self.by_token.items()
+        }
+        return {
+            name: v.masked_fill(lists[name], float("nan")) if name in lists else v
+            for name, v in self.values.items()
+        }
 
     def means(self) -> dict[str, tuple[float, float]]:
         """For each label, the sum of the reward over the completions it applies to, and their
@@ -105,13 +130,23 @@ def reward_completions(run: Run, responses: list[Sample], step: int) -> Completi
         run.tracker.say(f"step {step}: {problem}" + ("; counted as 0" if problem.count else ""))
     if len(problems) > PROBLEMS_SHOWN:
         run.tracker.say(f"step {step}: {len(problems) - PROBLEMS_SHOWN} more rewards failed")
-    nan = float("nan")
     values = {
-        name: torch.tensor([nan if x is None else x for x in scores])
+        name: torch.tensor([_number(x) for x in scores]) for name, scores in scored.values.items()
+    }
+    by_token = {
+        name: [torch.tensor(x) if isinstance(x, list) else None for x in scores]
         for name, scores in scored.values.items()
+        if any(isinstance(x, list) for x in scores)
     }
     correct = values[grpo.gate] >= 0.5  # NaN counts as wrong
-    return CompletionRewards(texts, values, correct, scored.num_failed)
+    return CompletionRewards(texts, values, by_token, correct, scored.num_failed)
+
+
+def _number(reward: Reward) -> float:
+    """A reward as one number: NaN for None, the mean of a list, 0 for an empty one."""
+    if isinstance(reward, list):
+        return sum(reward) / max(len(reward), 1)
+    return float("nan") if reward is None else reward
 
 
 def _images(responses: list[Sample]) -> list[list[Any]]:
@@ -126,17 +161,32 @@ def _images(responses: list[Sample]) -> list[list[Any]]:
     return [opened[id(response.row)] for response in responses]
 
 
-def visual_rewards(run: Run, recording: Recording, batch: Batch, correct: Tensor) -> Tensor:
-    """VARS of a batch whose attention masses were recorded, as (N,) float32."""
+def visual_rewards(run: Run, completions: list[Completion], correct: Tensor) -> Tensor:
+    """VARS of completions whose attention masses are known, as (N,) float32; zeros if its weight
+    is 0.
+
+    Raises:
+        ValueError: the prompt of a right answer has no system turn.
+    """
     grpo = run.recipe.grpo
+    if not grpo.visual_weight:
+        return torch.zeros(len(completions))
+    known = [c.masses for c in completions if c.masses is not None]
+    masses = torch.nn.utils.rnn.pad_sequence(known, batch_first=True)  # (N, T, layers, 3)
+    lengths = torch.tensor([len(rows) for rows in known], device=masses.device)
+    mask = torch.arange(masses.shape[1], device=masses.device) < lengths[:, None]
+    prompts = (completion.sample.prompt_ids for completion in completions[:: grpo.group_size])
+    has_system = torch.stack(
+        [(key_types(ids[None], tokens=run.tokens) == KeyType.SYSTEM).any() for ids in prompts]
+    ).repeat_interleave(grpo.group_size)
     return visual_reward(
-        recording.mass,
-        batch.labels != IGNORE,
+        masses[:, :, :, None].unbind(dim=2),  # heads are summed up already
+        mask,
         correct,
         grpo.visual_form,
         clip=grpo.visual_clip,
-        key_types=recording.key_types,
-    )
+        key_types=torch.where(has_system, int(KeyType.SYSTEM), int(KeyType.TEXT))[:, None],
+    ).cpu()
 
 
 def require_layers(recipe: Recipe, text_layers: list[nn.Module]) -> None:

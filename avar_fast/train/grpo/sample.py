@@ -50,8 +50,16 @@ def prepare_rollout(run: Run, rollout: RolloutEngine) -> None:
             rollout.sync_weights(model)
 
 
-def sample(run: Run, rollout: RolloutEngine, prompts: list[Sample]) -> list[Completion]:
+def sample(
+    run: Run, rollout: RolloutEngine, prompts: list[Sample], mass_layers: tuple[int, ...] = ()
+) -> list[Completion]:
     """Samples a group of completions per prompt, in the order of the prompts.
+
+    Args:
+        run: the run.
+        rollout: the engine that samples.
+        prompts: the prompts.
+        mass_layers: layers whose attention masses are recorded while sampling.
 
     Raises:
         RowError: a completion holds image or video pads.
@@ -65,6 +73,7 @@ def sample(run: Run, rollout: RolloutEngine, prompts: list[Sample]) -> list[Comp
         eos_ids=run.eos_ids,
         pad_id=run.tokenizer.pad_token_id,
         banned_ids=run.tokens.visual,
+        mass_layers=mass_layers,
     )
     rollouts = rollout.generate(prompts, sampling)
     all_ids, masks = rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu()
@@ -76,6 +85,7 @@ def sample(run: Run, rollout: RolloutEngine, prompts: list[Sample]) -> list[Comp
             dataclasses.replace(prompt, target_ids=ids),
             truncated=len(ids) > 0 and ids[-1].item() not in run.eos_ids,
             sampling_log_probs=None if rollouts.log_probs is None else rollouts.log_probs[i][mask],
+            masses=None if rollouts.masses is None else rollouts.masses[i][mask],
         )
         require_text(completion.sample, run.tokens.visual)
         completions.append(completion)
@@ -98,7 +108,7 @@ def sampling_gaps(completions: list[Completion]) -> torch.Tensor:
     gaps = [
         (c.old_log_probs - c.sampling_log_probs.to(c.old_log_probs)).abs()
         for c in completions
-        if c.sampling_log_probs is not None
+        if c.old_log_probs is not None and c.sampling_log_probs is not None
     ]
     return torch.cat(gaps) if gaps else torch.empty(0)
 
