@@ -119,6 +119,8 @@ def with_kvcache(
         q.new_zeros(*q.shape[:3], params.num_types, dtype=torch.float32),
         q.new_full((q.shape[0], q.shape[2], q.shape[1]), float("-inf"), dtype=torch.float32),
     )
+    if prefixes is not None and not len(prefixes.k):
+        prefixes = None  # to the library, no packed sequences are a dense call
     first = inputs
     if prefixes is not None:
         first = inputs._replace(k=prefixes.k, v=prefixes.v, key_types=prefixes.key_types)

@@ -9,7 +9,7 @@ import struct
 import torch
 from torch import Tensor
 
-from .types import AttnInputs, AttnOutput, AttnParams
+from .types import AttnInputs, AttnOutput, AttnParams, with_absent_as_one
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _SHAPES = "isa dtype threads batch heads kv_heads dim value_dim len_q len_k num_sequences"
@@ -136,4 +136,4 @@ def as_bytes(key_types: Tensor) -> Tensor:
     """Key types as the library reads them: int8, all absent keys negative."""
     if key_types.dtype == torch.int8:
         return key_types
-    return key_types.clamp(min=-1).to(torch.int8)
+    return with_absent_as_one(key_types).to(torch.int8)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .backends import triton_takes
 from .registration import register_operator
-from .types import PackedLengths
+from .types import PackedLengths, with_absent_as_one
 from .validation import check_flag, check_num_types, check_packed, check_types, packed_or_none
 from .value_checks import check_key_values, check_packed_values
 
@@ -109,7 +109,8 @@ def dtype_of_types(device: torch.device) -> torch.dtype:
 
 def as_kernels_read(key_types: Tensor) -> Tensor:
     """A new tensor of key types, all absent keys -1."""
-    return key_types.clamp(min=-1).to(dtype_of_types(key_types.device), copy=True).contiguous()
+    types = with_absent_as_one(key_types)
+    return types.to(dtype_of_types(key_types.device), copy=True).contiguous()
 
 
 def _check_and_sort(

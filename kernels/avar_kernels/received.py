@@ -122,7 +122,9 @@ def _one_sequence(
     exists = (
         torch.ones(num_keys, dtype=torch.bool, device=k.device) if types is None else types >= 0
     )
-    channel = exists.new_zeros(num_keys, dtype=torch.long) if types is None else types.clamp(min=0)
+    channel = (
+        exists.new_zeros(num_keys, dtype=torch.long) if types is None else types.long().clamp(min=0)
+    )
     keys = k.to(dtype).masked_fill(~exists[:, None, None], 0.0).permute(1, 2, 0)  # (Hkv, D, Lk)
     keys = keys.repeat_interleave(heads // kv_heads, dim=0)
     total = q.new_zeros(heads, num_keys, dtype=dtype)

@@ -23,6 +23,11 @@ class KeyType(IntEnum):
     SYSTEM = 2
 
 
+def with_absent_as_one(key_types: Tensor) -> Tensor:
+    """Key types with -1 for all absent keys. Unsigned types have none; there, -1 would wrap."""
+    return key_types.clamp(min=-1) if key_types.dtype.is_signed else key_types
+
+
 class AttnOutput(NamedTuple):
     """Result of the attention operation; every field is differentiable.
 

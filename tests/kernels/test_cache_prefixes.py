@@ -122,6 +122,22 @@ def test_a_group_is_its_separate_rows(dtype):
     check(got, want, 2e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_prefix_at_all_or_prefixes_without_keys(backend):
+    """A table of prefixes may be empty, and so may every prefix."""
+    (q, k, v, types), shared, options = make(torch.float32)
+    options |= dict(cache_seqlens=torch.tensor(LENGTHS), backend=backend)
+    want = visual_attn_with_kvcache(q, k, v, types, **options)
+    for prefixes, keys in ((0, 9), (0, 0), (3, 0)):
+        index = shared["prefix_index"] if prefixes else torch.full((len(LENGTHS),), -1).int()
+        got = visual_attn_with_kvcache(
+            q, k, v, types, **options, prefix_index=index,
+            **{name: shared[name][:prefixes, :keys] for name in ("prefix_k", "prefix_v")},
+        )  # fmt: skip
+        for a, b in zip(got, want, strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+
+
 def test_compiles():
     tensors, shared, options = make(torch.float32)
 

@@ -2,8 +2,14 @@
 
 import pytest
 import torch
-from avar_kernels import plan_keys, visual_attn_func, visual_attn_varlen_func
+from avar_kernels import (
+    available_backends,
+    plan_keys,
+    visual_attn_func,
+    visual_attn_varlen_func,
+)
 
+NAMES = ("eager", "sdpa", "cpu")
 Q, K, V = torch.randn(2, 5, 4, 8), torch.randn(2, 6, 2, 8), torch.randn(2, 6, 2, 8)
 TYPES = torch.tensor([[-1, 2, 2, 1, 1, 0], [2, 1, 1, 1, 0, -1]])
 OFFSETS = torch.tensor([0, 2, 5], dtype=torch.int32)
@@ -22,6 +28,22 @@ def test_a_plan_stands_for_the_key_types(backend):
     want = visual_attn_varlen_func(Q[0], K[0], V[0], *LENGTHS.values(), TYPES[0], backend=backend)
     got = visual_attn_varlen_func(Q[0], K[0], V[0], *LENGTHS.values(), plan, backend=backend)
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("backend", [name for name in NAMES if available_backends()[name]])
+def test_types_of_any_integer_dtype(backend, dtype):
+    types = TYPES.clamp(min=0)
+    want = visual_attn_func(Q, K, V, types, backend="eager")
+    for given in (types.to(dtype), plan_keys(types.to(dtype))):
+        got = visual_attn_func(Q, K, V, given, backend=backend)
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, want, strict=True))
+    if dtype.is_signed:
+        absent = TYPES.masked_fill(TYPES < 0, -128).to(dtype)
+        want = visual_attn_func(Q, K, V, TYPES, backend=backend)
+        for given in (absent, plan_keys(absent)):
+            got = visual_attn_func(Q, K, V, given, backend=backend)
+            assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 def test_a_plan_passes_through_a_compiled_model():

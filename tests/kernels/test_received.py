@@ -40,6 +40,16 @@ def test_sums_of_the_matrix(monkeypatch, chunk, causal, window):
     assert torch.allclose(shared, want, atol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_types_of_any_integer_dtype(dtype):
+    q, k, types, weight, (bias, scale) = make()
+    types = types.clamp(min=0)
+    lse = visual_attn_func(q, k, k, types, backend="eager").lse
+    want = attn_received(q, k, lse, weight, types, type_bias=bias, type_scale=scale)
+    got = attn_received(q, k, lse, weight, types.to(dtype), type_bias=bias, type_scale=scale)
+    assert torch.equal(got, want)
+
+
 def test_received_attention_of_unit_weights_adds_up_to_the_rows_that_see():
     q, k, types, weight, _ = make(dtype=torch.float32)
     lse = visual_attn_func(q, k, k, types, causal=True).lse
