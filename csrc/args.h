@@ -1,5 +1,5 @@
-// The arguments that Python passes: the same fields, in the same order, as in the ctypes structure
-// of kernels/avar_kernels/cpu.py. Every field has eight bytes, so padding rules do not matter.
+// The arguments that Python passes: the same fields, in the same order, as in
+// kernels/avar_kernels/cpu_arguments.py. Every field has eight bytes, so padding rules do not matter.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 adapters."""
 
 import dataclasses
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from avar_fast.attention import SpecialTokens
 from avar_fast.config import GrpoConfig
-from avar_fast.data import RowError
+from avar_fast.data import RowError, prompt_inputs
+from avar_fast.rollout import Sampling, generate
 from avar_fast.train.forward import HeadLimits, response_log_probs
 from avar_fast.train.grpo.advantage import set_advantages
 from avar_fast.train.grpo.collect import _tally_gaps
@@ -17,7 +19,14 @@ from avar_fast.train.grpo.completion import Completion, forwards_of, micro_batch
 from avar_fast.train.grpo.reference import Reference
 from avar_fast.train.grpo.reward import CompletionRewards
 from avar_fast.train.grpo.sample import require_text
-from avar_fast.train.grpo.scoring import has_dropout, needs_scoring, score
+from avar_fast.train.grpo.scoring import (
+    has_dropout,
+    needs_scoring,
+    opens_system_turn,
+    score,
+    score_masses,
+    visual_layers,
+)
 from avar_fast.train.grpo.tally import Tally
 from avar_fast.train.parameters import add_adapters
 from tests.data.samples import TOKENIZER, collator, samples
@@ -164,6 +173,45 @@ def test_scoring_is_left_out_only_where_the_update_computes_the_same():
     assert needs_scoring(dropping)
     plain = models("qwen2_5_vl", attention_dropout=0.1)[0]
     assert needs_scoring(a_run(plain))
+
+
+def test_masses_of_a_completion_with_a_system_turn_are_those_of_a_whole_forward(monkeypatch):
+    """While ``<|im_start|>`` is sampled, the word behind it is not known yet."""
+    model = models("qwen2_5_vl")[0]
+    run = a_run(model, visual_layers=(2, 0, 2))
+    layers = visual_layers(run)
+    assert layers == (0, 2)
+    for text, opens in (("1<|im_start|>user\n2", False), ("1<|im_start|>system\n2", True)):
+        ids = TOKENIZER.encode(text)
+        prompts, drawing = samples()[:2], Sampling(
+            num_samples=1, max_new_tokens=len(ids), temperature=0.0, eos_ids=(),
+            pad_id=TOKENIZER.pad_token_id, banned_ids=TOKENS.visual, mass_layers=layers,
+        )  # fmt: skip
+        draws = iter(torch.tensor(ids)[:, None].expand(-1, len(prompts)))
+        module = sys.modules["avar_fast.rollout.generate"]
+        monkeypatch.setattr(module, "_draw", lambda *unused, draws=draws: next(draws))
+        rollouts = generate(
+            model,
+            prompts,
+            lambda chosen: prompt_inputs(
+                chosen, TOKENIZER.pad_token_id, TOKENS.visual, run.engine.device
+            ),
+            drawing,
+        )
+        assert rollouts.completion_ids.tolist() == [ids, ids]
+        made = [
+            Completion(dataclasses.replace(p, target_ids=torch.tensor(ids)), False, masses=masses)
+            for p, masses in zip(prompts, rollouts.masses, strict=True)
+        ]
+        assert opens_system_turn(run, made) == opens
+        sampled = [completion.masses for completion in made]
+        score_masses(run, made)
+        for completion, masses in zip(made, sampled, strict=True):
+            assert completion.old_log_probs is None
+            off = (completion.masses - masses).abs().amax(dim=(1, 2)) > 1e-4
+            assert off.nonzero().flatten().tolist() == ([ids.index(TOKENS.turn_start)] * opens)
+    empty = dataclasses.replace(samples()[0], target_ids=torch.tensor([], dtype=torch.int64))
+    assert not opens_system_turn(run, [Completion(empty, truncated=False)])
 
 
 def test_advantages_of_tokens_are_added_in_their_places(model):

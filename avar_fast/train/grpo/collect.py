@@ -19,7 +19,7 @@ from .completion_log import CompletionLog, records_of
 from .reference import Reference
 from .reward import reward_completions, visual_rewards
 from .sample import prepare_rollout, require_same_weights, sample, sampling_gaps
-from .scoring import needs_scoring, score, visual_layers
+from .scoring import needs_scoring, opens_system_turn, score, score_masses, visual_layers
 from .tally import Tally
 
 
@@ -118,8 +118,10 @@ class Collector:
         if scores:
             with current.timed("scoring_seconds"):
                 current.scored += score(run, completions, self.reference)
-        else:
-            current.seconds["scoring_seconds"] = 0.0
+        elif recorded and opens_system_turn(run, completions):
+            with current.timed("scoring_seconds"):
+                current.scored += score_masses(run, completions)
+        current.seconds["scoring_seconds"] += 0.0
         if VISUAL in grpo.rewards:  # all zeros if its weight is 0
             visual = visual_rewards(run, completions, rewards.correct)
             rewards = replace(rewards, values=rewards.values | {VISUAL: visual})

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from avar_kernels import KeyType
 from torch import Tensor, nn
 
-from ...attention import Recording, record_attention
+from ...attention import Recording, key_types, record_attention
 from ...data import ResponseBatch
 from ...models import family_of
 from ...models.flops import Work
@@ -47,7 +48,29 @@ def visual_layers(run: Run) -> tuple[int, ...]:
     if not grpo.visual_weight:
         return ()
     count = len(family_of(run.engine.module).text_attention(run.engine.module))
-    return tuple(sorted(range(count) if grpo.visual_layers is None else grpo.visual_layers))
+    return tuple(sorted(set(range(count) if grpo.visual_layers is None else grpo.visual_layers)))
+
+
+def opens_system_turn(run: Run, completions: list[Completion]) -> bool:
+    """Whether a completion of any rank has the header of a system turn; all ranks call it together.
+
+    The ``<|im_start|>`` of a header gets its key type from the word behind it. So the masses that
+    sampling records of this token are not those of a whole forward."""
+    targets = (c.sample.target_ids for c in completions)
+    found = any(
+        bool((key_types(ids[None], tokens=run.tokens) == KeyType.SYSTEM).any())
+        for ids in targets
+        if len(ids)
+    )
+    return run.engine.most_over_ranks(int(found)) > 0
+
+
+def score_masses(run: Run, completions: list[Completion]) -> list[Work]:
+    """``score`` for the masses alone: the update's own forward gives the old log-probabilities."""
+    done = score(run, completions, None)
+    for completion in completions:
+        completion.old_log_probs = None
+    return done
 
 
 @torch.no_grad()
