@@ -144,17 +144,22 @@ def _checked(value: Any, length: int) -> tuple[Reward, str]:
         if len(value) != length:
             return None, f"returned a list of {len(value)} for a completion of {length} tokens"
         numbers = [_number(x) for x in value]
-        wrong = next((i for i, (_, fault) in enumerate(numbers) if fault), None)
+        wrong = next((i for i, number in enumerate(numbers) if number is None), None)
         if wrong is not None:
-            return None, f"{numbers[wrong][1]} for token {wrong}"
-        return [number for number, _ in numbers], ""
-    number, fault = _number(value)
-    return (None, fault) if fault else (number, "")
+            return None, f"returned {value[wrong]!r:.80} for token {wrong}, not a finite number"
+        return [number for number in numbers if number is not None], ""
+    number = _number(value)
+    if number is None:
+        remedy = "; call .tolist()" if hasattr(value, "tolist") else ""
+        expected = "a finite number, None, or a list of one number per token"
+        return None, f"returned {value!r:.80}, not {expected}{remedy}"
+    return number, ""
 
 
-def _number(value: Any) -> tuple[float, str]:
+def _number(value: Any) -> float | None:
+    """A value as a finite number; None if it is none."""
     try:
         number = float(value)
     except (TypeError, ValueError):
-        return 0.0, f"returned {value!r:.80}, not a number or None or a list of numbers"
-    return number, "" if math.isfinite(number) else f"returned {number}"
+        return None
+    return number if math.isfinite(number) else None

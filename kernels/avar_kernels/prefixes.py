@@ -51,14 +51,15 @@ def plan_prefixes(
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
     check_num_types(num_types)
-    check_integers("prefix_index", prefix_index, (None,), getattr(prefix_index, "device", None))
+    device = prefix_index.device if isinstance(prefix_index, Tensor) else torch.device("cpu")
+    check_integers("prefix_index", prefix_index, (None,), device)
     if prefix_index.dtype != torch.int32:
         raise TypeError(
             f"prefix_index must be int32; got {prefix_index.dtype}. Use .to(torch.int32)."
         )
     if prefix_key_types is not None:
         check_types(prefix_key_types)
-        check_integers("prefix_key_types", prefix_key_types, (None, None), prefix_index.device)
+        check_integers("prefix_key_types", prefix_key_types, (None, None), device)
         if num_prefixes not in (None, len(prefix_key_types)):
             refuse(
                 "num_prefixes",
@@ -69,6 +70,10 @@ def plan_prefixes(
         num_prefixes = len(prefix_key_types)
     if num_prefixes is None:
         raise ValueError("num_prefixes must be given where prefix_key_types is None; got None.")
+    if isinstance(num_prefixes, bool) or not isinstance(num_prefixes, int):
+        raise TypeError(f"num_prefixes must be an int; got {type(num_prefixes).__name__}.")
+    if num_prefixes < 0:
+        refuse("num_prefixes", "0 or more", num_prefixes, "Pass the number of prefixes, P.")
     order, offsets, types = _sort(prefix_index, prefix_key_types, num_prefixes, num_types)
     types = None if prefix_key_types is None else types
     return PrefixPlan(prefix_index, types, num_types, order, offsets)

@@ -197,3 +197,7 @@ def test_a_plan_belongs_to_its_prefixes():
         visual_attn_with_kvcache(*tensors, **options, **fewer, prefix_index=plan)
     with pytest.raises(ValueError, match="num_prefixes must be given"):
         plan_prefixes(shared["prefix_index"])
+    with pytest.raises(TypeError, match="num_prefixes must be an int; got str"):
+        plan_prefixes(shared["prefix_index"], num_prefixes="3")
+    with pytest.raises(ValueError, match="num_prefixes must be 0 or more; got -1"):
+        plan_prefixes(shared["prefix_index"], num_prefixes=-1)

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import numpy as np
+
 CALLS = []
 
 
@@ -147,3 +149,11 @@ def one_token_short(completion_ids, **kwargs):
 
 def a_token_nan(completion_ids, **kwargs):
     return [[], [1.0], [1.0, float("nan")]]
+
+
+def a_token_missing(completion_ids, **kwargs):
+    return [[], [1.0], [1.0, None]]
+
+
+def an_array(completion_ids, **kwargs):
+    return [[], [1.0], np.ones(len(completion_ids[2]))]

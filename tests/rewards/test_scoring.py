@@ -32,7 +32,7 @@ def test_functions_get_what_trl_hands_them_and_run_side_by_side(rewards):
         ("nan_for_second", 2, "returned nan", 1),
         ("one_short", 1, "returned 2 rewards for 3 completions", 3),
         ("not_a_list", 1, "returned a float, not a list", 3),
-        ("words", 1, "returned 'good', not a number or None", 3),
+        ("words", 1, "returned 'good', not a finite number, None, or a list of one", 3),
         ("dies", 1, "failed: its process died", 3),
         ("never_applies", 1, "gave nothing: every function returned None", 3),
     ],
@@ -62,15 +62,17 @@ def test_a_function_may_give_one_number_per_token(rewards):
     ("name", "what"),
     [
         ("one_token_short", "returned a list of 1 for a completion of 2 tokens"),
-        ("a_token_nan", "returned nan for token 1"),
+        ("a_token_nan", "returned nan for token 1, not a finite number"),
+        ("a_token_missing", "returned None for token 1, not a finite number"),
+        ("an_array", "of one number per token; call .tolist()"),
     ],
 )
 def test_a_list_that_does_not_fit_its_completion_is_named_with_its_row(rewards, name, what):
     full = f"{FUNCTIONS}:{name}"
     got = rewards(full).score(asked())
-    assert [str(problem) for problem in got.problems] == [
-        f"reward {full} on rows.jsonl row 3 {what}"
-    ]
+    (problem,) = got.problems
+    assert str(problem).startswith(f"reward {full} on rows.jsonl row 3 returned ")
+    assert str(problem).endswith(what)
     assert got.values[full] == [[], [1.0], 0.0]
 
 
