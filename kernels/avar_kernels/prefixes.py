@@ -51,7 +51,11 @@ def plan_prefixes(
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
     check_num_types(num_types)
-    check_integers("prefix_index", prefix_index, (None,), getattr(prefix_index, "device", None))
+    if not isinstance(prefix_index, Tensor):
+        raise TypeError(
+            f"prefix_index must be an int32 torch.Tensor; got {type(prefix_index).__name__}."
+        )
+    check_integers("prefix_index", prefix_index, (None,), prefix_index.device)
     if prefix_index.dtype != torch.int32:
         raise TypeError(
             f"prefix_index must be int32; got {prefix_index.dtype}. Use .to(torch.int32)."
