@@ -59,7 +59,8 @@ FLOAT32_POINTERS = (
     "received_ptr",
 )  # fmt: skip
 INT32_POINTERS = (
-    "types_ptr", "lists_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "lengths_ptr", "table_ptr",
+    "types_ptr", "lists_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "prefix_index_ptr",
+    "user_starts_ptr", "users_ptr", "lengths_ptr", "table_ptr",
 )  # fmt: skip
 # Triton compiles a kernel that needs more to a trap, and refuses to launch it.
 TENSOR_MEMORY_LIMIT_COLUMNS = 512
@@ -160,6 +161,7 @@ def make_variant(
     scale: bool = True,
     causal: bool = False,
     packed: bool = False,
+    prefix: bool = False,
     window: bool = False,
     precision: str = "ieee",
     num_types: int = 3,
@@ -177,6 +179,7 @@ def make_variant(
         has_left=window,
         has_right=causal or window,
         packed=packed,
+        has_prefix=prefix,
         precision=precision,
     )
 

@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+UNLIMITED = tl.constexpr(2**30)  # a window beyond any sequence; row + window stays inside int32
 
 
 @triton.jit
@@ -42,6 +43,27 @@ def sequence_of(
         first = begin.to(tl.int64)
         length = tl.load(cu_seqlens_ptr + index + 1, volatile=AGAIN) - begin
     return first, length
+
+
+@triton.jit
+def first_part_of(prefix_index_ptr, index, HAS_PREFIX: tl.constexpr):
+    """The first part of the keys that sequence ``index`` sees: 0, its prefix, or 1, its own."""
+    first_part = tl.full((), 1, tl.int32)
+    if HAS_PREFIX:
+        first_part = (tl.load(prefix_index_ptr + index) < 0).to(tl.int32)
+    return first_part
+
+
+@triton.jit
+def part_of(part, prefix_index_ptr, index, right, HAS_PREFIX: tl.constexpr):
+    """(sequence that holds the keys of a part, right edge of the window on them)."""
+    sequence = index
+    if HAS_PREFIX:
+        # Volatile, as in ``sequence_of``: the compiler would keep it from the part before.
+        prefix = tl.load(prefix_index_ptr + index, volatile=True)
+        sequence = tl.where(part == 0, prefix, index)
+        right = tl.where(part == 0, UNLIMITED, right)
+    return sequence, right
 
 
 @triton.jit

@@ -107,6 +107,7 @@ def prepared_variant(
     has_left: bool,
     has_right: bool,
     packed: bool,
+    has_prefix: bool,
     precision: str,
 ) -> PreparedVariant:
     """The variant of these properties, always the same object.
@@ -125,6 +126,7 @@ def prepared_variant(
             has_left=has_left,
             has_right=has_right,
             packed=packed,
+            has_prefix=has_prefix,
             precision=precision,
         )
     )

@@ -25,6 +25,8 @@ class Variant:
     has_right: bool
     """Whether causality or a window bounds the keys after the query."""
     packed: bool
+    has_prefix: bool
+    """Whether sequences of a packed call may also see the keys of another one."""
     precision: str
     """``input_precision`` of float32 products: "ieee" or "tf32"; half precision ignores it."""
 
@@ -52,6 +54,7 @@ class Variant:
         common = self._common(tile) | {"PACKED": self.packed, "BLOCK_M": tile.block_m}
         if kind == "received":
             return common
+        common["HAS_PREFIX"] = self.has_prefix
         if kind != "forward":
             common["SHIFT_DTYPE"] = self._shift_dtype()
         return common | self._values()
