@@ -20,6 +20,7 @@ struct Args {
   int64_t batch, heads, kv_heads, dim, value_dim, len_q, len_k;
   int64_t num_sequences;  // of packed sequences; 0: dense
   const int32_t *cu_q, *cu_k;
+  const int32_t* prefix_index;  // of packed sequences: the sequence whose keys each also sees, or -1
   int64_t num_types, causal, window_left, window_right;
   double softmax_scale;
   const int8_t* key_types;  // (batch, len_k) or (Tk,), negative: absent; null: all 0

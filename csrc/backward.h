@@ -4,6 +4,9 @@
 // first chunk on, so the order of every sum is fixed, whatever the threads do. A chunk waits only
 // for chunks before it. Tiles run from the last to the first, because under causal masking every
 // chunk has work in the last ones: in practice no chunk waits.
+//
+// A chunk of a prefix then goes on with the tiles of the units that also see its keys, one unit
+// after another. The chunks of a prefix come before the own chunks of such a unit.
 #pragma once
 
 #include "forward.h"
@@ -55,11 +58,12 @@ struct BackwardScratch {
 
 // Loads the operands and numbers of a tile.
 template <class E>
-inline void load_tile(BackwardScratch<E>& s, const Args& args, const Unit& unit, int64_t tile) {
+inline void load_tile(BackwardScratch<E>& s, const Args& args, const Unit& unit,
+                      const Unit& of_keys, int64_t tile) {
   constexpr int64_t N = E::COLUMNS;
   const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
   Columns<E>& columns = s.columns;
-  columns.set(args, unit, tile);
+  columns.set(args, unit, of_keys, tile);
   columns.load_rows(args, unit, args.q, args.dim, s.rows);
   pack_right<E>(s.rows, N, dim, s.q_rows);
   transpose(s.rows, N, dim, s.turned);
@@ -153,11 +157,11 @@ inline void differentiate(BackwardScratch<E>& s, int64_t first_key, const int8_t
 }
 
 template <class E>
-inline void differentiate(BackwardScratch<E>& s, const Args& args, const Unit& unit,
+inline void differentiate(BackwardScratch<E>& s, const Args& args, const Unit& keys,
                           int64_t block) {
   const int64_t first = block * E::BLOCK;
-  const int8_t* types = unit.types + first;
-  const bool plain = unit.classes[block] >= 0 && !s.columns.cuts(first, E::BLOCK);
+  const int8_t* types = keys.types + first;
+  const bool plain = keys.classes[block] >= 0 && !s.columns.keys.cuts(first, E::BLOCK);
   const bool tables = args.grad_type_bias || args.grad_type_scale;
   if (plain)
     tables ? differentiate<E, true, true>(s, first, types)
@@ -170,11 +174,11 @@ inline void differentiate(BackwardScratch<E>& s, const Args& args, const Unit& u
 // Waits until the chunks before this one have added their share to the tile's dq, then adds its
 // own.
 template <class E>
-inline void add_dq(BackwardScratch<E>& s, const Args& args, const Unit& unit, int64_t chunk,
-                   int64_t first_chunk, bool has_work, int32_t* done) {
+inline void add_dq(BackwardScratch<E>& s, const Args& args, const Unit& unit, int64_t turn,
+                   bool has_work, int32_t* done) {
   const int64_t dim = padded<E>(args.dim);
   if (has_work) transpose(s.dq, dim, E::COLUMNS, s.rows);
-  while (__atomic_load_n(done, __ATOMIC_ACQUIRE) != chunk - first_chunk) wait_a_little();
+  while (__atomic_load_n(done, __ATOMIC_ACQUIRE) != turn) wait_a_little();
   if (has_work)
     for (int64_t j = 0; j < s.columns.count; ++j) {
       float* to = s.columns.floats_at(unit, args.dq, j);
@@ -183,7 +187,7 @@ inline void add_dq(BackwardScratch<E>& s, const Args& args, const Unit& unit, in
       for (; i + W <= args.dim; i += W) store(to + i, load(to + i) + load(from + i));
       for (; i < args.dim; ++i) to[i] += from[i];
     }
-  __atomic_store_n(done, (int32_t)(chunk - first_chunk + 1), __ATOMIC_RELEASE);
+  __atomic_store_n(done, (int32_t)turn + 1, __ATOMIC_RELEASE);
 }
 
 // Adds up the columns of each head of the group.
@@ -209,42 +213,58 @@ inline void write_keys(const float* from, const Args& args, const Unit& unit, co
                      unit.kv_head));
 }
 
+// One chunk of the keys of `keys` against all tiles of `unit`, which is `keys` itself or one of its
+// users.
+template <class E>
+inline void add_tiles(BackwardScratch<E>& s, const Args& args, const Unit& keys, const Unit& unit,
+                      int64_t chunk, int64_t chunk_keys, int32_t* tiles_done, double* table_sums) {
+  const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
+  const int64_t k_bytes = operand_bytes<E>(args.dim), v_bytes = operand_bytes<E>(args.value_dim);
+  const int64_t begin = chunk * chunk_keys, end = smaller(begin + chunk_keys, keys.len_k);
+  const bool own_keys = &keys == &unit;
+  const int64_t chunks_before =
+      own_keys && unit.prefix ? (unit.prefix->len_k + chunk_keys - 1) / chunk_keys : 0;
+  for (int64_t tile = tiles_of(args, unit, E::COLUMNS) - 1; tile >= 0; --tile) {
+    s.columns.place(args, unit, keys, tile);
+    const int64_t key_begin = larger(begin, s.columns.keys.begin);
+    const int64_t key_end = smaller(end, s.columns.keys.end);
+    if (key_begin >= key_end) continue;
+    const int64_t turn = chunks_before + chunk - s.columns.keys.begin / chunk_keys;
+    bool has_work = false;
+    for (int64_t block = key_begin / E::BLOCK; block * E::BLOCK < key_end; ++block) {
+      if (keys.classes[block] == kAbsent) continue;
+      if (!has_work) load_tile(s, args, unit, keys, tile);
+      const int64_t at = block * E::BLOCK - begin;
+      E::multiply(E::BLOCK, E::COLUMNS, dim, keys.k + block * k_bytes, s.q, s.scores, false);
+      E::multiply(E::BLOCK, E::COLUMNS, value_dim, keys.v + block * v_bytes, s.grad_out,
+                  s.weight_grads, false);
+      differentiate(s, args, keys, block);
+      E::multiply(E::BLOCK, value_dim, E::COLUMNS, s.weights, s.grad_out_rows,
+                  s.dv + at * value_dim, true);
+      E::multiply(E::BLOCK, dim, E::COLUMNS, s.logit_grads, s.q_rows, s.dk + at * dim, true);
+      E::multiply(dim, E::COLUMNS, E::BLOCK, keys.k_transposed + block * k_bytes,
+                  s.logit_grads_right, s.dq, has_work);
+      has_work = true;
+    }
+    add_dq(s, args, unit, turn, has_work, tiles_done + tile);
+    if (has_work && table_sums) add_table_sums(s, args, table_sums);
+  }
+}
+
 template <class E>
 void backward_chunk(const Args& args, const Unit& unit, int64_t chunk, int64_t chunk_blocks,
-                    int32_t* tile_done, double* table_sums, char* scratch) {
+                    int32_t* tiles_done, double* table_sums, char* scratch) {
   Arena arena{scratch};
   BackwardScratch<E> s(arena, args, chunk_blocks);
   const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
-  const int64_t k_bytes = operand_bytes<E>(args.dim), v_bytes = operand_bytes<E>(args.value_dim);
   const int64_t chunk_keys = chunk_blocks * E::BLOCK, begin = chunk * chunk_keys;
   const int64_t end = smaller(begin + chunk_keys, unit.len_k);
   for (int64_t i = 0; i < chunk_keys * dim; ++i) s.dk[i] = 0.0f;
   for (int64_t i = 0; i < chunk_keys * value_dim; ++i) s.dv[i] = 0.0f;
-
-  const int64_t num_tiles = (Columns<E>::columns_of(args, unit) + E::COLUMNS - 1) / E::COLUMNS;
-  for (int64_t tile = num_tiles - 1; tile >= 0; --tile) {
-    s.columns.place(args, unit, tile);
-    const int64_t key_begin = larger(begin, s.columns.key_begin);
-    const int64_t key_end = smaller(end, s.columns.key_end);
-    if (key_begin >= key_end) continue;
-    bool has_work = false;
-    for (int64_t block = key_begin / E::BLOCK; block * E::BLOCK < key_end; ++block) {
-      if (unit.classes[block] == kAbsent) continue;
-      if (!has_work) load_tile(s, args, unit, tile);
-      const int64_t at = block * E::BLOCK - begin;
-      E::multiply(E::BLOCK, E::COLUMNS, dim, unit.k + block * k_bytes, s.q, s.scores, false);
-      E::multiply(E::BLOCK, E::COLUMNS, value_dim, unit.v + block * v_bytes, s.grad_out,
-                  s.weight_grads, false);
-      differentiate(s, args, unit, block);
-      E::multiply(E::BLOCK, value_dim, E::COLUMNS, s.weights, s.grad_out_rows,
-                  s.dv + at * value_dim, true);
-      E::multiply(E::BLOCK, dim, E::COLUMNS, s.logit_grads, s.q_rows, s.dk + at * dim, true);
-      E::multiply(dim, E::COLUMNS, E::BLOCK, unit.k_transposed + block * k_bytes,
-                  s.logit_grads_right, s.dq, has_work);
-      has_work = true;
-    }
-    add_dq(s, args, unit, chunk, s.columns.key_begin / chunk_keys, has_work, tile_done + tile);
-    if (has_work && table_sums) add_table_sums(s, args, table_sums);
+  const Unit* const last = &unit + unit.num_users;
+  for (const Unit* reader = &unit; reader <= last; ++reader) {
+    add_tiles(s, args, unit, *reader, chunk, chunk_keys, tiles_done, table_sums);
+    tiles_done += tiles_of(args, *reader, E::COLUMNS);
   }
   write_keys<E>(s.dk, args, unit, args.dk, args.dim, begin, end);
   write_keys<E>(s.dv, args, unit, args.dv, args.value_dim, begin, end);

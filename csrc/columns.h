@@ -10,12 +10,24 @@ namespace AVAR_ISA {
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
+// The keys of one unit that the columns of a tile see.
+struct KeyRange {
+  int64_t begin, end;              // keys that any of the columns may see
+  int64_t inner_begin, inner_end;  // keys that all of them see
+
+  // All existing keys, as of a prefix. Keys that pad the last block do not exist.
+  static KeyRange all(const Unit& unit) { return {0, unit.len_k, 0, INT64_MAX}; }
+
+  bool cuts(int64_t first_key, int64_t num_keys) const {
+    return first_key < inner_begin || first_key + num_keys > inner_end;
+  }
+};
+
 template <class E>
 struct Columns {
   static constexpr int64_t N = E::COLUMNS;
   int64_t first, count, group;
-  int64_t key_begin, key_end;      // keys that any of the columns may see
-  int64_t inner_begin, inner_end;  // keys that all of them see
+  KeyRange keys;
   int64_t table_rows;              // num_types, or 1 where all types share their numbers
   int32_t low[N], high[N];         // first and last key of each column
   int64_t rows[N], heads[N];       // of the query tensor; columns that pad the tile repeat the last
@@ -31,12 +43,14 @@ struct Columns {
     offset = arena.take<float>(args.num_types * N);
   }
 
-  // The keys that a row sees, [begin, end); none if end <= begin.
-  static void visible(const Args& args, const Unit& unit, int64_t row, int64_t& begin,
-                      int64_t& end) {
-    const int64_t position = row + unit.len_k - unit.len_q;
+  // The keys of a unit, its own or its prefix, that a row of `unit` sees: [begin, end), none if end
+  // <= begin.
+  static void visible(const Args& args, const Unit& unit, const Unit& of_keys, int64_t row,
+                      int64_t& begin, int64_t& end) {
     begin = 0;
-    end = unit.len_k;
+    end = of_keys.len_k;
+    if (&of_keys != &unit) return;
+    const int64_t position = row + unit.len_k - unit.len_q;
     if (args.causal) end = smaller(end, position + 1);
     if (args.window_right >= 0) end = smaller(end, position + args.window_right + 1);
     if (args.window_left >= 0) begin = smaller(larger(0, position - args.window_left), unit.len_k);
@@ -48,23 +62,23 @@ struct Columns {
   }
 
   // Sets the rows and keys, but not the numbers of each column.
-  void place(const Args& args, const Unit& unit, int64_t tile) {
+  void place(const Args& args, const Unit& unit, const Unit& of_keys, int64_t tile) {
     group = args.heads / args.kv_heads;
     first = tile * N;
     count = smaller(N, columns_of(args, unit) - first);
-    visible(args, unit, first / group, key_begin, inner_end);
-    visible(args, unit, (first + count - 1) / group, inner_begin, key_end);
+    visible(args, unit, of_keys, first / group, keys.begin, keys.inner_end);
+    visible(args, unit, of_keys, (first + count - 1) / group, keys.inner_begin, keys.end);
   }
 
-  void set(const Args& args, const Unit& unit, int64_t tile) {
-    place(args, unit, tile);
+  void set(const Args& args, const Unit& unit, const Unit& of_keys, int64_t tile) {
+    place(args, unit, of_keys, tile);
     const bool tables = args.type_bias || args.type_scale;
     table_rows = tables ? args.num_types : 1;
     const float scale = (float)(args.softmax_scale * 1.4426950408889634);
     int64_t row = first / group, head = first % group;
     for (int64_t j = 0; j < N; ++j) {
       int64_t begin, end;
-      visible(args, unit, row, begin, end);
+      visible(args, unit, of_keys, row, begin, end);
       low[j] = (int32_t)begin;
       high[j] = (int32_t)end - 1;
       rows[j] = unit.start_q + row;
@@ -97,10 +111,6 @@ struct Columns {
   }
   float* floats_at(const Unit& unit, const Tensor& x, int64_t column) const {
     return (float*)row_of(x, 4, unit.batch, rows[column], heads[column]);
-  }
-
-  bool cuts(int64_t first_key, int64_t num_keys) const {
-    return first_key < inner_begin || first_key + num_keys > inner_end;
   }
 };
 

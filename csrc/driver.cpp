@@ -20,7 +20,7 @@ constexpr int64_t kOperandBytes = 96 << 20;
 constexpr int64_t kChunkKeys = 512;
 
 struct Task {
-  int64_t unit, index, cost;
+  int64_t unit, index, rank;  // what decides its place among the tasks
 };
 
 struct Buffer {
@@ -45,8 +45,16 @@ struct Round {
   std::vector<double> table_sums{};
 
   int64_t tiles_of(const Unit& unit) const {
-    const int64_t columns = unit.len_q * (args.heads / args.kv_heads);
-    return (columns + kernels.tile_columns - 1) / kernels.tile_columns;
+    return avar::tiles_of(args, unit, kernels.tile_columns);
+  }
+  // Tiles that read the keys of a unit: its own and those of its users.
+  int64_t readers_of(const Unit& unit) const {
+    int64_t tiles = 0;
+    for (int64_t i = 0; i <= unit.num_users; ++i) tiles += tiles_of((&unit)[i]);
+    return tiles;
+  }
+  int64_t chunks_of(const Unit& unit) const {
+    return (blocks_of(unit, kernels.block_keys) + chunk_blocks - 1) / chunk_blocks;
   }
   int64_t table_size() const { return 2 * args.heads / args.kv_heads * args.num_types; }
 };
@@ -81,10 +89,10 @@ void backward_chunk(void* context, int64_t i, char* scratch) {
 // The forward reads the operands of a unit once for each tile. A single tile, as in decoding, is
 // not worth the memory.
 bool has_operands(const Round& round, const Unit& unit, bool backward) {
-  return backward || round.tiles_of(unit) > 1;
+  return backward || round.readers_of(unit) > 1;
 }
 
-// Places the operands of as many units as fit in the buffer, from first on; returns the end.
+// Places the operands of as many families as fit in the buffer, from first on; returns the end.
 int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffer) {
   const int64_t k_bytes = round.kernels.operand_bytes(round.args.dim);
   const int64_t v_bytes = round.kernels.operand_bytes(round.args.value_dim);
@@ -95,7 +103,7 @@ int64_t place_operands(Round& round, int64_t first, bool backward, Buffer& buffe
     const int64_t more = has_operands(round, unit, backward)
                              ? blocks_of(unit, round.kernels.block_keys) * block_bytes
                              : 0;
-    if (end > first && bytes + more > kOperandBytes) break;
+    if (end > first && !unit.prefix && bytes + more > kOperandBytes) break;
     bytes += more;
     ++end;
   }
@@ -133,31 +141,36 @@ void list_tiles(Round& round, int64_t first, int64_t end) {
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t last_column = (t + 1) * round.kernels.tile_columns - 1;
       const int64_t last_row = std::min(last_column / (args.heads / args.kv_heads), unit.len_q - 1);
-      const int64_t keys = last_row + 1 + unit.len_k - unit.len_q;
-      round.tasks.push_back({u, t, args.causal ? std::max<int64_t>(keys, 0) : unit.len_k});
+      const int64_t own = last_row + 1 + unit.len_k - unit.len_q;
+      const int64_t prefix = unit.prefix ? unit.prefix->len_k : 0;
+      round.tasks.push_back({u, t, prefix + (args.causal ? std::max<int64_t>(own, 0) : unit.len_k)});
     }
   }
-  const auto size = [&](int64_t u) { return round.units[u].len_q * round.units[u].len_k; };
+  const auto size = [&](int64_t u) {
+    const Unit& unit = round.units[u];
+    return unit.len_q * (unit.len_k + (unit.prefix ? unit.prefix->len_k : 0));
+  };
   std::stable_sort(round.tasks.begin(), round.tasks.end(), [&](const Task& a, const Task& b) {
-    if (a.unit == b.unit) return a.cost > b.cost;
+    if (a.unit == b.unit) return a.rank > b.rank;
     return size(a.unit) != size(b.unit) ? size(a.unit) > size(b.unit) : a.unit < b.unit;
   });
 }
 
 // The first chunks of all units go first: a chunk waits for the chunks before it, so they must have
-// been started.
+// been started. Those of a prefix count as chunks before the first of each of its users.
 void list_chunks(Round& round, int64_t first, int64_t end) {
   round.tasks.clear();
   round.tiles_at.assign(round.units.size(), 0);
   int64_t tiles = 0;
   for (int64_t u = first; u < end; ++u) {
-    const int64_t blocks = blocks_of(round.units[u], round.kernels.block_keys);
-    for (int64_t c = 0; c * round.chunk_blocks < blocks; ++c) round.tasks.push_back({u, c, 0});
+    const Unit& unit = round.units[u];
+    const int64_t before = unit.prefix ? round.chunks_of(*unit.prefix) : 0;
+    for (int64_t c = 0; c < round.chunks_of(unit); ++c) round.tasks.push_back({u, c, before + c});
     round.tiles_at[u] = tiles;
-    tiles += round.tiles_of(round.units[u]);
+    tiles += round.tiles_of(unit);
   }
   std::stable_sort(round.tasks.begin(), round.tasks.end(),
-                   [](const Task& a, const Task& b) { return a.index < b.index; });
+                   [](const Task& a, const Task& b) { return a.rank < b.rank; });
   round.tiles_done.assign(tiles, 0);
 }
 

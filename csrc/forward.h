@@ -195,11 +195,55 @@ inline void finish(ForwardScratch<E>& s, const Args& args, const Unit& unit) {
   }
 }
 
+// Lets the columns attend to a range of keys, those of their own unit or of its prefix.
+template <class E>
+inline void attend(ForwardScratch<E>& s, const Args& args, const Unit& keys,
+                   const KeyRange& range) {
+  const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
+  bool in_place = false;
+  if constexpr (E::IN_PLACE) in_place = E::can_read(args);
+  const int64_t end = (range.end + E::BLOCK - 1) / E::BLOCK;
+  for (int64_t block = range.begin / E::BLOCK; block < end; ++block) {
+    if (keys.classes[block] == kAbsent) continue;
+    const int64_t first = block * E::BLOCK;
+    char *k = s.own_k, *v = s.own_v + s.slot * operand_bytes<E>(args.value_dim);
+    int64_t key_stride = 0;
+    s.value_stride = 0;
+    if (keys.k) {
+      k = keys.k + block * operand_bytes<E>(args.dim);
+      v = keys.v + block * operand_bytes<E>(args.value_dim);
+    } else if (in_place && keys.classes[block] >= 0) {  // all keys exist; others may hold NaN
+      k = row_of(args.k, element_bytes(args.dtype), keys.batch, keys.start_k + first, keys.kv_head);
+      v = row_of(args.v, element_bytes(args.dtype), keys.batch, keys.start_k + first, keys.kv_head);
+      key_stride = args.k.row;
+      s.value_stride = args.v.row;
+    } else {
+      pack_forward<E>(args, keys, block, k, v, s.packing);
+    }
+    if constexpr (E::IN_PLACE)
+      E::multiply_keys(E::BLOCK, E::COLUMNS, dim, k, key_stride, s.q, s.scores);
+    else
+      E::multiply(E::BLOCK, E::COLUMNS, dim, k, s.q, s.scores, false);
+    bool raised;
+    if (range.cuts(first, E::BLOCK))
+      raised = weigh<E, true>(s, args.num_types, first, keys.types + first);
+    else if (keys.classes[block] == kGeneral)
+      raised = weigh<E, false>(s, args.num_types, first, keys.types + first);
+    else
+      raised = weigh_plain<E>(s, args.num_types, keys.classes[block]);
+    if (raised) rescale_output(s, value_dim);
+    s.values[s.slot++] = v;
+    if (s.slot < E::PENDING) continue;
+    add_values(s, value_dim);
+    s.waiting = s.slot = 0;
+  }
+}
+
 template <class E>
 void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratch) {
   Arena arena{scratch};
   ForwardScratch<E> s(arena, args);
-  s.columns.set(args, unit, tile);
+  s.columns.set(args, unit, unit, tile);
   const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
   s.columns.load_rows(args, unit, args.q, args.dim, s.rows);
   transpose(s.rows, E::COLUMNS, dim, s.turned);
@@ -207,43 +251,8 @@ void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratc
   for (int64_t i = 0; i < args.num_types * E::COLUMNS; ++i) s.mass[i] = 0.0f;
   for (int64_t i = 0; i < E::COLUMNS; ++i) s.maximum[i] = -kInfinity;
 
-  bool in_place = false;
-  if constexpr (E::IN_PLACE) in_place = E::can_read(args);
-  const int64_t end = (s.columns.key_end + E::BLOCK - 1) / E::BLOCK;
-  for (int64_t block = s.columns.key_begin / E::BLOCK; block < end; ++block) {
-    if (unit.classes[block] == kAbsent) continue;
-    const int64_t first = block * E::BLOCK;
-    char *k = s.own_k, *v = s.own_v + s.slot * operand_bytes<E>(args.value_dim);
-    int64_t key_stride = 0;
-    s.value_stride = 0;
-    if (unit.k) {
-      k = unit.k + block * operand_bytes<E>(args.dim);
-      v = unit.v + block * operand_bytes<E>(args.value_dim);
-    } else if (in_place && unit.classes[block] >= 0) {  // all keys exist; others may hold NaN
-      k = row_of(args.k, element_bytes(args.dtype), unit.batch, unit.start_k + first, unit.kv_head);
-      v = row_of(args.v, element_bytes(args.dtype), unit.batch, unit.start_k + first, unit.kv_head);
-      key_stride = args.k.row;
-      s.value_stride = args.v.row;
-    } else {
-      pack_forward<E>(args, unit, block, k, v, s.packing);
-    }
-    if constexpr (E::IN_PLACE)
-      E::multiply_keys(E::BLOCK, E::COLUMNS, dim, k, key_stride, s.q, s.scores);
-    else
-      E::multiply(E::BLOCK, E::COLUMNS, dim, k, s.q, s.scores, false);
-    bool raised;
-    if (s.columns.cuts(first, E::BLOCK))
-      raised = weigh<E, true>(s, args.num_types, first, unit.types + first);
-    else if (unit.classes[block] == kGeneral)
-      raised = weigh<E, false>(s, args.num_types, first, unit.types + first);
-    else
-      raised = weigh_plain<E>(s, args.num_types, unit.classes[block]);
-    if (raised) rescale_output(s, value_dim);
-    s.values[s.slot++] = v;
-    if (s.slot < E::PENDING) continue;
-    add_values(s, value_dim);
-    s.waiting = s.slot = 0;
-  }
+  if (unit.prefix) attend(s, args, *unit.prefix, KeyRange::all(*unit.prefix));
+  attend(s, args, unit, s.columns.keys);
   add_values(s, value_dim);
   if (!s.started)
     for (int64_t i = 0; i < value_dim * E::COLUMNS; ++i) s.output[i] = 0.0f;

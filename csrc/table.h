@@ -43,10 +43,10 @@ struct Table {
     AVAR_ISA::forward_tile<E>(args, unit, tile, scratch);
   }
   static void backward_chunk(const Args& args, const Unit& unit, int64_t chunk,
-                             int64_t chunk_blocks, int32_t* tile_done, double* table_sums,
+                             int64_t chunk_blocks, int32_t* tiles_done, double* table_sums,
                              char* scratch) {
     Session<E> session;
-    AVAR_ISA::backward_chunk<E>(args, unit, chunk, chunk_blocks, tile_done, table_sums, scratch);
+    AVAR_ISA::backward_chunk<E>(args, unit, chunk, chunk_blocks, tiles_done, table_sums, scratch);
   }
   static constexpr Kernels make(const char* name, const Kernels* narrow) {
     return {name,

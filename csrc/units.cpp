@@ -30,10 +30,16 @@ int8_t class_of(const int8_t* types, int64_t count) {
 UnitList list_units(const Args& args, int64_t block_keys) {
   UnitList list;
   const int64_t count = args.num_sequences ? args.num_sequences : args.batch;
+  const auto prefix_of = [&](int64_t n) { return args.prefix_index ? args.prefix_index[n] : -1; };
+  std::vector<std::vector<int64_t>> users(count);
   int64_t blocks = 0;
-  for (int64_t n = 0; n < count; ++n) blocks += blocks_of(sequence(args, n), block_keys);
+  for (int64_t n = 0; n < count; ++n) {
+    blocks += blocks_of(sequence(args, n), block_keys);
+    if (prefix_of(n) >= 0) users[prefix_of(n)].push_back(n);
+  }
   list.types.assign(blocks * block_keys, -1);
   list.classes.resize(blocks);
+  std::vector<Unit> sequences;
   blocks = 0;
   for (int64_t n = 0; n < count; ++n) {
     Unit unit = sequence(args, n);
@@ -47,9 +53,23 @@ UnitList list_units(const Args& args, int64_t block_keys) {
       list.classes[blocks + i] = class_of(types + i * block_keys, block_keys);
     unit.types = types;
     unit.classes = list.classes.data() + blocks;
-    for (unit.kv_head = 0; unit.kv_head < args.kv_heads; ++unit.kv_head)
-      list.units.push_back(unit);
+    unit.num_users = users[n].size();
+    sequences.push_back(unit);
     blocks += num_blocks;
+  }
+  list.units.reserve(count * args.kv_heads);  // units point to one another
+  for (int64_t n = 0; n < count; ++n) {
+    if (prefix_of(n) >= 0) continue;
+    for (int64_t head = 0; head < args.kv_heads; ++head) {
+      list.units.push_back(sequences[n]);
+      list.units.back().kv_head = head;
+      const Unit* prefix = &list.units.back();
+      for (const int64_t user : users[n]) {
+        list.units.push_back(sequences[user]);
+        list.units.back().kv_head = head;
+        list.units.back().prefix = prefix;
+      }
+    }
   }
   return list;
 }

@@ -10,7 +10,7 @@ namespace avar {
 
 struct UnitList {
   std::vector<int8_t> types, classes;  // of all sequences, each padded to whole blocks
-  std::vector<Unit> units;             // operands not yet placed
+  std::vector<Unit> units;             // family after family; operands not yet placed
 };
 
 UnitList list_units(const Args& args, int64_t block_keys);

@@ -83,6 +83,7 @@ def visual_attn_varlen_func(
     max_seqlen_k: int,
     key_types: Tensor | KeyPlan | None = None,
     *,
+    prefix_index: Tensor | None = None,
     num_types: int = 3,
     type_bias: Tensor | None = None,
     type_scale: Tensor | None = None,
@@ -92,7 +93,15 @@ def visual_attn_varlen_func(
     deterministic: bool = False,
     backend: str | None = None,
 ) -> AttnOutput:
-    """``visual_attn_func`` on sequences laid end to end; no sequence sees another.
+    """``visual_attn_func`` on sequences laid end to end. A sequence sees its own keys and those of
+    its prefix, if it has one.
+
+    Completions of one prompt need the prompt's keys only once: the prompt is one sequence, and the
+    prefix of each completion's sequence. A query sees all existing keys of the prefix, then the
+    keys of its own sequence as if there were no prefix; softmax, mass and lse are over both. For
+    sequences with at least as many keys as queries, out, mass, lse and all gradients are those of
+    ``visual_attn_func`` on [keys of the prefix, own keys]. The gradient of a prefix's keys is the
+    sum over its own queries and those of all sequences that name it, in a fixed order.
 
     Args:
         q: (Tq, H, D).
@@ -106,18 +115,24 @@ def visual_attn_varlen_func(
         max_seqlen_q: length of the longest query sequence.
         max_seqlen_k: length of the longest key sequence.
         key_types: (Tk,) integers, as in ``visual_attn_func``; so are the remaining arguments.
+        prefix_index: (N,) int32 on q's device: the number of the sequence that is the prefix of
+            sequence n, or -1 if n has none. A prefix has no prefix itself. None: no sequence has
+            one. It may not be used with a window.
 
     Returns:
         AttnOutput(out, mass, lse): (Tq, H, Dv), (Tq, H, num_types) and (H, Tq).
 
     Raises:
         As ``visual_attn_func``; also ValueError for offsets that do not start at 0, that decrease,
-        end behind the tokens, or lie further apart than max_seqlen.
+        end behind the tokens, or lie further apart than max_seqlen, and for a prefix that is out of
+        range, has a prefix itself, or comes with a window.
     """
     q, k, v = validation.autocast(q, k, v)
     validation.check_qkv(q, k, v, packed=True)
-    packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, prefix_index)
     validation.check_packed(packed, q.device)
+    if prefix_index is not None:
+        validation.check_no_window(window_size)
     params = validation.checked_params(q, num_types, softmax_scale, causal, window_size)
     return _attention(q, k, v, key_types, type_bias, type_scale, packed, params, backend)
 
@@ -145,6 +160,8 @@ def _attention(
     blocks = key_types.blocks if planned else None
     inputs = AttnInputs(q, k, v, types, bias, scale, packed, blocks)
     backend = resolve_backend(backend, q.device, q.dtype, max(q.shape[-1], v.shape[-1]))
+    if backend == "triton" and packed is not None and packed.prefix_index is not None:
+        raise NotImplementedError("prefix_index is not supported by backend 'triton' yet.")
     if backend != "eager":
         return AttnOutput(*visual_attn(*flatten(inputs, params), planned, backend))
     if not planned:

@@ -52,7 +52,7 @@ class _Args(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in _INTEGERS),
-        *((name, ctypes.c_void_p) for name in ("cu_q", "cu_k")),
+        *((name, ctypes.c_void_p) for name in ("cu_q", "cu_k", "prefix_index")),
         *((name, ctypes.c_int64) for name in _LIMITS),
         ("softmax_scale", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("key_types", "type_bias", "type_scale")),
@@ -176,6 +176,8 @@ class _FilledArgs:
             args.num_sequences = packed.cu_seqlens_q.numel() - 1
             args.cu_q = self._pointer(packed.cu_seqlens_q)
             args.cu_k = self._pointer(packed.cu_seqlens_k)
+            if packed.prefix_index is not None:
+                args.prefix_index = self._pointer(packed.prefix_index)
         args.num_types, args.softmax_scale = params.num_types, params.softmax_scale
         args.causal = params.causal
         args.window_left, args.window_right = params.window

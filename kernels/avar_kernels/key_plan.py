@@ -41,12 +41,13 @@ class KeyPlan(NamedTuple):
             and self.packed is not None
             and packed.cu_seqlens_q is self.packed.cu_seqlens_q
             and packed.cu_seqlens_k is self.packed.cu_seqlens_k
-            and packed[2:] == self.packed[2:]
+            and packed.prefix_index is self.packed.prefix_index
+            and packed[2:4] == self.packed[2:4]
         )
         if not same:
             raise ValueError(
-                "key_types must be a plan made with this call's cu_seqlens and max_seqlen; it was"
-                " made with others. Call plan_keys with the same tensors."
+                "key_types must be a plan made with this call's cu_seqlens, max_seqlen and"
+                " prefix_index; it was made with others. Call plan_keys with the same tensors."
             )
 
 
@@ -58,6 +59,7 @@ def plan_keys(
     cu_seqlens_k: Tensor | None = None,
     max_seqlen_q: int | None = None,
     max_seqlen_k: int | None = None,
+    prefix_index: Tensor | None = None,
     sort: bool = True,
 ) -> KeyPlan:
     """Checks and sorts the keys of a batch once, for every layer of a forward pass.
@@ -68,6 +70,7 @@ def plan_keys(
             them.
         num_types: number of types, 1 to 16.
         cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k: all or none.
+        prefix_index: with them, as ``visual_attn_varlen_func`` takes it.
         sort: whether to sort the key blocks. False saves the time where ``is_decoding`` holds for
             the layers, whose kernel does not read the blocks. Other kernels then sort them in every
             layer; results are the same.
@@ -79,7 +82,8 @@ def plan_keys(
     Raises:
         TypeError, ValueError: as ``visual_attn_func`` and ``visual_attn_varlen_func`` raise.
     """
-    packed = packed_or_none(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    packed = packed_or_none(*lengths, prefix_index)
     check_num_types(num_types)
     check_types(key_types)
     if key_types.dim() != (1 if packed else 2):
@@ -90,9 +94,11 @@ def plan_keys(
     if packed is not None:
         check_packed(packed, key_types.device)
     check_flag("sort", sort)
-    cu_q, cu_k, max_q, max_k = packed or (None, None, 0, 0)
+    cu_q, cu_k, max_q, max_k, _ = packed or (None, None, 0, 0, None)
     sort = sort and triton_takes(key_types.device)
-    types, blocks = _prepare_keys(key_types, cu_q, cu_k, max_q, max_k, num_types, sort)
+    types, blocks = _prepare_keys(
+        key_types, cu_q, cu_k, max_q, max_k, prefix_index, num_types, sort
+    )
     return KeyPlan(types, num_types, packed, blocks if sort else None)
 
 
@@ -102,6 +108,7 @@ def _check_and_sort(
     cu_seqlens_k: Tensor | None,
     max_seqlen_q: int,
     max_seqlen_k: int,
+    prefix_index: Tensor | None,
     num_types: int,
     sort: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -110,7 +117,9 @@ def _check_and_sort(
     An operator, because it reads values, which torch.compile cannot trace."""
     check_key_values(key_types, num_types)
     if cu_seqlens_q is not None and cu_seqlens_k is not None:
-        lengths = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+        lengths = PackedLengths(
+            cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, prefix_index
+        )
         check_packed_values(lengths, None, key_types.shape[0])
     types = key_types.to(torch.int32, copy=True).contiguous()
     if not sort:
@@ -121,7 +130,9 @@ def _check_and_sort(
     return types, sort_for_every_size(types, cu_seqlens_k, layout)
 
 
-def _fake(key_types, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, num_types, sort):
+def _fake(
+    key_types, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, prefix_index, num_types, sort
+):
     types = torch.empty(key_types.shape, dtype=torch.int32, device=key_types.device)
     if not sort:
         return types, types.new_empty(0)
@@ -137,7 +148,8 @@ def _no_backward(*unused: Any) -> NoReturn:
 
 _prepare_keys = register_operator(
     "prepare_keys(Tensor key_types, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k,"
-    " SymInt max_seqlen_q, SymInt max_seqlen_k, SymInt num_types, bool sort) -> (Tensor, Tensor)",
+    " SymInt max_seqlen_q, SymInt max_seqlen_k, Tensor? prefix_index, SymInt num_types, bool sort)"
+    " -> (Tensor, Tensor)",
     _check_and_sort,
     _fake,
     _no_backward,

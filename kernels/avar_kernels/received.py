@@ -109,7 +109,7 @@ def _sequences(inputs: AttnInputs) -> Iterator[tuple[Any, Any, Any]]:
     if inputs.packed is None:
         yield from ((b, b, b) for b in range(len(inputs.q)))
         return
-    for rows, keys in inputs.packed.slices():
+    for rows, keys, _ in inputs.packed.sequences():
         yield rows, keys, (slice(None), rows)
 
 

@@ -37,8 +37,9 @@ def forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
     if packed is None:
         return _dense(inputs, params)
     outs, masses, lses = [], [], []
-    for rows, keys in packed.slices():
-        one = _dense(inputs.sequence(rows, keys), params)
+    for sequence in packed.sequences():
+        rows = sequence.rows
+        one = _dense(inputs.sequence(sequence), params, sequence.num_prefix_keys)
         outs.append(one.out[0])
         masses.append(one.mass[0])
         lses.append(one.lse[0])
@@ -50,7 +51,8 @@ def forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
     return AttnOutput(torch.cat(outs), torch.cat(masses), torch.cat(lses, dim=1))
 
 
-def _dense(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
+def _dense(inputs: AttnInputs, params: AttnParams, num_prefix_keys: int = 0) -> AttnOutput:
+    """One batch; every query sees all of the first ``num_prefix_keys`` keys that exist."""
     q, k, v, key_types, type_bias, type_scale, *_ = inputs
     batch, num_queries, heads, _ = q.shape
     num_keys, group = k.shape[1], heads // k.shape[2]
@@ -75,8 +77,10 @@ def _dense(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
         per_key_bias = type_bias.to(dtype)[:, channel].transpose(0, 1)
         logits = logits + per_key_bias[:, :, None, :]
 
-    position = torch.arange(num_queries, device=q.device) + (num_keys - num_queries)
-    visible = visible_keys(position, num_keys, params.causal, params.window)
+    num_own_keys = num_keys - num_prefix_keys
+    position = torch.arange(num_queries, device=q.device) + (num_own_keys - num_queries)
+    visible = visible_keys(position, num_own_keys, params.causal, params.window)
+    visible = torch.nn.functional.pad(visible, (num_prefix_keys, 0), value=True)
     visible = visible & exists[:, None, None, :]  # (B, 1, Lq, Lk)
     if type_bias is not None:  # a bias of -inf hides its type, even from rows that see no other
         visible = visible & ~torch.isneginf(per_key_bias)[:, :, None, :]

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .types import AttnGrads, AttnInputs, AttnOutput, AttnParams, PackedLengths
+from .types import AttnGrads, AttnInputs, AttnOutput, AttnParams, PackedLengths, Sequence
 from .widening import Piece, Widened, rows_first
 
 WINDOW_BLOCK = 256  # queries per piece under a sliding window: the mask is 256 x (256 + window)
@@ -38,8 +38,9 @@ def forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
     out = q.new_zeros(tokens, heads, v.shape[2])
     mass = q.new_zeros(tokens, heads, params.num_types, dtype=acc)
     lse = q.new_full((heads, tokens), float("-inf"), dtype=acc)
-    for rows, keys in _sequences(inputs.packed):
-        one = _dense_forward(inputs.sequence(rows, keys), params)
+    for sequence in _sequences(inputs.packed):
+        rows = sequence.rows
+        one = _dense_forward(inputs.sequence(sequence), params, sequence.num_prefix_keys)
         out[rows], mass[rows], lse[:, rows] = one.out[0], one.mass[0], one.lse[0]
     return AttnOutput(out, mass, lse)
 
@@ -53,21 +54,27 @@ def backward(
     dq, dk, dv = (torch.zeros_like(x) for x in inputs[:3])
     tables = (inputs.type_bias, inputs.type_scale)
     dbias, dscale = (None if table is None else torch.zeros_like(table) for table in tables)
-    for rows, keys in _sequences(inputs.packed):
-        sequence = inputs.sequence(rows, keys)
-        one = _dense_backward(_rows_of(grads, rows), sequence, _rows_of(outputs, rows), params)
-        dq[rows], dk[keys], dv[keys] = one.q[0], one.k[0], one.v[0]
+    for sequence in _sequences(inputs.packed):
+        rows, num_shared = sequence.rows, sequence.num_prefix_keys
+        parts = _rows_of(grads, rows), inputs.sequence(sequence), _rows_of(outputs, rows)
+        one = _dense_backward(*parts, params, num_shared)
+        dq[rows] = one.q[0]
+        for total, part in ((dk, one.k[0]), (dv, one.v[0])):
+            total[sequence.prefix] += part[:num_shared]
+            total[sequence.keys] += part[num_shared:]
         for total, part in ((dbias, one.type_bias), (dscale, one.type_scale)):
             if total is not None and part is not None:
                 total += part
     return AttnGrads(dq, dk, dv, dbias, dscale)
 
 
-def _sequences(packed: PackedLengths) -> Iterator[tuple[slice, slice]]:
-    """Rows and keys of the sequences that have some of both."""
-    for rows, keys in packed.slices():
-        if rows.stop > rows.start and keys.stop > keys.start:
-            yield rows, keys
+def _sequences(packed: PackedLengths) -> Iterator[Sequence]:
+    """The sequences that have rows, and keys of their own or of a prefix."""
+    for one in packed.sequences():
+        if one.rows.stop > one.rows.start and (
+            one.keys.stop > one.keys.start or one.num_prefix_keys
+        ):
+            yield one
 
 
 def _rows_of(packed_output: AttnOutput, rows: slice) -> AttnOutput:
@@ -76,12 +83,12 @@ def _rows_of(packed_output: AttnOutput, rows: slice) -> AttnOutput:
     return AttnOutput(out[None, rows], mass[None, rows], lse[None, :, rows])
 
 
-def _dense_forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
+def _dense_forward(inputs: AttnInputs, params: AttnParams, num_prefix_keys: int = 0) -> AttnOutput:
     wide = Widened(inputs, params)
     batch, heads, num_queries = wide.q.shape[:3]
     total = wide.q.new_zeros(batch, heads, num_queries, wide.width)
     lse = wide.q.new_full((batch, heads, num_queries), float("-inf"))
-    for piece in _pieces(inputs, params):
+    for piece in _pieces(inputs, params, num_prefix_keys):
         rows = piece.rows
         part, part_lse = _fused_forward(wide, piece)
         if piece.again:
@@ -100,7 +107,11 @@ def _dense_forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
 
 
 def _dense_backward(
-    grads: AttnOutput, inputs: AttnInputs, outputs: AttnOutput, params: AttnParams
+    grads: AttnOutput,
+    inputs: AttnInputs,
+    outputs: AttnOutput,
+    params: AttnParams,
+    num_prefix_keys: int = 0,
 ) -> AttnGrads:
     wide = Widened(inputs, params)
     blind = torch.isneginf(outputs.lse)  # (B, H, Lq): rows that see no key get zero gradients
@@ -109,7 +120,7 @@ def _dense_backward(
     lse = outputs.lse.masked_fill(blind, 0.0)
 
     dq, dk, dv = torch.zeros_like(wide.q), torch.zeros_like(wide.k), torch.zeros_like(wide.v)
-    for piece in _pieces(inputs, params):
+    for piece in _pieces(inputs, params, num_prefix_keys):
         rows, keys = piece.rows, piece.keys
         parts = _fused_backward(wide, piece, grad_out[:, :, rows], out[:, :, rows], lse[:, :, rows])
         dq[:, :, rows] += parts[0]
@@ -118,8 +129,10 @@ def _dense_backward(
     return wide.gradients(dq, dk, dv)
 
 
-def _pieces(inputs: AttnInputs, params: AttnParams) -> Iterator[Piece]:
-    """Cuts the (Lq, Lk) plane into fused calls; keys that no query sees are left out."""
+def _pieces(inputs: AttnInputs, params: AttnParams, num_prefix_keys: int) -> Iterator[Piece]:
+    """Cuts the (Lq, Lk) plane into fused calls; keys that no query sees are left out.
+
+    All queries see the first ``num_prefix_keys`` keys; those come with a call without window."""
     num_queries, num_keys, device = inputs.q.shape[1], inputs.k.shape[1], inputs.q.device
     past = num_keys - num_queries  # query i stands at key position i + past
     left, right = params.window
@@ -127,7 +140,14 @@ def _pieces(inputs: AttnInputs, params: AttnParams) -> Iterator[Piece]:
         right = 0 if right < 0 else min(right, 0)
     if num_queries == 0 or num_keys == 0:
         return
-    if left < 0 and right < 0:
+    if num_prefix_keys and right == 0 and past < num_prefix_keys:
+        # Some queries stand before all own keys, but see the prefix like all others.
+        yield Piece(slice(0, num_queries), slice(0, num_prefix_keys))
+        if num_keys > num_prefix_keys:
+            first = num_prefix_keys - past
+            square = slice(first, num_queries), slice(num_prefix_keys, num_keys)
+            yield Piece(*square, causal=True, again=True)
+    elif left < 0 and right < 0:
         yield Piece(slice(0, num_queries), slice(0, num_keys))
     elif left < 0 and right == 0:
         if past > 0:

@@ -5,6 +5,7 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 MAX_TYPES = 16  # the mass of sixteen types fills exactly one 16-column tensor-core tile
@@ -44,12 +45,33 @@ class PackedLengths(NamedTuple):
     cu_seqlens_k: Tensor
     max_seqlen_q: int
     max_seqlen_k: int
+    prefix_index: Tensor | None = None
+    """(N,) int32: the sequence whose keys each sequence also sees, -1 for none. None: no sequence
+    has a prefix."""
 
-    def slices(self) -> Iterator[tuple[slice, slice]]:
-        """The rows of q and of k that each sequence has; reads the offsets from the device."""
+    def sequences(self) -> Iterator["Sequence"]:
+        """The sequences one by one; reads the offsets from the device."""
         starts_q, starts_k = self.cu_seqlens_q.tolist(), self.cu_seqlens_k.tolist()
-        for rows, keys in zip(pairwise(starts_q), pairwise(starts_k), strict=True):
-            yield slice(*rows), slice(*keys)
+        rows = [slice(*ends) for ends in pairwise(starts_q)]
+        keys = [slice(*ends) for ends in pairwise(starts_k)]
+        prefixes = [-1] * len(rows) if self.prefix_index is None else self.prefix_index.tolist()
+        for own_rows, own_keys, prefix in zip(rows, keys, prefixes, strict=True):
+            yield Sequence(own_rows, own_keys, slice(0, 0) if prefix < 0 else keys[prefix])
+
+
+class Sequence(NamedTuple):
+    """One sequence of a packed call."""
+
+    rows: slice
+    """Its rows of q."""
+    keys: slice
+    """Its rows of k and v."""
+    prefix: slice
+    """The rows of k and v that its prefix has; empty if it has none."""
+
+    @property
+    def num_prefix_keys(self) -> int:
+        return self.prefix.stop - self.prefix.start
 
 
 class AttnInputs(NamedTuple):
@@ -72,13 +94,16 @@ class AttnInputs(NamedTuple):
     blocks: Tensor | None = None
     """The key blocks that a ``KeyPlan`` has sorted; only the Triton kernels read them."""
 
-    def sequence(self, rows: slice, keys: slice) -> "AttnInputs":
-        """One sequence of a packed call as a dense batch of one."""
-        types = None if self.key_types is None else self.key_types[None, keys]
+    def sequence(self, one: Sequence) -> "AttnInputs":
+        """One sequence of a packed call as a dense batch of one, its prefix's keys in front."""
+
+        def keys_of(x: Tensor) -> Tensor:
+            own = x[None, one.keys]
+            return torch.cat([x[None, one.prefix], own], dim=1) if one.num_prefix_keys else own
+
+        types = None if self.key_types is None else keys_of(self.key_types)
         tables = (self.type_bias, self.type_scale)
-        return AttnInputs(
-            self.q[None, rows], self.k[None, keys], self.v[None, keys], types, *tables
-        )
+        return AttnInputs(self.q[None, one.rows], keys_of(self.k), keys_of(self.v), types, *tables)
 
 
 class AttnParams(NamedTuple):

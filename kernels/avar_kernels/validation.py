@@ -165,18 +165,21 @@ def packed_or_none(
     cu_seqlens_k: Tensor | None,
     max_seqlen_q: int | None,
     max_seqlen_k: int | None,
+    prefix_index: Tensor | None = None,
 ) -> PackedLengths | None:
-    """The four arguments of packed sequences as one, or None if none is given.
+    """The arguments of packed sequences as one, or None if none is given.
 
-    Raises ValueError if only one to three are given."""
+    Raises ValueError if some of the first four, or the last alone, are given."""
     lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     given = [x is not None for x in lengths]
-    if any(given) and not all(given):
+    if not all(given) and (any(given) or prefix_index is not None):
         raise ValueError(
             "cu_seqlens_q, cu_seqlens_k, max_seqlen_q and max_seqlen_k must be given together; got"
             f" {sum(given)} of 4. Pass all for packed sequences, none for dense ones."
         )
-    return PackedLengths(*lengths) if all(given) else None  # pyright: ignore[reportArgumentType]
+    if not all(given):
+        return None
+    return PackedLengths(*lengths, prefix_index)  # pyright: ignore[reportArgumentType]
 
 
 def per_head_table(name: str, table: Tensor | None, q: Tensor, num_types: int) -> Tensor | None:
@@ -236,6 +239,17 @@ def check_window(window_size: tuple[int, int]) -> tuple[int, int]:
     return window_size[0], window_size[1]
 
 
+def check_no_window(window_size: tuple[int, int]) -> None:
+    """Raises if a call with prefixes has a window, which has no meaning across two sequences."""
+    if check_window(window_size) != (-1, -1):
+        refuse(
+            "window_size",
+            "(-1, -1) with prefix_index",
+            window_size,
+            "Lay the prefix's keys in front of each sequence's own to use a window.",
+        )
+
+
 def check_flag(name: str, flag: bool) -> None:
     """Raises unless the argument is a bool, as None or a tensor would silently count as one."""
     if not isinstance(flag, bool):
@@ -269,6 +283,14 @@ def check_packed(packed: PackedLengths, device: torch.device) -> None:
             f"shape {tuple(packed.cu_seqlens_k.shape)}",
             "Both must describe the same sequences.",
         )
+    if packed.prefix_index is not None:
+        num_sequences = packed.cu_seqlens_q.numel() - 1
+        check_integers("prefix_index", packed.prefix_index, (num_sequences,), device)
+        if packed.prefix_index.dtype != torch.int32:
+            raise TypeError(
+                f"prefix_index must be int32; got {packed.prefix_index.dtype}. Use"
+                " .to(torch.int32)."
+            )
     for name, longest in (
         ("max_seqlen_q", packed.max_seqlen_q),
         ("max_seqlen_k", packed.max_seqlen_k),

@@ -35,6 +35,7 @@ def check_packed_values(packed: PackedLengths | None, num_rows: int | None, num_
     With ``num_rows`` None the number of query tokens is not known yet and is not checked."""
     if packed is None:
         return
+    check_prefix_values(packed.prefix_index)
     for name, offsets, tokens, longest in (
         ("cu_seqlens_q", packed.cu_seqlens_q, num_rows, packed.max_seqlen_q),
         ("cu_seqlens_k", packed.cu_seqlens_k, num_keys, packed.max_seqlen_k),
@@ -56,6 +57,34 @@ def check_packed_values(packed: PackedLengths | None, num_rows: int | None, num_
                 offsets.tolist() if offsets.numel() <= 16 else f"{offsets[:16].tolist()}...",
                 "Build it as the cumulative sum of the lengths, 0 in front.",
             )
+
+
+def check_prefix_values(prefix_index: Tensor | None, num_prefixes: int | None = None) -> None:
+    """Raises unless every prefix is a sequence without a prefix; on a GPU device-side assertions.
+
+    Args:
+        prefix_index: (N,), or None.
+        num_prefixes: number of prefixes in a cache, which are no sequences of the call; None if a
+            prefix is one of the N sequences.
+    """
+    if prefix_index is None or not prefix_index.numel():
+        return
+    limit = prefix_index.numel() if num_prefixes is None else num_prefixes
+    good = ((prefix_index >= -1) & (prefix_index < limit)).all()
+    expected = f"in -1..{limit - 1}"
+    if num_prefixes is None:
+        of_prefix = prefix_index[prefix_index.long().clamp(0, limit - 1)]
+        good = good & ((of_prefix == -1) | (prefix_index < 0)).all()
+        expected += ", the numbers of sequences that have no prefix themselves (-1: none)"
+    if good.is_cuda:
+        torch.ops.aten._assert_async.msg(good, f"prefix_index must be {expected}")
+    elif not good:
+        refuse(
+            "prefix_index",
+            expected,
+            prefix_index.tolist() if limit <= 16 else f"{prefix_index[:16].tolist()}...",
+            "Give every completion the number of its prompt's sequence, and prompts -1.",
+        )
 
 
 def check_cache_values(

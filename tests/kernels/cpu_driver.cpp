@@ -59,7 +59,7 @@ bool finite(const Buffer& x, int64_t dtype) {
   return true;
 }
 
-bool run(int64_t isa, int64_t dtype, const Shape& s, bool packed, bool tables) {
+bool run(int64_t isa, int64_t dtype, const Shape& s, bool packed, bool prefixes, bool tables) {
   Args args{};
   args.isa = isa;
   args.dtype = dtype;
@@ -77,13 +77,20 @@ bool run(int64_t isa, int64_t dtype, const Shape& s, bool packed, bool tables) {
   args.window_right = s.right;
   args.softmax_scale = 0.3;
   const int64_t rows = s.batch * s.len_q, keys = s.batch * s.len_k;
-  // As packed: an empty sequence, then all tokens but a tail that belongs to none.
-  std::vector<int32_t> cu_q = {0, 0, int32_t(rows - rows / 9)};
-  std::vector<int32_t> cu_k = {0, 0, int32_t(keys - keys / 9)};
+  // As packed: an empty sequence, then two with all tokens but a tail that belongs to none. The
+  // second may be the prefix of the other two, of which the first then sees its keys alone.
+  std::vector<int32_t> cu_q = {0, 0, int32_t(rows / 3), int32_t(rows - rows / 9)};
+  std::vector<int32_t> cu_k = {0, 0, int32_t(keys / 2), int32_t(keys - keys / 9)};
+  std::vector<int32_t> prefix_index = {1, -1, 1};
   if (packed) {
-    args.num_sequences = 2;
+    args.num_sequences = 3;
     args.cu_q = cu_q.data();
     args.cu_k = cu_k.data();
+    if (prefixes) {
+      cu_q[1] = int32_t(rows / 5);
+      args.prefix_index = prefix_index.data();
+      args.window_left = args.window_right = -1;
+    }
   }
   std::vector<int8_t> types(keys);
   for (int64_t i = 0; i < keys; ++i) types[i] = i < keys / 2 ? 1 : int8_t(i * 7 % 6 - 1);
@@ -127,8 +134,8 @@ int main() {
     if (!avar::isa_runs(isa)) continue;
     for (int64_t dtype = 0; dtype < 3; ++dtype)
       for (const Shape& shape : kShapes)
-        for (int mode = 0; mode < 4; ++mode, ++calls)
-          if (!run(isa, dtype, shape, mode & 1, mode & 2)) {
+        for (int mode = 0; mode < 6; ++mode, ++calls)
+          if (!run(isa, dtype, shape, mode >= 2, mode >= 4, mode & 1)) {
             std::printf("not finite: %s, dtype %d, %d keys\n", avar::isa_name(isa), int(dtype),
                         int(shape.len_k));
             return 1;
