@@ -41,7 +41,7 @@ def _store_by_type(
 
 
 @triton.jit
-def query_blocks(
+def _query_blocks(
     key_first, num_rows, num_keys, left, right,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -53,13 +53,14 @@ def query_blocks(
 
 
 @triton.jit
-def for_types(is_absent, is_general, start, lo, hi, end):
+def _masked_for_types(start, lo, hi, end, is_general, is_absent):
+    """lo, hi, end of the query blocks, in view of the types of the key block."""
     # An absent block only stores zeros.
     end = tl.where(is_absent, start, end)
     # A general block masks every query block.
     lo = tl.where(is_absent | is_general, start, lo)
     hi = tl.where(is_absent | is_general, start, hi)
-    return end, lo, hi
+    return lo, hi, end
 
 
 @triton.jit
@@ -71,7 +72,7 @@ def _load_row(ptrs, row_exists, other, MASKED: tl.constexpr):
 
 
 @triton.jit
-def users_of(user_starts_ptr, index, HAS_PREFIX: tl.constexpr):
+def _users_of(user_starts_ptr, index, HAS_PREFIX: tl.constexpr):
     """[begin, end) of the users of sequence ``index`` as a prefix."""
     begin = tl.zeros((), tl.int32)
     end = tl.zeros((), tl.int32)
@@ -82,7 +83,7 @@ def users_of(user_starts_ptr, index, HAS_PREFIX: tl.constexpr):
 
 
 @triton.jit
-def reader_at(place, users_ptr, first_user, index, right, HAS_PREFIX: tl.constexpr):
+def _reader_at(place, users_ptr, first_user, index, right, HAS_PREFIX: tl.constexpr):
     """(sequence whose queries see the keys, right edge of their window): in front of the users,
     the sequence itself. A user sees all keys of its prefix."""
     reader = index
@@ -149,17 +150,21 @@ def visual_attn_bwd_dkdv_kernel(
     v_offsets = tile_keys[:, None] * stride_vl + value_dims[None, :]
     v = load_tile(v_base + v_offsets, exists, value_mask, True, MASK_DV)  # [N, DV]
 
-    start, lo, hi, end = query_blocks(
+    start, lo, hi, end = _query_blocks(
         key_first, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M, BLOCK_N
     )
     key_type = tl.zeros((), tl.int32)
     is_general = False
+    is_absent = False
     if HAS_TYPES:
         key_type = tl.max(types, 0)
         is_general = key_type != tl.min(types, 0)
-        end, lo, hi = for_types(key_type < 0, is_general, start, lo, hi, end)
         is_absent = key_type < 0
+        lo, hi, end = _masked_for_types(start, lo, hi, end, is_general, is_absent)
         key_type = tl.maximum(key_type, 0)
+    reader_q = q_ptr + (batch * stride_qb + q_first * stride_ql)
+    reader_dout = dout_ptr + (batch * stride_dob + q_first * stride_dol)
+    reader_stats = stats_ptr + (batch * stride_sb + q_first)
 
     # One loop over (head, query block) instead of two nested ones: the load pipeline runs on from
     # head to head, and the nested form needs up to a hundred registers more. Keys that do not exist
@@ -176,31 +181,24 @@ def visual_attn_bwd_dkdv_kernel(
             dbias = tl.zeros([BLOCK_N], tl.float32)
             dscale = tl.zeros([BLOCK_N], tl.float32)
             # The sequence's own queries, then those of its users.
-            first_user, end_user = users_of(user_starts_ptr, index, HAS_PREFIX)
+            first_user, end_user = _users_of(user_starts_ptr, index, HAS_PREFIX)
             for place in range(first_user - 1, end_user):
-                reader, reader_right = reader_at(
+                reader, reader_right = _reader_at(
                     place, users_ptr, first_user, index, right, HAS_PREFIX
                 )
                 part = batch
-                if HAS_PREFIX:  # a sequence reads its own keys and those of at most one prefix
+                if HAS_PREFIX:
                     part = tl.cast(reader, tl.int64) * 2 + (place < first_user)
                     q_first, num_rows = sequence_of(cu_seqlens_q_ptr, reader, num_rows, PACKED)
-                    start, lo, hi, end = query_blocks(
-                        key_first,
-                        num_rows,
-                        num_keys,
-                        left,
-                        reader_right,
-                        HAS_LEFT,
-                        HAS_RIGHT,
-                        BLOCK_M,
-                        BLOCK_N,
-                    )
+                    start, lo, hi, end = _query_blocks(
+                        key_first, num_rows, num_keys, left, reader_right,
+                        HAS_LEFT, HAS_RIGHT, BLOCK_M, BLOCK_N,
+                    )  # fmt: skip
                     if HAS_TYPES:
-                        end, lo, hi = for_types(is_absent, GENERAL == 1, start, lo, hi, end)
-                reader_q = q_ptr + (batch * stride_qb + q_first * stride_ql)
-                reader_dout = dout_ptr + (batch * stride_dob + q_first * stride_dol)
-                reader_stats = stats_ptr + (batch * stride_sb + q_first)
+                        lo, hi, end = _masked_for_types(start, lo, hi, end, GENERAL == 1, is_absent)
+                    reader_q = q_ptr + q_first * stride_ql
+                    reader_dout = dout_ptr + q_first * stride_dol
+                    reader_stats = stats_ptr + q_first
                 for MASKED in tl.static_range(GENERAL, 2):
                     first = lo
                     num_blocks = hi - lo

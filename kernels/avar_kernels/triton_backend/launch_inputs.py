@@ -36,7 +36,8 @@ class LaunchInputs:
             self.batch = self.num_sequences = leading[0]
             self.types_stride = num_keys
         else:
-            self.cu_q, self.cu_k, self.max_rows, self.max_keys, self.prefix_index = packed
+            self.cu_q, self.cu_k, self.max_rows, self.max_keys, prefix_index = packed
+            self.prefix_index = None if prefix_index is None else prefix_index.contiguous()
             self.batch, self.num_sequences = 1, packed.cu_seqlens_q.shape[0] - 1
             self.types_stride = 0
         left, right = params.window[0], 0 if params.causal else params.window[1]
