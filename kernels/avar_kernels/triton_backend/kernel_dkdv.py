@@ -89,7 +89,7 @@ def _reader_at(place, users_ptr, first_user, index, right, HAS_PREFIX: tl.conste
     reader = index
     if HAS_PREFIX:
         is_user = place >= first_user
-        reader = tl.load(users_ptr + place, mask=is_user, other=index)
+        reader = tl.load(users_ptr + place, mask=is_user, other=index, volatile=True)
         right = tl.where(is_user, UNLIMITED, right)
     return reader, right
 
@@ -183,23 +183,27 @@ def visual_attn_bwd_dkdv_kernel(
             # The sequence's own queries, then those of its users.
             first_user, end_user = _users_of(user_starts_ptr, index, HAS_PREFIX)
             for place in range(first_user - 1, end_user):
-                reader, reader_right = _reader_at(
-                    place, users_ptr, first_user, index, right, HAS_PREFIX
-                )
-                part = batch
-                if HAS_PREFIX:
-                    part = tl.cast(reader, tl.int64) * 2 + (place < first_user)
-                    q_first, num_rows = sequence_of(cu_seqlens_q_ptr, reader, num_rows, PACKED)
-                    start, lo, hi, end = _query_blocks(
-                        key_first, num_rows, num_keys, left, reader_right,
-                        HAS_LEFT, HAS_RIGHT, BLOCK_M, BLOCK_N,
-                    )  # fmt: skip
-                    if HAS_TYPES:
-                        lo, hi, end = _masked_for_types(start, lo, hi, end, GENERAL == 1, is_absent)
-                    reader_q = q_ptr + q_first * stride_ql
-                    reader_dout = dout_ptr + q_first * stride_dol
-                    reader_stats = stats_ptr + q_first
                 for MASKED in tl.static_range(GENERAL, 2):
+                    reader, reader_right = _reader_at(
+                        place, users_ptr, first_user, index, right, HAS_PREFIX
+                    )
+                    part = batch
+                    if HAS_PREFIX:
+                        part = tl.cast(reader, tl.int64) * 2 + (place < first_user)
+                        q_first, num_rows = sequence_of(
+                            cu_seqlens_q_ptr, reader, num_rows, PACKED, AGAIN=True
+                        )
+                        start, lo, hi, end = _query_blocks(
+                            key_first, num_rows, num_keys, left, reader_right,
+                            HAS_LEFT, HAS_RIGHT, BLOCK_M, BLOCK_N,
+                        )  # fmt: skip
+                        if HAS_TYPES:
+                            lo, hi, end = _masked_for_types(
+                                start, lo, hi, end, GENERAL == 1, is_absent
+                            )
+                        reader_q = q_ptr + q_first * stride_ql
+                        reader_dout = dout_ptr + q_first * stride_dol
+                        reader_stats = stats_ptr + q_first
                     first = lo
                     num_blocks = hi - lo
                     if MASKED:  # [start, lo), then [hi, end)

@@ -87,14 +87,15 @@ def visual_attn_bwd_stats_kernel(
 
 @triton.jit
 def load_shifts(
-    stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES: tl.constexpr, DTYPE: tl.constexpr
-):
+    stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES: tl.constexpr, DTYPE: tl.constexpr,
+    AGAIN: tl.constexpr = False,
+):  # fmt: skip
     """shift_i[c] as two [M, 16] tiles, the rounded value and the rest; their sum is exact to
     2^-16."""
     channels = tl.arange(0, 16)
     ptrs = stats_ptr + (1 + channels)[None, :] * stride_sc + tile_rows[:, None]
     mask = row_exists[:, None] & (channels < NUM_TYPES)[None, :]
-    shifts = tl.load(ptrs, mask=mask, other=0.0)
+    shifts = tl.load(ptrs, mask=mask, other=0.0, volatile=AGAIN)
     rounded = shifts.to(DTYPE)
     return rounded, (shifts - rounded.to(tl.float32)).to(DTYPE)
 
@@ -225,7 +226,13 @@ def visual_attn_bwd_dq_kernel(
         if HAS_TYPES:
             channels = tl.arange(0, 16)
             rounded, rest = load_shifts(
-                stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES, SHIFT_DTYPE
+                stats_ptr,
+                stride_sc,
+                tile_rows,
+                row_exists,
+                NUM_TYPES,
+                SHIFT_DTYPE,
+                AGAIN=HAS_PREFIX,
             )
             general_begin, general_end = listed_blocks(part_lists, lists_stride, NUM_TYPES, lo, hi)
             num_listed = general_end - general_begin
