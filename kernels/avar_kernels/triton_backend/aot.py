@@ -60,7 +60,7 @@ FLOAT32_POINTERS = (
 )  # fmt: skip
 INT32_POINTERS = (
     "types_ptr", "lists_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "prefix_index_ptr",
-    "user_starts_ptr", "users_ptr", "lengths_ptr", "table_ptr",
+    "reader_starts_ptr", "readers_ptr", "lengths_ptr", "table_ptr",
 )  # fmt: skip
 # Triton compiles a kernel that needs more to a trap, and refuses to launch it.
 TENSOR_MEMORY_LIMIT_COLUMNS = 512

@@ -46,24 +46,13 @@ def sequence_of(
 
 
 @triton.jit
-def first_part_of(prefix_index_ptr, index, HAS_PREFIX: tl.constexpr):
-    """The first part of the keys that sequence ``index`` sees: 0, its prefix, or 1, its own."""
-    first_part = tl.full((), 1, tl.int32)
-    if HAS_PREFIX:
-        first_part = (tl.load(prefix_index_ptr + index) < 0).to(tl.int32)
-    return first_part
-
-
-@triton.jit
-def part_of(part, prefix_index_ptr, index, right, HAS_PREFIX: tl.constexpr):
-    """(sequence that holds the keys of a part, right edge of the window on them)."""
-    sequence = index
-    if HAS_PREFIX:
-        # Volatile, as in ``sequence_of``: the compiler would keep it from the part before.
-        prefix = tl.load(prefix_index_ptr + index, volatile=True)
-        sequence = tl.where(part == 0, prefix, index)
-        right = tl.where(part == 0, UNLIMITED, right)
-    return sequence, right
+def prefix_of(cu_seqlens_k_ptr, prefix_index_ptr, index):
+    """(sequence, first row, number of rows) of the keys of the prefix of sequence ``index``; no
+    rows if it has none. Read again wherever it is needed, as in ``sequence_of``."""
+    prefix = tl.load(prefix_index_ptr + index, volatile=True)
+    sequence = tl.maximum(prefix, 0)
+    first, length = sequence_of(cu_seqlens_k_ptr, sequence, 0, True, AGAIN=True)
+    return sequence, first, tl.where(prefix < 0, 0, length)
 
 
 @triton.jit

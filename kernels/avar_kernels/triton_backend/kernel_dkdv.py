@@ -12,6 +12,7 @@ blocks without a mask and one for the others; the launcher adds the rows up in a
 
 The keys of a prefix are seen by the queries of its own sequence, and by all queries of its users.
 A program of such keys goes through these sequences one after another, the users in ascending order.
+``readers`` lists them: readers[reader_starts[n] : reader_starts[n + 1]] for the keys of sequence n.
 
 Tiles are transposed, [N, M]: one matrix product then leaves P and dZ in the layout in which the
 next one reads them. P and dZ are rounded to the dtype of the inputs, accumulators are float32.
@@ -41,29 +42,6 @@ def _store_by_type(
 
 
 @triton.jit
-def _query_blocks(
-    key_first, num_rows, num_keys, left, right,
-    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """``query_block_range`` of a key block."""
-    key_last = tl.minimum(key_first + BLOCK_N, num_keys) - 1
-    return query_block_range(
-        key_first, key_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M
-    )
-
-
-@triton.jit
-def _masked_for_types(start, lo, hi, end, is_general, is_absent):
-    """lo, hi, end of the query blocks, in view of the types of the key block."""
-    # An absent block only stores zeros.
-    end = tl.where(is_absent, start, end)
-    # A general block masks every query block.
-    lo = tl.where(is_absent | is_general, start, lo)
-    hi = tl.where(is_absent | is_general, start, hi)
-    return lo, hi, end
-
-
-@triton.jit
 def _load_row(ptrs, row_exists, other, MASKED: tl.constexpr):
     """A number of each query, [1, M]; ``other`` for a query that does not exist."""
     if MASKED:
@@ -72,26 +50,14 @@ def _load_row(ptrs, row_exists, other, MASKED: tl.constexpr):
 
 
 @triton.jit
-def _users_of(user_starts_ptr, index, HAS_PREFIX: tl.constexpr):
-    """[begin, end) of the users of sequence ``index`` as a prefix."""
+def _readers_of(reader_starts_ptr, index, HAS_PREFIX: tl.constexpr):
+    """[begin, end) of the sequences whose queries see the keys of sequence ``index``."""
     begin = tl.zeros((), tl.int32)
-    end = tl.zeros((), tl.int32)
+    end = tl.full((), 1, tl.int32)
     if HAS_PREFIX:
-        begin = tl.load(user_starts_ptr + index)
-        end = tl.load(user_starts_ptr + index + 1)
+        begin = tl.load(reader_starts_ptr + index)
+        end = tl.load(reader_starts_ptr + index + 1)
     return begin, end
-
-
-@triton.jit
-def _reader_at(place, users_ptr, first_user, index, right, HAS_PREFIX: tl.constexpr):
-    """(sequence whose queries see the keys, right edge of their window): in front of the users,
-    the sequence itself. A user sees all keys of its prefix."""
-    reader = index
-    if HAS_PREFIX:
-        is_user = place >= first_user
-        reader = tl.load(users_ptr + place, mask=is_user, other=index, volatile=True)
-        right = tl.where(is_user, UNLIMITED, right)
-    return reader, right
 
 
 @triton.jit(
@@ -102,7 +68,7 @@ def _reader_at(place, users_ptr, first_user, index, right, HAS_PREFIX: tl.conste
 )  # fmt: skip
 def visual_attn_bwd_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
-    user_starts_ptr, users_ptr,
+    reader_starts_ptr, readers_ptr,
     dout_ptr, stats_ptr, dk_ptr, dv_ptr, dbias_ptr, dscale_ptr,
     softmax_scale, num_rows, num_keys, group, left, right,
     stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
@@ -141,8 +107,8 @@ def visual_attn_bwd_dkdv_kernel(
     dout_offsets = tile_rows[:, None] * stride_dol + value_dims[None, :]
     first_token = k_first + key_first  # int64
     softmax_scale_log2 = softmax_scale * LOG2E
-    types_ptr += batch * stride_tb + k_first
-    types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)
+    own_types = types_ptr + (batch * stride_tb + k_first)
+    types, exists = types_of(own_types, keys, num_keys, HAS_TYPES)
     k_base = k_ptr + batch * stride_kb + kv_head.to(tl.int64) * stride_kh + first_token * stride_kl
     k_offsets = tile_keys[:, None] * stride_kl + dims[None, :]
     k = load_tile(k_base + k_offsets, exists, dim_mask, True, MASK_D)  # [N, D]
@@ -150,8 +116,9 @@ def visual_attn_bwd_dkdv_kernel(
     v_offsets = tile_keys[:, None] * stride_vl + value_dims[None, :]
     v = load_tile(v_base + v_offsets, exists, value_mask, True, MASK_DV)  # [N, DV]
 
-    start, lo, hi, end = _query_blocks(
-        key_first, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M, BLOCK_N
+    key_last = tl.minimum(key_first + BLOCK_N, num_keys) - 1
+    start, lo, hi, end = query_block_range(
+        key_first, key_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_M
     )
     key_type = tl.zeros((), tl.int32)
     is_general = False
@@ -160,7 +127,11 @@ def visual_attn_bwd_dkdv_kernel(
         key_type = tl.max(types, 0)
         is_general = key_type != tl.min(types, 0)
         is_absent = key_type < 0
-        lo, hi, end = _masked_for_types(start, lo, hi, end, is_general, is_absent)
+        # An absent block only stores zeros.
+        end = tl.where(is_absent, start, end)
+        # A general block masks every query block.
+        lo = tl.where(is_absent | is_general, start, lo)
+        hi = tl.where(is_absent | is_general, start, hi)
         key_type = tl.maximum(key_type, 0)
     reader_q = q_ptr + (batch * stride_qb + q_first * stride_ql)
     reader_dout = dout_ptr + (batch * stride_dob + q_first * stride_dol)
@@ -175,32 +146,37 @@ def visual_attn_bwd_dkdv_kernel(
     for GENERAL in tl.static_range(2 if HAS_TYPES else 1):
         if is_general == (GENERAL == 1):
             if GENERAL:
-                types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES, AGAIN=True)
+                types, exists = types_of(own_types, keys, num_keys, HAS_TYPES, AGAIN=True)
             dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
             dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
             dbias = tl.zeros([BLOCK_N], tl.float32)
             dscale = tl.zeros([BLOCK_N], tl.float32)
-            # The sequence's own queries, then those of its users.
-            first_user, end_user = _users_of(user_starts_ptr, index, HAS_PREFIX)
-            for place in range(first_user - 1, end_user):
+            first_reader, end_reader = _readers_of(reader_starts_ptr, index, HAS_PREFIX)
+            if HAS_PREFIX and HAS_TYPES:
+                end_reader = tl.where(is_absent, first_reader, end_reader)
+            for place in range(first_reader, end_reader):
                 for MASKED in tl.static_range(GENERAL, 2):
-                    reader, reader_right = _reader_at(
-                        place, users_ptr, first_user, index, right, HAS_PREFIX
-                    )
-                    part = batch
+                    part, reader_right = batch, right
                     if HAS_PREFIX:
-                        part = tl.cast(reader, tl.int64) * 2 + (place < first_user)
+                        # Volatile, as in ``sequence_of``: all this is computed for each of the two
+                        # loops, and not kept during the first.
+                        reader = tl.load(readers_ptr + place, volatile=True)
+                        is_user = reader != index
+                        part = reader.to(tl.int64) * 2 + is_user
+                        reader_right = tl.where(is_user, UNLIMITED, right)
                         q_first, num_rows = sequence_of(
                             cu_seqlens_q_ptr, reader, num_rows, PACKED, AGAIN=True
                         )
-                        start, lo, hi, end = _query_blocks(
-                            key_first, num_rows, num_keys, left, reader_right,
-                            HAS_LEFT, HAS_RIGHT, BLOCK_M, BLOCK_N,
+                        k_first, num_keys = sequence_of(
+                            cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True
+                        )
+                        key_last = tl.minimum(key_first + BLOCK_N, num_keys) - 1
+                        start, lo, hi, end = query_block_range(
+                            key_first, key_last, num_rows, num_keys, left, reader_right,
+                            HAS_LEFT, HAS_RIGHT, BLOCK_M,
                         )  # fmt: skip
-                        if HAS_TYPES:
-                            lo, hi, end = _masked_for_types(
-                                start, lo, hi, end, GENERAL == 1, is_absent
-                            )
+                        if GENERAL:
+                            lo, hi = start, start
                         reader_q = q_ptr + q_first * stride_ql
                         reader_dout = dout_ptr + q_first * stride_dol
                         reader_stats = stats_ptr + q_first
@@ -300,8 +276,14 @@ def visual_attn_bwd_dkdv_kernel(
 
             k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True)
             first_token = k_first + key_first
-            _, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES, AGAIN=True)
-            key_in_range = keys < num_keys
+            block_keys, block_types = keys, own_types
+            if HAS_PREFIX:
+                # No register is left to keep these. The minimum is 0, which the compiler does not
+                # know: it would take ``keys`` for them.
+                block_keys = key_first + tl.minimum(num_keys, 0) + tl.arange(0, BLOCK_N)
+                block_types = types_ptr + k_first
+            _, exists = types_of(block_types, block_keys, num_keys, HAS_TYPES, AGAIN=True)
+            key_in_range = block_keys < num_keys
             dk = tl.where(exists[:, None], dk * softmax_scale, 0.0)
             dv = tl.where(exists[:, None], dv, 0.0)
             dk_base = (

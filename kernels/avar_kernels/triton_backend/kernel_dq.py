@@ -20,14 +20,13 @@ import triton.language as tl
 
 from .blocks import (
     LOG2E,
-    first_part_of,
     general_block,
     key_block_range,
     listed_block,
     listed_blocks,
     load_tile,
     logit_terms,
-    part_of,
+    prefix_of,
     sees,
     sequence_of,
     types_of,
@@ -164,21 +163,24 @@ def visual_attn_bwd_dq_kernel(
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     softmax_scale_log2 = softmax_scale * LOG2E
 
-    first_part = first_part_of(prefix_index_ptr, index, HAS_PREFIX)
-    for part in range(first_part, 2):
-        sequence, part_right = part_of(part, prefix_index_ptr, index, right, HAS_PREFIX)
+    # The keys of the prefix, which all rows see, then the sequence's own. Unrolled: a loop would
+    # keep what the general blocks need in registers during the plain ones.
+    for OWN in tl.static_range(0 if HAS_PREFIX else 1, 2):
+        sequence = index
         if HAS_PREFIX:
-            k_first, num_keys = sequence_of(
-                cu_seqlens_k_ptr, sequence, num_keys, PACKED, AGAIN=True
-            )
+            if OWN:
+                k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, True)
+            else:
+                sequence, k_first, num_keys = prefix_of(cu_seqlens_k_ptr, prefix_index_ptr, index)
         k_base = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
         v_base = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
         part_types = types_ptr + batch * stride_tb + k_first
         part_lists = lists_ptr + sequence.to(tl.int64) * (NUM_TYPES + 2) * lists_stride
         row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
         start, lo, hi, end = key_block_range(
-            row_first, row_last, num_rows, num_keys, left, part_right, HAS_LEFT, HAS_RIGHT, BLOCK_N
-        )
+            row_first, row_last, num_rows, num_keys, left, right,
+            HAS_LEFT, HAS_RIGHT and OWN, BLOCK_N,
+        )  # fmt: skip
         # One type after another; without types all blocks are of one.
         for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
             begin, stop = lo, hi
@@ -212,13 +214,17 @@ def visual_attn_bwd_dq_kernel(
                     dlogits *= block_scale
                 dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
 
-        _, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED, AGAIN=True)
-        _, num_keys = sequence_of(cu_seqlens_k_ptr, sequence, num_keys, PACKED, AGAIN=True)
+        q_first, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED, AGAIN=True)
+        if OWN:
+            k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True)
+        else:
+            sequence, k_first, num_keys = prefix_of(cu_seqlens_k_ptr, prefix_index_ptr, index)
         row_exists = rows < num_rows
         row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
         start, lo, hi, end = key_block_range(
-            row_first, row_last, num_rows, num_keys, left, part_right, HAS_LEFT, HAS_RIGHT, BLOCK_N
-        )
+            row_first, row_last, num_rows, num_keys, left, right,
+            HAS_LEFT, HAS_RIGHT and OWN, BLOCK_N,
+        )  # fmt: skip
         general_begin = tl.zeros((), tl.int32)
         num_listed = tl.zeros((), tl.int32)
         if not HAS_TYPES:
@@ -246,14 +252,9 @@ def visual_attn_bwd_dq_kernel(
             k = load_tile(k_base + block * k_step + k_offsets, exists, dim_mask, True, MASK_D)
             scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
             visible = exists[None, :] & sees(
-                rows[:, None],
-                keys[None, :],
-                num_keys - num_rows,
-                left,
-                part_right,
-                HAS_LEFT,
-                HAS_RIGHT,
-            )
+                rows[:, None], keys[None, :], num_keys - num_rows, left, right,
+                HAS_LEFT, HAS_RIGHT and OWN,
+            )  # fmt: skip
             logits = scores * (softmax_scale_log2 * type_scale)[None, :] + bias[None, :]
             logits = tl.where(visible, logits, float("-inf"))
             weights = tl.exp2(logits - lse[:, None])

@@ -103,7 +103,7 @@ def _dkdv(
     )
     if 0 not in grid:
         tensors = (
-            *call.tensors(), *call.offsets(), *call.users(), dout, stats, dk, dv,
+            *call.tensors(), *call.offsets(), *call.readers(), dout, stats, dk, dv,
             call.or_any(dbias), call.or_any(dscale),
         )  # fmt: skip
         numbers = (*call.numbers(), *strides, *call.strides(dk, dv), call.types_stride)

@@ -91,14 +91,16 @@ class LaunchInputs:
         """cu_seqlens_q, cu_seqlens_k."""
         return (self.q, self.q) if self.cu_q is None else (self.cu_q, self.cu_k)
 
-    def users(self) -> tuple[Tensor, Tensor]:
-        """Starts (N + 1,) and users (N,) of every sequence as a prefix, int32: the sequences with
-        prefix p stand in users[starts[p] : starts[p + 1]], in ascending order."""
+    def readers(self) -> tuple[Tensor, Tensor]:
+        """starts (N + 1,) and readers (2 N,), int32: readers[starts[n] : starts[n + 1]] are the
+        sequences whose queries see the keys of sequence n, itself first, then those whose prefix it
+        is, in ascending order."""
         if self.prefix_index is None:
             return self.q, self.q
-        prefixes, users = self.prefix_index.sort(stable=True)
-        bounds = torch.arange(self.num_sequences + 1, dtype=torch.int32, device=self.q.device)
-        return torch.searchsorted(prefixes, bounds, out_int32=True), users.to(torch.int32)
+        numbers = torch.arange(self.num_sequences + 1, dtype=torch.int32, device=self.q.device)
+        read, readers = torch.cat([numbers[:-1], self.prefix_index]).sort(stable=True)
+        starts = torch.searchsorted(read, numbers, out_int32=True)
+        return starts, (readers % self.num_sequences).to(torch.int32)
 
     def numbers(self) -> tuple[float, int, int, int, int, int]:
         """softmax_scale, num_rows, num_keys, group, left, right."""

@@ -32,13 +32,13 @@ class Variant:
 
     def tile(self, kind: str) -> Tile:
         """The tile of kernel ``kind``."""
+        dims = (self.head_dim, self.value_dim)
         more = self.has_scale or self.has_bias or self.has_left
         if self.has_types:
-            dims = (self.head_dim, self.value_dim)
             masked = any(padded_dim(dim) != dim for dim in dims)  # masks cost registers too
             more = more or masked or self.num_types > FEW_TYPES
         level = "rich" if more else "typed" if self.has_types else "bare"
-        return tile_for(kind, self.arch, self.element_bytes, self.head_dim, self.value_dim, level)
+        return tile_for(kind, self.arch, self.element_bytes, *dims, level, self.has_prefix)
 
     def constexprs(self, kind: str) -> dict[str, object]:
         """The constexpr arguments of kernel ``kind``."""

@@ -24,17 +24,24 @@ SHARED_LIMIT_BYTES = {
 EVERYTHING = {"causal": True, "packed": True}
 TYPES_ONLY = {"bias": False, "scale": False, "causal": True}
 UNTYPED = {"types": False, "bias": False, "scale": False}
+PREFIX = {"packed": True, "prefix": True, "causal": True}
 TENSOR_MEMORY_LIMIT_COLUMNS = 512
 MODELS = {
     "everything_128": ("bfloat16", 128, 128, EVERYTHING),
     "types_128": ("float16", 128, 128, TYPES_ONLY),
     "float32": ("float32", 128, 128, EVERYTHING),
+    "prefix_types_128": ("bfloat16", 128, 128, TYPES_ONLY | PREFIX),
 }
 MORE_MODELS = {
     "untyped_128": ("bfloat16", 128, 128, UNTYPED),
     "everything_64": ("bfloat16", 64, 64, EVERYTHING),
     "types_packed_128": ("bfloat16", 128, 128, TYPES_ONLY | {"packed": True}),
     "types_64": ("bfloat16", 64, 64, TYPES_ONLY),
+    "prefix_everything_128": ("bfloat16", 128, 128, PREFIX),
+    "prefix_untyped_128": ("float16", 128, 128, UNTYPED | PREFIX),
+    "prefix_types_64": ("bfloat16", 64, 64, TYPES_ONLY | PREFIX),
+    "prefix_types_80": ("bfloat16", 80, 80, TYPES_ONLY | PREFIX),
+    "prefix_float32": ("float32", 128, 128, PREFIX),
     "types_80": ("bfloat16", 80, 80, TYPES_ONLY),
     "everything_256": ("float16", 256, 256, EVERYTHING | {"num_types": 16, "window": True}),
 }
