@@ -18,9 +18,14 @@ struct Tensor {
 struct Args {
   int64_t isa, dtype, threads;
   int64_t batch, heads, kv_heads, dim, value_dim, len_q, len_k;
-  int64_t num_sequences;  // of packed sequences; 0: dense
+  int64_t num_sequences;  // of packed queries; 0: dense
+  // Offsets of packed queries and keys; null: those of sequence n are batch n.
   const int32_t *cu_q, *cu_k;
   const int32_t* prefix_index;  // of packed sequences: the sequence whose keys each also sees, or -1
+  // Of packed queries: row r is query r % len_q of batch order[r / len_q]; null: row r of batch 0.
+  const int32_t* order;
+  const int32_t* key_lengths;  // keys that each batch has, of len_k; null: all
+  int64_t continues;  // the forward goes on from the out, mass and lse of other keys
   int64_t num_types, causal, window_left, window_right;
   double softmax_scale;
   const int8_t* key_types;  // (batch, len_k) or (Tk,), negative: absent; null: all 0

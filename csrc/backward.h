@@ -64,24 +64,24 @@ inline void load_tile(BackwardScratch<E>& s, const Args& args, const Unit& unit,
   const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
   Columns<E>& columns = s.columns;
   columns.set(args, unit, of_keys, tile);
-  columns.load_rows(args, unit, args.q, args.dim, s.rows);
+  columns.load_rows(args, args.q, args.dim, s.rows);
   pack_right<E>(s.rows, N, dim, s.q_rows);
   transpose(s.rows, N, dim, s.turned);
   pack_right<E>(s.turned, dim, N, s.q);
-  columns.load_rows(args, unit, args.grad_out, args.value_dim, s.rows);
-  columns.load_rows(args, unit, args.out, args.value_dim, s.out_rows);
+  columns.load_rows(args, args.grad_out, args.value_dim, s.rows);
+  columns.load_rows(args, args.out, args.value_dim, s.out_rows);
 
   for (int64_t j = 0; j < N; ++j) {
-    const float lse = *columns.floats_at(unit, args.lse, j);
+    const float lse = *columns.floats_at(args.lse, j);
     const bool blind = j >= columns.count || lse == -kInfinity;
     if (blind)  // its weights are 0, but 0 times an infinite gradient would be NaN
       for (int64_t i = 0; i < value_dim; ++i) s.rows[j * value_dim + i] = 0.0f;
-    const float* grad_mass = columns.floats_at(unit, args.grad_mass, j);
-    const float* mass = columns.floats_at(unit, args.mass, j);
+    const float* grad_mass = columns.floats_at(args.grad_mass, j);
+    const float* mass = columns.floats_at(args.mass, j);
     vf sum = splat(0.0f);
     for (int64_t i = 0; i < value_dim; i += W)
       sum += load(s.rows + j * value_dim + i) * load(s.out_rows + j * value_dim + i);
-    float row_constant = *columns.floats_at(unit, args.grad_lse, j);  // dlse - delta
+    float row_constant = *columns.floats_at(args.grad_lse, j);  // dlse - delta
     for (int i = 0; i < W; ++i) row_constant -= sum[i];
     for (int64_t t = 0; t < args.num_types; ++t) row_constant -= grad_mass[t] * mass[t];
     for (int64_t t = 0; t < args.num_types; ++t) {
@@ -174,14 +174,14 @@ inline void differentiate(BackwardScratch<E>& s, const Args& args, const Unit& k
 // Waits until the chunks before this one have added their share to the tile's dq, then adds its
 // own.
 template <class E>
-inline void add_dq(BackwardScratch<E>& s, const Args& args, const Unit& unit, int64_t turn,
-                   bool has_work, int32_t* done) {
+inline void add_dq(BackwardScratch<E>& s, const Args& args, int64_t turn, bool has_work,
+                   int32_t* done) {
   const int64_t dim = padded<E>(args.dim);
   if (has_work) transpose(s.dq, dim, E::COLUMNS, s.rows);
   while (__atomic_load_n(done, __ATOMIC_ACQUIRE) != turn) wait_a_little();
   if (has_work)
     for (int64_t j = 0; j < s.columns.count; ++j) {
-      float* to = s.columns.floats_at(unit, args.dq, j);
+      float* to = s.columns.floats_at(args.dq, j);
       const float* from = s.rows + j * dim;
       int64_t i = 0;
       for (; i + W <= args.dim; i += W) store(to + i, load(to + i) + load(from + i));
@@ -209,7 +209,7 @@ inline void write_keys(const float* from, const Args& args, const Unit& unit, co
   const int64_t width = padded<E>(dim);
   for (int64_t j = first; j < end; ++j)
     store_row(from + (j - first) * width, 1.0f, args.dtype, dim,
-              row_of(x, element_bytes(args.dtype), unit.batch, unit.start_k + j,
+              row_of(x, element_bytes(args.dtype), unit.key_batch, unit.start_k + j,
                      unit.kv_head));
 }
 
@@ -246,7 +246,7 @@ inline void add_tiles(BackwardScratch<E>& s, const Args& args, const Unit& keys,
                   s.logit_grads_right, s.dq, has_work);
       has_work = true;
     }
-    add_dq(s, args, unit, turn, has_work, tiles_done + tile);
+    add_dq(s, args, turn, has_work, tiles_done + tile);
     if (has_work && table_sums) add_table_sums(s, args, table_sums);
   }
 }

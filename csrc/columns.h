@@ -30,7 +30,8 @@ struct Columns {
   KeyRange keys;
   int64_t table_rows;              // num_types, or 1 where all types share their numbers
   int32_t low[N], high[N];         // first and last key of each column
-  int64_t rows[N], heads[N];       // of the query tensor; columns that pad the tile repeat the last
+  // Of the query tensor; columns that pad the tile repeat the last.
+  int64_t batches[N], rows[N], heads[N];
   // [table_rows][N]: base-2 logit = slope * (q.k) + offset.
   float *slope, *offset;
 
@@ -81,7 +82,9 @@ struct Columns {
       visible(args, unit, of_keys, row, begin, end);
       low[j] = (int32_t)begin;
       high[j] = (int32_t)end - 1;
-      rows[j] = unit.start_q + row;
+      const int64_t at_row = unit.start_q + row;
+      batches[j] = args.order ? args.order[at_row / args.len_q] : unit.batch;
+      rows[j] = args.order ? at_row % args.len_q : at_row;
       heads[j] = unit.kv_head * group + head;
       const int64_t at = heads[j] * args.num_types;
       for (int64_t t = 0; t < table_rows; ++t) {
@@ -96,21 +99,20 @@ struct Columns {
   }
 
   // Loads the columns of a tensor as rows, float32 [N][padded dim]; zeros pad the tile.
-  void load_rows(const Args& args, const Unit& unit, const Tensor& x, int64_t dim,
-                 float* to) const {
+  void load_rows(const Args& args, const Tensor& x, int64_t dim, float* to) const {
     const int64_t width = padded<E>(dim);
     for (int64_t j = 0; j < N; ++j) {
       const int64_t n = j < count ? dim : 0;
-      load_row(at(args, unit, x, j), args.dtype, n, width, to + j * width);
+      load_row(at(args, x, j), args.dtype, n, width, to + j * width);
     }
   }
 
   // The address of a column's data in a tensor of the inputs' dtype (at) or of float32 (floats_at).
-  char* at(const Args& args, const Unit& unit, const Tensor& x, int64_t column) const {
-    return row_of(x, element_bytes(args.dtype), unit.batch, rows[column], heads[column]);
+  char* at(const Args& args, const Tensor& x, int64_t column) const {
+    return row_of(x, element_bytes(args.dtype), batches[column], rows[column], heads[column]);
   }
-  float* floats_at(const Unit& unit, const Tensor& x, int64_t column) const {
-    return (float*)row_of(x, 4, unit.batch, rows[column], heads[column]);
+  float* floats_at(const Tensor& x, int64_t column) const {
+    return (float*)row_of(x, 4, batches[column], rows[column], heads[column]);
   }
 };
 

@@ -177,7 +177,7 @@ inline void rescale_output(ForwardScratch<E>& s, int64_t value_dim) {
 
 // Divides by the row sum and writes out, mass and lse.
 template <class E>
-inline void finish(ForwardScratch<E>& s, const Args& args, const Unit& unit) {
+inline void finish(ForwardScratch<E>& s, const Args& args) {
   const int64_t width = padded<E>(args.value_dim);
   transpose(s.output, width, E::COLUMNS, s.rows);
   for (int64_t j = 0; j < s.columns.count; ++j) {
@@ -186,10 +186,10 @@ inline void finish(ForwardScratch<E>& s, const Args& args, const Unit& unit) {
     const bool blind = s.maximum[j] == -kInfinity;
     const float factor = blind ? 0.0f : 1.0f / sum;
     store_row(s.rows + j * width, factor, args.dtype, args.value_dim,
-              s.columns.at(args, unit, args.out, j));
-    float* mass = s.columns.floats_at(unit, args.mass, j);
+              s.columns.at(args, args.out, j));
+    float* mass = s.columns.floats_at(args.mass, j);
     for (int64_t t = 0; t < args.num_types; ++t) mass[t] = s.mass[t * E::COLUMNS + j] * factor;
-    *s.columns.floats_at(unit, args.lse, j) =
+    *s.columns.floats_at(args.lse, j) =
         blind ? -kInfinity
               : (float)((double)s.maximum[j] * 0.69314718055994531 + __builtin_log((double)sum));
   }
@@ -213,8 +213,9 @@ inline void attend(ForwardScratch<E>& s, const Args& args, const Unit& keys,
       k = keys.k + block * operand_bytes<E>(args.dim);
       v = keys.v + block * operand_bytes<E>(args.value_dim);
     } else if (in_place && keys.classes[block] >= 0) {  // all keys exist; others may hold NaN
-      k = row_of(args.k, element_bytes(args.dtype), keys.batch, keys.start_k + first, keys.kv_head);
-      v = row_of(args.v, element_bytes(args.dtype), keys.batch, keys.start_k + first, keys.kv_head);
+      const int64_t bytes = element_bytes(args.dtype), row = keys.start_k + first;
+      k = row_of(args.k, bytes, keys.key_batch, row, keys.kv_head);
+      v = row_of(args.v, bytes, keys.key_batch, row, keys.kv_head);
       key_stride = args.k.row;
       s.value_stride = args.v.row;
     } else {
@@ -239,24 +240,42 @@ inline void attend(ForwardScratch<E>& s, const Args& args, const Unit& keys,
   }
 }
 
+// Takes out, mass and lse of other keys as the state after these keys: the reference is lse, to
+// which the weights sum up to 1.
+template <class E>
+inline void go_on(ForwardScratch<E>& s, const Args& args) {
+  const int64_t width = padded<E>(args.value_dim);
+  s.columns.load_rows(args, args.out, args.value_dim, s.rows);
+  transpose(s.rows, E::COLUMNS, width, s.output);
+  s.started = true;
+  for (int64_t j = 0; j < s.columns.count; ++j) {
+    const float lse = *s.columns.floats_at(args.lse, j);
+    if (lse == -kInfinity) continue;
+    s.maximum[j] = lse * kLog2E;
+    const float* mass = s.columns.floats_at(args.mass, j);
+    for (int64_t t = 0; t < args.num_types; ++t) s.mass[t * E::COLUMNS + j] = mass[t];
+  }
+}
+
 template <class E>
 void forward_tile(const Args& args, const Unit& unit, int64_t tile, char* scratch) {
   Arena arena{scratch};
   ForwardScratch<E> s(arena, args);
   s.columns.set(args, unit, unit, tile);
   const int64_t dim = padded<E>(args.dim), value_dim = padded<E>(args.value_dim);
-  s.columns.load_rows(args, unit, args.q, args.dim, s.rows);
+  s.columns.load_rows(args, args.q, args.dim, s.rows);
   transpose(s.rows, E::COLUMNS, dim, s.turned);
   pack_right<E>(s.turned, dim, E::COLUMNS, s.q);
   for (int64_t i = 0; i < args.num_types * E::COLUMNS; ++i) s.mass[i] = 0.0f;
   for (int64_t i = 0; i < E::COLUMNS; ++i) s.maximum[i] = -kInfinity;
+  if (args.continues) go_on(s, args);
 
   if (unit.prefix) attend(s, args, *unit.prefix, KeyRange::all(*unit.prefix));
   attend(s, args, unit, s.columns.keys);
   add_values(s, value_dim);
   if (!s.started)
     for (int64_t i = 0; i < value_dim * E::COLUMNS; ++i) s.output[i] = 0.0f;
-  finish<E>(s, args, unit);
+  finish<E>(s, args);
 }
 
 template <class E>

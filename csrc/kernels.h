@@ -20,7 +20,7 @@ enum BlockClass : int8_t { kGeneral = -1, kAbsent = -2 };
 // A sequence may also see the keys of another one, its prefix. The units of a prefix and of its
 // users, for one key head, are a family: they lie next to each other in memory, the prefix first.
 struct Unit {
-  int64_t batch, start_q, len_q, start_k, len_k, kv_head;
+  int64_t batch, start_q, len_q, key_batch, start_k, len_k, kv_head;
   int64_t num_users;   // units behind this one that also see its keys
   const Unit* prefix;  // null: none
   const int8_t* types;    // per key, padded to whole blocks with -1

@@ -36,7 +36,7 @@ inline void load_keys(const Args& args, const Unit& unit, const Tensor& x, int64
   const int64_t first = block * E::BLOCK, width = padded<E>(dim);
   for (int64_t i = 0; i < E::BLOCK; ++i) {
     const int64_t n = unit.types[first + i] < 0 ? 0 : dim;
-    const char* from = row_of(x, element_bytes(args.dtype), unit.batch,
+    const char* from = row_of(x, element_bytes(args.dtype), unit.key_batch,
                               unit.start_k + first + i, unit.kv_head);
     load_row(from, args.dtype, n, width, to + i * width);
   }

@@ -5,15 +5,19 @@ namespace {
 
 Unit sequence(const Args& args, int64_t n) {
   Unit unit{};
-  if (args.num_sequences) {
+  if (args.cu_q) {
     unit.start_q = args.cu_q[n];
     unit.len_q = args.cu_q[n + 1] - unit.start_q;
-    unit.start_k = args.cu_k[n];
-    unit.len_k = args.cu_k[n + 1] - unit.start_k;
   } else {
     unit.batch = n;
     unit.len_q = args.len_q;
-    unit.len_k = args.len_k;
+  }
+  if (args.cu_k) {
+    unit.start_k = args.cu_k[n];
+    unit.len_k = args.cu_k[n + 1] - unit.start_k;
+  } else {
+    unit.key_batch = n;
+    unit.len_k = args.key_lengths ? args.key_lengths[n] : args.len_k;
   }
   return unit;
 }
@@ -45,7 +49,7 @@ UnitList list_units(const Args& args, int64_t block_keys) {
     Unit unit = sequence(args, n);
     int8_t* types = list.types.data() + blocks * block_keys;
     const int8_t* given = args.key_types;
-    if (given) given += unit.batch * args.len_k + unit.start_k;
+    if (given) given += unit.key_batch * args.len_k + unit.start_k;
     for (int64_t i = 0; i < unit.len_k; ++i)
       types[i] = !given ? 0 : given[i] < 0 || given[i] >= args.num_types ? -1 : given[i];
     const int64_t num_blocks = blocks_of(unit, block_keys);

@@ -7,6 +7,7 @@ from .attach import ATTN_NAME, Recording, attach, detach, set_cached_ids, split_
 from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
 from .contexts import intervene, record_attention
 from .padding import padding_mask
+from .prompts import SharedPrompts, set_prompts
 from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 
 AttentionInterface.register(ATTN_NAME, avar_attention)
@@ -20,6 +21,7 @@ __all__ = [
     "VISION_ATTN_NAME",
     "Recording",
     "SequenceSplit",
+    "SharedPrompts",
     "SpecialTokens",
     "attach",
     "detach",
@@ -29,6 +31,7 @@ __all__ = [
     "record_attention",
     "sees_image",
     "set_cached_ids",
+    "set_prompts",
     "split_sequence",
     "turn_content",
 ]

@@ -20,6 +20,7 @@ from .caches import num_slots, set_cached_ids, with_cached_ids
 from .call import CALL_ARGUMENT, AttnCall, SequenceSplit
 from .packing import PACKING_ARGUMENTS, packing_of, refuse_packing
 from .padding import existing_keys
+from .prompts import prompts_of
 from .tokens import SpecialTokens, key_types
 
 ATTN_NAME = "avar"
@@ -113,7 +114,11 @@ class Attachment:
         cache = kwargs.get("past_key_values")
         ids, slots = with_cached_ids(input_ids, cache), num_slots(cache)
         mask = _padding_mask(kwargs.get("attention_mask"), ids, slots)
-        types = key_types(ids, mask, tokens=self.tokens)
+        prompts = prompts_of(cache)
+        if prompts is None:
+            types = key_types(ids, mask, tokens=self.tokens)
+        else:
+            types = prompts.types_behind(ids, mask, self.tokens)
         packing = packing_of(kwargs, len(ids))
         positions = kwargs.get("position_ids")
         if packing is None and positions is not None:
@@ -121,16 +126,21 @@ class Attachment:
             refuse_packing(positions, mask, ids.shape[1], may_fall=has_video)
         if packing is None:
             # A decoding step attends to sorted blocks in none of its layers.
-            decoding = is_decoding(input_ids.shape[1], ids.shape[1], self.group)
+            decoding = prompts is not None or is_decoding(
+                input_ids.shape[1], ids.shape[1], self.group
+            )
             keys = plan_keys(types, sort=not decoding)
         else:
             keys = plan_keys(types[0], **packing)
-        if self.sequence is not None and ids.shape != input_ids.shape:
+        if self.sequence is not None and (prompts or ids.shape != input_ids.shape):
             raise ValueError(
                 "a split sequence works without a cache of keys; past_key_values holds some. Call"
                 " the model with use_cache=False, or undo it with split_sequence(model, None)."
             )
         call = AttnCall(ids, keys, torch.is_grad_enabled(), packing, slots, self.sequence)
+        if prompts is not None:
+            call.prompts, call.prompt_plan = prompts.layers, prompts.plan(self.tokens)
+            types = torch.cat([prompts.types(self.tokens)[prompts.rows.long()], types], dim=1)
         if self.recording is not None:
             call.mass = self.recording.mass = {}
             self.recording.key_types = types

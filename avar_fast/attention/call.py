@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from avar_kernels import KeyPlan, KeyType, visual_attn_func, visual_attn_varlen_func
+from avar_kernels import (
+    KeyPlan,
+    KeyType,
+    PrefixPlan,
+    visual_attn_func,
+    visual_attn_varlen_func,
+    visual_attn_with_kvcache,
+)
 from torch import Tensor, nn
 
 from .packing import packing_by_positions, packing_of
@@ -69,6 +76,10 @@ class AttnCall:
     """(3,) or (H, 3) float32, factor of the logits by key type."""
     intervene_layers: frozenset[int] = field(default_factory=frozenset)
     """The layers whose logits are changed."""
+    prompts: list[tuple[Tensor, Tensor]] | None = None
+    """Keys and values of each layer, (P, Hkv, Lp, D), that the rows of a cache share."""
+    prompt_plan: PrefixPlan | None = None
+    """The types of these keys, and the prompt of each row."""
 
 
 def avar_attention(
@@ -144,7 +155,15 @@ def avar_attention(
             " the keys of a preallocated cache only (StaticCache). Fill the cache through the"
             " attached model, with a key for every token."
         )
-    out, mass = _attend(q, k, v, call.keys, call.packing, options)
+    if call.prompts is not None:
+        shared = (x.transpose(1, 2) for x in call.prompts[layer])
+        prefixes = dict(zip(("prefix_k", "prefix_v"), shared, strict=True))
+        decoded = visual_attn_with_kvcache(
+            q, k, v, call.keys, **prefixes, prefix_index=call.prompt_plan, **options
+        )
+        out, mass = decoded.out, decoded.mass
+    else:
+        out, mass = _attend(q, k, v, call.keys, call.packing, options)
     if call.mass is not None and layer in call.record_layers and layer not in call.mass:
         call.mass[layer] = mass  # only once: a checkpoint's replay must not replace it
     return (out if call.sequence is None else call.sequence.to_tokens(out)), None

@@ -1,5 +1,5 @@
-"""Samples from the model itself. Each prompt is read once for all its completions, and the next
-prompts replace rows that have ended."""
+"""Samples from the model itself. Each prompt is read and cached once for all its completions, and
+the next prompts replace rows that have ended."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
-from ..attention import SpecialTokens
+from ..attention import SharedPrompts, SpecialTokens, record_attention
 from ..models import family_of
-from .rows import DecodingRows, RoomyLayer
+from .rows import DecodingRows
 
 Prompt = TypeVar("Prompt")
 PromptContext = Callable[[int, dict[str, Tensor]], AbstractContextManager[Any]]
@@ -38,6 +39,9 @@ class Sampling:
     banned_ids: tuple[int, ...]
     """Ids that are never sampled. They must include image pads, which would break the next
     forward."""
+    mass_layers: tuple[int, ...] = ()
+    """Text layers whose attention masses are returned, in ascending order. Engines other than the
+    model itself have none."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Rollouts:
     log_probs: Tensor | None = None
     """(prompts * n, T) float32, log-probabilities of the sampled tokens from an engine with its own
     copy of the weights; None if the model itself sampled."""
+    masses: Tensor | None = None
+    """(prompts * n, T, layers, 3) float32: the attention mass of each token's own query by key
+    type, summed over heads, in ``Sampling.mass_layers``; 0 behind the end of a completion. None if
+    no layers were asked for."""
 
 
 @torch.no_grad()
@@ -64,8 +72,8 @@ def generate(
 ) -> Rollouts:
     """Completes every prompt ``sampling.num_samples`` times.
 
-    A prompt and its images go through the model once, and its cache is repeated for all
-    completions. Up to ``at_once`` prompts are completed at the same time; when all rows of a prompt
+    A prompt and its images go through the model once, and all completions read its keys from one
+    cache. Up to ``at_once`` prompts are completed at the same time; when all rows of a prompt
     have ended, another prompt is read and joins the batch. If all prompts fit at once, the samples
     are the same as those of transformers' ``generate`` with the same seed.
 
@@ -100,6 +108,7 @@ def _generate(
 ) -> Rollouts:
     group = sampling.num_samples
     completions: list[list[int]] = [[] for _ in range(len(prompts) * group)]
+    masses = _Masses(sampling, len(completions))
     rows: DecodingRows | None = None
     noise = _Noise()
     num_read = 0
@@ -111,8 +120,7 @@ def _generate(
         if next_prompts:
             inputs = collate(next_prompts)
             with nullcontext() if prompt_context is None else prompt_context(num_read, inputs):
-                new_rows = _read(model, inputs, num_read)
-            new_rows.repeat(group)
+                new_rows = _read(model, inputs, num_read, group)
             num_read += len(next_prompts)
             if rows is None:
                 rows = new_rows
@@ -121,13 +129,17 @@ def _generate(
             noise.restart(len(rows), rows.logits.device)
         assert rows is not None
         tokens = _draw(rows.logits, sampling, noise)
-        unfinished = []
+        appended, unfinished = [], []
         for i, (owner, token) in enumerate(zip(rows.owners, tokens.tolist(), strict=True)):
             if _is_over(completions[owner], sampling):
                 continue  # an ended row that is not removed yet
             completions[owner].append(token)
+            appended.append(i)
             if not _is_over(completions[owner], sampling):
                 unfinished.append(i)
+        if sampling.mass_layers:  # of last tokens too, which are not fed otherwise
+            positions = [len(completions[rows.owners[i]]) - 1 for i in appended]
+            masses.feed(model, rows, tokens, appended, positions)
         if not unfinished:
             rows = None
             continue
@@ -137,16 +149,19 @@ def _generate(
             rows.keep(unfinished)
             noise.keep(chosen)
             tokens = tokens[chosen]
-        rows.feed(model, tokens)
-    return _rollouts(completions, sampling, next(model.parameters()).device)
+        if not sampling.mass_layers:
+            rows.feed(model, tokens)
+    return _rollouts(completions, sampling, next(model.parameters()).device, masses)
 
 
 def _is_over(ids: list[int], sampling: Sampling) -> bool:
     return len(ids) >= sampling.max_new_tokens or (bool(ids) and ids[-1] in sampling.eos_ids)
 
 
-def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> DecodingRows:
-    """Reads prompts: returns one row per prompt, with a filled cache and the logits of its first
+def _read(
+    model: nn.Module, inputs: dict[str, Tensor], first: int, num_samples: int
+) -> DecodingRows:
+    """Reads prompts: returns ``num_samples`` rows per prompt, with the logits of their first
     token."""
     family = family_of(model)
     mask = inputs["attention_mask"].bool()
@@ -155,7 +170,7 @@ def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> DecodingRo
         positions = mask.long().cumsum(dim=1).sub(1).clamp(min=0)
         inputs = inputs | {"position_ids": positions.expand(3, -1, -1)}
         family.set_rope_deltas(model, torch.zeros_like(positions[:, :1]))
-    layers = [RoomyLayer() for _ in family.text_attention(model)]
+    layers = [DynamicLayer() for _ in family.text_attention(model)]
     cache = Cache(layers=layers)  # pyright: ignore[reportArgumentType]
     logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
     if not torch.isfinite(logits).all():
@@ -163,8 +178,50 @@ def _read(model: nn.Module, inputs: dict[str, Tensor], first: int) -> DecodingRo
             "the model gives logits that are not finite; nothing can be sampled."
         )
     deltas = family.get_rope_deltas(model)
-    owners = list(range(first, first + len(mask)))
-    return DecodingRows(layers, inputs["input_ids"], mask, deltas, logits, owners)
+    cached = [(layer.keys, layer.values) for layer in layers]
+    rows = torch.arange(len(mask), device=mask.device).repeat_interleave(num_samples)
+    prompts = SharedPrompts(inputs["input_ids"], mask, cached, rows.int())
+    starts = mask.sum(dim=1, keepdim=True) + deltas
+    owners = list(range(first * num_samples, (first + len(mask)) * num_samples))
+    return DecodingRows(prompts, starts[rows], logits[rows], owners)
+
+
+class _Masses:
+    """Collects the attention masses of sampled tokens from the forwards that feed them."""
+
+    def __init__(self, sampling: Sampling, num_completions: int) -> None:
+        self.layers, self.num_completions = sampling.mass_layers, num_completions
+        self.places: list[tuple[list[int], list[int]]] = []
+        self.values: list[Tensor] = []
+
+    def feed(
+        self,
+        model: nn.Module,
+        rows: DecodingRows,
+        tokens: Tensor,
+        appended: list[int],
+        positions: list[int],
+    ) -> None:
+        """Feeds a token to each row, and keeps the masses of the rows in ``appended``, whose token
+        is at ``positions`` of its completion."""
+        with record_attention(model, self.layers) as recording:
+            rows.feed(model, tokens)
+        by_layer = [recording.mass[layer][:, -1].sum(dim=1) for layer in self.layers]  # (rows, 3)
+        self.values.append(torch.stack(by_layer, dim=1)[appended])
+        self.places.append(([rows.owners[i] for i in appended], positions))
+
+    def collected(self, longest: int) -> Tensor | None:
+        """(completions, longest, layers, 3), or None if no layers were asked for."""
+        if not self.layers:
+            return None
+        values = torch.cat(self.values)
+        masses = values.new_zeros(self.num_completions, longest, *values.shape[1:])
+        owners, positions = (
+            torch.tensor([i for step in places for i in step], device=values.device)
+            for places in zip(*self.places, strict=True)
+        )
+        masses[owners, positions] = values
+        return masses
 
 
 class _Noise:
@@ -195,12 +252,14 @@ def _draw(logits: Tensor, sampling: Sampling, noise: _Noise) -> Tensor:
     return (probabilities / noise.like(probabilities)).argmax(dim=-1)
 
 
-def _rollouts(completions: list[list[int]], sampling: Sampling, device: torch.device) -> Rollouts:
+def _rollouts(
+    completions: list[list[int]], sampling: Sampling, device: torch.device, masses: _Masses
+) -> Rollouts:
     longest = max(len(ids) for ids in completions)
     ids = [row + [sampling.pad_id] * (longest - len(row)) for row in completions]
     lengths = torch.tensor([len(row) for row in completions])
     mask = torch.arange(longest) < lengths[:, None]
-    return Rollouts(torch.tensor(ids).to(device), mask.to(device))
+    return Rollouts(torch.tensor(ids).to(device), mask.to(device), masses=masses.collected(longest))
 
 
 def greedy_texts(

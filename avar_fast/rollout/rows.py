@@ -1,11 +1,12 @@
-"""The batch of unfinished completions, with a KV cache that rows can leave and join."""
+"""The batch of unfinished completions: a KV cache that rows can leave and join, behind the caches
+of their prompts."""
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from ..attention import set_cached_ids
+from ..attention import SharedPrompts, set_cached_ids, set_prompts
 
 ROOM = 64  # tokens that a cache grows by, so that most steps copy a single token
 
@@ -53,42 +54,37 @@ def _with_room(x: Tensor, length: int) -> Tensor:
 
 
 class DecodingRows:
-    """Rows that are completed together.
+    """Rows that are completed together. Rows of one prompt share its cached keys.
 
     Args:
-        layers: cached keys and values of each layer, (rows, Hkv, L, D).
-        ids: (rows, L) int64 tokens of the keys, padded on the left.
-        mask: (rows, L) bool, false for padding.
-        deltas: (rows, 1) offset from a row's token count to its rotary position.
+        prompts: the prompts, and the prompt of each row.
+        starts: (rows, 1) rotary position of a row's first token, behind its prompt.
         logits: (rows, V) logits of the next token.
         owners: index of the completion of each row.
     """
 
     def __init__(
-        self,
-        layers: list[RoomyLayer],
-        ids: Tensor,
-        mask: Tensor,
-        deltas: Tensor,
-        logits: Tensor,
-        owners: list[int],
+        self, prompts: SharedPrompts, starts: Tensor, logits: Tensor, owners: list[int]
     ) -> None:
-        self.layers, self.cache = layers, Cache(layers=layers)  # pyright: ignore[reportArgumentType]
-        self.ids, self.mask = ids, mask
-        self.deltas, self.logits, self.owners = deltas, logits, owners
+        self.layers = [RoomyLayer() for _ in prompts.layers]
+        self.cache = Cache(layers=self.layers)  # pyright: ignore[reportArgumentType]
+        self.prompts, self.starts, self.logits, self.owners = prompts, starts, logits, owners
+        self.ids = torch.empty(len(owners), 0, dtype=torch.int64, device=logits.device)
+        self.mask = torch.empty_like(self.ids, dtype=torch.bool)
+        set_prompts(self.cache, prompts)
 
     def __len__(self) -> int:
         return len(self.owners)
 
     def positions(self) -> Tensor:
         """(3, rows, 1): rotary position of the last token, equal in time, height and width."""
-        position = self.mask.sum(dim=1, keepdim=True) - 1 + self.deltas
+        position = self.mask.sum(dim=1, keepdim=True) - 1 + self.starts
         return position.expand(3, -1, -1)
 
     def feed(self, model: nn.Module, tokens: Tensor) -> None:
         """Appends (rows,) tokens, one to each row, and computes the logits of the next tokens."""
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self), 1)], dim=1)
         # Without position_ids the model would use its offsets from its last forward with images,
         # which may have been of another batch.
         self.logits = model(
@@ -100,47 +96,39 @@ class DecodingRows:
             logits_to_keep=1,
         ).logits[:, -1]
 
-    def repeat(self, times: int) -> None:
-        """Repeats each row ``times`` times, for as many completions of its prompt."""
-        self.ids, self.mask, self.deltas, self.logits = (
-            x.repeat_interleave(times, dim=0)
-            for x in (self.ids, self.mask, self.deltas, self.logits)
-        )
-        self.owners = [owner * times + copy for owner in self.owners for copy in range(times)]
-        for layer in self.layers:
-            layer.replace(*(x.repeat_interleave(times, dim=0) for x in layer.cached))
-        set_cached_ids(self.cache, self.ids)
-
     def keep(self, rows: list[int]) -> None:
         """Keeps only the rows with these indices, and drops columns that are padding in all of
         them."""
         chosen = torch.tensor(rows, device=self.mask.device)
+        self.starts, self.owners = self.starts[chosen], [self.owners[i] for i in rows]
+        self.logits = self.logits[chosen]
+        self.prompts = self.prompts.keep(chosen)
+        set_prompts(self.cache, self.prompts)
+        if not self.ids.shape[1]:  # nothing was fed yet
+            self.ids, self.mask = self.ids[chosen], self.mask[chosen]
+            return
         mask = self.mask[chosen]
         start = int(mask.int().argmax(dim=1).min())
         self.ids, self.mask = self.ids[chosen, start:], mask[:, start:]
-        self.deltas, self.owners = self.deltas[chosen], [self.owners[i] for i in rows]
-        self.logits = self.logits[chosen]
         for layer in self.layers:
             layer.replace(*(x[chosen, :, start:] for x in layer.cached))
         set_cached_ids(self.cache, self.ids)
 
     def join(self, others: "DecodingRows") -> None:
-        """Appends other rows, whose caches may be longer or shorter."""
-        length = max(self.ids.shape[1], others.ids.shape[1])
-        both = (self, others)
-        self.ids = torch.cat([_widened(rows.ids, length) for rows in both])
-        self.mask = torch.cat([_widened(rows.mask, length) for rows in both])
-        self.deltas = torch.cat([rows.deltas for rows in both])
-        self.logits = torch.cat([rows.logits for rows in both])
+        """Appends rows that have no tokens yet."""
+        length, added = self.ids.shape[1], len(others)
+        self.ids = torch.cat([self.ids, self.ids.new_zeros(added, length)])
+        self.mask = torch.cat([self.mask, self.mask.new_zeros(added, length)])
+        self.starts = torch.cat([self.starts, others.starts])
+        self.logits = torch.cat([self.logits, others.logits])
         self.owners = [*self.owners, *others.owners]
-        for layer, other in zip(self.layers, others.layers, strict=True):
-            pairs = zip(layer.cached, other.cached, strict=True)
-            layer.replace(*(torch.cat([_widened(x, length, 2) for x in pair]) for pair in pairs))
+        self.prompts = self.prompts.join(others.prompts)
+        set_prompts(self.cache, self.prompts)
+        if length:
+            for layer in self.layers:
+                layer.replace(*(_with_empty_rows(x, added) for x in layer.cached))
         set_cached_ids(self.cache, self.ids)
 
 
-def _widened(x: Tensor, length: int, dim: int = 1) -> Tensor:
-    """Pads a dimension with zeros on the left, up to a length."""
-    missing = length - x.shape[dim]
-    padding = (0, 0) * (x.dim() - 1 - dim) + (missing, 0)
-    return torch.nn.functional.pad(x, padding) if missing else x
+def _with_empty_rows(x: Tensor, count: int) -> Tensor:
+    return torch.cat([x, x.new_zeros(count, *x.shape[1:])])

@@ -8,6 +8,7 @@ from .backends import BackendStatus, available_backends
 from .cache import visual_attn_with_kvcache
 from .decoding import is_decoding
 from .key_plan import KeyPlan, plan_keys
+from .prefixes import PrefixPlan, plan_prefixes
 from .received import attn_received
 from .types import AttnOutput, KeyType
 
@@ -16,12 +17,14 @@ __all__ = [
     "BackendStatus",
     "KeyPlan",
     "KeyType",
+    "PrefixPlan",
     "attn_received",
     "available_backends",
     "flash_attn_func",
     "flash_attn_varlen_func",
     "is_decoding",
     "plan_keys",
+    "plan_prefixes",
     "visual_attn_func",
     "visual_attn_varlen_func",
     "visual_attn_with_kvcache",

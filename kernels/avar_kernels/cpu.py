@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .types import AttnGrads, AttnInputs, AttnOutput, AttnParams
+from .types import AttnGrads, AttnInputs, AttnOutput, AttnParams, CachePrefixes
 
 MAX_HEAD_DIM = 1024  # scratch memory per thread grows with it
 LIBRARY = Path(__file__).parent / "_cpu.so"
@@ -40,6 +40,7 @@ _INTEGERS = (
     *("isa", "dtype", "threads"),
     *("batch", "heads", "kv_heads", "dim", "value_dim", "len_q", "len_k", "num_sequences"),
 )
+_OFFSETS = ("cu_q", "cu_k", "prefix_index", "order", "key_lengths")
 _LIMITS = ("num_types", "causal", "window_left", "window_right")
 _TENSORS = (
     *("q", "k", "v", "out", "mass", "lse"),
@@ -52,7 +53,8 @@ class _Args(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in _INTEGERS),
-        *((name, ctypes.c_void_p) for name in ("cu_q", "cu_k", "prefix_index")),
+        *((name, ctypes.c_void_p) for name in _OFFSETS),
+        ("continues", ctypes.c_int64),
         *((name, ctypes.c_int64) for name in _LIMITS),
         ("softmax_scale", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("key_types", "type_bias", "type_scale")),
@@ -138,6 +140,35 @@ def forward(inputs: AttnInputs, params: AttnParams) -> AttnOutput:
     return outputs
 
 
+def with_kvcache(
+    inputs: AttnInputs,
+    params: AttnParams,
+    cache_seqlens: Tensor | None,
+    prefixes: CachePrefixes | None,
+) -> AttnOutput:
+    """Decoding, (B, n, H, D) queries on a (B, capacity, Hkv, D) cache: first on the prefixes, whose
+    sequences share tiles, then on the sequences' own keys, from the results of the prefixes on."""
+    q, v = inputs.q, inputs.v
+    outputs = AttnOutput(
+        q.new_zeros(*q.shape[:3], v.shape[-1]),
+        q.new_zeros(*q.shape[:3], params.num_types, dtype=torch.float32),
+        q.new_full((q.shape[0], q.shape[2], q.shape[1]), float("-inf"), dtype=torch.float32),
+    )
+    if prefixes is not None:
+        shared = inputs._replace(k=prefixes.k, v=prefixes.v, key_types=prefixes.key_types)
+        filled = _FilledArgs(shared, params._replace(causal=False))
+        filled.group_queries(prefixes.order, prefixes.offsets, q.shape[1])
+        filled.outputs(outputs)
+        _library().avar_forward(filled.args)
+    filled = _FilledArgs(inputs, params)
+    filled.args.continues = prefixes is not None
+    if cache_seqlens is not None:
+        filled.args.key_lengths = filled.pointer(cache_seqlens)
+    filled.outputs(outputs)
+    _library().avar_forward(filled.args)
+    return outputs
+
+
 def backward(
     grads: AttnOutput, inputs: AttnInputs, outputs: AttnOutput, params: AttnParams
 ) -> AttnGrads:
@@ -174,21 +205,28 @@ class _FilledArgs:
         args.len_q, args.len_k = q.shape[-3], k.shape[-3]
         if packed is not None:
             args.num_sequences = packed.cu_seqlens_q.numel() - 1
-            args.cu_q = self._pointer(packed.cu_seqlens_q)
-            args.cu_k = self._pointer(packed.cu_seqlens_k)
+            args.cu_q = self.pointer(packed.cu_seqlens_q)
+            args.cu_k = self.pointer(packed.cu_seqlens_k)
             if packed.prefix_index is not None:
-                args.prefix_index = self._pointer(packed.prefix_index)
+                args.prefix_index = self.pointer(packed.prefix_index)
         args.num_types, args.softmax_scale = params.num_types, params.softmax_scale
         args.causal = params.causal
         args.window_left, args.window_right = params.window
         if key_types is not None:
-            args.key_types = self._pointer(key_types.long().clamp(-1, 127).to(torch.int8))
+            args.key_types = self.pointer(key_types.long().clamp(-1, 127).to(torch.int8))
         if type_bias is not None:
-            args.type_bias = self._pointer(type_bias.float())
+            args.type_bias = self.pointer(type_bias.float())
         if type_scale is not None:
-            args.type_scale = self._pointer(type_scale.float())
+            args.type_scale = self.pointer(type_scale.float())
         for name, x in (("q", q), ("k", k), ("v", v)):
             self.tensor(name, x)
+
+    def group_queries(self, order: Tensor, offsets: Tensor, num_queries: int) -> None:
+        """Makes one sequence of all queries whose batches share keys: those of key batch p are
+        ``order[offsets[p] : offsets[p + 1]]``."""
+        self.args.num_sequences = offsets.numel() - 1
+        self.args.cu_q = self.pointer(offsets * num_queries)
+        self.args.order = self.pointer(order)
 
     def outputs(self, outputs: AttnOutput) -> None:
         """Enters out, mass and lse."""
@@ -211,10 +249,11 @@ class _FilledArgs:
         if table is None:
             return None
         grad = torch.empty(table.shape, dtype=torch.float32, device=table.device)
-        setattr(self.args, name, self._pointer(grad))
+        setattr(self.args, name, self.pointer(grad))
         return grad
 
-    def _pointer(self, x: Tensor) -> int:
+    def pointer(self, x: Tensor) -> int:
+        """The address of a tensor without gaps, which lives as long as these arguments."""
         x = x.contiguous()
         self.kept.append(x)
         return x.data_ptr()

@@ -106,6 +106,23 @@ class AttnInputs(NamedTuple):
         return AttnInputs(self.q[None, one.rows], keys_of(self.k), keys_of(self.v), types, *tables)
 
 
+class CachePrefixes(NamedTuple):
+    """Keys that the sequences of a cache share: P prefixes of Lp keys, B sequences."""
+
+    k: Tensor
+    """(P, Lp, Hkv, D)."""
+    v: Tensor
+    """(P, Lp, Hkv, Dv)."""
+    key_types: Tensor | None
+    """(P, Lp) integers; None: all 0."""
+    index: Tensor
+    """(B,) int32: the prefix of each sequence, -1 for none."""
+    order: Tensor
+    """(B,) int32: the sequences, sorted by prefix."""
+    offsets: Tensor
+    """(P + 1,) int32: the sequences of prefix p are ``order[offsets[p] : offsets[p + 1]]``."""
+
+
 class AttnParams(NamedTuple):
     """The numbers of one call."""
 

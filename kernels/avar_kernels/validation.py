@@ -34,12 +34,21 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool, paged: bool = False) -> None:
+def check_qkv(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    packed: bool,
+    paged: bool = False,
+    names: tuple[str, str] = ("k", "v"),
+) -> None:
     """Raises unless q, k, v are (B, L, H, D), or (T, H, D) when packed, and fit one another.
 
-    With ``paged``, k and v are pages of a cache, whose number need not be q's batch size."""
+    With ``paged``, k and v are pages of a cache, whose number need not be q's batch size. ``names``
+    are those of k and v in messages."""
+    k_name, v_name = names
     layout, rank = ("(T, H, D)", 3) if packed else ("(B, L, H, D)", 4)
-    for name, x in (("q", q), ("k", k), ("v", v)):
+    for name, x in (("q", q), (k_name, k), (v_name, v)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}.")
         if x.dim() != rank:
@@ -57,18 +66,23 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool, paged: bool = False
             refuse(name, f"on q's device {q.device}", x.device, f"Use {name}.to(q.device).")
     if k.shape[:-1] != v.shape[:-1]:
         refuse(
-            "v",
-            f"of shape {(*k.shape[:-1], 'Dv')}, as k",
+            v_name,
+            f"of shape {(*k.shape[:-1], 'Dv')}, as {k_name}",
             f"shape {tuple(v.shape)}",
             "Every key needs a value.",
         )
     if not packed and not paged and q.shape[0] != k.shape[0]:
-        refuse("k", f"of batch size {q.shape[0]}, as q", k.shape[0], "Batch sizes must agree.")
+        refuse(k_name, f"of batch size {q.shape[0]}, as q", k.shape[0], "Batch sizes must agree.")
     if q.shape[-1] != k.shape[-1]:
-        refuse("k", f"of head dimension {q.shape[-1]}, as q", k.shape[-1], "q and k must agree.")
+        refuse(
+            k_name,
+            f"of head dimension {q.shape[-1]}, as q",
+            k.shape[-1],
+            f"q and {k_name} must agree.",
+        )
     if q.shape[-1] == 0 or v.shape[-1] == 0:
         refuse(
-            "q, k, v",
+            f"q, {k_name}, {v_name}",
             "of head dimension 1 or more",
             (q.shape[-1], v.shape[-1]),
             "Empty heads mean nothing.",
@@ -77,7 +91,7 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, packed: bool, paged: bool = False
     if kv_heads == 0 or heads == 0 or heads % kv_heads:
         refuse(
             "q",
-            "of a number of heads that is a positive multiple of k's",
+            f"of a number of heads that is a positive multiple of {k_name}'s",
             f"{heads} query heads on {kv_heads} key heads",
             "Grouped-query attention needs H % Hkv == 0.",
         )

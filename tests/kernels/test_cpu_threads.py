@@ -53,25 +53,7 @@ def test_the_number_of_threads_is_torchs(monkeypatch):
     for threads in (1, 3):
         torch.set_num_threads(threads)
         torch.ops.avar_kernels.visual_attn(
-            q,
-            q,
-            q,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            0,
-            0,
-            1,
-            1.0,
-            False,
-            -1,
-            -1,
-            False,
-            "cpu",
+            q, q, q, *[None] * 7, 0, 0, 1, 1.0, False, -1, -1, False, "cpu"
         )
     assert asked == [1, 3]
 

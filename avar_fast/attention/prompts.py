@@ -1,0 +1,95 @@
+"""Prompts whose keys the rows of a cache share, so that each prompt is stored and read once."""
+
+import torch
+from avar_kernels import PrefixPlan, plan_prefixes
+from torch import Tensor
+from transformers import Cache
+
+from .tokens import SpecialTokens, key_types
+
+_PROMPTS_OF_CACHE = "avar_prompts"
+
+
+class SharedPrompts:
+    """P prompts of Lp tokens, padded on the left, and the R rows of a cache that continue them.
+
+    Args:
+        ids: (P, Lp) int64 tokens.
+        mask: (P, Lp) bool, false for padding.
+        layers: keys and values of each text layer, (P, Hkv, Lp, D) each.
+        rows: (R,) int32, the prompt of each row.
+    """
+
+    def __init__(
+        self, ids: Tensor, mask: Tensor, layers: list[tuple[Tensor, Tensor]], rows: Tensor
+    ) -> None:
+        self.ids, self.mask, self.layers, self.rows = ids, mask, layers, rows
+        self._types: Tensor | None = None
+        self._plan: PrefixPlan | None = None
+        self._tail: Tensor | None = None
+
+    def plan(self, tokens: SpecialTokens) -> PrefixPlan:
+        """The prompts as the kernels read them, prepared once."""
+        if self._plan is None:
+            self._plan = plan_prefixes(self.rows, self.types(tokens))
+        return self._plan
+
+    def types(self, tokens: SpecialTokens) -> Tensor:
+        """(P, Lp) int32 key types."""
+        if self._types is None:
+            self._types = key_types(self.ids, self.mask, tokens=tokens)
+        return self._types
+
+    def types_behind(self, ids: Tensor, mask: Tensor | None, tokens: SpecialTokens) -> Tensor:
+        """(R, L) int32 types of the rows' own (R, L) tokens, which follow their prompts.
+
+        A token's type depends on the turn that it is in. The turn begins in the prompt's tail."""
+        if self._tail is None:
+            starts = self.ids == tokens.turn_start
+            columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+            first = int(torch.where(starts, columns, -1).amax(dim=1).min())
+            self._tail = self.ids[self.rows.long(), max(first, 0) :]
+        length = self._tail.shape[1]
+        types = key_types(torch.cat([self._tail, ids], dim=1), tokens=tokens)[:, length:]
+        return types if mask is None else types.masked_fill(mask == 0, -1)
+
+    def keep(self, chosen: Tensor) -> "SharedPrompts":
+        """The prompts of the rows with these (R',) indices, without those that have no row left."""
+        rows = self.rows[chosen].long()
+        used, index = rows.unique(return_inverse=True)
+        if len(used) == len(self.ids):
+            return SharedPrompts(self.ids, self.mask, self.layers, index.int())
+        start = int(self.mask[used].int().argmax(dim=1).min())
+        layers = [(k[used, :, start:], v[used, :, start:]) for k, v in self.layers]
+        return SharedPrompts(self.ids[used, start:], self.mask[used, start:], layers, index.int())
+
+    def join(self, others: "SharedPrompts") -> "SharedPrompts":
+        """These prompts and others, whose rows follow."""
+        length = max(self.ids.shape[1], others.ids.shape[1])
+
+        def both(x: Tensor, y: Tensor, dim: int = 1) -> Tensor:
+            return torch.cat([widened(x, length, dim), widened(y, length, dim)])
+
+        layers = [
+            (both(k, other_k, 2), both(v, other_v, 2))
+            for (k, v), (other_k, other_v) in zip(self.layers, others.layers, strict=True)
+        ]
+        rows = torch.cat([self.rows, others.rows + len(self.ids)])
+        return SharedPrompts(both(self.ids, others.ids), both(self.mask, others.mask), layers, rows)
+
+
+def widened(x: Tensor, length: int, dim: int = 1) -> Tensor:
+    """Pads a dimension with zeros on the left, up to a length."""
+    missing = length - x.shape[dim]
+    padding = (0, 0) * (x.dim() - 1 - dim) + (missing, 0)
+    return torch.nn.functional.pad(x, padding) if missing else x
+
+
+def set_prompts(cache: Cache, prompts: SharedPrompts) -> None:
+    """Makes the rows of a cache continue prompts: its keys are then those behind the prompts."""
+    setattr(cache, _PROMPTS_OF_CACHE, prompts)
+
+
+def prompts_of(cache: object) -> SharedPrompts | None:
+    """The prompts that a cache's rows continue; None for other caches."""
+    return getattr(cache, _PROMPTS_OF_CACHE, None)
