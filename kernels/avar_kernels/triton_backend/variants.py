@@ -59,9 +59,17 @@ class Variant:
             common["SHIFT_DTYPE"] = self._shift_dtype()
         return common | self._values()
 
-    def decode_constexprs(self, has_lengths: bool, page_size: int, block_m: int) -> dict:
-        """The constexpr arguments of the decode kernel; page_size 0 for a contiguous cache."""
-        cache = {"HAS_LENGTHS": has_lengths, "PAGE_SIZE": page_size, "BLOCK_M": block_m}
+    def decode_constexprs(
+        self, has_lengths: bool, page_size: int, block_m: int, shared: bool
+    ) -> dict:
+        """The constexpr arguments of the decode kernel; page_size 0 for a contiguous cache,
+        ``shared`` for the keys of prefixes."""
+        cache = {
+            "HAS_LENGTHS": has_lengths,
+            "PAGE_SIZE": page_size,
+            "BLOCK_M": block_m,
+            "SHARED": shared,
+        }
         return self._common(self.tile("decode")) | self._values() | cache
 
     def _common(self, tile: Tile) -> dict[str, object]:
