@@ -134,9 +134,13 @@ _SINGLE_EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, Tile, Tile] | Tile] =
     ("dkdv", "gfx942", 128): Tile(16, 32, 8, 1),
     ("dkdv", "gfx942", 256): Tile(16, 16, 4, 1),
 }
-# What a call with shared prefixes needs where the tiles above spill or wait for their loads:
-# {(kind, arch, bytes per element, padded head dimension): tile, or one per level}.
-_WITH_PREFIX: dict[tuple[str, str, int, int], tuple[Tile, Tile, Tile] | Tile] = {}
+# What a call with shared prefixes needs where the tiles above spill much. Elsewhere it has the same
+# tiles, and with bias and scale, or in float32, some of them spill up to 68 bytes.
+# {(kind, arch, bytes per element, padded head dimension): tile, or one per level}
+_WITH_PREFIX: dict[tuple[str, str, int, int], tuple[Tile, Tile, Tile] | Tile] = {
+    ("dq", "sm100", 2, 128): (Tile(128, 64, 8, 3), Tile(128, 32, 8, 4), Tile(128, 32, 8, 3)),
+    ("dkdv", "sm100", 2, 128): (Tile(64, 64, 8, 3), Tile(64, 64, 8, 3), Tile(32, 32, 8, 3)),
+}
 _STATS = Tile(64, 16, 4, 1)
 # Reading K and V is the bound: short tiles, many in flight. block_m is the most (query, head of the
 # group) pairs that a tile holds; fewer pairs take the next power of two.
