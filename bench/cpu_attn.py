@@ -4,7 +4,7 @@
 
 One layer of Qwen2.5-VL-7B, causal. The providers of a case take turns within one run, so that all
 see the same machine; medians are compared. Nothing is timed before its outputs agree with the
-specification in float64.
+specification in float64. Shares are those of the machine's bare multiply-adds.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import torch
 from avar_kernels import cpu, visual_attn_func
 
 from . import broken_amx
-from .measure import Table, extra_memory_mib, quantiles
+from .bare_rates import bare_flops
+from .measure import Table, extra_memory_mib, machine, quantiles
 from .rivals import Provider, calls_of, eager_output_attentions, ours, sdpa_without_mass
 from .shapes import (
     GATE,
@@ -87,10 +88,12 @@ def compare(length: int, dtype: torch.dtype, mode: str, rounds: int, table: Tabl
     times = {name: quantiles(values) for name, values in interleaved(steps, rounds).items()}
     medians = {name: values[1] for name, values in times.items()}
     torch_ms, eager_ms = (medians[name] for name in list(PROVIDERS)[:2])
-    kind = str(dtype)[6:]
+    kind, bare = str(dtype)[6:], bare_flops(dtype)
     for name, values in times.items():
         case = dict(op="attention", provider=name, mode=mode, shape=SHAPE, length=length)
-        table.add(values, None, metric="time", unit="ms", dtype=kind, **case)
+        flops = causal_flops(length, mode) / values[1] * 1e3
+        share = None if bare is None else 100 * flops / bare
+        table.add(values, share, metric="time", unit="ms", dtype=kind, **case)
         for rival, rival_ms in (("torch_sdpa", torch_ms), ("eager", eager_ms)):
             ratio = rival_ms / values[1]
             table.add(
@@ -99,7 +102,7 @@ def compare(length: int, dtype: torch.dtype, mode: str, rounds: int, table: Tabl
             )  # fmt: skip
         print(
             f"{kind:9s} {mode:16s} {name:24s} {values[1]:8.1f} ms"
-            f" {causal_flops(length, mode) / values[1] / 1e6:7.0f} GFLOP/s"
+            f" {flops / 1e9:7.0f} GFLOP/s{'' if share is None else f' ({share:3.0f} %)'}"
             f" {torch_ms / values[1]:6.2f}x torch {eager_ms / values[1]:6.2f}x eager"
         )
     untyped = medians["avar_cpu_without_types"]
@@ -138,6 +141,8 @@ def main() -> None:
         print(note)
     sets = [name for name in cpu.instruction_sets() if name]
     print(f"{SHAPE} L{options.length} D{HEAD_DIM}, {torch.get_num_threads()} threads, {sets[-1]}")
+    rates = [f"{str(d)[6:]} {(bare_flops(d) or 0) / 1e9:.0f} GFLOP/s" for d in GATE]
+    print(f"{machine()['device']}: bare multiply-adds {', '.join(rates)}")
     table = Table("cpu_attn")
     for dtype in GATE:
         gate(dtype)

@@ -75,7 +75,7 @@ def draw_suite(suite: str, rows: CsvRows, folder: Path) -> list[tuple[Path, str]
         figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
         figure.suptitle(subject, fontsize=11)
         path = folder / f"{_file_stem(suite, op, mode, metric)}.png"
-        _save(figure, path, dpi=110)
+        save_figure(figure, path, dpi=110)
         pictures.append((path, f"{subject}: {quantity}, against sequence length, by provider"))
     return pictures
 
@@ -120,7 +120,7 @@ def draw_headline(rows: CsvRows, folder: Path) -> None:
         f"one layer of Qwen2.5-VL-7B on a CPU: {machine}, {threads} threads",
         fontsize=10,
     )
-    _save(figure, folder / HEADLINE_NAME, dpi=160)
+    save_figure(figure, folder / HEADLINE_NAME, dpi=160)
 
 
 def _file_stem(suite: str, op: str, mode: str, metric: str) -> str:
@@ -162,7 +162,7 @@ def _finish(axis: Axes, title: str, metric: str) -> None:
     axis.grid(visible=True, which="major", alpha=0.3)
 
 
-def _save(figure: Figure, path: Path, dpi: int) -> None:
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi, metadata={"Software": None})
     plt.close(figure)

@@ -10,12 +10,15 @@ import csv
 from pathlib import Path
 
 from .figures import CsvRows, draw_headline, draw_suite, grouped
+from .grpo_step.report import case_table, draw_group_sizes, step_tables
 from .measure import RESULTS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PICTURES = DOCS / "img"
 MARKERS = ("<!-- benchmarks: begin -->", "<!-- benchmarks: end -->")
+STEP_MARKERS = ("<!-- grpo step: begin -->", "<!-- grpo step: end -->")
+STEP_SUITE, STEP_SHAPE = "grpo_step", "30 M, G = 8, 32 new tokens, 2 prompts"
 UNITS = {
     "time": "ms",
     "graph_time": "ms",
@@ -77,6 +80,11 @@ def main() -> None:
     parts = [INTRODUCTION + (NO_GPU if on_cpu else "")]
     for name, rows in suites.items():
         parts += [f"## {name}", ""]
+        if name == STEP_SUITE:
+            parts += step_tables(rows)
+            for picture, alt in draw_group_sizes(rows, PICTURES):
+                parts += [f"![{alt}](img/{picture.name})", ""]
+            continue
         for group, of_group in grouped(rows, "device", "threads", "dtype", "op", "mode").items():
             parts += table(group, of_group)
         for picture, alt in draw_suite(name, rows, PICTURES):
@@ -84,6 +92,8 @@ def main() -> None:
     (DOCS / "benchmarks.md").write_text("\n".join(parts).rstrip() + "\n")
     if README_SUITE in suites:
         write_readme(suites[README_SUITE])
+    if STEP_SUITE in suites:
+        write_readme_step(suites[STEP_SUITE])
 
 
 def table(group: tuple[str, ...], rows: CsvRows) -> list[str]:
@@ -151,10 +161,23 @@ def write_readme(rows: CsvRows) -> None:
             lines.append(f"| {label} | " + " | ".join(shown) + " |")
         lines.append("")
     draw_headline(rows, PICTURES)
+    _replace_in_readme(MARKERS, lines)
+
+
+def write_readme_step(rows: CsvRows) -> None:
+    """Writes the table of one case of GRPO's steps into the README's marked part."""
+    lines = []
+    chosen = [row for row in rows if row["shape"] == STEP_SHAPE and row["length"] == "300"]
+    for (device, threads), of_machine in grouped(chosen, "device", "threads").items():
+        lines += [f"{device}, {threads} threads:", "", *case_table(of_machine), ""]
+    _replace_in_readme(STEP_MARKERS, lines)
+
+
+def _replace_in_readme(markers: tuple[str, str], lines: list[str]) -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    begin, end = (text.index(marker) for marker in MARKERS)
-    head, tail = text[: begin + len(MARKERS[0])], text[end:]
+    begin, end = (text.index(marker) for marker in markers)
+    head, tail = text[: begin + len(markers[0])], text[end:]
     readme.write_text(head + "\n\n" + "\n".join(lines) + "\n" + tail)
 
 

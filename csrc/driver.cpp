@@ -86,10 +86,10 @@ void backward_chunk(void* context, int64_t i, char* scratch) {
                                round.tiles_done.data() + round.tiles_at[task.unit], sums, scratch);
 }
 
-// The forward reads the operands of a unit once for each tile. A single tile, as in decoding, is
-// not worth the memory.
+// The forward reads the operands of a unit once for each tile. A few tiles, as in decoding, are not
+// worth the memory.
 bool has_operands(const Round& round, const Unit& unit, bool backward) {
-  return backward || round.readers_of(unit) > 1;
+  return backward || round.readers_of(unit) > round.kernels.unpacked_tiles;
 }
 
 // Places the operands of as many families as fit in the buffer, from first on; returns the end.
@@ -178,9 +178,10 @@ void run(Round& round, int64_t scratch_bytes, Work work) {
   parallel_for(round.args.threads, round.tasks.size(), scratch_bytes, work, &round);
 }
 
+// Two narrow tiles compute less than a wide one that is half empty.
 bool fits_narrow(const Args& args, const UnitList& list, const Kernels& wide) {
   return std::all_of(list.units.begin(), list.units.end(), [&](const Unit& unit) {
-    return unit.len_q * (args.heads / args.kv_heads) <= wide.narrow->tile_columns;
+    return unit.len_q * (args.heads / args.kv_heads) <= 2 * wide.narrow->tile_columns;
   });
 }
 

@@ -39,9 +39,10 @@ static inline int64_t tiles_of(const Args& args, const Unit& unit, int64_t tile_
 struct Kernels {
   const char* name;
   // The kernels with narrow tiles, for the forward of calls whose units have no more columns than
-  // such a tile, as in decoding. They have no narrow ones of their own: null.
+  // two such tiles, as in decoding. They have no narrow ones of their own: null.
   const Kernels* narrow;
   int64_t tile_columns, block_keys;
+  int64_t unpacked_tiles;  // as many tiles of a forward read the keys without packed operands
   // Bytes of one key block as operands: keys or values by rows, and transposed.
   int64_t (*operand_bytes)(int64_t dim);
   int64_t (*forward_scratch_bytes)(const Args&);

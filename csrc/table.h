@@ -53,6 +53,7 @@ struct Table {
             narrow,
             E::COLUMNS,
             E::BLOCK,
+            1,
             operand_bytes<E>,
             forward_scratch_bytes<E>,
             backward_scratch_bytes<E>,
@@ -63,8 +64,17 @@ struct Table {
   }
   // The kernels with narrow tiles, which have no backward.
   static constexpr Kernels make_narrow(const char* name) {
-    return {name,           nullptr, E::COLUMNS,   E::BLOCK,     operand_bytes<E>,
-            forward_scratch_bytes<E>, nullptr, pack_forward, nullptr, forward_tile,
+    return {name,
+            nullptr,
+            E::COLUMNS,
+            E::BLOCK,
+            E::IN_PLACE ? 4 : 1,
+            operand_bytes<E>,
+            forward_scratch_bytes<E>,
+            nullptr,
+            pack_forward,
+            nullptr,
+            forward_tile,
             nullptr};
   }
 };

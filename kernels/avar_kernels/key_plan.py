@@ -21,7 +21,7 @@ class KeyPlan(NamedTuple):
     """What ``plan_keys`` returns; ``visual_attn_func`` takes it as ``key_types``."""
 
     key_types: Tensor
-    """(B, Lk), or packed (Tk,), int32, checked."""
+    """(B, Lk), or packed (Tk,), checked: int32 where the Triton kernels run, else int8."""
     num_types: int
     packed: PackedLengths | None
     """The offsets that the plan was made for."""
@@ -102,6 +102,16 @@ def plan_keys(
     return KeyPlan(types, num_types, packed, blocks if sort else None)
 
 
+def dtype_of_types(device: torch.device) -> torch.dtype:
+    """The dtype in which the kernels on a device read key types."""
+    return torch.int32 if triton_takes(device) else torch.int8
+
+
+def as_kernels_read(key_types: Tensor) -> Tensor:
+    """A new tensor of key types, all absent keys -1."""
+    return key_types.clamp(min=-1).to(dtype_of_types(key_types.device), copy=True).contiguous()
+
+
 def _check_and_sort(
     key_types: Tensor,
     cu_seqlens_q: Tensor | None,
@@ -121,7 +131,7 @@ def _check_and_sort(
             cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, prefix_index
         )
         check_packed_values(lengths, None, key_types.shape[0])
-    types = key_types.to(torch.int32, copy=True).contiguous()
+    types = as_kernels_read(key_types)
     if not sort:
         return types, types.new_empty(0)
     from .triton_backend.block_lists import ListsLayout, sort_for_every_size
@@ -133,7 +143,9 @@ def _check_and_sort(
 def _fake(
     key_types, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, prefix_index, num_types, sort
 ):
-    types = torch.empty(key_types.shape, dtype=torch.int32, device=key_types.device)
+    types = torch.empty(
+        key_types.shape, dtype=dtype_of_types(key_types.device), device=key_types.device
+    )
     if not sort:
         return types, types.new_empty(0)
     from .triton_backend.block_lists import ListsLayout

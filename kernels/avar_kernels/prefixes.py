@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from .key_plan import as_kernels_read, dtype_of_types
 from .registration import register_operator
 from .validation import check_integers, check_num_types, check_types, refuse
 from .value_checks import check_key_values, check_prefix_values
@@ -18,7 +19,7 @@ class PrefixPlan(NamedTuple):
     index: Tensor
     """(B,) int32: the prefix of each sequence, -1 for none; checked."""
     key_types: Tensor | None
-    """(P, Lp) integers, checked; None: all 0."""
+    """(P, Lp), checked: int32 where the Triton kernels run, else int8. None: all 0."""
     num_types: int
     order: Tensor
     """(B,) int32: the sequences, sorted by their prefix. Those of one prefix keep their order."""
@@ -68,23 +69,29 @@ def plan_prefixes(
         num_prefixes = len(prefix_key_types)
     if num_prefixes is None:
         raise ValueError("num_prefixes must be given where prefix_key_types is None; got None.")
-    order, offsets = _sort(prefix_index, prefix_key_types, num_prefixes, num_types)
-    return PrefixPlan(prefix_index, prefix_key_types, num_types, order, offsets)
+    order, offsets, types = _sort(prefix_index, prefix_key_types, num_prefixes, num_types)
+    types = None if prefix_key_types is None else types
+    return PrefixPlan(prefix_index, types, num_types, order, offsets)
 
 
 def _check_and_sort(
     prefix_index: Tensor, key_types: Tensor | None, num_prefixes: int, num_types: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     check_prefix_values(prefix_index, num_prefixes)
     check_key_values(key_types, num_types)
     ordered, order = prefix_index.sort(stable=True)
     prefixes = torch.arange(num_prefixes + 1, dtype=torch.int32, device=prefix_index.device)
     offsets = torch.searchsorted(ordered, prefixes, out_int32=True)
-    return order.int(), offsets
+    types = offsets.new_empty(0) if key_types is None else as_kernels_read(key_types)
+    return order.int(), offsets, types
 
 
 def _fake(prefix_index, key_types, num_prefixes, num_types):
-    return torch.empty_like(prefix_index), prefix_index.new_empty(num_prefixes + 1)
+    types = prefix_index.new_empty(0)
+    if key_types is not None:
+        dtype = dtype_of_types(key_types.device)
+        types = torch.empty(key_types.shape, dtype=dtype, device=key_types.device)
+    return torch.empty_like(prefix_index), prefix_index.new_empty(num_prefixes + 1), types
 
 
 def _no_backward(*unused: Any) -> NoReturn:
@@ -93,7 +100,7 @@ def _no_backward(*unused: Any) -> NoReturn:
 
 _sort = register_operator(
     "sort_prefixes(Tensor prefix_index, Tensor? key_types, SymInt num_prefixes, SymInt num_types)"
-    " -> (Tensor, Tensor)",
+    " -> (Tensor, Tensor, Tensor)",
     _check_and_sort,
     _fake,
     _no_backward,

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from avar_kernels import visual_attn_varlen_func
 from torch import Tensor
 
 from .attention_oracle import attention_oracle
@@ -89,3 +90,14 @@ def by_rows(call: PrefixCall, *leaves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             )  # fmt: skip
             out[row], mass[row], lse[row] = one[0][0, 0], one[1][0, 0], one[2][0, :, 0]
     return torch.stack(out), torch.stack(mass), torch.stack(lse, dim=1)
+
+
+def attend(call: PrefixCall, backend, *leaves, types=None, **changes):
+    """The public function on a call's tensors, or on others of the same shapes."""
+    q, k, v, bias, scale = leaves
+    table = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return visual_attn_varlen_func(
+        q, k, v, key_types=call.types if types is None else types, num_types=call.num_types,
+        type_bias=bias.to(table), type_scale=scale.to(table), causal=call.causal, backend=backend,
+        **call.lengths | changes,
+    )  # fmt: skip

@@ -7,21 +7,11 @@ import torch
 from avar_kernels import available_backends, plan_keys, visual_attn_func, visual_attn_varlen_func
 
 from .calls import compare, run
-from .prefix_calls import PrefixCall, by_rows, draw
+from .prefix_calls import PrefixCall, attend, by_rows, draw
 
 BACKENDS = [name for name in ("eager", "sdpa", "cpu") if available_backends()[name]]
 # Sums of up to 80 keys with logits up to about 30, as in test_random_cases.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-5}
-
-
-def attend(call: PrefixCall, backend, *leaves, types=None, **changes):
-    q, k, v, bias, scale = leaves
-    table = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return visual_attn_varlen_func(
-        q, k, v, key_types=call.types if types is None else types, num_types=call.num_types,
-        type_bias=bias.to(table), type_scale=scale.to(table), causal=call.causal, backend=backend,
-        **call.lengths | changes,
-    )  # fmt: skip
 
 
 def poisoned(call: PrefixCall):

@@ -14,10 +14,12 @@ from avar_kernels import available_backends, visual_attn_func, visual_attn_varle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from . import prefix_calls
+from .calls import run
 from .random_calls import draw, outcome
 
 BACKENDS = [name for name in ("sdpa", "cpu") if available_backends()[name]]
-CALLS, GROUPS = 5_000, 10
+CALLS, PREFIX_CALLS, GROUPS = 5_000, 1_000, 10
 SDPA_EVERY = 4  # the default on CPU is the C++ kernel; sdpa takes twice its time in small calls
 # Logits up to about 30 are rounded in float32: a relative error of 30 * 2^-24 in P, over sums of up
 # to 40 keys; the same again through the backward's products.
@@ -52,6 +54,24 @@ def test_random_calls(group):
             if backend == "sdpa" and "cpu" in BACKENDS and seed % SDPA_EVERY:
                 continue
             got = outcome(*case, backend, torch.float32, seed)
+            assert not (found := list(complaints(got, want, float32_form))), (seed, backend, found)
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_random_calls_with_prefixes(group):
+    torch.set_num_threads(1)
+    for seed in range(group * PREFIX_CALLS // GROUPS, (group + 1) * PREFIX_CALLS // GROUPS):
+        call = prefix_calls.draw(torch.Generator().manual_seed(10_000 + seed))
+
+        def results(backend, dtype, call=call):
+            return run(partial(prefix_calls.attend, call, backend), call.leaves, dtype)
+
+        want = results("eager", torch.float64)
+        float32_form = partial(results, "eager", torch.float32)
+        for backend in BACKENDS:
+            if backend == "sdpa" and "cpu" in BACKENDS and seed % SDPA_EVERY:
+                continue
+            got = results(backend, torch.float32)
             assert not (found := list(complaints(got, want, float32_form))), (seed, backend, found)
 
 

@@ -273,3 +273,48 @@ def test_sampling_settings_of_the_checkpoint_do_not_leak_into_rollouts(setting):
     before = fast.generation_config
     assert torch.equal(sample(fast, inputs, num_samples=3).completion_ids, want)
     assert fast.generation_config is before
+
+
+def test_masses_of_sampled_tokens_are_those_of_a_full_forward():
+    """Rows end at different steps and leave, prompts join; last tokens have masses too."""
+    fast, _ = models()
+    inputs = batch("left")
+    per_image = inputs["pixel_values"].split([int(g.prod()) for g in inputs["image_grid_thw"]])
+    pixels = [torch.cat(per_image[:1]), torch.cat(per_image[1:])]
+    grids = inputs["image_grid_thw"].split([1, 2])
+
+    def inputs_of(some):
+        tokens = ("input_ids", "attention_mask", "mm_token_type_ids")
+        return {name: inputs[name][list(some)] for name in tokens} | {
+            "pixel_values": torch.cat([pixels[i] for i in some]),
+            "image_grid_thw": torch.cat([grids[i] for i in some]),
+        }
+
+    for at_once in (1, 2):
+        sampling = dataclasses.replace(drawing(4, 9, 1.0, *range(0, 250, 6)), mass_layers=(1, 3))
+        results = []
+        for chosen in (sampling, dataclasses.replace(sampling, mass_layers=())):
+            torch.manual_seed(3)
+            results.append(generate(fast, range(2), inputs_of, chosen, at_once))
+        got, without = results
+        assert torch.equal(got.completion_ids, without.completion_ids)
+        assert without.masses is None
+        assert len(set(got.completion_mask.sum(1).tolist())) > 1
+        assert got.masses.shape == (8, got.completion_ids.shape[1], 2, 3)
+        assert (got.masses[~got.completion_mask] == 0).all()
+        for n in range(8):
+            whole = inputs_of([n // 4])
+            ids = got.completion_ids[n][got.completion_mask[n]][None]
+            length = whole["input_ids"].shape[1]
+            whole |= {
+                name: torch.cat([whole[name], extra.to(whole[name].dtype)], dim=1)
+                for name, extra in (
+                    ("input_ids", ids),
+                    ("attention_mask", torch.ones_like(ids)),
+                    ("mm_token_type_ids", torch.zeros_like(ids)),
+                )
+            }
+            with torch.no_grad(), record_attention(fast, (1, 3)) as recording:
+                fast(**whole)
+            want = torch.stack([recording.mass[i][0, length:].sum(1) for i in (1, 3)], dim=1)
+            torch.testing.assert_close(got.masses[n, : ids.shape[1]], want, atol=2e-5, rtol=1e-4)

@@ -1,0 +1,85 @@
+// The rates of a core's bare multiply-adds, from registers alone: the limit of any product.
+//
+// Each function runs `rounds` times a chain of independent multiply-adds on as many sums as hide
+// their latency, and returns the floating-point operations; 0 where the machine lacks the
+// instructions.
+#include <immintrin.h>
+#include <stdint.h>
+
+static volatile float sink;
+
+__attribute__((target("avx512f"))) static double float32_avx512(int64_t rounds) {
+  __m512 sum[16], a = _mm512_set1_ps(1.0001f), b = _mm512_set1_ps(0.9999f);
+  for (int i = 0; i < 16; ++i) sum[i] = _mm512_set1_ps((float)i);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) sum[i] = _mm512_fmadd_ps(sum[i], a, b);
+    __asm__ volatile("" : : : "memory");
+  }
+  for (int i = 1; i < 16; ++i) sum[0] = _mm512_add_ps(sum[0], sum[i]);
+  sink = _mm512_reduce_add_ps(sum[0]);
+  return (double)rounds * 16 * 16 * 2;
+}
+
+__attribute__((target("avx2,fma"))) static double float32_avx2(int64_t rounds) {
+  __m256 sum[12], a = _mm256_set1_ps(1.0001f), b = _mm256_set1_ps(0.9999f);
+  for (int i = 0; i < 12; ++i) sum[i] = _mm256_set1_ps((float)i);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) sum[i] = _mm256_fmadd_ps(sum[i], a, b);
+    __asm__ volatile("" : : : "memory");
+  }
+  for (int i = 1; i < 12; ++i) sum[0] = _mm256_add_ps(sum[0], sum[i]);
+  sink = _mm256_cvtss_f32(sum[0]);
+  return (double)rounds * 12 * 8 * 2;
+}
+
+double float32_rate(int64_t rounds) {
+  if (__builtin_cpu_supports("avx512f")) return float32_avx512(rounds);
+  if (__builtin_cpu_supports("avx2")) return float32_avx2(rounds);
+  return 0.0;
+}
+
+__attribute__((target("avx512bf16,avx512f"))) static double bfloat16_pairs(int64_t rounds) {
+  __m512 sum[16];
+  const __m512bh a = (__m512bh)_mm512_set1_epi16(0x3f80), b = (__m512bh)_mm512_set1_epi16(0x3c00);
+  for (int i = 0; i < 16; ++i) sum[i] = _mm512_set1_ps((float)i);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) sum[i] = _mm512_dpbf16_ps(sum[i], a, b);
+    __asm__ volatile("" : : : "memory");
+  }
+  for (int i = 1; i < 16; ++i) sum[0] = _mm512_add_ps(sum[0], sum[i]);
+  sink = _mm512_reduce_add_ps(sum[0]);
+  return (double)rounds * 16 * 32 * 2;
+}
+
+double bfloat16_rate(int64_t rounds) {
+  return __builtin_cpu_supports("avx512bf16") ? bfloat16_pairs(rounds) : 0.0;
+}
+
+// Tiles of 16 x 32 bfloat16, four sums. The caller must have asked the system for tiles.
+__attribute__((target("amx-tile,amx-bf16"))) double tile_rate(int64_t rounds) {
+  struct __attribute__((aligned(64))) {
+    uint8_t palette, start, zero[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+  } shape = {.palette = 1};
+  for (int i = 0; i < 7; ++i) shape.bytes[i] = 64, shape.rows[i] = 16;
+  _tile_loadconfig(&shape);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  for (int64_t r = 0; r < rounds; ++r) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 5, 6);
+    _tile_dpbf16ps(2, 4, 6);
+    _tile_dpbf16ps(3, 5, 6);
+  }
+  _tile_release();
+  return (double)rounds * 4 * 16 * 16 * 32 * 2;
+}
