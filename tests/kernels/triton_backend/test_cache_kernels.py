@@ -77,7 +77,7 @@ import sys
 sys.path.insert(0, "../../..")
 import torch
 from avar_kernels import visual_attn_with_kvcache
-from tests.kernels.test_cache_prefixes import LENGTHS, check, expected, make
+from tests.kernels.cache_prefix_calls import LENGTHS, check, expected, make
 torch.set_num_threads(1)
 for queries, causal in ((1, True), (3, True), (3, False)):
     tensors, shared, options = make(torch.float32, queries)

@@ -86,8 +86,7 @@ sys.path.insert(0, "../../..")
 import torch
 from avar_kernels import plan_keys
 from tests.kernels.calls import compare, run
-from tests.kernels.prefix_calls import by_rows, draw
-from tests.kernels.test_prefixes import attend, poisoned
+from tests.kernels.prefix_calls import attend, by_rows, draw, poisoned
 torch.set_num_threads(1)
 for seed in range(4):
     call = draw(torch.Generator().manual_seed(seed), longest=40)
