@@ -187,9 +187,7 @@ def _attend_to_cache(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     if backend == "triton":
         from .triton_backend.cache_launch import with_kvcache
 
-        if prefixes is not None:
-            raise NotImplementedError("prefixes are not supported by backend 'triton' yet.")
-        return with_kvcache(inputs, params, cache_seqlens, block_table)
+        return with_kvcache(inputs, params, cache_seqlens, block_table, prefixes)
     if backend == "cpu" and block_table is None:
         return cpu.with_kvcache(inputs, params, cache_seqlens, prefixes)
     packed = _as_packed(inputs, cache_seqlens, block_table, prefixes)

@@ -5,8 +5,8 @@
 
 Triton compiles a kernel when it is first launched, and keeps it in its cache on disk. Without this,
 every rank compiles the same kernels during its first step. Lengths and batch sizes do not matter:
-no kernel is compiled for them. The program makes small calls of each kind that a run makes (dense
-and packed, forward and backward, decoding), so it needs the GPU of the run.
+no kernel is compiled for them. The program makes small calls of each kind that a run makes (dense,
+packed and with shared prefixes, forward and backward, decoding), so it needs the GPU of the run.
 """
 
 import argparse
@@ -95,6 +95,16 @@ def _calls(
         result = visual_attn_varlen_func(q, k, v, **lengths, key_types=plan, **options)
         gradients(result, leaves)
 
+    def prefixes() -> None:
+        leaves = tensors(2 * LENGTH)
+        q, k, v = (x[0] for x in leaves)
+        starts = torch.tensor([0, LENGTH, 2 * LENGTH], dtype=torch.int32, device=device)
+        index = torch.tensor([-1, 0], dtype=torch.int32, device=device)
+        shared = lengths | {"cu_seqlens_q": starts, "cu_seqlens_k": starts, "prefix_index": index}
+        plan = plan_keys(types(2 * LENGTH)[0], num_types=num_types, **shared)
+        result = visual_attn_varlen_func(q, k, v, **shared, key_types=plan, **options)
+        gradients(result, leaves)
+
     @torch.no_grad()
     def intervened() -> None:
         (q, k, v), plan = tensors(LENGTH), plan_keys(types(LENGTH), num_types=num_types)
@@ -116,6 +126,7 @@ def _calls(
     return {
         "dense, forward and backward": dense,
         "packed, forward and backward": packed,
+        "packed with shared prefixes, forward and backward": prefixes,
         "forward with bias and scale": intervened,
         "decoding": decoding,
         "column sums": columns,

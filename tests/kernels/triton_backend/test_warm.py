@@ -35,7 +35,12 @@ for batch, length in ((1, 1), (1, 16), (3, 31), (2, 129), (1, 1000)):
     packed = visual_attn_varlen_func(
         q.flatten(0, 1), k.flatten(0, 1), k.flatten(0, 1), **lengths,
         key_types=plan_keys(types.flatten(), **lengths), causal=True, backend="triton")
-    for out, mass, lse in (dense, packed):
+    lengths["prefix_index"] = torch.full((batch,), -1, dtype=torch.int32)
+    lengths["prefix_index"][1:] = 0
+    prefixes = visual_attn_varlen_func(
+        q.flatten(0, 1), k.flatten(0, 1), k.flatten(0, 1), **lengths,
+        key_types=plan_keys(types.flatten(), **lengths), causal=True, backend="triton")
+    for out, mass, lse in (dense, packed, prefixes):
         torch.autograd.grad(out.float().sum() + mass.sum() + lse.sum(), (q, k))
 print(json.dumps({"calls": [name for name, _ in calls], "warm": after_warm,
                   "later": compiled[after_warm:]}))
@@ -51,8 +56,8 @@ def test_no_length_or_batch_size_compiles_more():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found["calls"]) == 5
-    assert found["warm"] == 13
+    assert len(found["calls"]) == 6
+    assert found["warm"] == 16
     assert found["later"] == []
 
 
