@@ -168,7 +168,8 @@ def main() -> None:
         aa.attach(model, processor)
         rewards.append(visual)
     if settings.get("compact"):  # on a CPU, TRL runs the LM head at every position of a row
-        importlib.import_module("trl.trainer.utils")._use_triton = lambda device: True
+        utils: Any = importlib.import_module("trl.trainer.utils")
+        utils._use_triton = lambda device: True
     timed("_generate", "generation")
     timed("_calculate_rewards", "reward")
     group, micro_batch = settings["group"], settings["micro_batch"]
@@ -190,13 +191,14 @@ def main() -> None:
         reward_weights=[1.0] + [0.3] * settings["visual"],
         generation_kwargs={"suppress_tokens": [processor.image_token_id, processor.video_token_id]},
     )  # fmt: skip
+    rollout = fixed_rollout if settings.get("fixed") else None
     data = Dataset.from_list(rows_of(settings["rows"]))
     images: Any = Sequence(ImageFeature())
     data = data.cast_column("images", images)
     turns = TakeTurns()
     trainer = trl.GRPOTrainer(
         model=model, reward_funcs=rewards, args=config, train_dataset=data,
-        processing_class=processor, callbacks=[turns], rollout_func=fixed_rollout if settings.get("fixed") else None,
+        processing_class=processor, callbacks=[turns], rollout_func=rollout,
     )  # fmt: skip
     visual.trainer = turns.trainer = trainer
     say(ready=True)

@@ -23,6 +23,7 @@ from .backends import available_backends
 from .cache import visual_attn_with_kvcache
 from .decoding import MIN_DECODING_KEYS
 from .key_plan import plan_keys
+from .prefixes import plan_prefixes
 from .received import attn_received
 from .types import AttnOutput
 
@@ -100,7 +101,11 @@ def _calls(
         q, k, v = (x[0] for x in leaves)
         starts = torch.tensor([0, LENGTH, 2 * LENGTH], dtype=torch.int32, device=device)
         index = torch.tensor([-1, 0], dtype=torch.int32, device=device)
-        shared = lengths | {"cu_seqlens_q": starts, "cu_seqlens_k": starts, "prefix_index": index}
+        shared: dict[str, Any] = lengths | {
+            "cu_seqlens_q": starts,
+            "cu_seqlens_k": starts,
+            "prefix_index": index,
+        }
         plan = plan_keys(types(2 * LENGTH)[0], num_types=num_types, **shared)
         result = visual_attn_varlen_func(q, k, v, **shared, key_types=plan, **options)
         gradients(result, leaves)
@@ -118,6 +123,16 @@ def _calls(
         visual_attn_with_kvcache(q[:, -1:], k, v, types(MIN_DECODING_KEYS), **options)
 
     @torch.no_grad()
+    def decoding_prefixes() -> None:
+        (q, k, v), own = tensors(MIN_DECODING_KEYS), plan_keys(types(LENGTH), num_types=num_types)
+        index = torch.zeros(1, dtype=torch.int32, device=device)
+        prefixes = plan_prefixes(index, types(MIN_DECODING_KEYS), num_types=num_types)
+        visual_attn_with_kvcache(
+            q[:, -1:], k[:, :LENGTH], v[:, :LENGTH], own, **options,
+            prefix_k=k, prefix_v=v, prefix_index=prefixes,
+        )  # fmt: skip
+
+    @torch.no_grad()
     def columns() -> None:
         q, k, _ = tensors(LENGTH)
         lse, weight = torch.zeros(1, heads, LENGTH, device=device), q[..., 0, 0].float()
@@ -129,6 +144,7 @@ def _calls(
         "packed with shared prefixes, forward and backward": prefixes,
         "forward with bias and scale": intervened,
         "decoding": decoding,
+        "decoding with shared prefixes": decoding_prefixes,
         "column sums": columns,
     }
 
