@@ -37,6 +37,13 @@ INPUTS = {
     "untyped": {"types": False, "bias": False, "scale": False, "causal": True},
     "types": {"bias": False, "scale": False, "causal": True},
     "types, packed": {"bias": False, "scale": False, "causal": True, "packed": True},
+    "types, prefixes": {
+        "bias": False,
+        "scale": False,
+        "causal": True,
+        "packed": True,
+        "prefix": True,
+    },
     "types, bias": {"scale": False, "causal": True},
     "types, bias, scale, packed": {"causal": True, "packed": True},
     "all, 16 types": {"causal": True, "packed": True, "window": True, "num_types": 16},

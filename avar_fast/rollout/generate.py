@@ -178,7 +178,7 @@ def _read(
             "the model gives logits that are not finite; nothing can be sampled."
         )
     deltas = family.get_rope_deltas(model)
-    cached = [(layer.keys, layer.values) for layer in layers]
+    cached: Any = [(layer.keys, layer.values) for layer in layers]
     rows = torch.arange(len(mask), device=mask.device).repeat_interleave(num_samples)
     prompts = SharedPrompts(inputs["input_ids"], mask, cached, rows.int())
     starts = mask.sum(dim=1, keepdim=True) + deltas

@@ -4,6 +4,7 @@ With ``visual`` the model has attention "avar", and VARS is a reward function th
 as a user of TRL would write it. Otherwise attention is torch's SDPA, which is faster on a CPU.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import trl.trainer.utils
 from datasets import Dataset, Sequence
 from datasets import Image as ImageFeature
 from transformers import (
@@ -22,7 +22,6 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.processing_utils import ProcessorMixin
-from trl import GRPOConfig, GRPOTrainer
 
 import avar_fast.attention as aa
 from avar_fast.objectives import visual_reward
@@ -31,6 +30,7 @@ from .reward import parity
 from .turns import peak_mib, say, wait_for_turn
 from .world import SYSTEM, fixed_completions
 
+trl: Any = importlib.import_module("trl")  # an optional rival, whose types nobody checks
 PARTS: dict[str, float] = {}
 PEAK: dict[str, float] = {}
 
@@ -64,15 +64,16 @@ class VisualReward:
     __name__ = "visual"
 
     def __init__(self, processor: Processor) -> None:
-        self.processor, self.trainer = processor, None
+        self.processor = processor
+        self.trainer: Any = None
         self.tokens = aa.SpecialTokens.from_processor(processor)
 
     @torch.no_grad()
     def __call__(
         self, prompts: list[Any], completions: Any, completion_ids: list[list[int]], **columns: Any
     ) -> list[float]:
-        trainer: Any = self.trainer
-        model, size, rewards = trainer.model, trainer.args.per_device_train_batch_size, []
+        model, rewards = self.trainer.model, []
+        size = self.trainer.args.per_device_train_batch_size
         model.eval()
         for start in range(0, len(prompts), size):
             chosen = slice(start, start + size)
@@ -102,21 +103,20 @@ class VisualReward:
 
 
 def encoded(processor: Processor, prompts: list[Any]) -> dict[str, Any]:
-    return dict(
-        processor.apply_chat_template(
-            prompts,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": "left"},
-        )
+    inputs: Any = processor.apply_chat_template(
+        prompts,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "left"},
     )
+    return dict(inputs)
 
 
 def timed(name: str, label: str) -> None:
     """Adds the time of a method of GRPOTrainer to a part of the step."""
-    method = getattr(GRPOTrainer, name)
+    method = getattr(trl.GRPOTrainer, name)
 
     def run(self: Any, *arguments: Any, **options: Any) -> Any:
         started = time.perf_counter()
@@ -124,7 +124,7 @@ def timed(name: str, label: str) -> None:
         PARTS[label] = PARTS.get(label, 0.0) + time.perf_counter() - started
         return result
 
-    setattr(GRPOTrainer, name, run)
+    setattr(trl.GRPOTrainer, name, run)
 
 
 class TakeTurns(TrainerCallback):
@@ -168,20 +168,19 @@ def main() -> None:
         aa.attach(model, processor)
         rewards.append(visual)
     if settings.get("compact"):  # on a CPU, TRL runs the LM head at every position of a row
-        trl.trainer.utils._use_triton = lambda device: True
+        utils: Any = importlib.import_module("trl.trainer.utils")
+        utils._use_triton = lambda device: True
     timed("_generate", "generation")
     timed("_calculate_rewards", "reward")
     group, micro_batch = settings["group"], settings["micro_batch"]
-    rollout = None
-    if settings.get("fixed"):
+
+    def fixed_rollout(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         rows = fixed_completions(settings["prompts"], group, settings["new_tokens"])
+        ids = [encoded(processor, [prompt])["input_ids"][0].tolist() for prompt in prompts]
+        zeros = [[0.0] * len(row) for row in rows]
+        return {"prompt_ids": ids, "completion_ids": rows, "logprobs": zeros}
 
-        def rollout(prompts: list[Any], trainer: Any) -> dict[str, Any]:
-            ids = [encoded(processor, [prompt])["input_ids"][0].tolist() for prompt in prompts]
-            zeros = [[0.0] * len(row) for row in rows]
-            return {"prompt_ids": ids, "completion_ids": rows, "logprobs": zeros}
-
-    config = GRPOConfig(
+    config = trl.GRPOConfig(
         output_dir=settings["output"], max_steps=1000, per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=settings["prompts"] * group // micro_batch,
         num_generations=group, max_completion_length=settings["new_tokens"], learning_rate=1e-5,
@@ -192,10 +191,12 @@ def main() -> None:
         reward_weights=[1.0] + [0.3] * settings["visual"],
         generation_kwargs={"suppress_tokens": [processor.image_token_id, processor.video_token_id]},
     )  # fmt: skip
+    rollout = fixed_rollout if settings.get("fixed") else None
     data = Dataset.from_list(rows_of(settings["rows"]))
-    data = data.cast_column("images", Sequence(ImageFeature()))
+    images: Any = Sequence(ImageFeature())
+    data = data.cast_column("images", images)
     turns = TakeTurns()
-    trainer = GRPOTrainer(
+    trainer = trl.GRPOTrainer(
         model=model, reward_funcs=rewards, args=config, train_dataset=data,
         processing_class=processor, callbacks=[turns], rollout_func=rollout,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """A model and rows for trainers in other processes: images of noise, so that prompts have one
 length."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ NUM_ROWS = 64
 
 def write_model(folder: Path, size: str) -> None:
     """Saves a model with random weights, with its tokenizer and image processor."""
-    tokenizer = TOKENIZER
+    tokenizer = copy.deepcopy(TOKENIZER)
     tokenizer.add_tokens([f"<t{i}>" for i in range(VOCABULARY - len(tokenizer))])
     model = build("sdpa", VOCABULARY, SIZES[size])
     for config in (model.generation_config, model.config.text_config):

@@ -160,8 +160,6 @@ def _attention(
     blocks = key_types.blocks if planned else None
     inputs = AttnInputs(q, k, v, types, bias, scale, packed, blocks)
     backend = resolve_backend(backend, q.device, q.dtype, max(q.shape[-1], v.shape[-1]))
-    if backend == "triton" and packed is not None and packed.prefix_index is not None:
-        raise NotImplementedError("prefix_index is not supported by backend 'triton' yet.")
     if backend != "eager":
         return AttnOutput(*visual_attn(*flatten(inputs, params), planned, backend))
     if not planned:

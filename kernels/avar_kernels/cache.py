@@ -148,12 +148,14 @@ def _prefixes(
                 tuple(x.shape[2:]),
                 "A prefix and its sequences belong to the same layer.",
             )
-    plan = prefix_index
-    if not isinstance(plan, PrefixPlan):
+    if not isinstance(prefix_index, PrefixPlan):
         count = len(prefix_k) if prefix_key_types is None else None
-        options = dict(num_prefixes=count, num_types=num_types)
-        plan = plan_prefixes(prefix_index, prefix_key_types, **options)
-    elif prefix_key_types is not None:
+        plan = plan_prefixes(
+            prefix_index, prefix_key_types, num_prefixes=count, num_types=num_types
+        )
+    elif prefix_key_types is None:
+        plan = prefix_index
+    else:
         raise ValueError(
             "prefix_key_types must be None with a PrefixPlan, which holds them; got a tensor."
         )
@@ -185,9 +187,7 @@ def _attend_to_cache(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     if backend == "triton":
         from .triton_backend.cache_launch import with_kvcache
 
-        if prefixes is not None:
-            raise NotImplementedError("prefixes are not supported by backend 'triton' yet.")
-        return with_kvcache(inputs, params, cache_seqlens, block_table)
+        return with_kvcache(inputs, params, cache_seqlens, block_table, prefixes)
     if backend == "cpu" and block_table is None:
         return cpu.with_kvcache(inputs, params, cache_seqlens, prefixes)
     packed = _as_packed(inputs, cache_seqlens, block_table, prefixes)
@@ -230,7 +230,8 @@ def _as_packed(
     if prefixes is not None:
         none = prefixes.index.new_full((num_prefixes,), -1)
         index = torch.cat([none, prefixes.index])
-    packed = PackedLengths(*offsets, max(num_rows), max(num_keys), index)
+    cu_q, cu_k = offsets
+    packed = PackedLengths(cu_q, cu_k, max(num_rows), max(num_keys), index)
     k, v, packed_types = torch.cat(keys), torch.cat(values), torch.cat(types)
     return inputs._replace(q=q.flatten(0, 1), k=k, v=v, key_types=packed_types, packed=packed)
 

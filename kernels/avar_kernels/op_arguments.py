@@ -30,11 +30,11 @@ def flatten(inputs: AttnInputs, params: AttnParams) -> tuple[Any, ...]:
 
 def restore(arguments: Sequence[Any]) -> tuple[AttnInputs, AttnParams]:
     """What ``flatten`` was given; further arguments at the end are ignored."""
-    *inputs, cu_q, cu_k, blocks, prefix_index = arguments[:NUM_TENSORS]
+    q, k, v, key_types, type_bias, type_scale = arguments[:6]
+    cu_q, cu_k, blocks, prefix_index = arguments[6:NUM_TENSORS]
     max_q, max_k, num_types, softmax_scale, causal, left, right = arguments[
         NUM_TENSORS:NUM_ARGUMENTS
     ]
     packed = None if cu_q is None else PackedLengths(cu_q, cu_k, max_q, max_k, prefix_index)
-    return AttnInputs(*inputs, packed, blocks), AttnParams(
-        num_types, softmax_scale, causal, (left, right)
-    )
+    inputs = AttnInputs(q, k, v, key_types, type_bias, type_scale, packed, blocks)
+    return inputs, AttnParams(num_types, softmax_scale, causal, (left, right))

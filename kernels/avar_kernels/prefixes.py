@@ -51,15 +51,18 @@ def plan_prefixes(
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
     check_num_types(num_types)
-    device = prefix_index.device if isinstance(prefix_index, Tensor) else torch.device("cpu")
-    check_integers("prefix_index", prefix_index, (None,), device)
+    if not isinstance(prefix_index, Tensor):
+        raise TypeError(
+            f"prefix_index must be an int32 torch.Tensor; got {type(prefix_index).__name__}."
+        )
+    check_integers("prefix_index", prefix_index, (None,), prefix_index.device)
     if prefix_index.dtype != torch.int32:
         raise TypeError(
             f"prefix_index must be int32; got {prefix_index.dtype}. Use .to(torch.int32)."
         )
     if prefix_key_types is not None:
         check_types(prefix_key_types)
-        check_integers("prefix_key_types", prefix_key_types, (None, None), device)
+        check_integers("prefix_key_types", prefix_key_types, (None, None), prefix_index.device)
         if num_prefixes not in (None, len(prefix_key_types)):
             refuse(
                 "num_prefixes",

@@ -5,7 +5,7 @@ Shapes, dtypes, devices and numbers are checked here, before dispatch. ``value_c
 """
 
 import math
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def refuse(name: str, expected: str, got: object, remedy: str) -> NoReturn:
     raise ValueError(f"{name} must be {expected}; got {got}. {remedy}")
 
 
-def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def autocast(*tensors: Any) -> tuple[Any, ...]:
     """Casts to autocast's dtype where autocast is on, as torch's own attention does.
 
     float64 tensors, and arguments that are no tensors, stay as they are."""

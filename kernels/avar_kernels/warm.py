@@ -5,8 +5,8 @@
 
 Triton compiles a kernel when it is first launched, and keeps it in its cache on disk. Without this,
 every rank compiles the same kernels during its first step. Lengths and batch sizes do not matter:
-no kernel is compiled for them. The program makes small calls of each kind that a run makes (dense
-and packed, forward and backward, decoding), so it needs the GPU of the run.
+no kernel is compiled for them. The program makes small calls of each kind that a run makes (dense,
+packed and with shared prefixes, forward and backward, decoding), so it needs the GPU of the run.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from .backends import available_backends
 from .cache import visual_attn_with_kvcache
 from .decoding import MIN_DECODING_KEYS
 from .key_plan import plan_keys
+from .prefixes import plan_prefixes
 from .received import attn_received
 from .types import AttnOutput
 
@@ -95,6 +96,20 @@ def _calls(
         result = visual_attn_varlen_func(q, k, v, **lengths, key_types=plan, **options)
         gradients(result, leaves)
 
+    def prefixes() -> None:
+        leaves = tensors(2 * LENGTH)
+        q, k, v = (x[0] for x in leaves)
+        starts = torch.tensor([0, LENGTH, 2 * LENGTH], dtype=torch.int32, device=device)
+        index = torch.tensor([-1, 0], dtype=torch.int32, device=device)
+        shared: dict[str, Any] = lengths | {
+            "cu_seqlens_q": starts,
+            "cu_seqlens_k": starts,
+            "prefix_index": index,
+        }
+        plan = plan_keys(types(2 * LENGTH)[0], num_types=num_types, **shared)
+        result = visual_attn_varlen_func(q, k, v, **shared, key_types=plan, **options)
+        gradients(result, leaves)
+
     @torch.no_grad()
     def intervened() -> None:
         (q, k, v), plan = tensors(LENGTH), plan_keys(types(LENGTH), num_types=num_types)
@@ -108,6 +123,16 @@ def _calls(
         visual_attn_with_kvcache(q[:, -1:], k, v, types(MIN_DECODING_KEYS), **options)
 
     @torch.no_grad()
+    def decoding_prefixes() -> None:
+        (q, k, v), own = tensors(MIN_DECODING_KEYS), plan_keys(types(LENGTH), num_types=num_types)
+        index = torch.zeros(1, dtype=torch.int32, device=device)
+        prefixes = plan_prefixes(index, types(MIN_DECODING_KEYS), num_types=num_types)
+        visual_attn_with_kvcache(
+            q[:, -1:], k[:, :LENGTH], v[:, :LENGTH], own, **options,
+            prefix_k=k, prefix_v=v, prefix_index=prefixes,
+        )  # fmt: skip
+
+    @torch.no_grad()
     def columns() -> None:
         q, k, _ = tensors(LENGTH)
         lse, weight = torch.zeros(1, heads, LENGTH, device=device), q[..., 0, 0].float()
@@ -116,8 +141,10 @@ def _calls(
     return {
         "dense, forward and backward": dense,
         "packed, forward and backward": packed,
+        "packed with shared prefixes, forward and backward": prefixes,
         "forward with bias and scale": intervened,
         "decoding": decoding,
+        "decoding with shared prefixes": decoding_prefixes,
         "column sums": columns,
     }
 

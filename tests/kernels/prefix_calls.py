@@ -101,3 +101,11 @@ def attend(call: PrefixCall, backend, *leaves, types=None, **changes):
         type_bias=bias.to(table), type_scale=scale.to(table), causal=call.causal, backend=backend,
         **call.lengths | changes,
     )  # fmt: skip
+
+
+def poisoned(call: PrefixCall) -> list[Tensor]:
+    """The leaves with NaN in the keys and values of padding."""
+    leaves = [x.clone() for x in call.leaves]
+    leaves[1][call.types < 0] = float("nan")
+    leaves[2][call.types < 0] = float("nan")
+    return leaves

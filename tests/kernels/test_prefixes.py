@@ -7,19 +7,11 @@ import torch
 from avar_kernels import available_backends, plan_keys, visual_attn_func, visual_attn_varlen_func
 
 from .calls import compare, run
-from .prefix_calls import PrefixCall, attend, by_rows, draw
+from .prefix_calls import PrefixCall, attend, by_rows, draw, poisoned
 
 BACKENDS = [name for name in ("eager", "sdpa", "cpu") if available_backends()[name]]
 # Sums of up to 80 keys with logits up to about 30, as in test_random_cases.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-5}
-
-
-def poisoned(call: PrefixCall):
-    """The leaves with NaN in the keys and values of padding."""
-    leaves = [x.clone() for x in call.leaves]
-    leaves[1][call.types < 0] = float("nan")
-    leaves[2][call.types < 0] = float("nan")
-    return leaves
 
 
 @cache

@@ -59,7 +59,8 @@ FLOAT32_POINTERS = (
     "received_ptr",
 )  # fmt: skip
 INT32_POINTERS = (
-    "types_ptr", "lists_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "lengths_ptr", "table_ptr",
+    "types_ptr", "lists_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr", "prefix_index_ptr",
+    "order_ptr", "offsets_ptr", "reader_starts_ptr", "readers_ptr", "lengths_ptr", "table_ptr",
 )  # fmt: skip
 # Triton compiles a kernel that needs more to a trap, and refuses to launch it.
 TENSOR_MEMORY_LIMIT_COLUMNS = 512
@@ -91,7 +92,10 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
         tile = variant.tile(kind)
         if kind == "decode":
             page_size = DECODE_PAGE_SIZE if variant.packed else 0
-            constexprs = variant.decode_constexprs(True, page_size, tile.block_m)
+            if variant.has_prefix:
+                constexprs = variant.decode_constexprs(False, 0, tile.block_m, True)
+            else:
+                constexprs = variant.decode_constexprs(True, page_size, tile.block_m, False)
         options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
     types = {name: _type_of(name, dtype) for name in kernel.arg_names}
     aligned = {
@@ -160,6 +164,7 @@ def make_variant(
     scale: bool = True,
     causal: bool = False,
     packed: bool = False,
+    prefix: bool = False,
     window: bool = False,
     precision: str = "ieee",
     num_types: int = 3,
@@ -177,6 +182,7 @@ def make_variant(
         has_left=window,
         has_right=causal or window,
         packed=packed,
+        has_prefix=prefix,
         precision=precision,
     )
 

@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+UNLIMITED = tl.constexpr(2**30)  # a window beyond any sequence; row + window stays inside int32
 
 
 @triton.jit
@@ -42,6 +43,16 @@ def sequence_of(
         first = begin.to(tl.int64)
         length = tl.load(cu_seqlens_ptr + index + 1, volatile=AGAIN) - begin
     return first, length
+
+
+@triton.jit
+def prefix_of(cu_seqlens_k_ptr, prefix_index_ptr, index):
+    """(sequence, first row, number of rows) of the keys of the prefix of sequence ``index``; no
+    rows if it has none. Read again wherever it is needed, as in ``sequence_of``."""
+    prefix = tl.load(prefix_index_ptr + index, volatile=True)
+    sequence = tl.maximum(prefix, 0)
+    first, length = sequence_of(cu_seqlens_k_ptr, sequence, 0, True, AGAIN=True)
+    return sequence, first, tl.where(prefix < 0, 0, length)
 
 
 @triton.jit

@@ -8,6 +8,10 @@ partial result that is normalized over its own stretch, with its own lse. The se
 the stretches by exp(lse_s - lse), which merges out and mass alike. The number of stretches depends
 on shapes alone, so nothing waits for the device and results are bitwise reproducible.
 
+Keys of a prefix are read once for all sequences that share it: rows of a tile are then (sequence,
+head of the group, query). All of them see all keys. The second kernel merges these stretches with
+those of the sequences' own keys.
+
 Layout: q (B, n, H, D); k, v (B, capacity, Hkv, D), or pages (P, page size, Hkv, D) that block_table
 (B, pages) int32 lists in order; key types (B, capacity). Partial results (B, H, n, splits, ...).
 """
@@ -33,22 +37,28 @@ def _cache_offsets(keys, valid, table_ptr, stride_page, stride_l, PAGE_SIZE: tl.
 
 @triton.jit(
     do_not_specialize=[
-        "num_rows", "capacity", "keys_per_split", "num_splits", "left", "right", "stride_tb",
+        "num_rows", "capacity", "keys_per_split", "num_splits", "num_slots", "first_slot", "left",
+        "right", "stride_tb",
     ]
 )  # fmt: skip
 def visual_attn_decode_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, lengths_ptr, table_ptr,
-    part_out_ptr, part_mass_ptr, part_lse_ptr,
-    softmax_scale, num_rows, capacity, group, keys_per_split, num_splits, left, right,
+    order_ptr, offsets_ptr, part_out_ptr, part_mass_ptr, part_lse_ptr,
+    softmax_scale, num_rows, capacity, group, keys_per_split, num_splits, num_slots, first_slot,
+    left, right,
     stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
     stride_vb, stride_vl, stride_vh, stride_tb,
     NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     HAS_TYPES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr,
     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    PAGE_SIZE: tl.constexpr, PRECISION: tl.constexpr,
+    SHARED: tl.constexpr, PAGE_SIZE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
-    """Grid (row blocks * splits, Hkv, B); ``num_rows`` is n, the queries per head."""
+    """Grid (row blocks * splits, Hkv, B); ``num_rows`` is n, the queries per head.
+
+    SHARED: keys are those of P prefixes, and the grid is (row blocks * splits, Hkv, P + 1). Program
+    p + 1 of the third axis handles the sequences order[offsets[p] : offsets[p + 1]] of prefix p;
+    program 0 those without one, which come first in ``order``."""
     split = tl.program_id(0) % num_splits
     kv_head = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
@@ -56,8 +66,24 @@ def visual_attn_decode_kernel(
     if HAS_LENGTHS:
         length = tl.load(lengths_ptr + batch)
 
-    tile_rows = tl.program_id(0) // num_splits * BLOCK_M + tl.arange(0, BLOCK_M)
-    row_exists = tile_rows < num_rows * group
+    tile_first = tl.program_id(0) // num_splits * BLOCK_M
+    tile_rows = tile_first + tl.arange(0, BLOCK_M)
+    sequences = batch
+    if SHARED:
+        prefix = tl.program_id(2) - 1
+        begin_sharing = tl.load(offsets_ptr + prefix, mask=prefix >= 0, other=0)
+        num_sharing = tl.load(offsets_ptr + prefix + 1) - begin_sharing
+        if tile_first >= num_sharing * num_rows * group:
+            return
+        sharing = tile_rows // (num_rows * group)
+        tile_rows = tile_rows % (num_rows * group)
+        row_exists = sharing < num_sharing
+        order_ptrs = order_ptr + begin_sharing + sharing
+        sequences = tl.load(order_ptrs, mask=row_exists, other=0).to(tl.int64)
+        batch = tl.maximum(prefix, 0).to(tl.int64)
+        length = tl.where(prefix < 0, 0, capacity)
+    else:
+        row_exists = tile_rows < num_rows * group
     rows = tile_rows % num_rows
     heads = kv_head * group + tile_rows // num_rows
     dims = tl.arange(0, BLOCK_D)
@@ -66,7 +92,11 @@ def visual_attn_decode_kernel(
     dim_mask = (dims < HEAD_DIM)[None, :]
     value_mask = (value_dims < VALUE_DIM)[None, :]
     row_offsets = rows.to(tl.int64) * stride_ql + heads.to(tl.int64) * stride_qh
-    q_ptrs = q_ptr + batch * stride_qb + row_offsets[:, None] + dims[None, :]
+    if SHARED:
+        row_offsets += sequences * stride_qb
+    else:
+        q_ptr += batch * stride_qb
+    q_ptrs = q_ptr + row_offsets[:, None] + dims[None, :]
     q = tl.load(q_ptrs, mask=row_exists[:, None] & dim_mask, other=0.0)  # [M, D]
 
     kv_head_long = kv_head.to(tl.int64)
@@ -130,7 +160,8 @@ def visual_attn_decode_kernel(
         mass = tl.where((channels == 0)[None, :], row_sum[:, None], 0.0)
     lse = tl.where(sees_any, row_max + tl.log2(tl.where(sees_any, row_sum, 1.0)), float("-inf"))
     num_heads = tl.num_programs(1) * group
-    slots = ((batch * num_heads + heads) * num_rows + rows) * num_splits + split  # int64
+    slots = ((sequences * num_heads + heads) * num_rows + rows) * num_slots  # int64
+    slots += first_slot + split
     tl.store(part_lse_ptr + slots, lse, mask=row_exists)
     tl.store(
         part_mass_ptr + slots[:, None] * 16 + channels[None, :], mass * inverse[:, None],

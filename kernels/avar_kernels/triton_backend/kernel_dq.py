@@ -26,6 +26,7 @@ from .blocks import (
     listed_blocks,
     load_tile,
     logit_terms,
+    prefix_of,
     sees,
     sequence_of,
     types_of,
@@ -85,14 +86,15 @@ def visual_attn_bwd_stats_kernel(
 
 @triton.jit
 def load_shifts(
-    stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES: tl.constexpr, DTYPE: tl.constexpr
-):
+    stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES: tl.constexpr, DTYPE: tl.constexpr,
+    AGAIN: tl.constexpr = False,
+):  # fmt: skip
     """shift_i[c] as two [M, 16] tiles, the rounded value and the rest; their sum is exact to
     2^-16."""
     channels = tl.arange(0, 16)
     ptrs = stats_ptr + (1 + channels)[None, :] * stride_sc + tile_rows[:, None]
     mask = row_exists[:, None] & (channels < NUM_TYPES)[None, :]
-    shifts = tl.load(ptrs, mask=mask, other=0.0)
+    shifts = tl.load(ptrs, mask=mask, other=0.0, volatile=AGAIN)
     rounded = shifts.to(DTYPE)
     return rounded, (shifts - rounded.to(tl.float32)).to(DTYPE)
 
@@ -105,7 +107,7 @@ def load_shifts(
 )  # fmt: skip
 def visual_attn_bwd_dq_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, lists_ptr,
-    cu_seqlens_q_ptr, cu_seqlens_k_ptr,
+    cu_seqlens_q_ptr, cu_seqlens_k_ptr, prefix_index_ptr,
     dout_ptr, stats_ptr, dq_ptr,
     softmax_scale, num_rows, num_keys, group, left, right, lists_stride,
     stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
@@ -114,8 +116,8 @@ def visual_attn_bwd_dq_kernel(
     stride_dqb, stride_dql, stride_dqh, stride_tb,
     NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     HAS_TYPES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr,
-    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
-    SHIFT_DTYPE: tl.constexpr,
+    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, PACKED: tl.constexpr, HAS_PREFIX: tl.constexpr,
+    PRECISION: tl.constexpr, SHIFT_DTYPE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks, H, N)."""
@@ -150,98 +152,123 @@ def visual_attn_bwd_dq_kernel(
     dout_base = dout_ptr + batch * stride_dob + head_long * stride_doh + first_token * stride_dol
     dout_offsets = tile_rows[:, None] * stride_dol + value_dims[None, :]
     dout = load_tile(dout_base + dout_offsets, row_exists, value_mask, True, MASK_DV)  # [M, DV]
-    k_base = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
     k_offsets = tile_keys[:, None] * stride_kl + dims[None, :]
-    v_base = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
     v_offsets = tile_keys[:, None] * stride_vl + value_dims[None, :]
     k_step = tl.zeros((), tl.int64) + BLOCK_N * stride_kl
     v_step = tl.zeros((), tl.int64) + BLOCK_N * stride_vl
-    types_ptr += batch * stride_tb + k_first
     bias_ptr += head * NUM_TYPES
     scale_ptr += head * NUM_TYPES
-    lists_ptr += batch * (NUM_TYPES + 2) * lists_stride
     stats_ptr += batch * stride_sb + head_long * stride_sh + first_token
     lse = tl.load(stats_ptr + tile_rows, mask=row_exists, other=float("inf"))
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     softmax_scale_log2 = softmax_scale * LOG2E
 
-    row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
-    start, lo, hi, end = key_block_range(
-        row_first, row_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_N
-    )
-    # One type after another; without types all blocks are of one.
-    for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
-        begin, stop = lo, hi
+    # The keys of the prefix, which all rows see, then the sequence's own. Unrolled: a loop would
+    # keep what the general blocks need in registers during the plain ones.
+    for OWN in tl.static_range(0 if HAS_PREFIX else 1, 2):
+        sequence = index
+        if HAS_PREFIX:
+            if OWN:
+                k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, True)
+            else:
+                sequence, k_first, num_keys = prefix_of(cu_seqlens_k_ptr, prefix_index_ptr, index)
+        k_base = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
+        v_base = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
+        part_types = types_ptr + batch * stride_tb + k_first
+        part_lists = lists_ptr + sequence.to(tl.int64) * (NUM_TYPES + 2) * lists_stride
+        row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
+        start, lo, hi, end = key_block_range(
+            row_first, row_last, num_rows, num_keys, left, right,
+            HAS_LEFT, HAS_RIGHT and OWN, BLOCK_N,
+        )  # fmt: skip
+        # One type after another; without types all blocks are of one.
+        for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
+            begin, stop = lo, hi
+            if HAS_TYPES:
+                begin, stop = listed_blocks(part_lists, lists_stride, key_type, lo, hi)
+            factor = softmax_scale_log2
+            lse_here = lse
+            if HAS_SCALE:
+                block_scale = tl.load(scale_ptr + key_type)
+                factor *= block_scale
+            if HAS_BIAS:
+                lse_here = lse - tl.load(bias_ptr + key_type) * LOG2E
+            shift_ptrs = stats_ptr + (1 + key_type) * stride_sc + tile_rows
+            shift = tl.load(shift_ptrs, mask=row_exists, other=0.0)
+            following = listed_block(part_lists, begin, HAS_TYPES)
+            for position in range(begin, stop):
+                block = following
+                following = listed_block(part_lists, position + 1, HAS_TYPES)
+                k = load_tile(
+                    k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D
+                )
+                scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
+                weights = tl.exp2(scores * factor - lse_here[:, None])
+                v_tile = v_base + block * v_step + v_offsets
+                v = load_tile(v_tile, tile_keys, value_mask, False, MASK_DV)
+                minus_shift = tl.broadcast_to(-shift[:, None], weights.shape)
+                dlogits = weights * tl.dot(
+                    dout, tl.trans(v), minus_shift, input_precision=PRECISION
+                )
+                if HAS_SCALE:
+                    dlogits *= block_scale
+                dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
+
+        q_first, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED, AGAIN=True)
+        if OWN:
+            k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True)
+        else:
+            sequence, k_first, num_keys = prefix_of(cu_seqlens_k_ptr, prefix_index_ptr, index)
+        row_exists = rows < num_rows
+        row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
+        start, lo, hi, end = key_block_range(
+            row_first, row_last, num_rows, num_keys, left, right,
+            HAS_LEFT, HAS_RIGHT and OWN, BLOCK_N,
+        )  # fmt: skip
+        general_begin = tl.zeros((), tl.int32)
+        num_listed = tl.zeros((), tl.int32)
+        if not HAS_TYPES:
+            only_shift = tl.load(stats_ptr + stride_sc + tile_rows, mask=row_exists, other=0.0)
         if HAS_TYPES:
-            begin, stop = listed_blocks(lists_ptr, lists_stride, key_type, lo, hi)
-        factor = softmax_scale_log2
-        lse_here = lse
-        if HAS_SCALE:
-            block_scale = tl.load(scale_ptr + key_type)
-            factor *= block_scale
-        if HAS_BIAS:
-            lse_here = lse - tl.load(bias_ptr + key_type) * LOG2E
-        shift_ptrs = stats_ptr + (1 + key_type) * stride_sc + tile_rows
-        shift = tl.load(shift_ptrs, mask=row_exists, other=0.0)
-        following = listed_block(lists_ptr, begin, HAS_TYPES)
-        for position in range(begin, stop):
-            block = following
-            following = listed_block(lists_ptr, position + 1, HAS_TYPES)
-            k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
+            channels = tl.arange(0, 16)
+            rounded, rest = load_shifts(
+                stats_ptr,
+                stride_sc,
+                tile_rows,
+                row_exists,
+                NUM_TYPES,
+                SHIFT_DTYPE,
+                AGAIN=HAS_PREFIX,
+            )
+            general_begin, general_end = listed_blocks(part_lists, lists_stride, NUM_TYPES, lo, hi)
+            num_listed = general_end - general_begin
+        for position in range(0, num_listed + (lo - start) + (end - hi)):
+            block = general_block(
+                part_lists + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
+            )
+            keys = block * BLOCK_N + tile_keys
+            types, exists = types_of(part_types, keys, num_keys, HAS_TYPES)
+            type_scale, bias = logit_terms(bias_ptr, scale_ptr, types, exists, HAS_BIAS, HAS_SCALE)
+            k = load_tile(k_base + block * k_step + k_offsets, exists, dim_mask, True, MASK_D)
             scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
-            weights = tl.exp2(scores * factor - lse_here[:, None])
-            v_tile = v_base + block * v_step + v_offsets
-            v = load_tile(v_tile, tile_keys, value_mask, False, MASK_DV)
-            minus_shift = tl.broadcast_to(-shift[:, None], weights.shape)
+            visible = exists[None, :] & sees(
+                rows[:, None], keys[None, :], num_keys - num_rows, left, right,
+                HAS_LEFT, HAS_RIGHT and OWN,
+            )  # fmt: skip
+            logits = scores * (softmax_scale_log2 * type_scale)[None, :] + bias[None, :]
+            logits = tl.where(visible, logits, float("-inf"))
+            weights = tl.exp2(logits - lse[:, None])
+            v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
+            if HAS_TYPES:  # shift_i[t_j] for every element, as a product with the one-hot types
+                one_hot = (types[None, :] == channels[:, None]).to(SHIFT_DTYPE)  # [16, N]
+                shift = tl.dot(rest, one_hot, input_precision="ieee")
+                minus_shift = -tl.dot(rounded, one_hot, shift, input_precision="ieee")
+            else:
+                minus_shift = tl.broadcast_to(-only_shift[:, None], weights.shape)
             dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
             if HAS_SCALE:
-                dlogits *= block_scale
+                dlogits *= type_scale[None, :]
             dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
-
-    _, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED, AGAIN=True)
-    _, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True)
-    row_exists = rows < num_rows
-    row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
-    start, lo, hi, end = key_block_range(
-        row_first, row_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_N
-    )
-    general_begin = tl.zeros((), tl.int32)
-    num_listed = tl.zeros((), tl.int32)
-    if not HAS_TYPES:
-        only_shift = tl.load(stats_ptr + stride_sc + tile_rows, mask=row_exists, other=0.0)
-    if HAS_TYPES:
-        channels = tl.arange(0, 16)
-        rounded, rest = load_shifts(
-            stats_ptr, stride_sc, tile_rows, row_exists, NUM_TYPES, SHIFT_DTYPE
-        )
-        general_begin, general_end = listed_blocks(lists_ptr, lists_stride, NUM_TYPES, lo, hi)
-        num_listed = general_end - general_begin
-    for position in range(0, num_listed + (lo - start) + (end - hi)):
-        block = general_block(
-            lists_ptr + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
-        )
-        keys = block * BLOCK_N + tile_keys
-        types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)
-        type_scale, bias = logit_terms(bias_ptr, scale_ptr, types, exists, HAS_BIAS, HAS_SCALE)
-        k = load_tile(k_base + block * k_step + k_offsets, exists, dim_mask, True, MASK_D)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
-        visible = exists[None, :] & sees(
-            rows[:, None], keys[None, :], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
-        )
-        logits = scores * (softmax_scale_log2 * type_scale)[None, :] + bias[None, :]
-        logits = tl.where(visible, logits, float("-inf"))
-        weights = tl.exp2(logits - lse[:, None])
-        v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
-        if HAS_TYPES:  # shift_i[t_j] for every element, as a product with the one-hot types
-            one_hot = (types[None, :] == channels[:, None]).to(SHIFT_DTYPE)  # [16, N]
-            shift = tl.dot(rest, one_hot, input_precision="ieee")
-            minus_shift = -tl.dot(rounded, one_hot, shift, input_precision="ieee")
-        else:
-            minus_shift = tl.broadcast_to(-only_shift[:, None], weights.shape)
-        dlogits = weights * tl.dot(dout, tl.trans(v), minus_shift, input_precision=PRECISION)
-        if HAS_SCALE:
-            dlogits *= type_scale[None, :]
-        dq = tl.dot(dlogits.to(k.dtype), k, dq, input_precision=PRECISION)
 
     dq_base = dq_ptr + batch * stride_dqb + head_long * stride_dqh + first_token * stride_dql
     tl.store(

@@ -27,6 +27,7 @@ from .blocks import (
     listed_blocks,
     load_tile,
     logit_terms,
+    prefix_of,
     sees,
     sequence_of,
     types_of,
@@ -68,7 +69,7 @@ def accumulate(
 )  # fmt: skip
 def visual_attn_fwd_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, lists_ptr,
-    cu_seqlens_q_ptr, cu_seqlens_k_ptr,
+    cu_seqlens_q_ptr, cu_seqlens_k_ptr, prefix_index_ptr,
     out_ptr, mass_ptr, lse_ptr,
     softmax_scale, num_rows, num_keys, group, left, right, lists_stride,
     stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
@@ -76,7 +77,8 @@ def visual_attn_fwd_kernel(
     stride_ob, stride_ol, stride_oh, stride_mb, stride_ml, stride_lb, stride_lh, stride_tb,
     NUM_TYPES: tl.constexpr, HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     HAS_TYPES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr,
-    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, PACKED: tl.constexpr, HAS_PREFIX: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks, H, N)."""
@@ -110,16 +112,12 @@ def visual_attn_fwd_kernel(
     q = load_tile(
         q_base + tile_rows[:, None] * stride_ql + dims[None, :], row_exists, dim_mask, True, MASK_D
     )
-    k_base = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
     k_offsets = tile_keys[:, None] * stride_kl + dims[None, :]
-    v_base = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
     v_offsets = tile_keys[:, None] * stride_vl + value_dims[None, :]
     k_step = tl.zeros((), tl.int64) + BLOCK_N * stride_kl
     v_step = tl.zeros((), tl.int64) + BLOCK_N * stride_vl
-    types_ptr += batch * stride_tb + k_first
     bias_ptr += head * NUM_TYPES
     scale_ptr += head * NUM_TYPES
-    lists_ptr += batch * (NUM_TYPES + 2) * lists_stride
 
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     mass = tl.zeros([BLOCK_M, 16], tl.float32)
@@ -127,81 +125,103 @@ def visual_attn_fwd_kernel(
     row_sum = tl.zeros([BLOCK_M], tl.float32)
     softmax_scale_log2 = softmax_scale * LOG2E
 
-    row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
-    start, lo, hi, end = key_block_range(
-        row_first, row_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_N
-    )
-    # One type after another; without types all blocks are of one.
-    for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
-        begin, stop = lo, hi
-        if HAS_TYPES:
-            begin, stop = listed_blocks(lists_ptr, lists_stride, key_type, lo, hi)
-        factor = softmax_scale_log2
-        summand = 0.0
-        if HAS_SCALE:
-            factor *= tl.load(scale_ptr + key_type)
-        if HAS_BIAS:
-            summand = tl.load(bias_ptr + key_type) * LOG2E
-        max_before = row_max
-        type_sum = tl.zeros([BLOCK_M], tl.float32)
-        following = listed_block(lists_ptr, begin, HAS_TYPES)
-        for position in range(begin, stop):
-            block = following
-            following = listed_block(lists_ptr, position + 1, HAS_TYPES)
-            k = load_tile(k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D)
-            scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
-            if HAS_SCALE:
-                scores *= factor
-            v_tile = v_base + block * v_step + v_offsets
-            v = load_tile(v_tile, tile_keys, value_mask, False, MASK_DV)
-            acc, row_max, type_sum, _, _ = accumulate(
-                acc, row_max, type_sum, scores, summand, v, factor, HAS_SCALE, PRECISION
-            )
-        if HAS_TYPES:
-            decay = tl.exp2(max_before - row_max)
-            row_sum = row_sum * decay + type_sum
-            is_type = (channels == key_type).to(tl.float32)
-            mass = mass * decay[:, None] + type_sum[:, None] * is_type[None, :]  # [M, 16]
-        else:
-            row_sum = type_sum
-
-    _, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED, AGAIN=True)
-    _, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True)
-    row_exists = rows < num_rows
-    row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
-    start, lo, hi, end = key_block_range(
-        row_first, row_last, num_rows, num_keys, left, right, HAS_LEFT, HAS_RIGHT, BLOCK_N
-    )
-    general_begin = tl.zeros((), tl.int32)
-    num_listed = tl.zeros((), tl.int32)
-    if HAS_TYPES:
-        general_begin, general_end = listed_blocks(lists_ptr, lists_stride, NUM_TYPES, lo, hi)
-        num_listed = general_end - general_begin
-    for position in range(0, num_listed + (lo - start) + (end - hi)):
-        block = general_block(
-            lists_ptr + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
-        )
-        keys = block * BLOCK_N + tile_keys
-        types, exists = types_of(types_ptr, keys, num_keys, HAS_TYPES)
-        type_scale, bias = logit_terms(bias_ptr, scale_ptr, types, exists, HAS_BIAS, HAS_SCALE)
-        k = load_tile(k_base + block * k_step + k_offsets, exists, dim_mask, True, MASK_D)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
-        logits = scores * (softmax_scale_log2 * type_scale)[None, :] + bias[None, :]
-        visible = exists[None, :] & sees(
-            rows[:, None], keys[None, :], num_keys - num_rows, left, right, HAS_LEFT, HAS_RIGHT
-        )
-        logits = tl.where(visible, logits, float("-inf"))
-        v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
-        acc, row_max, row_sum, weights, decay = accumulate(
-            acc, row_max, row_sum, logits, 0.0, v, 1.0, True, PRECISION
-        )
-        if HAS_TYPES:
-            one_hot = types[:, None] == channels[None, :]  # [N, 16]
-            mass *= decay[:, None]
-            if q.dtype == tl.float32:
-                mass = tl.dot(weights, one_hot.to(tl.float32), mass, input_precision=PRECISION)
+    # The keys of the prefix, which all rows see, then the sequence's own. Unrolled: a loop would
+    # keep what the general blocks need in registers during the plain ones.
+    for OWN in tl.static_range(0 if HAS_PREFIX else 1, 2):
+        sequence = index
+        if HAS_PREFIX:
+            if OWN:
+                k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, True)
             else:
-                mass = tl.dot(weights.to(tl.float16), one_hot.to(tl.float16), mass)
+                sequence, k_first, num_keys = prefix_of(cu_seqlens_k_ptr, prefix_index_ptr, index)
+        k_base = k_ptr + batch * stride_kb + k_first * stride_kl + kv_head * stride_kh
+        v_base = v_ptr + batch * stride_vb + k_first * stride_vl + kv_head * stride_vh
+        part_types = types_ptr + batch * stride_tb + k_first
+        part_lists = lists_ptr + sequence.to(tl.int64) * (NUM_TYPES + 2) * lists_stride
+        row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
+        start, lo, hi, end = key_block_range(
+            row_first, row_last, num_rows, num_keys, left, right,
+            HAS_LEFT, HAS_RIGHT and OWN, BLOCK_N,
+        )  # fmt: skip
+        # One type after another; without types all blocks are of one.
+        for key_type in range(0, NUM_TYPES if HAS_TYPES else 1):
+            begin, stop = lo, hi
+            if HAS_TYPES:
+                begin, stop = listed_blocks(part_lists, lists_stride, key_type, lo, hi)
+            factor = softmax_scale_log2
+            summand = 0.0
+            if HAS_SCALE:
+                factor *= tl.load(scale_ptr + key_type)
+            if HAS_BIAS:
+                summand = tl.load(bias_ptr + key_type) * LOG2E
+            max_before = row_max
+            type_sum = tl.zeros([BLOCK_M], tl.float32)
+            following = listed_block(part_lists, begin, HAS_TYPES)
+            for position in range(begin, stop):
+                block = following
+                following = listed_block(part_lists, position + 1, HAS_TYPES)
+                k = load_tile(
+                    k_base + block * k_step + k_offsets, tile_keys, dim_mask, False, MASK_D
+                )
+                scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
+                if HAS_SCALE:
+                    scores *= factor
+                v_tile = v_base + block * v_step + v_offsets
+                v = load_tile(v_tile, tile_keys, value_mask, False, MASK_DV)
+                acc, row_max, type_sum, _, _ = accumulate(
+                    acc, row_max, type_sum, scores, summand, v, factor, HAS_SCALE, PRECISION
+                )
+            if HAS_TYPES or HAS_PREFIX:
+                decay = tl.exp2(max_before - row_max)
+                row_sum = row_sum * decay + type_sum
+            else:
+                row_sum = type_sum
+            if HAS_TYPES:
+                is_type = (channels == key_type).to(tl.float32)
+                mass = mass * decay[:, None] + type_sum[:, None] * is_type[None, :]  # [M, 16]
+
+        q_first, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED, AGAIN=True)
+        if OWN:
+            k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED, AGAIN=True)
+        else:
+            sequence, k_first, num_keys = prefix_of(cu_seqlens_k_ptr, prefix_index_ptr, index)
+        row_exists = rows < num_rows
+        row_last = tl.minimum(row_first + BLOCK_M, num_rows) - 1
+        start, lo, hi, end = key_block_range(
+            row_first, row_last, num_rows, num_keys, left, right,
+            HAS_LEFT, HAS_RIGHT and OWN, BLOCK_N,
+        )  # fmt: skip
+        general_begin = tl.zeros((), tl.int32)
+        num_listed = tl.zeros((), tl.int32)
+        if HAS_TYPES:
+            general_begin, general_end = listed_blocks(part_lists, lists_stride, NUM_TYPES, lo, hi)
+            num_listed = general_end - general_begin
+        for position in range(0, num_listed + (lo - start) + (end - hi)):
+            block = general_block(
+                part_lists + general_begin, position, num_listed, start, lo, hi, HAS_TYPES
+            )
+            keys = block * BLOCK_N + tile_keys
+            types, exists = types_of(part_types, keys, num_keys, HAS_TYPES)
+            type_scale, bias = logit_terms(bias_ptr, scale_ptr, types, exists, HAS_BIAS, HAS_SCALE)
+            k = load_tile(k_base + block * k_step + k_offsets, exists, dim_mask, True, MASK_D)
+            scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [M, N]
+            logits = scores * (softmax_scale_log2 * type_scale)[None, :] + bias[None, :]
+            visible = exists[None, :] & sees(
+                rows[:, None], keys[None, :], num_keys - num_rows, left, right,
+                HAS_LEFT, HAS_RIGHT and OWN,
+            )  # fmt: skip
+            logits = tl.where(visible, logits, float("-inf"))
+            v = load_tile(v_base + block * v_step + v_offsets, exists, value_mask, True, MASK_DV)
+            acc, row_max, row_sum, weights, decay = accumulate(
+                acc, row_max, row_sum, logits, 0.0, v, 1.0, True, PRECISION
+            )
+            if HAS_TYPES:
+                one_hot = types[:, None] == channels[None, :]  # [N, 16]
+                mass *= decay[:, None]
+                if q.dtype == tl.float32:
+                    mass = tl.dot(weights, one_hot.to(tl.float32), mass, input_precision=PRECISION)
+                else:
+                    mass = tl.dot(weights.to(tl.float16), one_hot.to(tl.float16), mass)
 
     sees_any = row_sum > 0.0
     row_sum = tl.where(sees_any, row_sum, 1.0)

@@ -24,7 +24,9 @@ def forward(call: LaunchInputs) -> AttnOutput:
     grid = (-(-call.max_rows // tile.block_m), heads, call.num_sequences)
     if 0 not in grid:
         lists, lists_stride = call.key_lists(tile.block_n)
-        tensors = (*call.tensors(), lists, *call.offsets(), out, mass, lse)
+        tensors = (
+            *call.tensors(), lists, *call.offsets(), call.or_any(call.prefix_index), out, mass, lse,
+        )  # fmt: skip
         numbers = (
             *call.numbers(), lists_stride,
             *call.strides(call.q, call.k, call.v, out), *call.row_strides(), call.types_stride,
@@ -77,7 +79,8 @@ def _dq(call: LaunchInputs, dout: Tensor, stats: Tensor, strides: tuple[int, ...
     grid = (-(-call.max_rows // tile.block_m), call.heads, call.num_sequences)
     if 0 not in grid:
         lists, lists_stride = call.key_lists(tile.block_n)
-        tensors = (*call.tensors(), lists, *call.offsets(), dout, stats, dq)
+        prefix_index = call.or_any(call.prefix_index)
+        tensors = (*call.tensors(), lists, *call.offsets(), prefix_index, dout, stats, dq)
         numbers = (*call.numbers(), lists_stride, *strides, *call.strides(dq), call.types_stride)
         call.prepared.launcher("dq", visual_attn_bwd_dq_kernel)(grid, tensors, numbers)
     return dq
@@ -90,7 +93,9 @@ def _dkdv(
     dv = call.new(tuple(call.v.shape), call.q.dtype)
     num_blocks = -(-call.max_keys // call.prepared.tile("dkdv").block_n)
     grid = (num_blocks, call.kv_heads, call.num_sequences)
-    parts = (call.num_sequences, num_blocks, call.heads, 2, 16)
+    # A sequence reads its own keys and those of at most one prefix.
+    readings = call.num_sequences * (1 if call.prefix_index is None else 2)
+    parts = (readings, num_blocks, call.heads, 2, 16)
     # Zeros: a program that has no query block of a class writes nothing.
     dbias, dscale = (
         None if table is None else torch.zeros(parts, dtype=torch.float32, device=call.q.device)
@@ -98,7 +103,7 @@ def _dkdv(
     )
     if 0 not in grid:
         tensors = (
-            *call.tensors(), *call.offsets(), dout, stats, dk, dv,
+            *call.tensors(), *call.offsets(), *call.readers(), dout, stats, dk, dv,
             call.or_any(dbias), call.or_any(dscale),
         )  # fmt: skip
         numbers = (*call.numbers(), *strides, *call.strides(dk, dv), call.types_stride)
@@ -107,5 +112,5 @@ def _dkdv(
 
 
 def _reduced(call: LaunchInputs, parts: Tensor | None) -> Tensor | None:
-    """(sequences, key blocks, H, 2, 16) -> (H, num_types), added up in a fixed order."""
+    """(readings, key blocks, H, 2, 16) -> (H, num_types), added up in a fixed order."""
     return None if parts is None else parts.sum((0, 1, 3))[:, : call.variant.num_types].contiguous()

@@ -6,12 +6,11 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from ..types import AttnInputs, AttnParams
 from .block_lists import ListsLayout, sort_for_size
-from .blocks import sort_blocks_kernel
+from .blocks import UNLIMITED, sort_blocks_kernel
 from .devices import arch_of_gpu
 from .launchers import prepared_variant
 
 MAX_TILE_ROWS = 256
-MAX_WINDOW = 2**30  # beyond any sequence; row + window stays inside int32
 
 
 class LaunchInputs:
@@ -32,16 +31,17 @@ class LaunchInputs:
         *leading, self.rows, self.heads, head_dim = q.shape  # rows per batch entry
         num_keys, self.kv_heads, value_dim = v.shape[-3:]
         if packed is None:
-            self.cu_q = self.cu_k = None
+            self.cu_q = self.cu_k = self.prefix_index = None
             self.max_rows, self.max_keys = self.rows, num_keys
             self.batch = self.num_sequences = leading[0]
             self.types_stride = num_keys
         else:
-            self.cu_q, self.cu_k, self.max_rows, self.max_keys = packed[:4]
+            self.cu_q, self.cu_k, self.max_rows, self.max_keys, prefix_index = packed
+            self.prefix_index = None if prefix_index is None else prefix_index.contiguous()
             self.batch, self.num_sequences = 1, packed.cu_seqlens_q.shape[0] - 1
             self.types_stride = 0
         left, right = params.window[0], 0 if params.causal else params.window[1]
-        self.left, self.right = min(left, MAX_WINDOW), min(right, MAX_WINDOW)
+        self.left, self.right = min(left, UNLIMITED.value), min(right, UNLIMITED.value)
         element_bytes = q.element_size()
         self.prepared = prepared_variant(
             _arch(q.device),
@@ -55,6 +55,7 @@ class LaunchInputs:
             left >= 0,
             right >= 0,
             self.packed,
+            self.prefix_index is not None,
             _precision() if element_bytes == 4 else "ieee",  # half precision ignores it
         )
         self.variant = self.prepared.variant
@@ -89,6 +90,17 @@ class LaunchInputs:
     def offsets(self) -> tuple[Tensor, Tensor]:
         """cu_seqlens_q, cu_seqlens_k."""
         return (self.q, self.q) if self.cu_q is None else (self.cu_q, self.cu_k)
+
+    def readers(self) -> tuple[Tensor, Tensor]:
+        """starts (N + 1,) and readers (2 N,), int32: readers[starts[n] : starts[n + 1]] are the
+        sequences whose queries see the keys of sequence n, itself first, then those whose prefix it
+        is, in ascending order."""
+        if self.prefix_index is None:
+            return self.q, self.q
+        numbers = torch.arange(self.num_sequences + 1, dtype=torch.int32, device=self.q.device)
+        read, readers = torch.cat([numbers[:-1], self.prefix_index]).sort(stable=True)
+        starts = torch.searchsorted(read, numbers, out_int32=True)
+        return starts, (readers % self.num_sequences).to(torch.int32)
 
     def numbers(self) -> tuple[float, int, int, int, int, int]:
         """softmax_scale, num_rows, num_keys, group, left, right."""

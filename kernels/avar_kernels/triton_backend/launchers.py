@@ -79,10 +79,10 @@ class PreparedVariant:
         return self._launchers[kind]
 
     def decode_launcher(
-        self, kernel: Any, has_lengths: bool, page_size: int, block_m: int
+        self, kernel: Any, has_lengths: bool, page_size: int, block_m: int, shared: bool = False
     ) -> Launcher:
         """That of the decode kernel, whose constexprs depend on the cache too."""
-        key = (has_lengths, page_size, block_m)
+        key = (has_lengths, page_size, block_m, shared)
         if key not in self._launchers:
             constexprs = self.variant.decode_constexprs(*key)
             self._launchers[key] = self._new_launcher("decode", kernel, constexprs)
@@ -107,6 +107,7 @@ def prepared_variant(
     has_left: bool,
     has_right: bool,
     packed: bool,
+    has_prefix: bool,
     precision: str,
 ) -> PreparedVariant:
     """The variant of these properties, always the same object.
@@ -125,6 +126,7 @@ def prepared_variant(
             has_left=has_left,
             has_right=has_right,
             packed=packed,
+            has_prefix=has_prefix,
             precision=precision,
         )
     )

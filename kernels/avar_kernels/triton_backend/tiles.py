@@ -134,6 +134,13 @@ _SINGLE_EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, Tile, Tile] | Tile] =
     ("dkdv", "gfx942", 128): Tile(16, 32, 8, 1),
     ("dkdv", "gfx942", 256): Tile(16, 16, 4, 1),
 }
+# What a call with shared prefixes needs where the tiles above spill much. Elsewhere it has the same
+# tiles, and with bias and scale, or in float32, some of them spill up to 68 bytes.
+# {(kind, arch, bytes per element, padded head dimension): tile, or one per level}
+_WITH_PREFIX: dict[tuple[str, str, int, int], tuple[Tile, Tile, Tile] | Tile] = {
+    ("dq", "sm100", 2, 128): (Tile(128, 64, 8, 3), Tile(128, 32, 8, 4), Tile(128, 32, 8, 3)),
+    ("dkdv", "sm100", 2, 128): (Tile(64, 64, 8, 3), Tile(64, 64, 8, 3), Tile(32, 32, 8, 3)),
+}
 _STATS = Tile(64, 16, 4, 1)
 # Reading K and V is the bound: short tiles, many in flight. block_m is the most (query, head of the
 # group) pairs that a tile holds; fewer pairs take the next power of two.
@@ -159,7 +166,13 @@ def padded_dim(dim: int) -> int:
 
 
 def tile_for(
-    kind: str, arch: str, element_bytes: int, head_dim: int, value_dim: int, level: str
+    kind: str,
+    arch: str,
+    element_bytes: int,
+    head_dim: int,
+    value_dim: int,
+    level: str,
+    has_prefix: bool = False,
 ) -> Tile:
     """The tile of a kernel kind on an architecture; a pure function of its arguments.
 
@@ -187,6 +200,8 @@ def tile_for(
         tile = _SINGLE_EXCEPTIONS.get((kind, arch, width), _SINGLE[kind][width])
     else:
         tile = _HALF[kind, arch][width]
+    if has_prefix:
+        tile = _WITH_PREFIX.get((kind, arch, element_bytes, width), tile)
     return tile if isinstance(tile, Tile) else tile[LEVELS.index(level)]
 
 

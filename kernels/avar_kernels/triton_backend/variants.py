@@ -25,18 +25,20 @@ class Variant:
     has_right: bool
     """Whether causality or a window bounds the keys after the query."""
     packed: bool
+    has_prefix: bool
+    """Whether sequences of a packed call may also see the keys of another one."""
     precision: str
     """``input_precision`` of float32 products: "ieee" or "tf32"; half precision ignores it."""
 
     def tile(self, kind: str) -> Tile:
         """The tile of kernel ``kind``."""
+        dims = (self.head_dim, self.value_dim)
         more = self.has_scale or self.has_bias or self.has_left
         if self.has_types:
-            dims = (self.head_dim, self.value_dim)
             masked = any(padded_dim(dim) != dim for dim in dims)  # masks cost registers too
             more = more or masked or self.num_types > FEW_TYPES
         level = "rich" if more else "typed" if self.has_types else "bare"
-        return tile_for(kind, self.arch, self.element_bytes, self.head_dim, self.value_dim, level)
+        return tile_for(kind, self.arch, self.element_bytes, *dims, level, self.has_prefix)
 
     def constexprs(self, kind: str) -> dict[str, object]:
         """The constexpr arguments of kernel ``kind``."""
@@ -52,13 +54,22 @@ class Variant:
         common = self._common(tile) | {"PACKED": self.packed, "BLOCK_M": tile.block_m}
         if kind == "received":
             return common
+        common["HAS_PREFIX"] = self.has_prefix
         if kind != "forward":
             common["SHIFT_DTYPE"] = self._shift_dtype()
         return common | self._values()
 
-    def decode_constexprs(self, has_lengths: bool, page_size: int, block_m: int) -> dict:
-        """The constexpr arguments of the decode kernel; page_size 0 for a contiguous cache."""
-        cache = {"HAS_LENGTHS": has_lengths, "PAGE_SIZE": page_size, "BLOCK_M": block_m}
+    def decode_constexprs(
+        self, has_lengths: bool, page_size: int, block_m: int, shared: bool
+    ) -> dict:
+        """The constexpr arguments of the decode kernel; page_size 0 for a contiguous cache,
+        ``shared`` for the keys of prefixes."""
+        cache = {
+            "HAS_LENGTHS": has_lengths,
+            "PAGE_SIZE": page_size,
+            "BLOCK_M": block_m,
+            "SHARED": shared,
+        }
         return self._common(self.tile("decode")) | self._values() | cache
 
     def _common(self, tile: Tile) -> dict[str, object]:

@@ -37,5 +37,20 @@ CASES = DEVICE_CASES | {
         rows=130, keys=400, heads=1, num_types=16, run=130, **_MODEL, **_UNSCALED
     ),
     "hidden": Case(rows=130, keys=260, run=100, hidden=True, **_MODEL),
+    "prefixes": Case(
+        rows=(40, 150, 0, 33), keys=(300, 150, 0, 33), prefixes=(-1, 0, 0, 0), heads=1, run=200,
+        types="left", **_MODEL, **_UNSCALED,
+    ),
+    "prefixes_rich": Case(
+        rows=(140, 40, 0, 50), keys=(140, 40, 330, 50), prefixes=(-1, 0, -1, 2), run=110, **_MODEL
+    ),
+    "prefixes_groups": Case(
+        rows=(0, 40, 70), keys=(200, 40, 70), prefixes=(-1, 0, 0), heads=4, kv_heads=2, run=90,
+        head_dim=80, value_dim=40, types="shuffled", causal=True, **_UNSCALED,
+    ),
+    "prefixes_untyped": Case(
+        rows=(0, 140, 20), keys=(200, 140, 20), prefixes=(-1, 0, 0), types=None, num_types=1,
+        head_dim=64, value_dim=64, causal=True, **_UNSCALED,
+    ),
     "small": Case(rows=33, keys=97, types="shuffled", causal=True, twice=True),
 }  # fmt: skip

@@ -13,8 +13,10 @@ FAULTY_KERNELS = ("forward", "dq", "dkdv")
 # Every chip, element type and kernel at least once, as few compilations as possible.
 SUBSET = (
     "sm_80:bfloat16:long_typed",
+    "sm_80:bfloat16:prefixes",
     "sm_89:bfloat16:long_packed",
     "sm_90:bfloat16:long_typed",
+    "sm_90:bfloat16:prefixes",
     "sm_90:float16:long_rich",
     "sm_90:float32:short",
     "sm_120:float16:odd",
@@ -22,7 +24,9 @@ SUBSET = (
 # float32 products are exact sums of ordinary arithmetic, slow to emulate; float16 differs from
 # bfloat16 in the instructions' last letters.
 FLOAT32 = ("short", "small", "groups", "dim_17_value_100", "packed")
-FLOAT16 = ("long_rich", "odd", "long_window", "wide", "small", "untyped_80")
+FLOAT16 = (
+    "long_rich", "odd", "long_window", "wide", "small", "untyped_80", "prefixes", "prefixes_rich",
+)  # fmt: skip
 
 
 def requests_of(chip: str) -> list:

@@ -24,17 +24,24 @@ SHARED_LIMIT_BYTES = {
 EVERYTHING = {"causal": True, "packed": True}
 TYPES_ONLY = {"bias": False, "scale": False, "causal": True}
 UNTYPED = {"types": False, "bias": False, "scale": False}
+PREFIX = {"packed": True, "prefix": True, "causal": True}
 TENSOR_MEMORY_LIMIT_COLUMNS = 512
 MODELS = {
     "everything_128": ("bfloat16", 128, 128, EVERYTHING),
     "types_128": ("float16", 128, 128, TYPES_ONLY),
     "float32": ("float32", 128, 128, EVERYTHING),
+    "prefix_types_128": ("bfloat16", 128, 128, TYPES_ONLY | PREFIX),
 }
 MORE_MODELS = {
     "untyped_128": ("bfloat16", 128, 128, UNTYPED),
     "everything_64": ("bfloat16", 64, 64, EVERYTHING),
     "types_packed_128": ("bfloat16", 128, 128, TYPES_ONLY | {"packed": True}),
     "types_64": ("bfloat16", 64, 64, TYPES_ONLY),
+    "prefix_everything_128": ("bfloat16", 128, 128, PREFIX),
+    "prefix_untyped_128": ("float16", 128, 128, UNTYPED | PREFIX),
+    "prefix_types_64": ("bfloat16", 64, 64, TYPES_ONLY | PREFIX),
+    "prefix_types_80": ("bfloat16", 80, 80, TYPES_ONLY | PREFIX),
+    "prefix_float32": ("float32", 128, 128, PREFIX),
     "types_80": ("bfloat16", 80, 80, TYPES_ONLY),
     "everything_256": ("float16", 256, 256, EVERYTHING | {"num_types": 16, "window": True}),
 }
@@ -100,7 +107,11 @@ def assert_fits(resources: dict, name: str) -> None:
         assert used["loads_in_flight"], f"every step of the main loop waits for its loads: {used}"
 
 
-SPILLED_BYTES = {"sm80-float32-dq": 8}  # with every tile tried; outside of all loops
+SPILLED_BYTES = {
+    "sm80-float32-dq": 8,  # with every tile tried; outside of all loops
+    "sm90-prefix_float32-dq": 60,  # with five tiles; one load in a general block
+    "sm90-prefix_everything_128-dkdv": 12,  # outside of all loops; the next tile is half as wide
+}
 # Three stages of the pipeline need more registers than the chip has.
 NO_ROOM_TO_PREFETCH = ("sm80-everything_128-dkdv",)
 

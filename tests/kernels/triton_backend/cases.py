@@ -31,6 +31,10 @@ class Case:
     hidden: bool = False
     """A bias of -inf: the first head sees nothing, the last one sees no type 0."""
     causal: bool = False
+    prefixes: tuple[int, ...] | None = None
+    """The prefix of each sequence of a packed call, -1 for none."""
+    planned: bool = False
+    """With the key blocks that a plan has sorted."""
     window: tuple[int, int] = (-1, -1)
     strided: bool = False
     """q, k, v are views with foreign strides."""
@@ -38,7 +42,7 @@ class Case:
     """Run again and compare bitwise."""
 
 
-CASES = {
+CASES: dict[str, Case] = {
     "one_query_one_key": Case(rows=1, keys=1),
     "ragged_63": Case(rows=63, keys=63, causal=True, bias=0, scale=0),
     "ragged_129": Case(rows=129, keys=129, causal=True, heads=1),
@@ -104,6 +108,42 @@ CASES = {
         dtype="float16",
     ),
 }
+# Sequences that share prefixes: 0 is a prompt that reads itself; 2 is one without queries; 4 reads
+# without keys of its own, 5 has keys and no queries; 6 is an empty prompt, and 7 its user; 8 has
+# more queries than keys; 9 is empty.
+_PREFIXES = {
+    "rows": (45, 33, 0, 40, 9, 0, 0, 17, 37, 0),
+    "keys": (45, 33, 97, 40, 0, 11, 0, 17, 20, 0),
+    "prefixes": (-1, 0, -1, 2, 2, 2, -1, 6, 0, 0),
+}
+CASES |= {
+    "prefixes": Case(**_PREFIXES, causal=True, twice=True),
+    "prefixes_not_causal": Case(**_PREFIXES, heads=1, planned=True),
+    "prefixes_shuffled": Case(**_PREFIXES, heads=1, types="shuffled", causal=True, planned=True),
+    "prefixes_float16_types_only": Case(
+        **_PREFIXES, heads=1, types="left", causal=True, bias=0, scale=0, dtype="float16"
+    ),
+    "prefixes_untyped": Case(
+        **_PREFIXES, heads=1, types=None, causal=True, bias=0, scale=0, num_types=1
+    ),
+    "prefixes_no_types_but_tables": Case(**_PREFIXES, types=None, causal=True),
+    "prefixes_of_padding": Case(
+        rows=(35, 5, 0), keys=(35, 5, 90), prefixes=(-1, 0, 0), heads=1, types="left", causal=True
+    ),
+    "prefixes_hidden_types": Case(**_PREFIXES, causal=True, hidden=True),
+    "prefixes_group_7_dim_72": Case(
+        rows=(0, 33, 20), keys=(40, 33, 20), prefixes=(-1, 0, 0), heads=7, kv_heads=1,
+        head_dim=72, value_dim=72, types="shuffled", causal=True, planned=True,
+    ),
+    "prefixes_two_groups_strided": Case(
+        rows=(5, 33, 20), keys=(70, 33, 20), prefixes=(2, 2, -1), heads=4, kv_heads=2,
+        head_dim=24, value_dim=40, types="both", causal=True, strided=True,
+    ),
+    "prefixes_dim_80_value_40": Case(
+        rows=(0, 33, 20), keys=(97, 33, 20), prefixes=(-1, 0, 0), heads=1,
+        head_dim=80, value_dim=40, causal=True, dtype="float16",
+    ),
+}  # fmt: skip
 # For the tiles of GPUs: two blocks of 128 rows or more, and every level and width of a tile table.
 _MODEL = {"head_dim": 128, "value_dim": 128, "causal": True}
 _UNSCALED = {"bias": 0, "scale": 0}
@@ -173,7 +213,10 @@ def _lengths(case: Case) -> tuple[tuple | None, int, int, tuple[int, ...]]:
         torch.tensor([0, *lengths]).cumsum(0).to(torch.int32) for lengths in (case.rows, case.keys)
     )
     # The longest lengths may be given too large.
-    packed = (cu_q, cu_k, max(case.rows) + 9, max(case.keys) + 40)
+    prefixes = None
+    if case.prefixes is not None:
+        prefixes = torch.tensor(case.prefixes, dtype=torch.int32)
+    packed = (cu_q, cu_k, max(case.rows) + 9, max(case.keys) + 40, prefixes)
     return packed, int(cu_q[-1]) + PACKED_TAIL, int(cu_k[-1]) + PACKED_TAIL, ()
 
 

@@ -14,6 +14,7 @@ terms. Rounding errors are proportional to it, not to the result, which is 0 whe
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -33,13 +34,9 @@ def attention_and_gradients(
     if dense:
         spans = [((slice(b, b + 1), slice(None)),) * 2 for b in range(x["q"].shape[0])]
     else:
-        cu_q, cu_k = packed[0].tolist(), packed[1].tolist()
-        spans = [
-            ((slice(cu_q[n], cu_q[n + 1]),), (slice(cu_k[n], cu_k[n + 1]),))
-            for n in range(len(cu_q) - 1)
-        ]
+        spans = [((rows,), (keys,)) for rows, keys in _rows_and_keys(packed)]
     result = _empty_results(x, options["num_types"], dense)
-    for q_at, k_at in spans:
+    for n, (q_at, k_at) in enumerate(spans):
         part = {name: x[name][q_at] for name in ("q", "dout", "dmass")}
         part |= {name: x[name][k_at] for name in ("k", "v")}
         lse_at = (q_at[0], slice(None), slice(None)) if dense else (slice(None), *q_at)
@@ -51,17 +48,35 @@ def attention_and_gradients(
             else x["key_types"][k_at].long().reshape(-1)
         )
         flat = {name: t[0] if dense else t for name, t in part.items()}
-        one = _one_sequence(flat, types, x["type_bias"], x["type_scale"], options, rounded)
+        prefix = -1 if dense or packed[4] is None else packed[4][n]
+        num_shared = 0 if prefix < 0 else packed[1].diff()[prefix].item()
+        tables = x["type_bias"], x["type_scale"]
+        one = _one_sequence(flat, types, *tables, num_shared, options, rounded)
         for suffix in ("", "_size"):
             for name in ("out", "mass", "dq"):
                 result[name + suffix][q_at] = one[name + suffix]
             for name in ("dk", "dv"):
-                result[name + suffix][k_at] = one[name + suffix]
+                result[name + suffix][k_at] += one[name + suffix]
             result["lse" + suffix][lse_at] = one["lse" + suffix]
             for name in ("dtype_bias", "dtype_scale"):
                 result[name + suffix] += one[name + suffix]
         result["largest_logit"] = torch.maximum(result["largest_logit"], one["largest_logit"])
     return result
+
+
+def _rows_and_keys(packed: tuple) -> list[tuple[Tensor, Tensor]]:
+    """The rows of q and of k that each sequence has; keys of its prefix first."""
+    cu_q, cu_k, _, _, prefixes = packed
+    rows, keys = (
+        [torch.arange(*ends) for ends in pairwise(offsets.tolist())] for offsets in (cu_q, cu_k)
+    )
+    if prefixes is not None:
+        own = keys
+        keys = [
+            own[n] if prefix < 0 else torch.cat([own[prefix], own[n]])
+            for n, prefix in enumerate(prefixes.tolist())
+        ]
+    return list(zip(rows, keys, strict=True))
 
 
 def _empty_results(x: dict[str, Tensor], num_types: int, dense: bool) -> dict[str, Tensor]:
@@ -87,6 +102,7 @@ def _one_sequence(
     types: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
+    num_shared: int,
     options: dict,
     rounded: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
@@ -104,7 +120,11 @@ def _one_sequence(
     summand = torch.zeros(heads, len(types), dtype=q.dtype) if bias is None else bias[:, index]
 
     raw = options["softmax_scale"] * torch.einsum("ihd,jhd->hij", q, k)
-    visible = _visible(q.shape[0], len(types), options) & exists & ~summand.isneginf()[:, None]
+    visible = (
+        _visible(q.shape[0], len(types), num_shared, options)
+        & exists
+        & ~summand.isneginf()[:, None]
+    )
     summand = torch.nan_to_num(summand, neginf=0.0)  # hidden keys are out by ``visible``
     logits = torch.where(visible, raw * factor[:, None] + summand[:, None], float("-inf"))
     lse = (
@@ -178,7 +198,8 @@ def _last_products(
     }
 
 
-def _visible(num_rows: int, num_keys: int, options: dict) -> Tensor:
+def _visible(num_rows: int, num_keys: int, num_shared: int, options: dict) -> Tensor:
+    """Every row sees the first ``num_shared`` keys, which are those of the prefix."""
     left, right = options["window"]
     distance = torch.arange(num_keys) - torch.arange(num_rows)[:, None] - (num_keys - num_rows)
     visible = torch.ones(num_rows, num_keys, dtype=torch.bool)
@@ -186,4 +207,7 @@ def _visible(num_rows: int, num_keys: int, options: dict) -> Tensor:
         visible &= distance >= -left
     if right >= 0:
         visible &= distance <= right
-    return visible & (distance <= 0) if options["causal"] else visible
+    if options["causal"]:
+        visible &= distance <= 0
+    visible[:, :num_shared] = True
+    return visible

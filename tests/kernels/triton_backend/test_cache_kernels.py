@@ -72,6 +72,49 @@ empty = visual_attn_with_kvcache(q.detach()[:, :0], k, v, backend="triton")
 assert empty.out.shape == (2, 0, 4, 16)
 print("agree")
 """,
+    "prefixes": """
+import sys
+sys.path.insert(0, "../../..")
+import torch
+from avar_kernels import visual_attn_with_kvcache
+from tests.kernels.cache_prefix_calls import LENGTHS, check, expected, make
+torch.set_num_threads(1)
+for queries, causal in ((1, True), (3, True), (3, False)):
+    tensors, shared, options = make(torch.float32, queries)
+    want = expected(tensors, shared, options, causal)
+    got = visual_attn_with_kvcache(
+        *tensors, torch.tensor(LENGTHS), causal, **shared, **options, backend="triton")
+    check(got, want, 2e-5)
+
+# Long prefixes, several stretches and row blocks, pages for the own keys, no types there.
+generator = torch.Generator().manual_seed(0)
+def normal(*shape):
+    return torch.randn(shape, generator=generator)
+index = torch.tensor([1, 0, 0, -1, 0, 1, 0, 0, 0], dtype=torch.int32)
+batch = len(index)
+table = torch.randperm(3 * batch, generator=generator).reshape(batch, 3).int()
+lengths = torch.randint(0, 96, (batch,), generator=generator)
+types = torch.randint(-1, 3, (2, 600), generator=generator)
+types[:, 40:300], types[1, 400:] = 1, -1
+for prefix_types, dtype in ((types, torch.float32), (None, torch.float16)):
+    q = normal(batch, 2, 14, 40).to(dtype)
+    k, v = normal(2, 600, 2, 40).to(dtype), normal(2, 600, 2, 24).to(dtype)
+    pages = [normal(3 * batch, 32, 2, x.shape[-1]).to(dtype) for x in (k, v)]
+    if prefix_types is not None:
+        k[types < 0] = v[types < 0] = float("nan")
+    shared = dict(prefix_k=k, prefix_v=v, prefix_key_types=prefix_types, prefix_index=index)
+    calls = dict(block_table=table, cache_seqlens=lengths, type_bias=normal(14, 3), **shared)
+    got = visual_attn_with_kvcache(q, *pages, backend="triton", **calls)
+    want = visual_attn_with_kvcache(q, *pages, backend="eager", **calls)
+    check(got, want, 2e-5 if dtype == torch.float32 else 4e-3)
+    again = visual_attn_with_kvcache(q, *pages, backend="triton", **calls)
+    assert all(torch.equal(a, b) for a, b in zip(got, again))
+none = visual_attn_with_kvcache(
+    q[:0], *pages, block_table=table[:0], backend="triton",
+    **shared | dict(prefix_index=index[:0]))
+assert none.out.shape == (0, 2, 14, 24)
+print("agree")
+""",
     "received": """
 import torch
 from avar_kernels import attn_received, visual_attn_func, visual_attn_varlen_func

@@ -76,6 +76,33 @@ print("agree")
     assert_agrees(program)
 
 
+def test_shared_prefixes_through_the_public_function():
+    """Random sets of sequences through the operator and autograd, against the row-by-row oracle;
+    with a plan of the keys bit by bit the same."""
+    program = """
+import sys
+from functools import partial
+sys.path.insert(0, "../../..")
+import torch
+from avar_kernels import plan_keys
+from tests.kernels.calls import compare, run
+from tests.kernels.prefix_calls import attend, by_rows, draw, poisoned
+torch.set_num_threads(1)
+for seed in range(4):
+    call = draw(torch.Generator().manual_seed(seed), longest=40)
+    want = run(partial(by_rows, call), call.leaves)
+    got = run(partial(attend, call, "triton"), poisoned(call), torch.float32)
+    compare(got, want, 3e-5)
+    lengths = call.lengths
+    plan = plan_keys(call.types, num_types=call.num_types, **lengths)
+    again = run(partial(attend, call, "triton", types=plan, **lengths), poisoned(call),
+                torch.float32)
+    compare(again, got, 0.0)
+print("agree")
+"""
+    assert_agrees(program)
+
+
 def test_importing_the_package_does_not_import_triton():
     program = """
 import sys, torch

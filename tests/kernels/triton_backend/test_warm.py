@@ -20,7 +20,8 @@ compiled = []
 def listener(*, src, **unused):
     compiled.append(src.name)
 knobs.compilation.listener = listener
-from avar_kernels import plan_keys, visual_attn_func, visual_attn_varlen_func
+from avar_kernels import (plan_keys, plan_prefixes, visual_attn_func, visual_attn_varlen_func,
+                          visual_attn_with_kvcache)
 from avar_kernels.warm import warm
 calls = list(warm(4, 2, 64, device="cpu"))
 after_warm = len(compiled)
@@ -35,8 +36,21 @@ for batch, length in ((1, 1), (1, 16), (3, 31), (2, 129), (1, 1000)):
     packed = visual_attn_varlen_func(
         q.flatten(0, 1), k.flatten(0, 1), k.flatten(0, 1), **lengths,
         key_types=plan_keys(types.flatten(), **lengths), causal=True, backend="triton")
-    for out, mass, lse in (dense, packed):
+    lengths["prefix_index"] = torch.full((batch,), -1, dtype=torch.int32)
+    lengths["prefix_index"][1:] = 0
+    prefixes = visual_attn_varlen_func(
+        q.flatten(0, 1), k.flatten(0, 1), k.flatten(0, 1), **lengths,
+        key_types=plan_keys(types.flatten(), **lengths), causal=True, backend="triton")
+    for out, mass, lse in (dense, packed, prefixes):
         torch.autograd.grad(out.float().sum() + mass.sum() + lse.sum(), (q, k))
+    rows = batch * 8
+    cache = torch.zeros(rows, 2, length + 64, 64, dtype=torch.bfloat16)
+    cache = cache[:, :, :length].transpose(1, 2)
+    plan = plan_prefixes(torch.arange(batch).repeat_interleave(8).int(), types)
+    visual_attn_with_kvcache(
+        torch.zeros(rows, 1, 4, 64, dtype=torch.bfloat16), cache, cache,
+        plan_keys(torch.zeros(rows, length, dtype=torch.int32)), backend="triton",
+        prefix_k=k.detach(), prefix_v=k.detach(), prefix_index=plan)
 print(json.dumps({"calls": [name for name, _ in calls], "warm": after_warm,
                   "later": compiled[after_warm:]}))
 """
@@ -51,8 +65,8 @@ def test_no_length_or_batch_size_compiles_more():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found["calls"]) == 5
-    assert found["warm"] == 13
+    assert len(found["calls"]) == 7
+    assert found["warm"] == 18
     assert found["later"] == []
 
 

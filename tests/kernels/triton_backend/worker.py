@@ -60,11 +60,15 @@ def run_case(name: str, case: Any) -> list[str]:
     """What is wrong with any tensor of a case."""
     from cases import make_inputs
 
-    return run_call(*make_inputs(name, case), case.dtype, case.twice)
+    return run_call(*make_inputs(name, case), case.dtype, case.twice, case.planned)
 
 
 def run_call(
-    x: dict[str, torch.Tensor | None], options: dict, dtype: str, twice: bool = False
+    x: dict[str, torch.Tensor | None],
+    options: dict,
+    dtype: str,
+    twice: bool = False,
+    planned: bool = False,
 ) -> list[str]:
     """What is wrong with any output or gradient of a call; see ``make_inputs`` for its parts."""
     from avar_kernels import triton_backend
@@ -74,6 +78,8 @@ def run_call(
     packed = None if options["packed"] is None else PackedLengths(*options["packed"])
     tensors = [x[key] for key in ("q", "k", "v", "key_types", "type_bias", "type_scale")]
     inputs = AttnInputs(*tensors, packed)
+    if planned:
+        inputs = inputs._replace(blocks=sorted_blocks(inputs, options["num_types"]))
     params = AttnParams(
         options["num_types"], options["softmax_scale"], options["causal"], options["window"]
     )
@@ -106,6 +112,16 @@ def run_call(
         assert value.shape == want[key].shape, (key, value.shape)
         findings += _judge(key, value, want, plain, dtype)
     return findings
+
+
+def sorted_blocks(inputs: Any, num_types: int) -> torch.Tensor:
+    """The key blocks of a packed call as a plan holds them."""
+    from avar_kernels.triton_backend.block_lists import ListsLayout, sort_for_every_size
+
+    layout = ListsLayout.of(
+        inputs.key_types, inputs.packed.cu_seqlens_k, inputs.packed.max_seqlen_k, num_types
+    )
+    return sort_for_every_size(inputs.key_types, inputs.packed.cu_seqlens_k, layout)
 
 
 def _judge(
