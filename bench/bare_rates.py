@@ -23,7 +23,7 @@ def _library() -> ctypes.CDLL | None:
     """The compiled source; None where there is no compiler or another kind of machine."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "bare_rates.so"
-        command = ["gcc", "-O2", "-shared", "-fPIC", str(SOURCE), "-o", str(library)]
+        command = ["gcc", "-O3", "-shared", "-fPIC", str(SOURCE), "-o", str(library)]
         try:
             subprocess.run(command, check=True, capture_output=True)
         except (FileNotFoundError, subprocess.CalledProcessError):

@@ -56,6 +56,9 @@ def intervene(
     training-free form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the
     paper); the authors' slides instead add a bias to visual logits.
 
+    While tokens are generated, a key's type is that known when it is read. If a completion opens a
+    system turn, its first token is read before that is known.
+
     Args:
         model: an attached model.
         visual_scale, system_scale: factors of the logits; 1.0 changes nothing.

@@ -95,7 +95,8 @@ class GrpoConfig:
     """When a separate pass scores completions before the update. ``auto`` leaves the pass out
     where its values are known without it: with ``rollout.engine=model``, one update per rollout,
     no KL term and no dropout. The old log-probabilities are then those of the update's own forward,
-    and VARS is computed from the masses that sampling records."""
+    and VARS is computed from the masses that sampling records. If a completion opens a system turn,
+    which changes the types of keys that were already read, the masses of its round are scored."""
     updates_per_rollout: int = 1
     """Optimizer steps on each set of completions."""
     sampling_rounds: int = 1

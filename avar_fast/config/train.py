@@ -19,8 +19,8 @@ class TrainConfig:
     stage grpo."""
     micro_batch_size: int = 1
     """Samples (stage sft) or completions (stage grpo) in one forward on one rank. A larger number
-    is faster and takes more memory. With ``grpo.shared_prompts``, it gives the default of
-    ``grpo.pack_length``."""
+    is faster and takes more memory. With ``grpo.shared_prompts`` it
+    counts rows of the largest size, whose tokens are the default of ``grpo.pack_length``."""
     micro_batch_tokens: int | None = None
     """Stage grpo with ``grpo.shared_prompts=false``: lay prompts with their completions end to end,
     up to this many tokens in one forward on one rank, instead of ``train.micro_batch_size`` padded

@@ -43,7 +43,11 @@ class Trainer:
             [sys.executable, "-m", module, json.dumps(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
         )  # fmt: skip
-        self._read()  # it is ready
+        try:
+            self._read()  # it is ready
+        except RuntimeError:
+            self.close()
+            raise
 
     def step(self) -> dict[str, Any]:
         """Runs one step; returns what the trainer says of it, and its ``seconds``."""
@@ -57,7 +61,9 @@ class Trainer:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.log.close()
+        for file in (self.process.stdin, self.process.stdout, self.log):
+            assert file is not None
+            file.close()
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None

@@ -149,6 +149,7 @@ def _prefixes(
                 "A prefix and its sequences belong to the same layer.",
             )
     if not isinstance(prefix_index, PrefixPlan):
+        validation.check_integers("prefix_index", prefix_index, (q.shape[0],), q.device)
         count = len(prefix_k) if prefix_key_types is None else None
         plan = plan_prefixes(
             prefix_index, prefix_key_types, num_prefixes=count, num_types=num_types

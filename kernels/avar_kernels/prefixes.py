@@ -86,7 +86,7 @@ def _check_and_sort(
     prefix_index: Tensor, key_types: Tensor | None, num_prefixes: int, num_types: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_prefix_values(prefix_index, num_prefixes)
-    check_key_values(key_types, num_types)
+    check_key_values(key_types, num_types, "prefix_key_types")
     ordered, order = prefix_index.sort(stable=True)
     prefixes = torch.arange(num_prefixes + 1, dtype=torch.int32, device=prefix_index.device)
     offsets = torch.searchsorted(ordered, prefixes, out_int32=True)

@@ -168,7 +168,8 @@ def _check_place(name: str, x: Tensor, shape: tuple[int | None, ...], device: to
     if x.dim() != len(shape) or any(
         want is not None and got != want for got, want in zip(x.shape, shape, strict=True)
     ):
-        want = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        sizes = ", ".join("any" if n is None else str(n) for n in shape)
+        want = f"({sizes}{',' if len(shape) == 1 else ''})"
         refuse(name, f"of shape {want}", f"shape {tuple(x.shape)}", "See the function's docstring.")
     if x.device != device:
         refuse(name, f"on q's device {device}", x.device, f"Use {name}.to(q.device).")

@@ -10,18 +10,16 @@ from .types import PackedLengths
 from .validation import refuse
 
 
-def check_key_values(key_types: Tensor | None, num_types: int) -> None:
+def check_key_values(key_types: Tensor | None, num_types: int, name: str = "key_types") -> None:
     """Raises unless every type is below num_types; on a GPU a device-side assertion."""
     if key_types is None or not key_types.numel():
         return
     in_range = (key_types < num_types).all()
     if key_types.is_cuda:
-        torch.ops.aten._assert_async.msg(
-            in_range, f"key_types must be below num_types = {num_types}"
-        )
+        torch.ops.aten._assert_async.msg(in_range, f"{name} must be below num_types = {num_types}")
     elif not in_range:
         refuse(
-            "key_types",
+            name,
             f"below num_types = {num_types} (negative: the key does not exist)",
             f"{int(key_types.max())}",
             "Raise num_types or renumber the types.",
@@ -71,8 +69,10 @@ def check_prefix_values(prefix_index: Tensor | None, num_prefixes: int | None = 
         return
     limit = prefix_index.numel() if num_prefixes is None else num_prefixes
     good = ((prefix_index >= -1) & (prefix_index < limit)).all()
-    expected = f"in -1..{limit - 1}"
+    expected = f"in -1..{limit - 1}" if limit else "-1, as there are no prefixes"
+    remedy = "Give every sequence the number of its prefix in prefix_k, or -1."
     if num_prefixes is None:
+        remedy = "Give every completion the number of its prompt's sequence, and prompts -1."
         of_prefix = prefix_index[prefix_index.long().clamp(0, limit - 1)]
         good = good & ((of_prefix == -1) | (prefix_index < 0)).all()
         expected += ", the numbers of sequences that have no prefix themselves (-1: none)"
@@ -82,8 +82,10 @@ def check_prefix_values(prefix_index: Tensor | None, num_prefixes: int | None = 
         refuse(
             "prefix_index",
             expected,
-            prefix_index.tolist() if limit <= 16 else f"{prefix_index[:16].tolist()}...",
-            "Give every completion the number of its prompt's sequence, and prompts -1.",
+            prefix_index.tolist()
+            if len(prefix_index) <= 16
+            else f"{prefix_index[:16].tolist()}...",
+            remedy,
         )
 
 

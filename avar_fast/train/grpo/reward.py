@@ -42,7 +42,7 @@ class CompletionRewards:
     """For functions that returned lists: (T,) float32 for each completion, None where the function
     returned no list."""
     correct: Tensor
-    """(N,) bool: the reward named by grpo.gate is at least 0.5."""
+    """(N,) bool: the reward of grpo.correct_by is at least 0.5."""
     num_failed: int
     """Rewards that failed and count as 0."""
 
