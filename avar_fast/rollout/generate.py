@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from ..attention import SharedPrompts, SpecialTokens, record_attention
+from ..attention import SharedPrompts, SpecialTokens
 from ..models import family_of
+from .masses import SampledMasses
 from .rows import DecodingRows
 
 Prompt = TypeVar("Prompt")
@@ -108,7 +109,7 @@ def _generate(
 ) -> Rollouts:
     group = sampling.num_samples
     completions: list[list[int]] = [[] for _ in range(len(prompts) * group)]
-    masses = _Masses(sampling, len(completions))
+    masses = SampledMasses(sampling.mass_layers, len(completions))
     rows: DecodingRows | None = None
     noise = _Noise()
     num_read = 0
@@ -186,44 +187,6 @@ def _read(
     return DecodingRows(prompts, starts[rows], logits[rows], owners)
 
 
-class _Masses:
-    """Collects the attention masses of sampled tokens from the forwards that feed them."""
-
-    def __init__(self, sampling: Sampling, num_completions: int) -> None:
-        self.layers, self.num_completions = sampling.mass_layers, num_completions
-        self.places: list[tuple[list[int], list[int]]] = []
-        self.values: list[Tensor] = []
-
-    def feed(
-        self,
-        model: nn.Module,
-        rows: DecodingRows,
-        tokens: Tensor,
-        appended: list[int],
-        positions: list[int],
-    ) -> None:
-        """Feeds a token to each row, and keeps the masses of the rows in ``appended``, whose token
-        is at ``positions`` of its completion."""
-        with record_attention(model, self.layers) as recording:
-            rows.feed(model, tokens)
-        by_layer = [recording.mass[layer][:, -1].sum(dim=1) for layer in self.layers]  # (rows, 3)
-        self.values.append(torch.stack(by_layer, dim=1)[appended])
-        self.places.append(([rows.owners[i] for i in appended], positions))
-
-    def collected(self, longest: int) -> Tensor | None:
-        """(completions, longest, layers, 3), or None if no layers were asked for."""
-        if not self.layers:
-            return None
-        values = torch.cat(self.values)
-        masses = values.new_zeros(self.num_completions, longest, *values.shape[1:])
-        owners, positions = (
-            torch.tensor([i for step in places for i in step], device=values.device)
-            for places in zip(*self.places, strict=True)
-        )
-        masses[owners, positions] = values
-        return masses
-
-
 class _Noise:
     """Exponential noise for a shrinking number of rows. It is drawn for all original rows, as
     transformers does, so that samples do not depend on when ended rows are removed."""
@@ -253,7 +216,7 @@ def _draw(logits: Tensor, sampling: Sampling, noise: _Noise) -> Tensor:
 
 
 def _rollouts(
-    completions: list[list[int]], sampling: Sampling, device: torch.device, masses: _Masses
+    completions: list[list[int]], sampling: Sampling, device: torch.device, masses: SampledMasses
 ) -> Rollouts:
     longest = max(len(ids) for ids in completions)
     ids = [row + [sampling.pad_id] * (longest - len(row)) for row in completions]

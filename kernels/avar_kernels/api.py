@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from . import reference, validation
+from . import packed_validation, reference, validation
 from .backends import resolve_backend
 from .key_plan import KeyPlan
 from .op_arguments import flatten
@@ -130,9 +130,9 @@ def visual_attn_varlen_func(
     q, k, v = validation.autocast(q, k, v)
     validation.check_qkv(q, k, v, packed=True)
     packed = PackedLengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, prefix_index)
-    validation.check_packed(packed, q.device)
+    packed_validation.check_packed(packed, q.device)
     if prefix_index is not None:
-        validation.check_no_window(window_size)
+        packed_validation.check_no_window(window_size)
     params = validation.checked_params(q, num_types, softmax_scale, causal, window_size)
     return _attention(q, k, v, key_types, type_bias, type_scale, packed, params, backend)
 

@@ -10,9 +10,11 @@ from .backends import resolve_backend
 from .key_plan import KeyPlan
 from .op_arguments import NUM_ARGUMENTS, NUMBERS, TENSORS, flatten, restore
 from .ops import implementation
+from .packed_cache import as_packed
+from .packed_validation import check_no_window
 from .prefixes import PrefixPlan, plan_prefixes
 from .registration import register_operator
-from .types import AttnInputs, AttnOutput, CachePrefixes, PackedLengths
+from .types import AttnInputs, AttnOutput, CachePrefixes
 from .value_checks import check_cache_values
 
 
@@ -104,7 +106,7 @@ def visual_attn_with_kvcache(
     given = prefix_k, prefix_v, prefix_key_types, prefix_index
     prefixes = _prefixes(q, k_cache, v_cache, num_types, *given)
     if prefixes is not None:
-        validation.check_no_window(window_size)
+        check_no_window(window_size)
     bias = validation.per_head_table("type_bias", type_bias, q, num_types)
     scale = validation.per_head_table("type_scale", type_scale, q, num_types)
     head_dim = max(q.shape[-1], v_cache.shape[-1])
@@ -191,58 +193,10 @@ def _attend_to_cache(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return with_kvcache(inputs, params, cache_seqlens, block_table, prefixes)
     if backend == "cpu" and block_table is None:
         return cpu.with_kvcache(inputs, params, cache_seqlens, prefixes)
-    packed = _as_packed(inputs, cache_seqlens, block_table, prefixes)
+    packed = as_packed(inputs, cache_seqlens, block_table, prefixes)
     out, mass, lse = implementation(backend).forward(packed, params)
     rows = inputs.q.shape[:2]
     return out.unflatten(0, rows), mass.unflatten(0, rows), _batches_first(lse.unflatten(1, rows))
-
-
-def _as_packed(
-    inputs: AttnInputs,
-    cache_seqlens: Tensor | None,
-    block_table: Tensor | None,
-    prefixes: CachePrefixes | None,
-) -> AttnInputs:
-    """The call as a packed one, which copies the keys: first the prefixes as sequences without
-    queries, then the sequences of the cache."""
-    q, k_cache, v_cache, key_types, *_ = inputs
-    keys, values, types = [], [], []
-    num_prefixes = 0 if prefixes is None else len(prefixes.k)
-    if prefixes is not None:
-        keys, values = list(prefixes.k), list(prefixes.v)
-        absent = torch.zeros(prefixes.k.shape[:2], dtype=torch.int32, device=q.device)
-        types = list(absent if prefixes.key_types is None else prefixes.key_types.int())
-    for b in range(q.shape[0]):
-        k, v = _keys_of(k_cache, block_table, b), _keys_of(v_cache, block_table, b)
-        length = len(k) if cache_seqlens is None else int(cache_seqlens[b])
-        keys.append(k[:length])
-        values.append(v[:length])
-        if key_types is None:
-            types.append(torch.zeros(length, dtype=torch.int32, device=q.device))
-        else:
-            types.append(key_types[b, :length].int())
-    num_rows = [0] * num_prefixes + [q.shape[1]] * q.shape[0]
-    num_keys = [len(x) for x in keys]
-    offsets = [
-        torch.tensor([0, *counts], device=q.device).cumsum(0).int()
-        for counts in (num_rows, num_keys)
-    ]
-    index = None
-    if prefixes is not None:
-        none = prefixes.index.new_full((num_prefixes,), -1)
-        index = torch.cat([none, prefixes.index])
-    cu_q, cu_k = offsets
-    packed = PackedLengths(cu_q, cu_k, max(num_rows), max(num_keys), index)
-    k, v, packed_types = torch.cat(keys), torch.cat(values), torch.cat(types)
-    return inputs._replace(q=q.flatten(0, 1), k=k, v=v, key_types=packed_types, packed=packed)
-
-
-def _keys_of(cache: Tensor, block_table: Tensor | None, index: int) -> Tensor:
-    """(capacity, Hkv, D) of one sequence; pages that are not in use may be any."""
-    if block_table is None:
-        return cache[index]
-    pages = block_table[index].long().clamp(0, cache.shape[0] - 1)
-    return cache[pages].flatten(0, 1)
 
 
 def _batches_first(lse: Tensor) -> Tensor:

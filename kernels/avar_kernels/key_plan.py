@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .backends import triton_takes
+from .packed_validation import check_packed, packed_or_none
 from .registration import register_operator
 from .types import PackedLengths, with_absent_as_one
-from .validation import check_flag, check_num_types, check_packed, check_types, packed_or_none
+from .validation import check_flag, check_num_types, check_types
 from .value_checks import check_key_values, check_packed_values
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from . import validation
 from .backends import resolve_backend
 from .op_arguments import NUM_ARGUMENTS, NUMBERS, TENSORS, flatten, restore
+from .packed_validation import check_packed, packed_or_none
 from .reference import visible_keys
 from .registration import register_operator
 from .types import AttnInputs, AttnParams
@@ -64,11 +65,11 @@ def attn_received(
         NotImplementedError: on backward.
     """
     lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    packed = validation.packed_or_none(*lengths)
+    packed = packed_or_none(*lengths)
     q, k = validation.autocast(q, k)
     validation.check_qkv(q, k, k, packed=packed is not None)
     if packed is not None:
-        validation.check_packed(packed, q.device)
+        check_packed(packed, q.device)
     params = validation.checked_params(q, num_types, softmax_scale, causal, window_size)
     if key_types is not None:
         validation.check_types(key_types)
