@@ -40,6 +40,8 @@ make bench          # run every suite with the rivals that this machine can run
 make bench-report   # write this page, its pictures and the README's table
 ```
 
+TRL, the rival of grpo_step, needs `pip install -e ".[bench]"`.
+
 `make bench-report` generates this page from `bench/results/`. Nothing here is typed by hand.
 
 How to read the tables:

@@ -4,7 +4,9 @@ Each trainer runs in a process of its own. They take turns step by step, so that
 machine hits all. Seconds are split into sampling, rewards, scoring and update. Nothing is timed
 before all trainers have the same gradient norm on the same completions.
 
-    pytest bench/test_grpo_step.py -k "300-G8-32"    # one case
+    pytest bench/test_grpo_step.py -k 30M-300-G8-32    # one case, 9 minutes on two cores
+
+TRL comes with the extra ``bench``.
 """
 
 import contextlib
@@ -54,10 +56,10 @@ class Case(NamedTuple):
 
 CASES = [
     Case("30 M", 300, 8, 32, ALL, 3),
-    Case("30 M", 300, 8, 256, OWN, 3),
-    Case("30 M", 1200, 8, 32, OWN, 3),
-    Case("30 M", 1200, 8, 256, OWN, 3),
-    *(Case("30 M", 300, group, 32, OWN[::2], 3) for group in (2, 4, 16, 32)),
+    Case("30 M", 300, 8, 256, OWN, 2),
+    Case("30 M", 1200, 8, 32, OWN, 2),
+    Case("30 M", 1200, 8, 256, OWN, 2),
+    *(Case("30 M", 300, group, 32, OWN[::2], 2) for group in (2, 4, 16, 32)),
     Case("3B width", 300, 8, 32, OWN[::2], 2),
 ]
 
