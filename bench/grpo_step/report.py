@@ -75,10 +75,9 @@ def draw_group_sizes(rows: CsvRows, folder: Path) -> list[tuple[Path, str]]:
         style = "o-" if provider == "avar" else "s--"
         axis.plot(*zip(*sorted(line.items()), strict=True), style, label=LABELS[provider])
     sizes = sorted({size for line in drawn.values() for size in line})
-    axis.set(
-        xscale="log", yscale="log", xlabel="completions per prompt", ylabel="seconds of a step"
-    )
+    axis.set(xscale="log", xlabel="completions per prompt", ylabel="seconds of a step")
     axis.set_xticks(sizes, [str(size) for size in sizes])
+    axis.set_ylim(bottom=0)
     axis.minorticks_off()
     axis.grid(visible=True, alpha=0.3)
     axis.legend(fontsize=8, frameon=False)
