@@ -22,10 +22,11 @@ def packing_of(kwargs: dict[str, Any], batch_size: int) -> dict[str, Any] | None
     if len(missing) == len(PACKING_ARGUMENTS) and prefixes is None:
         return None
     if missing or batch_size != 1:
+        lacking = f" without {', '.join(missing)}" if missing else ""
         raise ValueError(
             f"packed samples need a batch of one row and {', '.join(PACKING_ARGUMENTS)}; got"
-            f" {batch_size} rows, and {', '.join(missing) or 'nothing'} is missing. Lay the samples"
-            " end to end in one row, or pad them and pass attention_mask."
+            f" {batch_size} rows{lacking}. Lay the samples end to end in one row, or pad them and"
+            " pass attention_mask."
         )
     cu_q, cu_k, longest_q, longest_k = (kwargs[name] for name in PACKING_ARGUMENTS)
     return {

@@ -51,7 +51,7 @@ def test_operator_registration_passes_opcheck(backend):
     q, k, v, types = inputs()
     table = torch.randn(4, 3, requires_grad=True)
     tables = (table, table.detach().exp().requires_grad_())
-    arguments = (q, k, v, types, *tables, None, None, None, 0, 0)
+    arguments = (q, k, v, types, *tables, None, None, None, None, 0, 0)
     numbers = (3, 0.25, True, -1, -1, False, backend)
     torch.library.opcheck(torch.ops.avar_kernels.visual_attn.default, (*arguments, *numbers))
 

@@ -131,7 +131,7 @@ def test_a_wrong_prefix_is_an_error(backend, index, complaint):
     ("changes", "error", "complaint"),
     [
         (dict(prefix_index=torch.tensor([-1, 0])), TypeError, "int32"),
-        (dict(prefix_index=torch.tensor([-1], dtype=torch.int32)), ValueError, r"shape \(2\)"),
+        (dict(prefix_index=torch.tensor([-1], dtype=torch.int32)), ValueError, r"shape \(2,\)"),
         (dict(prefix_index=torch.zeros(2)), TypeError, "integer"),
         (dict(prefix_index=[-1, 0]), TypeError, "list"),
         (dict(prefix_index=torch.zeros(2, dtype=torch.int32, device="meta")), ValueError, "device"),
