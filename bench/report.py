@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 from .figures import CsvRows, draw_headline, draw_suite, grouped
-from .grpo_step.report import case_table, draw_group_sizes, step_tables
+from .grpo_step.report import brief_table, draw_group_sizes, step_tables
 from .measure import RESULTS
 
 ROOT = Path(__file__).parent.parent
@@ -171,7 +171,7 @@ def write_readme_step(rows: CsvRows) -> None:
     lines = []
     chosen = [row for row in rows if row["shape"] == STEP_SHAPE and row["length"] == "300"]
     for (device, threads), of_machine in grouped(chosen, "device", "threads").items():
-        lines += [f"{device}, {threads} threads:", "", *case_table(of_machine), ""]
+        lines += [f"{device}, {threads} threads:", "", *brief_table(of_machine), ""]
     _replace_in_readme(STEP_MARKERS, lines)
 
 

@@ -59,6 +59,17 @@ def case_table(rows: CsvRows) -> list[str]:
     return lines
 
 
+def brief_table(rows: CsvRows) -> list[str]:
+    """Seconds of a step by trainer, and their ratio to avar's."""
+    lines = ["| trainer | step s | times avar |", "|---|---:|---:|"]
+    cells = {(r["provider"], r["metric"]): r["p50"] for r in rows if r["mode"] == "step"}
+    for provider, label in LABELS.items():
+        if (provider, "time") in cells:
+            ratio = float(cells[provider, "time_over_avar"])
+            lines.append(f"| {label} | {cells[provider, 'time']} | {ratio:.1f} |")
+    return lines
+
+
 def draw_group_sizes(rows: CsvRows, folder: Path) -> list[tuple[Path, str]]:
     """Draws seconds of a step against completions per prompt, shared and separate."""
     found = {}
