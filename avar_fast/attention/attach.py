@@ -141,9 +141,11 @@ class Attachment:
         call = AttnCall(ids, keys, torch.is_grad_enabled(), packing, slots, self.sequence)
         if prompts is not None:
             call.prompts, call.prompt_plan = prompts.layers, prompts.plan(self.tokens)
-            types = torch.cat([prompts.types(self.tokens)[prompts.rows.long()], types], dim=1)
         if self.recording is not None:
             call.mass = self.recording.mass = {}
+            if prompts is not None:
+                of_prompts = prompts.types(self.tokens)[prompts.rows.long()]
+                types = torch.cat([of_prompts, types], dim=1)
             self.recording.key_types = types
             call.record_layers = self.record_layers
         if self.intervention is not None:

@@ -104,11 +104,8 @@ def test_prompts_that_take_the_place_of_ended_ones_are_completed_as_alone(tmp_pa
             assert got.completion_ids[copy][got.completion_mask[copy]].tolist() == want
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_masses_recorded_while_prompts_are_read_are_those_of_a_plain_forward(at_once):
-    """And the completions are the same to the token; forwards of single tokens record nothing."""
-    fast, _ = models()
-    inputs = batch("left")
+def parts_of(inputs):
+    """Makes the inputs of some of a batch's two prompts, which have one image and two."""
     per_image = inputs["pixel_values"].split([int(g.prod()) for g in inputs["image_grid_thw"]])
     pixels = [torch.cat(per_image[:1]), torch.cat(per_image[1:])]
     grids = inputs["image_grid_thw"].split([1, 2])
@@ -119,6 +116,16 @@ def test_masses_recorded_while_prompts_are_read_are_those_of_a_plain_forward(at_
             "pixel_values": torch.cat([pixels[i] for i in some]),
             "image_grid_thw": torch.cat([grids[i] for i in some]),
         }
+
+    return inputs_of
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_masses_recorded_while_prompts_are_read_are_those_of_a_plain_forward(at_once):
+    """And the completions are the same to the token; forwards of single tokens record nothing."""
+    fast, _ = models()
+    inputs = batch("left")
+    inputs_of = parts_of(inputs)
 
     seen = {}
 
@@ -278,17 +285,7 @@ def test_sampling_settings_of_the_checkpoint_do_not_leak_into_rollouts(setting):
 def test_masses_of_sampled_tokens_are_those_of_a_full_forward():
     """Rows end at different steps and leave, prompts join; last tokens have masses too."""
     fast, _ = models()
-    inputs = batch("left")
-    per_image = inputs["pixel_values"].split([int(g.prod()) for g in inputs["image_grid_thw"]])
-    pixels = [torch.cat(per_image[:1]), torch.cat(per_image[1:])]
-    grids = inputs["image_grid_thw"].split([1, 2])
-
-    def inputs_of(some):
-        tokens = ("input_ids", "attention_mask", "mm_token_type_ids")
-        return {name: inputs[name][list(some)] for name in tokens} | {
-            "pixel_values": torch.cat([pixels[i] for i in some]),
-            "image_grid_thw": torch.cat([grids[i] for i in some]),
-        }
+    inputs_of = parts_of(batch("left"))
 
     for at_once in (1, 2):
         sampling = dataclasses.replace(drawing(4, 9, 1.0, *range(0, 250, 6)), mass_layers=(1, 3))
