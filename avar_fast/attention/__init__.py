@@ -3,9 +3,13 @@
 
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from .attach import ATTN_NAME, Recording, attach, detach, set_cached_ids, split_sequence
+from . import versions as versions  # first: it names a version that the other imports fail on
+from .attach import ATTN_NAME, attach
+from .attachment import detach, split_sequence
+from .caches import cache_argument, set_cached_ids
 from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
 from .contexts import intervene, record_attention
+from .effects import Recording
 from .padding import padding_mask
 from .prompts import SharedPrompts, set_prompts
 from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
@@ -24,6 +28,7 @@ __all__ = [
     "SharedPrompts",
     "SpecialTokens",
     "attach",
+    "cache_argument",
     "detach",
     "intervene",
     "key_types",

@@ -1,311 +1,50 @@
-"""Attaches a model: each of its forwards then derives the key types from input_ids.
+"""Attaches a model: each of its forwards then derives the key types from input_ids."""
 
-The attachment consists of the model's hooks only, so it is copied and stored with the model. A deep
-copy has its own attachment, with its own recordings and interventions.
-"""
-
-import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from avar_kernels import is_decoding, plan_keys
-from torch import Tensor, nn
-from transformers import Cache
+from torch import nn
 
-from ..models import family_of
-from ..models.sequence_split import split_text_inputs
-from .caches import num_slots, set_cached_ids, with_cached_ids
-from .call import CALL_ARGUMENT, AttnCall, SequenceSplit
-from .packing import PACKING_ARGUMENTS, PREFIX_ARGUMENT, packing_of, refuse_packing
-from .padding import existing_keys
-from .prompts import prompts_of
-from .tokens import PLAIN, SpecialTokens, key_types
-from .turns import SharedOrder, TokenOrder
+from ..models.decoders import decoder_of
+from .attachment import Attachment, detach
+from .self_check import check_attached, has_weights
+from .tokens import SpecialTokens
 
 ATTN_NAME = "avar"
 
 
-@dataclass
-class Recording:
-    """Attention masses of the latest forward inside ``record_attention``."""
-
-    mass: dict[int, Tensor] = field(default_factory=dict)
-    """{layer: (B, L, H, 3) float32}, differentiable. With a cache, L counts only the new tokens.
-    With a split sequence, H counts only this rank's heads."""
-    key_types: Tensor | None = None
-    """(B, Lk) int32 types of all keys, which the masses are sums over. With a cache, Lk includes
-    the cached keys. None before the first forward."""
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """A change of the attention logits."""
-
-    bias: tuple[float, ...] | tuple[tuple[float, ...], ...]
-    """Summand by key type, (3,), or by head and key type, (H, 3)."""
-    scale: tuple[float, ...] | tuple[tuple[float, ...], ...]
-    """Factor by key type, (3,), or by head and key type, (H, 3)."""
-    layers: frozenset[int]
-    """The layers to change."""
-    _tables: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
-
-    def tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Bias and scale on a device, float32. They are copied there once: a copy from the host in
-        every forward would wait for the device, and no CUDA graph could contain it."""
-        if device not in self._tables:
-            # Also for later forwards with gradients, so these must not be inference tensors.
-            with torch.inference_mode(False):
-                bias, scale = (
-                    torch.tensor(x, dtype=torch.float32, device=device)
-                    for x in (self.bias, self.scale)
-                )
-            self._tables[device] = bias, scale
-        return self._tables[device]
-
-
-class Attachment:
-    """Builds the ``AttnCall`` of every forward of one model, in hooks of the model."""
-
-    def __init__(self, model: nn.Module, tokens: SpecialTokens) -> None:
-        family = family_of(model)
-        self.tokens = tokens
-        self.num_layers = len(family.text_attention(model))
-        self.num_heads = family.num_heads(model)
-        self.group = self.num_heads // family.text_tower(model).config.num_key_value_heads
-        self.recording: Recording | None = None
-        self.record_layers: frozenset[int] = frozenset()
-        self.intervention: Intervention | None = None
-        self.sequence: SequenceSplit | None = None
-        # Hooks of the body, not of the LM head's model: callers may call the body directly.
-        body = family.body(model)
-        body.register_forward_pre_hook(self.enter, with_kwargs=True)
-        body.register_forward_hook(self._leave, with_kwargs=True)
-        family.text_tower(model).register_forward_pre_hook(self._enter_text, with_kwargs=True)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Attachment":
-        """A copy for a copied model. Active recordings and interventions stay with the original,
-        whose with-statement ends them; the sequence split is shared."""
-        copied = object.__new__(Attachment)
-        copied.__dict__.update(self.__dict__, **_AT_REST)
-        return copied
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The state for a model that is stored whole (torch.save)."""
-        if self.sequence is not None:
-            raise ValueError(
-                "a model whose sequence is split among ranks cannot be stored whole, as these ranks"
-                " end with the run. Undo it with split_sequence(model, None), or store the"
-                " state_dict."
-            )
-        return self.__dict__ | _AT_REST
-
-    def enter(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Pre-forward hook: adds the ``AttnCall`` to the arguments."""
-        if args:
-            kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
-        input_ids = kwargs.get("input_ids")
-        if input_ids is None:
-            raise ValueError(
-                "an attached model needs input_ids, from which key types are derived; got"
-                " inputs_embeds alone. Pass input_ids, or detach with"
-                " avar_fast.attention.detach(model)."
-            )
-        cache = kwargs.get("past_key_values")
-        ids, slots = with_cached_ids(input_ids, cache), num_slots(cache)
-        mask = _padding_mask(kwargs.get("attention_mask"), ids, slots)
-        packing, prompts = packing_of(kwargs, len(ids)), prompts_of(cache)
-        if prompts is None:
-            order = _order(packing, ids.shape[1])
-            types = key_types(ids, mask, tokens=self.tokens, order=order)
-        else:
-            types = prompts.types_behind(ids, mask, self.tokens)
-        positions = kwargs.get("position_ids")
-        if packing is None and positions is not None:
-            has_video = kwargs.get("video_grid_thw") is not None
-            refuse_packing(positions, mask, ids.shape[1], may_fall=has_video)
-        if packing is None:
-            # A decoding step attends to sorted blocks in none of its layers.
-            decoding = prompts is not None or is_decoding(
-                input_ids.shape[1], ids.shape[1], self.group
-            )
-            keys = plan_keys(types, sort=not decoding)
-        else:
-            keys = plan_keys(types[0], **packing)
-        if self.sequence is not None and (prompts or ids.shape != input_ids.shape):
-            raise ValueError(
-                "a split sequence works without a cache of keys; past_key_values holds some. Call"
-                " the model with use_cache=False, or undo it with split_sequence(model, None)."
-            )
-        call = AttnCall(ids, keys, torch.is_grad_enabled(), packing, slots, self.sequence)
-        if prompts is not None:
-            call.prompts, call.prompt_plan = prompts.layers, prompts.plan(self.tokens)
-        if self.recording is not None:
-            call.mass = self.recording.mass = {}
-            if prompts is not None:
-                of_prompts = prompts.types(self.tokens)[prompts.rows.long()]
-                types = torch.cat([of_prompts, types], dim=1)
-            self.recording.key_types = types
-            call.record_layers = self.record_layers
-        if self.intervention is not None:
-            call.type_bias, call.type_scale = self.intervention.tables(ids.device)
-            call.intervene_layers = self.intervention.layers
-        # The offsets of samples travel in the call. As arguments they would also reach the vision
-        # tower, whose flash attention has its own offsets under the same names.
-        ours = (*PACKING_ARGUMENTS, PREFIX_ARGUMENT)
-        kwargs = {k: v for k, v in kwargs.items() if k not in ours}
-        return (), kwargs | {CALL_ARGUMENT: call}
-
-    def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        """Stores the token ids in the returned cache, which the model may have created. A copy of
-        the cache then has them too."""
-        fields = output.values() if isinstance(output, dict) else output
-        for cache in (kwargs.get("past_key_values"), *fields):
-            if isinstance(cache, Cache):
-                set_cached_ids(cache, kwargs[CALL_ARGUMENT].token_ids)
-
-    def _enter_text(
-        self, tower: nn.Module, args: tuple, kwargs: dict
-    ) -> tuple[tuple, dict[str, Any]]:
-        """Pre-forward hook of the text tower: keeps this rank's part of the tokens if the sequence
-        is split. It raises if a recording or intervention would have no effect."""
-        call = kwargs.get(CALL_ARGUMENT)
-        if call is None and (self.recording or self.intervention or self.sequence):
-            raise RuntimeError(
-                "record_attention, intervene and split_sequence act on forwards of the attached"
-                " model; its text tower was called alone. Call model(input_ids=...) or"
-                " model.model(input_ids=...)."
-            )
-        if self.sequence is not None:
-            kwargs = split_text_inputs(kwargs, self.sequence.split)
-        if call is not None and _is_causal(tower, kwargs):
-            # The layers know padding by its key type. transformers passes a mask of four dimensions
-            # on as it is; from any other it would derive one, and wait for the device to do so.
-            kwargs = kwargs | {"attention_mask": call.token_ids.new_empty(1, 1, 1, 1)}
-        return args, kwargs
-
-
-def _is_causal(tower: nn.Module, kwargs: dict[str, Any]) -> bool:
-    """Whether every layer is causal; others need the real mask."""
-    if kwargs.get("is_causal") is False:
-        return False
-    layers: Any = tower.layers
-    return all(getattr(layer.self_attn, "is_causal", True) for layer in layers)
-
-
-_AT_REST = {"recording": None, "record_layers": frozenset(), "intervention": None}
-
-
-def attach(model: nn.Module, processor: Any) -> None:
+def attach(
+    model: nn.Module, processor: Any, *, tokens: SpecialTokens | None = None, check: bool = True
+) -> None:
     """Attaches a model: every forward then derives key types from its input_ids.
 
     Args:
-        model: a supported transformers model whose text tower uses attn_implementation "avar".
-        processor: the model's processor or tokenizer, for the ids of its special tokens.
+        model: a transformers model whose text tower uses attn_implementation "avar".
+        processor: the model's processor or tokenizer, for the ids of its special tokens; it may be
+            None if ``tokens`` is given.
+        tokens: the ids of the special tokens, for a model that is not of a supported family. Its
+            text layers must call their attention through transformers' interface, with image
+            features at tokens of their own in input_ids.
+        check: read a dozen tokens whole and then with a cache, and compare. Models without their
+            weights (on the meta device, or sharded) are not checked.
 
     Raises:
-        TypeError: the model's family is not supported.
+        TypeError: the model's family is not supported, and ``tokens`` is not given.
         ValueError: the text tower uses another attention, or the tokenizer lacks Qwen-VL's tokens.
+        RuntimeError: with a cache the model attends otherwise, so that its numbers would be wrong.
     """
-    family = family_of(model)
-    name = family.text_attention_name(model)
+    decoder = decoder_of(model, any_model=tokens is not None)
+    name = decoder.attention_name
     if name != ATTN_NAME:
         raise ValueError(
             f'model must use attn_implementation "avar" in its text tower; got {name!r}. Load it'
             ' with attn_implementation={"text_config": "avar", "vision_config": "sdpa"}.'
         )
-    tokens = SpecialTokens.from_processor(processor)
+    tokens = tokens or SpecialTokens.from_processor(processor)
     detach(model)
-    Attachment(model, tokens)
-
-
-def detach(model: nn.Module) -> None:
-    """Undoes ``attach`` for a model, its copy, or the model inside a wrapper. It does nothing for a
-    model that is not attached."""
-    for hooks, flags, key in [entry[:3] for entry in _hooks_in(model)]:
-        del hooks[key]
-        flags.pop(key, None)
-
-
-def split_sequence(model: nn.Module, sequence: SequenceSplit | None) -> None:
-    """Splits the tokens of all later forwards among the ranks of a group.
-
-    All ranks pass the same whole inputs. The vision tower runs on all of them; the text tower runs
-    on this rank's part of the tokens. Hidden states and logits are those of the part. Recorded
-    masses are those of all tokens and this rank's heads.
-
-    Args:
-        model: an attached model.
-        sequence: the split; None undoes it.
-
-    Raises:
-        ValueError: the number of attention heads is not a multiple of the ranks that share a row.
-    """
-    attachment = attachment_of(model)
-    heads = family_of(model).text_tower(model).config.num_attention_heads
-    if sequence is not None and heads % sequence.size:
-        raise ValueError(
-            f"engine.sequence_parallel must divide the text tower's {heads} attention heads; got"
-            f" {sequence.size}."
-        )
-    attachment.sequence = sequence
-
-
-def attachment_of(model: nn.Module) -> Attachment:
-    """The attachment of a model or of the model inside a wrapper (DeepSpeed engine, PEFT).
-
-    Raises:
-        ValueError: there is no attachment, or there are several.
-    """
-    entries = _hooks_in(model)
-    attachments = [hook.__self__ for *_, hook in entries if hook.__func__ is Attachment.enter]
-    if len(attachments) == 1:
-        return attachments[0]
-    if attachments:
-        raise ValueError(
-            f"model must hold one attached model; this {type(model).__name__} holds"
-            f" {len(attachments)}. Pass one of them."
-        )
-    raise ValueError(
-        "model must be attached first; it is not. Call avar_fast.attention.attach(model,"
-        " processor)."
-    )
-
-
-def _hooks_in(model: nn.Module) -> Iterator[tuple[dict, dict, int, Any]]:
-    """Yields every hook of an attachment in a model: (dictionary of hooks, dictionary of their
-    flags, key, hook)."""
-    for module in model.modules():
-        for hooks, flags in (
-            (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
-            (module._forward_hooks, module._forward_hooks_with_kwargs),
-        ):
-            for key, hook in hooks.items():
-                if isinstance(getattr(hook, "__self__", None), Attachment):
-                    yield hooks, flags, key, hook
-
-
-def _order(packing: dict[str, Any] | None, length: int) -> TokenOrder:
-    """The order of a row's tokens, in which turns are found."""
-    prefixes = None if packing is None else packing.get(PREFIX_ARGUMENT)
-    if packing is None or prefixes is None:
-        return PLAIN
-    return SharedOrder(packing["cu_seqlens_k"], prefixes, length)
-
-
-def _padding_mask(attention_mask: Any, ids: Tensor, slots: int | None) -> Tensor | None:
-    """The (B, L) padding mask over cached and new tokens, from the model's attention_mask."""
-    if isinstance(attention_mask, dict):  # generate prepares one mask per layer type
-        attention_mask = attention_mask.get("full_attention")
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() == 4 and slots is not None:
-        _, attention_mask = existing_keys(attention_mask, slots)
-        assert attention_mask is not None
-    if attention_mask.dim() != 2 or attention_mask.shape[1] < ids.shape[1]:
-        raise ValueError(
-            f"attention_mask must be 2-D over all {ids.shape[1]} tokens, the cached ones included;"
-            f" got shape {tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
-        )
-    return attention_mask[:, : ids.shape[1]]
+    Attachment(decoder, tokens)
+    if check and has_weights(model):
+        try:
+            check_attached(model, tokens)
+        except RuntimeError:
+            detach(model)
+            raise

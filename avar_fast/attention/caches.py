@@ -1,13 +1,38 @@
-"""Facts about a KV cache that an attached model needs: its token ids, and its number of slots."""
+"""Facts about a KV cache that an attached model needs: the argument that passes it, its token ids,
+and its number of slots."""
 
+import inspect
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import StaticLayer
 
 _IDS_OF_CACHE = "avar_token_ids"
+_CACHE_ARGUMENTS = ("cache", "past_key_values")  # transformers 5.24 renamed it, and takes both
+
+
+def given_cache(arguments: dict[str, Any]) -> Any:
+    """The cache among the arguments of a forward; None without one."""
+    return next((arguments[n] for n in _CACHE_ARGUMENTS if arguments.get(n) is not None), None)
+
+
+def cache_argument(model: nn.Module) -> str:
+    """The name under which a model's forward takes a cache.
+
+    Raises:
+        RuntimeError: the forward takes a cache under no known name.
+    """
+    names = inspect.signature(model.forward).parameters
+    for name in _CACHE_ARGUMENTS:
+        if name in names:
+            return name
+    raise RuntimeError(
+        f"the forward of {type(model).__name__} must take a cache as"
+        f" {' or '.join(_CACHE_ARGUMENTS)}; it takes {', '.join(names)}. Install transformers in"
+        " avar-fast's range."
+    )
 
 
 def set_cached_ids(cache: Cache, token_ids: Tensor) -> None:
@@ -30,7 +55,7 @@ def with_cached_ids(input_ids: Tensor, cache: Any) -> Tensor:
     if ids is None or ids.shape[1] < cached or input_ids.shape[0] % ids.shape[0]:
         known = "none" if ids is None else tuple(ids.shape)
         raise ValueError(
-            f"past_key_values holds {cached} keys of a batch of {input_ids.shape[0]} whose"
+            f"the cache holds {cached} keys of a batch of {input_ids.shape[0]} whose"
             f" tokens are unknown (known: {known}). Fill the cache through the attached model."
         )
     repeats = input_ids.shape[0] // ids.shape[0]

@@ -76,7 +76,7 @@ class AttnCall:
     """(3,) or (H, 3) float32, factor of the logits by key type."""
     intervene_layers: frozenset[int] = field(default_factory=frozenset)
     """The layers whose logits are changed."""
-    prompts: list[tuple[Tensor, Tensor]] | None = None
+    prompts: dict[int, tuple[Tensor, Tensor]] | None = None
     """Keys and values of each layer, (P, Hkv, Lp, D), that the rows of a cache share."""
     prompt_plan: PrefixPlan | None = None
     """The types of these keys, and the prompt of each row."""
@@ -151,9 +151,9 @@ def avar_attention(
         k, v = k[:, :known], v[:, :known]
     elif k.shape[1] != known:
         raise ValueError(
-            f"past_key_values gave layer {layer} {k.shape[1]} keys of {known} tokens; 'avar' cuts"
-            " the keys of a preallocated cache only (StaticCache). Fill the cache through the"
-            " attached model, with a key for every token."
+            f"the cache gave layer {layer} {k.shape[1]} keys of {known} tokens; 'avar' cuts the"
+            " keys of a preallocated cache only (StaticCache). Fill the cache through the attached"
+            " model, with a key for every token."
         )
     if call.prompts is not None:
         shared = (x.transpose(1, 2) for x in call.prompts[layer])

@@ -1,13 +1,14 @@
 """Context managers for forwards of an attached model: record attention, change its logits."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from avar_kernels import KeyType
 from torch import nn
 
-from .attach import Intervention, Recording, attachment_of
+from .attachment import attachment_of
 from .call import NUM_TYPES
+from .effects import Intervention, Recording
 
 
 @contextlib.contextmanager
@@ -16,7 +17,8 @@ def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> I
 
     Args:
         model: an attached model.
-        layers: text layers to record; all by default.
+        layers: text layers to record, by their index in the model; by default all that have
+            attention.
 
     Yields:
         Recording with ``mass`` = {layer: (B, L, H, 3) float32}, differentiable, and ``key_types``
@@ -31,7 +33,7 @@ def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> I
         raise RuntimeError(
             "record_attention is already active on this model; leave it before entering again."
         )
-    attachment.record_layers = _subset("layers", layers, attachment.num_layers)
+    attachment.record_layers = _subset("layers", layers, attachment.layers)
     attachment.recording = Recording()
     try:
         yield attachment.recording
@@ -63,7 +65,8 @@ def intervene(
         model: an attached model.
         visual_scale, system_scale: factors of the logits; 1.0 changes nothing.
         visual_bias, system_bias: added to the logits; 0.0 changes nothing.
-        layers: text layers to change; all by default.
+        layers: text layers to change, by their index in the model; by default all that have
+            attention.
         heads: heads to change in those layers; all by default.
 
     Raises:
@@ -79,7 +82,7 @@ def intervene(
     bias, scale = [0.0] * NUM_TYPES, [1.0] * NUM_TYPES
     bias[KeyType.VISUAL], bias[KeyType.SYSTEM] = float(visual_bias), float(system_bias)
     scale[KeyType.VISUAL], scale[KeyType.SYSTEM] = float(visual_scale), float(system_scale)
-    chosen = _subset("layers", layers, attachment.num_layers)
+    chosen = _subset("layers", layers, attachment.layers)
     if heads is None:
         intervention = Intervention(tuple(bias), tuple(scale), chosen)
     else:
@@ -88,7 +91,7 @@ def intervene(
                 "intervene changes single heads of whole sequences only; this model's is split"
                 " among ranks. Undo it with split_sequence(model, None)."
             )
-        chosen_heads = _subset("heads", heads, attachment.num_heads)
+        chosen_heads = _subset("heads", heads, frozenset(range(attachment.num_heads)))
         intervention = Intervention(
             _by_head(bias, 0.0, chosen_heads, attachment.num_heads),
             _by_head(scale, 1.0, chosen_heads, attachment.num_heads),
@@ -109,10 +112,18 @@ def _by_head(
     return tuple(tuple(values) if head in heads else unchanged for head in range(num_heads))
 
 
-def _subset(name: str, chosen: Iterable[int] | None, total: int) -> frozenset[int]:
-    subset = frozenset(range(total) if chosen is None else chosen)
-    if not subset or not subset <= frozenset(range(total)):
+def _subset(name: str, chosen: Iterable[int] | None, every: frozenset[int]) -> frozenset[int]:
+    subset = every if chosen is None else frozenset(chosen)
+    if not subset or not subset <= every:
         raise ValueError(
-            f"{name} must be a non-empty subset of 0..{total - 1}; got {sorted(subset)}."
+            f"{name} must be a non-empty subset of {in_words(every)}; got {sorted(subset)}."
         )
     return subset
+
+
+def in_words(numbers: Collection[int]) -> str:
+    """0..27, or 3, 7, 11 for numbers with gaps."""
+    first, last = min(numbers), max(numbers)
+    if last - first + 1 == len(numbers):
+        return f"{first}..{last}"
+    return ", ".join(map(str, sorted(numbers)))

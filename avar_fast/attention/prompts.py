@@ -16,12 +16,12 @@ class SharedPrompts:
     Args:
         ids: (P, Lp) int64 tokens.
         mask: (P, Lp) bool, false for padding.
-        layers: keys and values of each text layer, (P, Hkv, Lp, D) each.
+        layers: {layer: keys and values, (P, Hkv, Lp, D) each} of the text layers with attention.
         rows: (R,) int32, the prompt of each row.
     """
 
     def __init__(
-        self, ids: Tensor, mask: Tensor, layers: list[tuple[Tensor, Tensor]], rows: Tensor
+        self, ids: Tensor, mask: Tensor, layers: dict[int, tuple[Tensor, Tensor]], rows: Tensor
     ) -> None:
         self.ids, self.mask, self.layers, self.rows = ids, mask, layers, rows
         self._types: Tensor | None = None
@@ -60,7 +60,7 @@ class SharedPrompts:
         if len(used) == len(self.ids):
             return SharedPrompts(self.ids, self.mask, self.layers, index.int())
         start = int(self.mask[used].int().argmax(dim=1).min())
-        layers = [(k[used, :, start:], v[used, :, start:]) for k, v in self.layers]
+        layers = {i: (k[used, :, start:], v[used, :, start:]) for i, (k, v) in self.layers.items()}
         return SharedPrompts(self.ids[used, start:], self.mask[used, start:], layers, index.int())
 
     def join(self, others: "SharedPrompts") -> "SharedPrompts":
@@ -70,10 +70,10 @@ class SharedPrompts:
         def both(x: Tensor, y: Tensor, dim: int = 1) -> Tensor:
             return torch.cat([widened(x, length, dim), widened(y, length, dim)])
 
-        layers = [
-            (both(k, other_k, 2), both(v, other_v, 2))
-            for (k, v), (other_k, other_v) in zip(self.layers, others.layers, strict=True)
-        ]
+        layers = {
+            i: (both(k, others.layers[i][0], 2), both(v, others.layers[i][1], 2))
+            for i, (k, v) in self.layers.items()
+        }
         rows = torch.cat([self.rows, others.rows + len(self.ids)])
         return SharedPrompts(both(self.ids, others.ids), both(self.mask, others.mask), layers, rows)
 

@@ -1,18 +1,22 @@
 """Model families, one file each. Only these files touch a model's internals."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-
-def families() -> tuple[ModuleType, ...]:
-    """The supported families' modules."""
-    from . import qwen2_5_vl, qwen2_vl, qwen3_vl
-
-    return (qwen2_vl, qwen2_5_vl, qwen3_vl)
+NAMES = {
+    "qwen2_vl": "Qwen2-VL",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen3_vl": "Qwen3-VL",
+    "qwen3_vl_moe": "Qwen3-VL-MoE",
+    "qwen3_5": "Qwen3.5",
+    "qwen3_5_moe": "Qwen3.5-MoE",
+}
+"""The supported families by ``model_type``, which is also the name of the family's file."""
 
 
 def family_of(model: nn.Module) -> ModuleType:
@@ -21,11 +25,13 @@ def family_of(model: nn.Module) -> ModuleType:
     Raises:
         TypeError: the model's family is not supported.
     """
-    for family in families():
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type in NAMES:
+        family = _family(model_type)
         if family.is_family(model):
             return family
     raise TypeError(
-        "model must be of a supported family (Qwen2-VL, Qwen2.5-VL, dense Qwen3-VL); got"
+        f"model must be of a supported family ({', '.join(NAMES.values())}); got"
         f" {type(model).__name__}. Load it with AutoModelForImageTextToText.from_pretrained."
     )
 
@@ -36,11 +42,16 @@ def family_named(model_type: str, where: str) -> ModuleType:
     Raises:
         ValueError: the type is not supported; ``where`` names its place in the message.
     """
-    for family in families():
-        if model_type == family.MODEL_TYPE:
-            return family
-    known = ", ".join(f.MODEL_TYPE for f in families())
-    raise ValueError(f"{where} must hold a model of type {known}; it holds {model_type!r}.")
+    if model_type in NAMES:
+        return _family(model_type)
+    raise ValueError(
+        f"{where} must hold a model of type {', '.join(NAMES)}; it holds {model_type!r}."
+    )
+
+
+def _family(model_type: str) -> ModuleType:
+    """Imports one family only: a release of transformers may lack the others."""
+    return import_module(f".{model_type}", __package__)
 
 
 def family_at(path: str) -> tuple[ModuleType, Any]:

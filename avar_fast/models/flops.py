@@ -4,18 +4,23 @@ A multiply-add is 2 FLOPs. With N_x the number of weights of part x, H and D the
 dimension, the forward takes
 
     tokens * 2 N_text_layers + pairs * 4 H D * layers              text: products, attention
+    + tokens * 6 H_v D_k D_v * recurrent layers                    text: gated delta rule
     + labels * 2 N_head                                            positions with a label
     + patches * 2 (N_patch_embedding + N_vision_blocks)            vision tower
     + vision_pairs * 4 H D * full blocks + window_pairs * 4 H D * windowed blocks
     + merged_tokens * 2 N_projectors
 
-where a pair is a query and a key that it attends to: about L^2 / 2 pairs with causal masking. The
+where a pair is a query and a key that it attends to: about L^2 / 2 pairs with causal masking. Of a
+mixture of experts, N counts the experts that a token goes through. A step of the gated delta rule
+reads its (D_k, D_v) state for the key and for the query and adds one outer product; that chunked
+kernels use more products is not counted. The
 backward takes twice the forward: one product for the gradient of the input and one for that of the
 weight. Frozen weights have no gradient; their input has none either if nothing before them is
 trained. Norms, softmax, rotary positions and lookups are not counted. A forward that gradient
 checkpointing repeats is not counted: the model does not need it.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -80,11 +85,16 @@ def model_flops(model: Any) -> ModelFlops:
     image_learns = tower_learns or any(p.requires_grad for p in projectors.parameters())
     text_learns = image_learns or any(p.requires_grad for p in model.parameters())
 
-    text_pair = sum(4.0 * layer.self_attn.o_proj.in_features for layer in text.layers)
+    attention: Any = family.text_attention(model).values()
+    text_pair = sum(4.0 * module.o_proj.in_features for module in attention)
+    rule = sum(
+        6.0 * m.num_v_heads * m.head_k_dim * m.head_v_dim
+        for m in family.recurrent_layers(model).values()
+    )
     vision_pair = 4.0 * blocks[0].attn.proj.in_features
     full = (len(blocks) - windowed) * vision_pair
     forward = Rates(
-        token=_products(text.layers),
+        token=_products(text.layers) + rule,
         pair=text_pair,
         label=_products(family.lm_head(model)),
         patch=2.0 * embedding.numel() + _products(blocks),
@@ -93,7 +103,7 @@ def model_flops(model: Any) -> ModelFlops:
         merged_token=_products(projectors),
     )
     training = Rates(
-        token=_products(text.layers, text_learns),
+        token=_products(text.layers, text_learns) + rule * (3 if text_learns else 1),
         pair=text_pair * (3 if text_learns else 1),
         label=_products(family.lm_head(model), text_learns),
         # Pixels have no gradient.
@@ -107,13 +117,25 @@ def model_flops(model: Any) -> ModelFlops:
 
 
 def _products(part: nn.Module, gradient_passes: bool | None = None) -> float:
-    """FLOPs per row of all linear layers of a part: of the forward alone if ``gradient_passes`` is
-    None, else with the backward (true: the input has a gradient)."""
+    """FLOPs per row of all matrix products of a part with its weights: of the forward alone if
+    ``gradient_passes`` is None, else with the backward (true: the input has a gradient)."""
     total = 0.0
-    for module in part.modules():
-        if isinstance(module, nn.Linear):
-            passes = 1
-            if gradient_passes is not None:
-                passes += int(gradient_passes) + int(module.weight.requires_grad)
-            total += 2.0 * passes * module.weight.numel()
+    for weight, share in _matrices(part):
+        passes = 1
+        if gradient_passes is not None:
+            passes += int(gradient_passes) + int(weight.requires_grad)
+        total += 2.0 * passes * share * weight.numel()
     return total
+
+
+def _matrices(part: nn.Module) -> Iterator[tuple[nn.Parameter, float]]:
+    """Yields the weight of every product of a part, and the share of it that a row meets."""
+    for module in part.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d):  # a depthwise convolution over the tokens
+            yield module.weight, 1.0
+        elif hasattr(module, "experts"):  # a block of experts and their router
+            router: Any = module.gate
+            yield router.weight, 1.0
+            # The weights of all experts are one tensor, whose first dimension counts them.
+            for stacked in (module.experts.gate_up_proj, module.experts.down_proj):
+                yield stacked, router.top_k / router.num_experts

@@ -2,9 +2,34 @@
 some releases replace names that transformers no longer reads."""
 
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 from torch import nn
+
+from . import NAMES
+
+
+def install(family: ModuleType) -> str | None:
+    """Replaces modules of a family by Liger's kernels, in models that are built afterwards.
+
+    Returns:
+        None, or the reason why the plain modules run: Liger has no kernels for the family, or does
+        not import beside the installed transformers.
+
+    Raises:
+        RuntimeError: a replacement has no effect; the message gives its name and the versions.
+    """
+    if family.apply_liger is None:
+        return f"Liger has no kernels for {NAMES[family.MODEL_TYPE]}"
+    try:
+        family.apply_liger()
+    except ImportError as error:
+        return (
+            f"Liger {version('liger-kernel')} does not import beside transformers"
+            f" {version('transformers')}: {error}"
+        )
+    return None
 
 
 def replace_rotary(modeling: Any) -> dict[str, Any]:

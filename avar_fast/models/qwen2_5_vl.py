@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's internals, checked against transformers 5.16 to 5.19."""
+"""Qwen2.5-VL's internals."""
 
 from typing import Any
 
@@ -33,9 +33,14 @@ def text_tower(model: Model) -> nn.Module:
     return model.model.language_model
 
 
-def text_attention(model: Model) -> list[nn.Module]:
-    """The self-attention module of every text layer, in order."""
-    return [layer.self_attn for layer in model.model.language_model.layers]
+def text_attention(model: Model) -> dict[int, nn.Module]:
+    """The self-attention module of every text layer, by the layer's index."""
+    return {i: layer.self_attn for i, layer in enumerate(model.model.language_model.layers)}
+
+
+def recurrent_layers(model: Model) -> dict[int, nn.Module]:
+    """None: every text layer has attention."""
+    return {}
 
 
 def text_attention_name(model: Model) -> str:
@@ -43,13 +48,14 @@ def text_attention_name(model: Model) -> str:
 
 
 def num_heads(model: Model) -> int:
-    """Attention heads of every text layer."""
+    """Attention heads of every text layer with attention."""
     return model.config.text_config.num_attention_heads
 
 
-def output_projections(model: Model) -> list[nn.Linear]:
-    """The projection of the (B, L, heads * head_dim) head outputs of every text layer, in order."""
-    return [layer.self_attn.o_proj for layer in model.model.language_model.layers]
+def output_projections(model: Model) -> dict[int, nn.Linear]:
+    """The projection of the (B, L, heads * head_dim) head outputs of every text layer, by the
+    layer's index."""
+    return {i: layer.self_attn.o_proj for i, layer in enumerate(model.model.language_model.layers)}
 
 
 def vision_tower(model: Model) -> nn.Module:

@@ -1,5 +1,4 @@
-"""Qwen2-VL's internals, checked against transformers 5.16 to 5.19. They match those of Qwen2.5-VL,
-but its vision tower has no windows."""
+"""Qwen2-VL's internals. They match those of Qwen2.5-VL, but its vision tower has no windows."""
 
 from typing import Any
 
@@ -17,6 +16,7 @@ from .qwen2_5_vl import load_image_processor as load_image_processor
 from .qwen2_5_vl import num_heads as num_heads
 from .qwen2_5_vl import output_projections as output_projections
 from .qwen2_5_vl import projectors as projectors
+from .qwen2_5_vl import recurrent_layers as recurrent_layers
 from .qwen2_5_vl import set_rope_deltas as set_rope_deltas
 from .qwen2_5_vl import text_attention as text_attention
 from .qwen2_5_vl import text_attention_name as text_attention_name

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from ..attention import SharedPrompts, SpecialTokens
+from ..attention import SharedPrompts, SpecialTokens, cache_argument
 from ..models import family_of
 from .masses import SampledMasses
-from .rows import DecodingRows
+from .rows import DecodingRows, RecurrentLayer
 
 Prompt = TypeVar("Prompt")
 PromptContext = Callable[[int, dict[str, Tensor]], AbstractContextManager[Any]]
@@ -171,20 +171,24 @@ def _read(
         positions = mask.long().cumsum(dim=1).sub(1).clamp(min=0)
         inputs = inputs | {"position_ids": positions.expand(3, -1, -1)}
         family.set_rope_deltas(model, torch.zeros_like(positions[:, :1]))
-    layers = [DynamicLayer() for _ in family.text_attention(model)]
-    cache = Cache(layers=layers)  # pyright: ignore[reportArgumentType]
-    logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    attention = {layer: DynamicLayer() for layer in family.text_attention(model)}
+    recurrent = {layer: RecurrentLayer() for layer in family.recurrent_layers(model)}
+    layers: Any = [layer for _, layer in sorted((attention | recurrent).items())]
+    options = {cache_argument(model): Cache(layers=layers), "use_cache": True, "logits_to_keep": 1}
+    logits = model(**inputs, **options).logits[:, -1]
     if not torch.isfinite(logits).all():
         raise FloatingPointError(
             "the model gives logits that are not finite; nothing can be sampled."
         )
     deltas = family.get_rope_deltas(model)
-    cached: Any = [(layer.keys, layer.values) for layer in layers]
+    cached: Any = {index: (layer.keys, layer.values) for index, layer in attention.items()}
     rows = torch.arange(len(mask), device=mask.device).repeat_interleave(num_samples)
     prompts = SharedPrompts(inputs["input_ids"], mask, cached, rows.int())
     starts = mask.sum(dim=1, keepdim=True) + deltas
     owners = list(range(first * num_samples, (first + len(mask)) * num_samples))
-    return DecodingRows(prompts, starts[rows], logits[rows], owners)
+    for layer in recurrent.values():
+        layer.choose(rows)
+    return DecodingRows(prompts, starts[rows], logits[rows], owners, recurrent)
 
 
 class _Noise:

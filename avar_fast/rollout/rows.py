@@ -4,9 +4,9 @@ of their prompts."""
 import torch
 from torch import Tensor, nn
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-from ..attention import SharedPrompts, set_cached_ids, set_prompts
+from ..attention import SharedPrompts, cache_argument, set_cached_ids, set_prompts
 
 ROOM = 64  # tokens that a cache grows by, so that most steps copy a single token
 
@@ -53,6 +53,24 @@ def _with_room(x: Tensor, length: int) -> Tensor:
     return x.new_empty(*x.shape[:2], length, x.shape[-1])
 
 
+class RecurrentLayer(LinearAttentionLayer):
+    """The states of one recurrent layer, in which every row has its own."""
+
+    def choose(self, rows: Tensor) -> None:
+        """Keeps the rows with these indices, which may repeat."""
+        self.reorder_cache(rows)
+
+    def append(self, others: "RecurrentLayer") -> None:
+        """Appends the rows of others."""
+        for mine, theirs in (
+            (self.conv_states, others.conv_states),
+            (self.recurrent_states, others.recurrent_states),
+        ):
+            for index, state in theirs.items():
+                if state is not None:
+                    mine[index] = torch.cat([mine[index], state])
+
+
 class DecodingRows:
     """Rows that are completed together. Rows of one prompt share its cached keys.
 
@@ -61,13 +79,21 @@ class DecodingRows:
         starts: (rows, 1) rotary position of a row's first token, behind its prompt.
         logits: (rows, V) logits of the next token.
         owners: index of the completion of each row.
+        recurrent: {layer: states} of the recurrent layers behind the rows' prompts.
     """
 
     def __init__(
-        self, prompts: SharedPrompts, starts: Tensor, logits: Tensor, owners: list[int]
+        self,
+        prompts: SharedPrompts,
+        starts: Tensor,
+        logits: Tensor,
+        owners: list[int],
+        recurrent: dict[int, RecurrentLayer],
     ) -> None:
-        self.layers = [RoomyLayer() for _ in prompts.layers]
-        self.cache = Cache(layers=self.layers)  # pyright: ignore[reportArgumentType]
+        self.attention = {layer: RoomyLayer() for layer in prompts.layers}
+        self.recurrent = recurrent
+        by_layer = sorted((self.attention | recurrent).items())
+        self.cache = Cache(layers=[layer for _, layer in by_layer])  # pyright: ignore[reportArgumentType]
         self.prompts, self.starts, self.logits, self.owners = prompts, starts, logits, owners
         self.ids = torch.empty(len(owners), 0, dtype=torch.int64, device=logits.device)
         self.mask = torch.empty_like(self.ids, dtype=torch.bool)
@@ -91,9 +117,9 @@ class DecodingRows:
             input_ids=tokens[:, None],
             attention_mask=self.mask.long(),
             position_ids=self.positions(),
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_argument(model): self.cache},
         ).logits[:, -1]
 
     def keep(self, rows: list[int]) -> None:
@@ -104,13 +130,15 @@ class DecodingRows:
         self.logits = self.logits[chosen]
         self.prompts = self.prompts.keep(chosen)
         set_prompts(self.cache, self.prompts)
+        for layer in self.recurrent.values():
+            layer.choose(chosen)
         if not self.ids.shape[1]:  # nothing was fed yet
             self.ids, self.mask = self.ids[chosen], self.mask[chosen]
             return
         mask = self.mask[chosen]
         start = int(mask.int().argmax(dim=1).min())
         self.ids, self.mask = self.ids[chosen, start:], mask[:, start:]
-        for layer in self.layers:
+        for layer in self.attention.values():
             layer.replace(*(x[chosen, :, start:] for x in layer.cached))
         set_cached_ids(self.cache, self.ids)
 
@@ -124,8 +152,10 @@ class DecodingRows:
         self.owners = [*self.owners, *others.owners]
         self.prompts = self.prompts.join(others.prompts)
         set_prompts(self.cache, self.prompts)
+        for index, layer in self.recurrent.items():
+            layer.append(others.recurrent[index])
         if length:
-            for layer in self.layers:
+            for layer in self.attention.values():
                 layer.replace(*(_with_empty_rows(x, added) for x in layer.cached))
         set_cached_ids(self.cache, self.ids)
 

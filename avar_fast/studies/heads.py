@@ -110,8 +110,8 @@ def _drops(
     """
     model = loaded.model
     family = family_of(model)
-    num_layers, num_heads = len(family.text_attention(model)), family.num_heads(model)
-    heads = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
+    layers, num_heads = list(family.text_attention(model)), family.num_heads(model)
+    heads = [(layer, head) for layer in layers for head in range(num_heads)]
     plain: list[Tensor] = []
     drops: dict[str, list[Tensor]] = {mask: [] for mask in masks}
     num_batches = math.ceil(len(rows) / settings.batch_size)
@@ -126,7 +126,7 @@ def _drops(
                 with _masked(model, mask, layer, head):
                     lost.append((unmasked - _answer_log_probs(model, batch))[:, 1])
                 bar.update()
-            drops[mask].append(torch.stack(lost, dim=1).view(-1, num_layers, num_heads))
+            drops[mask].append(torch.stack(lost, dim=1).view(-1, len(layers), num_heads))
     bar.close()
     return torch.cat(plain), {mask: torch.cat(parts) for mask, parts in drops.items()}
 

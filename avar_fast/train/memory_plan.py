@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText
 from ..config import Recipe
 from ..models import family_at
 from .parameters import choose_trainable
+from .recurrent import require_own_rows
 
 
 def memory_plan(recipe: Recipe, world_size: int) -> str:
@@ -22,6 +23,7 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
         choose_trainable(model, recipe)
+    require_own_rows(recipe, model)
     num_params = sum(p.numel() for p in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     engine, width = recipe.engine, 4 if recipe.model.dtype == "float32" else 2
@@ -52,14 +54,20 @@ def memory_plan(recipe: Recipe, world_size: int) -> str:
 
 def cache_bytes(recipe: Recipe, family: ModuleType, model: nn.Module) -> int:
     """Bytes of the keys and values of all prompts that a rank samples from at the same time: each
-    prompt once, and each of its completions."""
+    prompt once, and each of its completions; and of the recurrent layers' states, which each
+    completion has."""
     grpo, width = recipe.grpo, 4 if recipe.model.dtype == "float32" else 2
     values = sum(
         attention.k_proj.out_features + attention.v_proj.out_features
-        for attention in family.text_attention(model)
+        for attention in family.text_attention(model).values()
     )
     tokens = recipe.data.max_length + grpo.group_size * grpo.max_new_tokens
-    return grpo.prompts_per_generation * tokens * values * width
+    states = sum(
+        width * rule.conv_dim * rule.conv_kernel_size
+        + 4 * rule.num_v_heads * rule.head_k_dim * rule.head_v_dim
+        for rule in family.recurrent_layers(model).values()
+    )
+    return grpo.prompts_per_generation * (tokens * values * width + grpo.group_size * states)
 
 
 def _tokens_at_once(recipe: Recipe) -> int:

@@ -9,7 +9,7 @@ from ..attention import SpecialTokens, attach, split_sequence
 from ..config import Recipe
 from ..data import Collator
 from ..loading import load
-from ..models import family_at, family_of
+from ..models import family_at, family_of, liger_proof
 from ..models.flops import model_flops
 from ..models.vision import use_linear_patch_embedding
 from . import checkpoint
@@ -20,6 +20,7 @@ from .grpo.reward import require_layers, start_rewards
 from .held_out import HeldOut
 from .parameters import choose_trainable
 from .random_state import seed_ranks
+from .recurrent import require_own_rows
 from .resume import Resumed
 from .run import Run
 from .sequence_parallel import SequenceParallel
@@ -46,9 +47,10 @@ def prepare(recipe: Recipe, resume: bool, new_data: bool = False) -> Run:
     universal = newest is not None and checkpoint.needs_reshaping(newest, recipe, world_size)
     ranks_per_row = recipe.engine.sequence_parallel
     sequence = SequenceParallel(ranks_per_row) if ranks_per_row > 1 else None
-    loaded = _load_model(recipe, device)
+    loaded = _load_model(recipe, device, rank)
     attach(loaded.model, loaded.tokenizer)
     require_layers(recipe, family_of(loaded.model).text_attention(loaded.model))
+    require_own_rows(recipe, loaded.model)
     split_sequence(loaded.model, sequence)
     if rank == 0:
         _require_room(recipe, loaded.model)
@@ -137,10 +139,14 @@ def _require_room(recipe: Recipe, model: torch.nn.Module) -> None:
     checkpoint.require_room(recipe.train.output_dir, num_bytes * (recipe.train.keep_last + 1))
 
 
-def _load_model(recipe: Recipe, device: torch.device) -> Any:
+def _load_model(recipe: Recipe, device: torch.device, rank: int) -> Any:
     liger = recipe.model.liger and device.type == "cuda"
     if liger:
-        family_at(recipe.model.path)[0].apply_liger()
+        reason = liger_proof.install(family_at(recipe.model.path)[0])
+        if reason is not None:
+            liger = False
+            if rank == 0:
+                print(f"model.liger: the plain modules run; {reason}", flush=True)
     loaded = load(
         recipe.model.path,
         getattr(torch, recipe.model.dtype),

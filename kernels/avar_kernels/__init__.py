@@ -11,6 +11,9 @@ from .key_plan import KeyPlan, plan_keys
 from .prefixes import PrefixPlan, plan_prefixes
 from .received import attn_received
 from .types import AttnOutput, KeyType
+from .versions import TESTED, UntestedVersionWarning, check_versions
+
+check_versions(TESTED)
 
 __all__ = [
     "AttnOutput",
@@ -18,6 +21,7 @@ __all__ = [
     "KeyPlan",
     "KeyType",
     "PrefixPlan",
+    "UntestedVersionWarning",
     "attn_received",
     "available_backends",
     "flash_attn_func",

@@ -9,15 +9,22 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 
 from avar_fast.attention import attach
 from avar_fast.lab.tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer()
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+WITHOUT_RECURRENT = FAMILIES[:4]
 
 
 def models(name, **text):
@@ -37,6 +44,12 @@ def models(name, **text):
     fast.set_attn_implementation({"text_config": "avar", "vision_config": "sdpa"})
     attach(fast, TOKENIZER)
     return fast.eval(), slow.eval()
+
+
+def layer_types(model):
+    """The kind of every text layer."""
+    text = model.config.text_config
+    return getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
 
 
 def _text(**change):
@@ -75,26 +88,62 @@ def _qwen2_vl(**change):
     return Qwen2VLForConditionalGeneration(config)
 
 
+_INTERLEAVED = {
+    "rope_type": "default",
+    "rope_theta": 100.0,
+    "mrope_section": [4, 2, 2],
+    "mrope_interleaved": True,
+}
+_QWEN3_VISION = {
+    "depth": 3,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "patch_size": 14,
+    "out_hidden_size": 64,
+    "num_position_embeddings": 25,
+}
+_DEEPSTACK = _QWEN3_VISION | {"deepstack_visual_indexes": [0, 1]}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+_RECURRENT = {
+    "num_hidden_layers": 5,
+    "layer_types": [f"{kind}_attention" for kind in ("linear", "full", "linear", "full", "linear")],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 16,
+}
+
+
 def _qwen3_vl(**change):
-    rope = {
-        "rope_type": "default",
-        "rope_theta": 100.0,
-        "mrope_section": [4, 2, 2],
-        "mrope_interleaved": True,
-    }
-    vision = {
-        "depth": 3,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "patch_size": 14,
-        "out_hidden_size": 64,
-        "num_position_embeddings": 25,
-        "deepstack_visual_indexes": [0, 1],
-    }
-    text = _text(head_dim=16, rope_parameters=rope, **change)
-    config = Qwen3VLConfig(text_config=text, vision_config=vision, **_ids())
+    text = _text(head_dim=16, rope_parameters=_INTERLEAVED, **change)
+    config = Qwen3VLConfig(text_config=text, vision_config=_DEEPSTACK, **_ids())
     return Qwen3VLForConditionalGeneration(config)
+
+
+def _qwen3_vl_moe(**change):
+    text = _text(head_dim=16, rope_parameters=_INTERLEAVED, **_EXPERTS, **change)
+    config = Qwen3VLMoeConfig(text_config=text, vision_config=_DEEPSTACK, **_ids())
+    return Qwen3VLMoeForConditionalGeneration(config)
+
+
+def _qwen3_5(**change):
+    text = _text(head_dim=16, rope_parameters=_partial_rope(), **_RECURRENT | change)
+    config = Qwen3_5Config(text_config=text, vision_config=_QWEN3_VISION, **_ids())
+    return Qwen3_5ForConditionalGeneration(config)
+
+
+def _qwen3_5_moe(**change):
+    shared = {"shared_expert_intermediate_size": 32}
+    text = _text(
+        head_dim=16, rope_parameters=_partial_rope(), **_RECURRENT | _EXPERTS | shared | change
+    )
+    config = Qwen3_5MoeConfig(text_config=text, vision_config=_QWEN3_VISION, **_ids())
+    return Qwen3_5MoeForConditionalGeneration(config)
+
+
+def _partial_rope():
+    return _INTERLEAVED | {"partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
 
 
 def _qwen2_5_vl(**change):
@@ -112,7 +161,14 @@ def _qwen2_5_vl(**change):
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
-_BUILDERS = {"qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl}
+_BUILDERS = {
+    "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "qwen3_vl_moe": _qwen3_vl_moe,
+    "qwen3_5": _qwen3_5,
+    "qwen3_5_moe": _qwen3_5_moe,
+}
 
 
 def greedy(model, inputs, count):

@@ -189,12 +189,13 @@ def visual_rewards(run: Run, completions: list[Completion], correct: Tensor) -> 
     ).cpu()
 
 
-def require_layers(recipe: Recipe, text_layers: list[nn.Module]) -> None:
-    """Raises ValueError if VARS or AGTO names a layer that the model does not have."""
-    count = len(text_layers)
+def require_layers(recipe: Recipe, attention: dict[int, nn.Module]) -> None:
+    """Raises ValueError if VARS or AGTO names a text layer that has no attention."""
+    numbers = ", ".join(map(str, attention))
     chosen = {"grpo.visual_layers": recipe.grpo.visual_layers, "agto.layers": recipe.agto.layers}
     for name, layers in chosen.items():
-        if layers is not None and not (layers and set(layers) <= set(range(count))):
+        if layers is not None and not (layers and set(layers) <= set(attention)):
             raise ValueError(
-                f"{name} must be some of the text layers 0 to {count - 1}; got {list(layers)}."
+                f"{name} must be some of the text layers with attention, {numbers}; got"
+                f" {list(layers)}."
             )

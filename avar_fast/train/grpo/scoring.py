@@ -47,8 +47,8 @@ def visual_layers(run: Run) -> tuple[int, ...]:
     grpo = run.recipe.grpo
     if not grpo.visual_weight:
         return ()
-    count = len(family_of(run.engine.module).text_attention(run.engine.module))
-    return tuple(sorted(set(range(count) if grpo.visual_layers is None else grpo.visual_layers)))
+    attention = family_of(run.engine.module).text_attention(run.engine.module)
+    return tuple(sorted(set(attention if grpo.visual_layers is None else grpo.visual_layers)))
 
 
 def opens_system_turn(run: Run, completions: list[Completion]) -> bool:
