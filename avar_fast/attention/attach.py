@@ -45,6 +45,6 @@ def attach(
     if check and has_weights(model):
         try:
             check_attached(model, tokens)
-        except RuntimeError:
+        except Exception:
             detach(model)
             raise

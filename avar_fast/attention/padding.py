@@ -1,5 +1,6 @@
 """Tells the layers which keys exist: the mask function that transformers calls, and its reader."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ def padding_mask(
     q_offset: int | Tensor = 0,
     kv_offset: int = 0,
     attention_mask: Tensor | None = None,
+    mask_function: Callable[..., Any] | None = None,
     local_size: int | None = None,
     use_vmap: bool = False,
     device: torch.device | str = "cpu",
@@ -28,6 +30,7 @@ def padding_mask(
         batch_size, q_length, kv_length, q_offset, kv_offset: sizes and offsets of the layers'
             queries and keys; ``q_offset`` is a tensor if the cache counts in one.
         attention_mask: the model's (B, L) bool argument; columns after the last token are ignored.
+        mask_function: the visibility that the model wants.
         local_size: size of the layer's window or chunk, if it has one.
         use_vmap: whether the model changes the mask with its own function.
 
@@ -50,10 +53,11 @@ def padding_mask(
             f" {num_keys + kv_offset} tokens in layers that see {local_size}. Set"
             " use_sliding_window=False, or use another attn_implementation."
         )
-    if use_vmap:
+    if use_vmap or _has_exceptions(mask_function):
         raise NotImplementedError(
-            "masks of a model's own (or_mask_function, and_mask_function) are not supported with"
-            " 'avar', which is causal or bidirectional. Use another attn_implementation."
+            "masks of a model's own (or_mask_function, and_mask_function, block_sequence_ids) are"
+            " not supported with 'avar', which is causal or bidirectional. Use another"
+            " attn_implementation."
         )
     surplus = kv_length - num_keys
     if attention_mask is None:
@@ -65,6 +69,17 @@ def padding_mask(
         if not surplus:
             return None if mask.all() else mask
     return mask[:, None, None].expand(batch_size, 1, 1 + surplus, num_keys)
+
+
+def _has_exceptions(mask_function: Any) -> bool:
+    """Whether keys are visible by an exception, such as image tokens that see later ones. The mask
+    of transformers is then a union (``or_masks``), perhaps inside other functions."""
+    if isinstance(mask_function, tuple | list):
+        return any(map(_has_exceptions, mask_function))
+    if getattr(mask_function, "__qualname__", "").startswith("or_masks."):
+        return True
+    cells = getattr(mask_function, "__closure__", None) or ()
+    return any(_has_exceptions(cell.cell_contents) for cell in cells)
 
 
 def existing_keys(attention_mask: Tensor | None, num_slots: int) -> tuple[int, Tensor | None]:

@@ -1,5 +1,6 @@
 """Derives key types and query masks from token ids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ ROLES = ("user", "prompt", "response", "all")
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The ids of Qwen-VL's special tokens: those of turns, and those of images."""
+    """The ids of a model's special tokens: those of turns, and those of images."""
 
     turn_start: int
     """Id of ``<|im_start|>``."""
@@ -29,15 +30,24 @@ class SpecialTokens:
     """Ids of the word "user"."""
     assistant: tuple[int, ...]
     """Ids of the word "assistant"."""
-    visual: tuple[int, int]
-    """Ids of ``<|image_pad|>`` and ``<|video_pad|>``; each such token is one visual feature."""
+    visual: tuple[int, ...]
+    """Ids of the tokens that stand for visual features, one feature each: ``<|image_pad|>`` and
+    ``<|video_pad|>``."""
 
     @classmethod
-    def from_processor(cls, processor: Any) -> "SpecialTokens":
+    def from_processor(
+        cls, processor: Any, visual: Sequence[str] = ("<|image_pad|>", "<|video_pad|>")
+    ) -> "SpecialTokens":
         """Reads the ids from a processor or a tokenizer.
 
+        Args:
+            processor: the processor or tokenizer. Its chat format must be Qwen's, with
+                ``<|im_start|>`` and ``<|im_end|>``, as that of many models; for another, give all
+                ids to ``SpecialTokens``.
+            visual: the tokens that stand for visual features, such as ``("<IMG_CONTEXT>",)``.
+
         Raises:
-            TypeError: the argument is neither a processor nor a tokenizer.
+            TypeError: the first argument is neither a processor nor a tokenizer.
             ValueError: the tokenizer lacks a token of the chat format.
         """
         tokenizer = getattr(processor, "tokenizer", processor)
@@ -52,7 +62,8 @@ class SpecialTokens:
             if token_id is None or token_id == tokenizer.unk_token_id:
                 raise ValueError(
                     f"processor must know the token {token}, as Qwen-VL tokenizers do; "
-                    f"{type(tokenizer).__name__} does not. Pass the processor saved with the model."
+                    f"{type(tokenizer).__name__} does not. Pass the processor saved with the"
+                    " model. For another chat format, give the ids to SpecialTokens(...)."
                 )
             return token_id
 
@@ -66,7 +77,7 @@ class SpecialTokens:
             system=word("system"),
             user=word("user"),
             assistant=word("assistant"),
-            visual=(single("<|image_pad|>"), single("<|video_pad|>")),
+            visual=tuple(map(single, visual)),
         )
 
 
@@ -192,8 +203,10 @@ def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:
 
 
 def _is_visual(input_ids: Tensor, tokens: SpecialTokens) -> Tensor:
-    image_pad, video_pad = tokens.visual
-    return (input_ids == image_pad) | (input_ids == video_pad)
+    found = torch.zeros_like(input_ids, dtype=torch.bool)
+    for token in tokens.visual:
+        found = found | (input_ids == token)
+    return found
 
 
 def _starts_turn_of(

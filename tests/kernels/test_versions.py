@@ -1,0 +1,69 @@
+"""Packages outside the tested range are named once; versions that give wrong numbers are refused."""
+
+import re
+import tomllib
+import warnings
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from avar_kernels import UntestedVersionWarning, versions
+
+from avar_fast.attention import versions as plug_in
+
+ROOT = Path(__file__).parents[2]
+RANGE = {"torch": ("2.11", "2.15")}
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    def install(**packages):
+        def version(name):
+            if name not in packages:
+                raise PackageNotFoundError(name)
+            return packages[name]
+
+        monkeypatch.setattr(versions, "version", version)
+
+    return install
+
+
+@pytest.mark.parametrize("version", ["2.11.0", "2.13.0+cpu", "2.15.3", "2.15.0rc1", "2.11"])
+def test_tested_versions_pass(installed, version):
+    installed(torch=version)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        versions.check_versions(RANGE)
+
+
+@pytest.mark.parametrize("version", ["2.10.1", "2.16.0", "3.0.0", "1.13", "2.9.0+cu128"])
+def test_others_are_named(installed, version):
+    installed(torch=version)
+    message = rf"torch {re.escape(version)} was not tested .* 2.11 to 2.15"
+    with pytest.warns(UntestedVersionWarning, match=message):
+        versions.check_versions(RANGE)
+
+
+def test_a_package_that_is_not_installed_is_skipped(installed):
+    installed()
+    versions.check_versions(RANGE)
+
+
+def test_versions_that_give_wrong_numbers_are_refused(installed):
+    broken = {"torch": {"2.12": "adds two to one", "2.14.1": "forgets"}}
+    for version, match in (("2.12.3", "it adds two to one"), ("2.14.1+cpu", "it forgets")):
+        installed(torch=version)
+        with pytest.raises(ImportError, match=f"must be replaced, {match}. Install torch 2.11 to"):
+            versions.check_versions(RANGE, broken)
+    installed(torch="2.14.0")
+    versions.check_versions(RANGE, broken)
+
+
+def test_the_ranges_are_those_of_the_package():
+    """pyproject.toml has "package>=oldest,<one minor version above the newest"."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    for package, (oldest, newest) in (versions.TESTED | plug_in.TESTED).items():
+        line = next(line for line in lines if re.match(rf"{package}\b", line))
+        major, minor = newest.split(".")
+        assert line.split(";")[0] == f"{package}>={oldest},<{major}.{int(minor) + 1}"
