@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import one_hot
 
 from avar_fast.attention import SpecialTokens, attach, detach, key_types, record_attention
-from avar_fast.attention.attach import Recording
+from avar_fast.attention.effects import Recording
 from avar_fast.config import (
     AgtoConfig,
     DataConfig,

@@ -42,7 +42,9 @@ def test_a_model_that_decodes_at_wrong_positions_is_refused(model, monkeypatch):
     monkeypatch.setattr(
         rotary, "forward", lambda x, ids: right(x, ids if ids.shape[-1] > 1 else 0 * ids)
     )
-    with pytest.raises(RuntimeError, match="must attend as without; .* transformers .* check=False"):
+    with pytest.raises(
+        RuntimeError, match="must attend as without; .* transformers .* check=False"
+    ):
         attach(model, TOKENIZER)
     with pytest.raises(ValueError, match="must be attached first"), record_attention(model):
         pass  # it is not left attached

@@ -77,7 +77,7 @@ def test_tables_of_an_intervention_are_made_once(model):
 @torch.no_grad()
 def test_only_a_decoding_step_on_a_long_cache_has_a_plan_without_sorting(model, monkeypatch):
     asked = []
-    attachment = sys.modules["avar_fast.attention.attach"]  # the package's attach is a function
+    attachment = sys.modules["avar_fast.attention.attachment"]
     plan = attachment.plan_keys
 
     def spy(types, **options):

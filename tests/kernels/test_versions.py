@@ -1,4 +1,4 @@
-"""Packages outside the tested range are named once; versions that give wrong numbers are refused."""
+"""Packages outside the tested range are named once; versions with wrong numbers are refused."""
 
 import re
 import tomllib

@@ -27,9 +27,9 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qw
 WITHOUT_RECURRENT = FAMILIES[:4]
 
 
-def models(name, **text):
+def models(name, check=True, **text):
     """The same weights twice: with "avar" attention, attached, and with eager attention; ``text``
-    changes the configuration of the text tower."""
+    changes the configuration of the text tower, and ``check`` is that of ``attach``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         fast = _BUILDERS[name](**text)
@@ -42,7 +42,7 @@ def models(name, **text):
     slow = copy.deepcopy(fast)
     slow.set_attn_implementation("eager")
     fast.set_attn_implementation({"text_config": "avar", "vision_config": "sdpa"})
-    attach(fast, TOKENIZER)
+    attach(fast, TOKENIZER, check=check)
     return fast.eval(), slow.eval()
 
 
