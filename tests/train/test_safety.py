@@ -125,9 +125,9 @@ def test_random_states_are_loaded_without_running_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("layers", [(99,), (), (-1,)])
+@pytest.mark.parametrize("layers", [(99,), (), (-1,), (1, 2)])
 @pytest.mark.parametrize("name", ["agto.layers", "grpo.visual_layers"])
-def test_layers_that_the_model_does_not_have(name, layers):
+def test_layers_without_attention(name, layers):
     """Those of AGTO ended in a traceback at step 1."""
     from avar_fast.train.grpo.reward import require_layers
 
@@ -142,5 +142,7 @@ def test_layers_that_the_model_does_not_have(name, layers):
         train=TrainConfig(output_dir="unused", steps=1),
         **sections[name],
     )
-    with pytest.raises(ValueError, match=f"{name} must be some of the text layers 0 to 3"):
-        require_layers(recipe, [None] * 4)
+    with pytest.raises(
+        ValueError, match=f"{name} must be some of the text layers with .*, 1, 3; got"
+    ):
+        require_layers(recipe, {1: torch.nn.Identity(), 3: torch.nn.Identity()})
