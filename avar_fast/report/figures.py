@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 
@@ -59,7 +59,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(padded, np.ones(width) / width, mode="valid")
 
 
-def vas_tables(tables: dict[str, tuple[Sequence[int], list[list[float]]]], title: str) -> str:
+def vas_tables(tables: Mapping[str, tuple[Sequence[int], list[list[float]]]], title: str) -> str:
     """A heat map (layer x head) per row of the study, on one color scale.
 
     Args:

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from avar_fast.data import load_rows
 from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
@@ -35,17 +36,26 @@ def entry(name, accuracy, train_seconds, log, maps):
     )
 
 
-@pytest.fixture(params=[None, "qwen3_5"])
-def picture(tmp_path, request):
-    from avar_fast.data import load_rows
-
-    fast, _ = models() if request.param is None else family_models(request.param)
-    rows = load_rows(str(write_rows(tmp_path / "rows", WorldConfig(), "test", 1, seed=0)))
-    loaded = Loaded(fast, TOKENIZER, build_image_processor(), (TOKENIZER.eos_token_id,))
+def draw(folder, model):
+    rows = load_rows(str(write_rows(folder / "rows", WorldConfig(), "test", 1, seed=0)))
+    loaded = Loaded(model, TOKENIZER, build_image_processor(), (TOKENIZER.eos_token_id,))
     return attention_map(loaded, rows[0], DEFAULT_SYSTEM, 5)
 
 
+@pytest.fixture
+def picture(tmp_path):
+    return draw(tmp_path, models()[0])
+
+
 def test_attention_map_is_a_share_per_visual_token(picture):
+    require_shares(picture)
+
+
+def test_attention_map_of_a_model_with_recurrent_layers(tmp_path):
+    require_shares(draw(tmp_path, family_models("qwen3_5")[0]))
+
+
+def require_shares(picture):
     assert picture.heat.shape == (2, 2)
     assert (picture.heat > 0).all()
     assert picture.heat.sum() < 1
