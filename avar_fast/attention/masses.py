@@ -9,7 +9,8 @@ MassByLayer = Mapping[int, Tensor] | Sequence[Tensor] | Tensor
 
 
 def as_layers(mass: MassByLayer) -> list[Tensor]:
-    """Converts masses to a list of layers, (B, L, H, C) each.
+    """Converts masses to a list of layers, (B, L, H, C) each. Those of a mapping are in ascending
+    order of its keys, which may have gaps: the position in the list does not name a layer.
 
     Args:
         mass: {layer: (B, L, H, C)}, a sequence of (B, L, H, C), one (B, L, H, C), or a stack

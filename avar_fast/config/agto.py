@@ -40,7 +40,8 @@ class AgtoConfig:
     """Which query rows count: ``user`` is the text of user turns, ``prompt`` is user turns with
     their image tokens, ``response`` is the trained assistant turns, ``all`` is every token."""
     layers: tuple[int, ...] | None = None
-    """Indices of the text layers that count, from 0. Null takes all."""
+    """Text layers that count, by their index in the model, from 0. Null takes all that have
+    attention."""
 
     def __post_init__(self) -> None:
         require_not_negative(named_values("agto", self, "eps"))

@@ -109,7 +109,7 @@ class Answerer:
         answered = []
         for question, response, verdict in zip(asked, responses, verdicts, strict=True):
             if response.vas is not None:
-                table.add(response.vas.tables, response.vas.num_queries)
+                table.add(response.vas)
             answered.append(_answered_prediction(task, question, response, verdict))
         return Chunk(answered + unread, table)
 

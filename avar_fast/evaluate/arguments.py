@@ -54,7 +54,10 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-vas", action="store_true", help="do not record attention")
     parser.add_argument("--batch-size", type=int, default=8, help="questions at once on a rank")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--layers", help="text layers to intervene in, such as 0-7,12; default all")
+    parser.add_argument(
+        "--layers",
+        help="text layers to intervene in, by index, such as 0-7,12; default all with attention",
+    )
     parser.add_argument("--engine", choices=ENGINES, default=default.engine, help="what generates")
     parser.add_argument(
         "--rollout",

@@ -41,7 +41,8 @@ class Avar(lmms):
         min_pixels, max_pixels: smallest and largest image after resizing.
         record: JSON lines file for the VAS of every request; None does not measure VAS.
         visual_scale, system_scale, visual_bias, system_bias: see ``avar_fast.attention.intervene``.
-        layers: text layers to intervene in, such as "0;1;5"; None for all.
+        layers: text layers to intervene in, by their index in the model, such as "0;1;5"; None for
+            all with attention.
         device, max_batch_size: passed by lmms-eval and ignored; the device is this rank's.
     """
 

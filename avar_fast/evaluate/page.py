@@ -16,7 +16,7 @@ def write_predictions(path: Path, result: Result) -> None:
     """Writes the page. Text of models and data sets is escaped, so it cannot inject HTML."""
     model = result.head["model"]["path"]
     tables = {
-        name: summary.vas_table["log_ratio"]
+        name: (summary.vas_layers, summary.vas_table["log_ratio"])
         for name, summary in result.benchmarks.items()
         if summary.vas_table
     }

@@ -17,30 +17,54 @@ EPS = 1e-6  # keeps the plain ratio finite if the system mass of a query is zero
 Table = list[list[float]]
 
 
+@dataclass(frozen=True)
+class PromptVas:
+    """The VAS of one prompt."""
+
+    scores: dict[str, float]
+    """{form: mean over layers, heads and queries}"""
+    layers: tuple[int, ...]
+    """The text layers with attention, by their index in the model, ascending: the rows of the
+    tables."""
+    tables: dict[str, Tensor]
+    """{form: (layers, heads) float64 means over queries}"""
+    num_queries: int
+    """Number of user tokens that see the image."""
+
+
 @dataclass
 class TableSums:
     """VAS per layer and head, summed over queries."""
 
     num_queries: int = 0
+    layers: tuple[int, ...] = ()
+    """The layers of the rows, as in ``PromptVas``; empty if there are no queries."""
     sums: dict[str, Tensor] = field(default_factory=dict)
     """{form: (layers, heads) float64}"""
 
-    def add(self, tables: dict[str, Tensor], num_queries: int) -> None:
-        """Adds {form: (layers, heads)} means over ``num_queries`` queries."""
-        self.num_queries += num_queries
-        for form, table in tables.items():
-            self.sums[form] = self.sums.get(form, torch.zeros_like(table)) + table * num_queries
+    def add(self, vas: PromptVas) -> None:
+        """Adds the tables of a prompt."""
+        sums = {form: table * vas.num_queries for form, table in vas.tables.items()}
+        self._add(vas.num_queries, vas.layers, sums)
 
     def as_dict(self) -> dict[str, Any]:
         """The sums for JSON, rounded to 7 digits."""
         digits = {form: _rounded(table.tolist()) for form, table in self.sums.items()}
-        return {"num_queries": self.num_queries, "sums": digits}
+        return {"num_queries": self.num_queries, "layers": list(self.layers), "sums": digits}
 
     def add_dict(self, other: dict[str, Any]) -> None:
         """Adds sums in the form of ``as_dict``."""
-        self.num_queries += other["num_queries"]
-        for form, rows in other["sums"].items():
-            table = torch.tensor(rows, dtype=torch.float64)
+        sums = {
+            form: torch.tensor(rows, dtype=torch.float64) for form, rows in other["sums"].items()
+        }
+        self._add(other["num_queries"], tuple(other["layers"]), sums)
+
+    def _add(self, num_queries: int, layers: tuple[int, ...], sums: dict[str, Tensor]) -> None:
+        if not num_queries:
+            return
+        self.num_queries += num_queries
+        self.layers = layers
+        for form, table in sums.items():
             self.sums[form] = self.sums.get(form, torch.zeros_like(table)) + table
 
     def means(self) -> dict[str, Table]:
@@ -52,18 +76,6 @@ class TableSums:
 
 def _rounded(rows: Table) -> Table:
     return [[float(f"{value:.7g}") for value in row] for row in rows]
-
-
-@dataclass(frozen=True)
-class PromptVas:
-    """The VAS of one prompt."""
-
-    scores: dict[str, float]
-    """{form: mean over layers, heads and queries}"""
-    tables: dict[str, Tensor]
-    """{form: (layers, heads) float64 means over queries}"""
-    num_queries: int
-    """Number of user tokens that see the image."""
 
 
 class PromptVasRecorder:
@@ -104,4 +116,5 @@ class PromptVasRecorder:
                 for form in FORMS
             }
             scores = {form: table.mean().item() for form, table in tables.items()}
-            self.by_prompt[first + i] = PromptVas(scores, tables, int(queries[i].sum()))
+            num_queries, layers = int(queries[i].sum()), tuple(sorted(masses))
+            self.by_prompt[first + i] = PromptVas(scores, layers, tables, num_queries)

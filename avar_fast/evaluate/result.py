@@ -15,7 +15,7 @@ from .prediction import Prediction
 from .prompt_vas import Table, TableSums
 from .tasks import EvalTask, digest_of
 
-FORMAT = 1
+FORMAT = 2
 MOST_REASONS = 3
 
 
@@ -45,6 +45,9 @@ class BenchmarkSummary:
     vas: dict[str, float]
     """{form: VAS}, the mean over layers, heads and the user tokens of all questions that see the
     image; eps 1e-6. Empty if VAS was not measured."""
+    vas_layers: list[int]
+    """The text layers with attention, by their index in the model: the rows of ``vas_table``. Empty
+    if VAS was not measured."""
     vas_table: dict[str, Table]
     """{form: VAS per layer and head}"""
     rule: str
@@ -95,6 +98,7 @@ def summarize(
         num_unread=len(predictions) - len(asked),
         mean_tokens=sum(p.num_tokens for p in asked) / max(len(asked), 1),
         vas=vas,
+        vas_layers=list(table.layers),
         vas_table=table.means(),
         rule=benchmark.rule,
         official=benchmark.official,

@@ -20,7 +20,7 @@ from .judge.config import JudgeConfig
 from .prediction import Prediction
 from .prompt_vas import TableSums
 from .ranks import Ranks
-from .result import BenchmarkSummary, summarize
+from .result import FORMAT, BenchmarkSummary, summarize
 from .settings import Settings
 from .tasks import EvalTask, RowsTask, digest_of
 
@@ -90,7 +90,7 @@ def identity(
     known_by = "path" if model["weights"] is None else "weights"
     model_values = {f"model.{name}": model[name] for name in (known_by, "dtype")}
     judge_values = {} if judge is None else {"judge": judge.name}
-    return model_values | settings.as_dict() | data | judge_values
+    return {"format": FORMAT} | model_values | settings.as_dict() | data | judge_values
 
 
 def run(

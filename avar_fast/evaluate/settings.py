@@ -38,7 +38,7 @@ class Settings:
     system_bias: float = 0.0
     """Added to the logits of the system turn's keys."""
     layers: tuple[int, ...] | None = None
-    """Text layers to intervene in; None for all."""
+    """Text layers to intervene in, by their index in the model; None for all with attention."""
     engine: str = "model"
     """What generates: the model itself, vllm or vllm_server."""
 

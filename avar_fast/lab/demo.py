@@ -116,6 +116,7 @@ def _measure(run: TrainingRun, out: Path, rows: Rows, train_seconds: float) -> R
         result.score,
         {style: result.scores[f"style={style}"] for style in ("chain", "direct")},
         result.vas,
+        result.vas_layers,
         result.vas_table,
         eval_seconds,
         train_seconds,

@@ -55,6 +55,15 @@ def decoder_of(model: nn.Module, any_model: bool = False) -> Decoder:
     )
 
 
+def attention_layers(text_config: Any) -> tuple[int, ...]:
+    """The text layers with attention, by their index in the model, of a configuration of a
+    supported family. Without ``layer_types`` all have it."""
+    kinds = getattr(text_config, "layer_types", None)
+    if not kinds:
+        return tuple(range(text_config.num_hidden_layers))
+    return tuple(index for index, kind in enumerate(kinds) if kind != "linear_attention")
+
+
 def _any_decoder(model: Any) -> Decoder:
     """Finds the parts by the names that transformers' decoders share."""
     tower = model.get_decoder() if hasattr(model, "get_decoder") else None

@@ -25,8 +25,8 @@ class AttentionMap:
 
     image: Image.Image
     heat: Tensor
-    """(rows, columns) share of the response's attention per visual token, mean over layers and
-    heads."""
+    """(rows, columns) share of the response's attention per visual token, mean over the layers
+    with attention and their heads."""
     question: str
     response: str
     answer: str
@@ -80,7 +80,7 @@ def attention_map(
 
 
 def _eager_attentions(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """Per layer (B, H, L, L); the model's own attention is put back afterwards."""
+    """Per layer with attention (B, H, L, L); the model's own attention is put back afterwards."""
     config = model.config
     before = config.text_config._attn_implementation
     try:

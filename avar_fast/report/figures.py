@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 
@@ -59,19 +59,24 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(padded, np.ones(width) / width, mode="valid")
 
 
-def vas_tables(tables: dict[str, list[list[float]]], title: str) -> str:
-    """A heat map (layer x head) per row of the study, on one color scale."""
-    arrays = {name: np.asarray(table) for name, table in tables.items()}
-    low = min(a.min() for a in arrays.values())
-    high = max(a.max() for a in arrays.values())
+def vas_tables(tables: Mapping[str, tuple[Sequence[int], list[list[float]]]], title: str) -> str:
+    """A heat map (layer x head) per row of the study, on one color scale.
+
+    Args:
+        tables: {name: (layers, table)}, with the index in the model of the layer of each row.
+        title: label of the color scale.
+    """
+    arrays = {name: (layers, np.asarray(table)) for name, (layers, table) in tables.items()}
+    low = min(array.min() for _, array in arrays.values())
+    high = max(array.max() for _, array in arrays.values())
     figure, axes = plt.subplots(1, len(arrays), figsize=(2.6 * len(arrays), 2.9), squeeze=False)
-    for axis, (name, array) in zip(axes[0], arrays.items(), strict=True):
+    for axis, (name, (layers, array)) in zip(axes[0], arrays.items(), strict=True):
         image = axis.imshow(array, vmin=low, vmax=high, cmap="viridis", aspect="auto")
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("head")
         axis.set_ylabel("layer")
         axis.set_xticks(range(array.shape[1]))
-        axis.set_yticks(range(array.shape[0]))
+        axis.set_yticks(range(array.shape[0]), [str(layer) for layer in layers])
     figure.colorbar(image, ax=axes[0].tolist(), label=title)  # pyright: ignore[reportPossiblyUnboundVariable]
     return _image_tag(figure, title)
 

@@ -34,6 +34,8 @@ class ReportEntry:
     accuracy_by_style: dict[str, float]
     vas: dict[str, float]
     """The three forms."""
+    vas_layers: list[int]
+    """The text layers with attention, by their index in the model: the rows of ``vas_table``."""
     vas_table: dict[str, list[list[float]]]
     """The three forms per layer and head."""
     eval_seconds: float
@@ -81,8 +83,8 @@ def text_table(entries: list[ReportEntry]) -> str:
 def write_report(path: Path, title: str, intro: str, entries: list[ReportEntry]) -> None:
     """Writes the page; ``intro`` is plain text."""
     logs = {e.name: e.log for e in entries if e.log}
-    tables = {e.name: e.vas_table["log_ratio"] for e in entries}
-    shares = {e.name: e.vas_table["share"] for e in entries}
+    tables = {e.name: (e.vas_layers, e.vas_table["log_ratio"]) for e in entries}
+    shares = {e.name: (e.vas_layers, e.vas_table["share"]) for e in entries}
     maps = {e.name: e.maps for e in entries if e.maps}
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>",

@@ -41,8 +41,8 @@ class Sampling:
     """Ids that are never sampled. They must include image pads, which would break the next
     forward."""
     mass_layers: tuple[int, ...] = ()
-    """Text layers whose attention masses are returned, in ascending order. Engines other than the
-    model itself have none."""
+    """Text layers whose attention masses are returned, by their index in the model, ascending.
+    Engines other than the model itself have none."""
 
 
 @dataclass(frozen=True)

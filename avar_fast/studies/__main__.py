@@ -21,6 +21,7 @@ from ..evaluate.ranks import Ranks, local_device
 from ..evaluate.tasks import EvalTask
 from ..loading import Loaded, load, require_model
 from ..models import family_at
+from ..models.decoders import attention_layers
 from ..models.load_errors import naming_model
 from ..rewards import AnswerChecker
 from . import plots, texts
@@ -28,7 +29,7 @@ from .arguments import bootstrap_of, build_parser, mass_settings
 from .compare import compare, require_names, require_same_shape
 from .correlate import PAPER, correlate, require_three
 from .heads import rank_heads
-from .masses import collect, lacks_answer
+from .masses import AttentionShape, collect, lacks_answer
 from .points import Point, read_point
 from .score import summarize
 
@@ -175,11 +176,11 @@ def _rows(options: argparse.Namespace) -> Rows:
     return load_rows(options.data, options.split, options.limit)
 
 
-def _shape(path: str) -> tuple[int, int]:
-    """(layers, heads) of a model, read from its configuration only."""
+def _shape(path: str) -> AttentionShape:
+    """The layers and heads of a model, read from its configuration only."""
     with naming_model(path):
         text = family_at(path)[1].text_config
-    return text.num_hidden_layers, text.num_attention_heads
+    return AttentionShape(attention_layers(text), text.num_attention_heads)
 
 
 def _open(path: str, options: argparse.Namespace) -> Loaded:

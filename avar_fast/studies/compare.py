@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..bootstrap import Bootstrap, Estimate, mean_over_queries
-from .masses import QUANTITIES, RowMasses
+from .masses import QUANTITIES, AttentionShape, RowMasses
 from .score import VasSummary, by_quantity, summarize
 
 THRESHOLD = math.log(1.15)
@@ -27,6 +27,7 @@ class Move:
     """The change of one head's mean log ratio."""
 
     layer: int
+    """Index of the layer in the model."""
     head: int
     log_ratio: Estimate
 
@@ -68,6 +69,8 @@ class VasComparison:
 
     names: tuple[str, ...]
     """Names of the checkpoints, the base model first."""
+    layers: tuple[int, ...]
+    """The text layers with attention, by their index in the model, as in ``RowMasses``."""
     summaries: tuple[VasSummary, ...]
     """One per checkpoint."""
     shifts: tuple[Shift, ...]
@@ -109,7 +112,7 @@ def compare(
     require_names(names)
     base, *others = collected
     for name, other in zip(names[1:], others, strict=True):
-        require_same_shape(names[0], base.by_head.shape[1:3], name, other.by_head.shape[1:3])
+        require_same_shape(names[0], base.shape, name, other.shape)
         if base.rows != other.rows or not base.counts.equal(other.counts):
             raise ValueError(
                 f"checkpoints must read the same queries of the same rows; {name} reads"
@@ -122,7 +125,7 @@ def compare(
         for name, other in zip(names[1:], others, strict=True)
     )
     summaries = tuple(summarize(masses, bootstrap) for masses in collected)
-    return VasComparison(tuple(names), summaries, shifts, threshold, bootstrap)
+    return VasComparison(tuple(names), base.layers, summaries, shifts, threshold, bootstrap)
 
 
 def require_names(names: Sequence[str]) -> None:
@@ -135,15 +138,13 @@ def require_names(names: Sequence[str]) -> None:
 
 
 def require_same_shape(
-    base: str, base_shape: Sequence[int], name: str, shape: Sequence[int]
+    base: str, base_shape: AttentionShape, name: str, shape: AttentionShape
 ) -> None:
-    """Raises ValueError if two models differ in their numbers of layers or heads."""
-    if tuple(base_shape) != tuple(shape):
+    """Raises ValueError if two models differ in their layers with attention or in their heads."""
+    if base_shape != shape:
         raise ValueError(
-            "checkpoints must have the same layers and heads to be compared; {} has {} layers of"
-            " {} heads and {} {} of {}. Score them one by one.".format(
-                base, *base_shape, name, *shape
-            )
+            "checkpoints must have attention in the same layers, with equally many heads, to be"
+            f" compared; {base} has {base_shape}, and {name} has {shape}. Score them one by one."
         )
 
 
@@ -163,12 +164,14 @@ def _shift(
     overall, by_head = estimate(moved.mean(axis=(1, 2))), estimate(moved)
     distance = np.abs(by_head.value[..., LOG_RATIO])
     order = np.argsort(-distance, axis=None, kind="stable")[:num_moves]
-    heads = [divmod(int(position), base.num_heads) for position in order]
+    places = [divmod(int(position), base.num_heads) for position in order]
     return Shift(
         name=name,
         overall=overall,
         by_layer=estimate(moved.mean(axis=2)),
         by_head=by_head,
         verdict=verdict_of(overall[LOG_RATIO], threshold),
-        moved_most=tuple(Move(*head, by_head[(*head, LOG_RATIO)]) for head in heads),
+        moved_most=tuple(
+            Move(base.layers[row], head, by_head[row, head, LOG_RATIO]) for row, head in places
+        ),
     )

@@ -22,7 +22,7 @@ from ..loading import Loaded
 from ..models import family_of
 from ..progress import progress
 from .correlate import Coefficient, spearman
-from .masses import QUANTITIES, MassSettings, collect, image_batches
+from .masses import QUANTITIES, MassSettings, RowMasses, collect, image_batches
 
 MASKS = ("visual", "output")
 """Kinds of mask for one head. "visual" masks its visual keys for all queries, so that it looks
@@ -37,6 +37,8 @@ magnitude would cost float32 logits their digits if a query sees only masked key
 class HeadRanking:
     """The heads of one model on one data set."""
 
+    layers: tuple[int, ...]
+    """The text layers with attention, by their index in the model, as in ``RowMasses``."""
     visual_mass: Estimate
     """(layers, heads) means over the queries that were read."""
     log_prob: Estimate
@@ -46,8 +48,13 @@ class HeadRanking:
     masking the head helps."""
     agreement: dict[str, Coefficient]
     """{mask: Spearman's coefficient of visual mass and drop over all heads}"""
-    sizes: dict[str, int]
-    """Numbers of rows, queries, layers and heads."""
+    sizes: dict[str, Any]
+    """``RowMasses.sizes``."""
+
+    def order(self, table: Estimate) -> list[tuple[int, int]]:
+        """(layer, head) of all heads, in falling order of a (layers, heads) table. Layers are named
+        by their index in the model."""
+        return [(self.layers[row], head) for row, head in descending(table.value)]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -56,8 +63,8 @@ class HeadRanking:
             "log_prob": self.log_prob.as_dict(),
             "drops": {mask: drop.as_dict() for mask, drop in self.drops.items()},
             "agreement": {mask: vars(value) for mask, value in self.agreement.items()},
-            "heads_by_visual_mass": descending(self.visual_mass.value),
-            "heads_by_drop": {mask: descending(drop.value) for mask, drop in self.drops.items()},
+            "heads_by_visual_mass": self.order(self.visual_mass),
+            "heads_by_drop": {mask: self.order(drop) for mask, drop in self.drops.items()},
         }
 
 
@@ -84,7 +91,7 @@ def rank_heads(
     collected = collect(loaded, rows, settings, "masses", PURPOSE)
     visual = collected.by_head[..., QUANTITIES.index("visual")].numpy()
     mass = mean_over_queries(visual, collected.counts.numpy(), bootstrap)
-    log_probs, drops = _drops(loaded, rows, settings, masks)
+    log_probs, drops = _drops(loaded, rows, settings, masks, collected)
     tokens, sums = log_probs.unbind(dim=1)
     estimates = {
         mask: mean_over_queries(drop.numpy(), tokens.numpy(), bootstrap)
@@ -95,12 +102,16 @@ def rank_heads(
         for mask, drop in estimates.items()
     }
     log_prob = mean_over_queries(sums.numpy(), tokens.numpy(), bootstrap)
-    return HeadRanking(mass, log_prob, estimates, agreement, collected.sizes())
+    return HeadRanking(collected.layers, mass, log_prob, estimates, agreement, collected.sizes())
 
 
 @torch.no_grad()
 def _drops(
-    loaded: Loaded, rows: Rows, settings: MassSettings, masks: Sequence[str]
+    loaded: Loaded,
+    rows: Rows,
+    settings: MassSettings,
+    masks: Sequence[str],
+    collected: RowMasses,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Measures the answers with and without masks.
 
@@ -109,8 +120,7 @@ def _drops(
         (rows, layers, heads)} decrease of the log-probability; float64 on the CPU.
     """
     model = loaded.model
-    family = family_of(model)
-    layers, num_heads = list(family.text_attention(model)), family.num_heads(model)
+    layers, num_heads = collected.layers, collected.num_heads
     heads = [(layer, head) for layer in layers for head in range(num_heads)]
     plain: list[Tensor] = []
     drops: dict[str, list[Tensor]] = {mask: [] for mask in masks}
@@ -140,7 +150,7 @@ def _masked(model: nn.Module, mask: str, layer: int, head: int) -> AbstractConte
 @contextmanager
 def zeroed_head(model: nn.Module, layer: int, head: int) -> Iterator[None]:
     """Sets the output of one head to zero, before the output projection, for all forwards inside
-    the context."""
+    the context. The layer is named by its index in the model."""
     family = family_of(model)
     projection, num_heads = family.output_projections(model)[layer], family.num_heads(model)
 
@@ -172,6 +182,6 @@ def _answer_log_probs(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def descending(values: np.ndarray) -> list[tuple[int, int]]:
-    """(layer, head) pairs of a (layers, heads) table, the largest value first."""
+    """(row, head) places in a (layers, heads) table, the largest value first."""
     order = np.argsort(-values, axis=None, kind="stable")
     return [divmod(int(position), values.shape[1]) for position in order]

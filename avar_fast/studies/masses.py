@@ -6,6 +6,7 @@ Each batch takes one forward. The attention kernels return the masses, so no L x
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from avar_kernels import KeyType
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from ..attention import SpecialTokens, query_mask, record_attention, sees_image
 from ..attention import key_types as types_of
+from ..attention.contexts import in_words
 from ..data import Batch, Encoder, RowError, Rows, Sample, collate
 from ..data.problems import bad_row
 from ..loading import Loaded
+from ..models import family_of
 from ..progress import progress
 from ..vas.score import FORMS, score_of
 
@@ -43,6 +46,18 @@ class MassSettings:
     """Rows per forward."""
 
 
+class AttentionShape(NamedTuple):
+    """The layers and heads of a model that attend."""
+
+    layers: tuple[int, ...]
+    """The text layers with attention, by their index in the model, ascending."""
+    num_heads: int
+    """Number of heads in each of them."""
+
+    def __str__(self) -> str:
+        return f"{self.num_heads} heads in each of the layers {in_words(self.layers)}"
+
+
 @dataclass(frozen=True)
 class RowMasses:
     """Sums over the queries of each row, float64 on the CPU."""
@@ -51,6 +66,9 @@ class RowMasses:
     """Origin of each row with an image: data set and row."""
     num_without_image: int
     """Number of rows without an image. They are left out."""
+    layers: tuple[int, ...]
+    """The text layers with attention, by their index in the model, ascending. Where a dimension
+    below is "layers", entry i belongs to the layer ``layers[i]``."""
     counts: Tensor
     """(rows,) numbers of queries."""
     by_head: Tensor
@@ -61,20 +79,22 @@ class RowMasses:
     """(rows, positions, layers, QUANTITIES) sums over queries of means over heads."""
 
     @property
-    def num_layers(self) -> int:
-        return self.by_head.shape[1]
-
-    @property
     def num_heads(self) -> int:
         return self.by_head.shape[2]
 
-    def sizes(self) -> dict[str, int]:
-        """Numbers of rows, queries, layers and heads, for the JSON."""
+    @property
+    def shape(self) -> AttentionShape:
+        return AttentionShape(self.layers, self.num_heads)
+
+    def sizes(self) -> dict[str, Any]:
+        """Numbers of rows, queries, layers and heads, and the indices of the layers, for the
+        JSON."""
         return {
             "rows": len(self.rows),
             "rows_without_image": self.num_without_image,
             "num_queries": int(self.counts.sum()),
-            "layers": self.num_layers,
+            "layers": len(self.layers),
+            "layer_indices": list(self.layers),
             "heads": self.num_heads,
         }
 
@@ -103,6 +123,7 @@ def collect(
         ValueError: no row has an image, or masses are NaN.
     """
     tokens = SpecialTokens.from_processor(loaded.tokenizer)
+    layers = tuple(family_of(loaded.model).text_attention(loaded.model))
     parts: list[tuple[Tensor, ...]] = []
     where: list[str] = []
     loaded.model.eval()
@@ -110,11 +131,11 @@ def collect(
     if settings.queries == "response":
         purpose = "queries of the response"
     for batch in image_batches(loaded, rows, settings, with_target, purpose, name):
-        parts.append(_read(loaded.model, batch, tokens, settings))
+        parts.append(_read(loaded.model, batch, tokens, settings, layers))
         where += batch.rows
     counts, by_head, position_counts, by_position = (torch.cat(p) for p in zip(*parts, strict=True))
     return RowMasses(
-        tuple(where), len(rows) - len(where), counts, by_head, position_counts, by_position
+        tuple(where), len(rows) - len(where), layers, counts, by_head, position_counts, by_position
     )
 
 
@@ -177,17 +198,21 @@ def lacks_answer(where: str, purpose: str) -> RowError:
 
 
 def _read(
-    model: nn.Module, batch: Batch, tokens: SpecialTokens, settings: MassSettings
+    model: nn.Module,
+    batch: Batch,
+    tokens: SpecialTokens,
+    settings: MassSettings,
+    layers: tuple[int, ...],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Reads one batch and returns (counts, by_head, position_counts, by_position), as in
     ``RowMasses``."""
-    with record_attention(model) as recording:
+    with record_attention(model, layers) as recording:
         model(**batch.inputs, use_cache=False, logits_to_keep=1)
     span = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
     types = recording.key_types
     assert types is not None
     chosen = query_mask(*span, role=settings.queries, tokens=tokens) & sees_image(types)
-    masses = [recording.mass[layer][chosen].cpu() for layer in sorted(recording.mass)]
+    masses = [recording.mass[layer][chosen].cpu() for layer in layers]
     chosen = chosen.cpu()  # the sums below run on the CPU, whose order of summation is fixed
     counts = chosen.sum(dim=1)
     row = chosen.nonzero()[:, 0]  # row of each query

@@ -1,5 +1,6 @@
 """Draws the studies as PNG files. Equal numbers give identical files."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,22 +27,28 @@ SHARE = QUANTITIES.index("share")
 MASSES = ("text", "visual", "system")
 COLORS = ("#1b6ca8", "#d1495b", "#2e8b57", "#edae49", "#7b5ea7", "#5c5c5c")
 MOST_STEPS = 24  # with more points, the labels of the steps would overlap
+MOST_LAYERS = 12  # with more layers on an axis, some of them have no tick
 LABELS = {"ratio": "VAS (ratio)", "log_ratio": "log ratio", "share": "share"}
 
 
 def plot_summary(path: Path, name: str, summary: VasSummary) -> None:
     """Plots a heat map of heads, and curves over layers and over token positions."""
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.4), layout="constrained")
-    _heads(figure, axes[0], summary.by_head.value[..., LOG_RATIO], "log ratio", "viridis")
-    _curve(axes[1], summary.by_layer[..., LOG_RATIO], "log ratio", 0)
-    axes[1].set(xlabel="layer", ylabel="log ratio", title="mean over heads")
-    _curve(axes[2], summary.by_position[..., LOG_RATIO], "log ratio", 0)
+    layers, table = summary.layers, summary.by_head.value[..., LOG_RATIO]
+    _heads(figure, axes[0], layers, table, "log ratio", "viridis")
+    _curve_over_layers(axes[1], layers, summary.by_layer[..., LOG_RATIO], "log ratio", 0)
+    axes[1].set(ylabel="log ratio", title="mean over heads")
+    by_position = summary.by_position[..., LOG_RATIO]
+    _curve(axes[2], range(len(by_position.value)), by_position, "log ratio", 0)
+    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[2].set(
         xlabel="part of the row's queries", ylabel="log ratio", title="mean over layers and heads"
     )
     for number, kind in enumerate(MASSES):
-        _curve(axes[3], summary.by_layer[..., QUANTITIES.index(kind)], kind, number)
-    axes[3].set(xlabel="layer", ylabel="attention mass", ylim=(0, 1), title="by kind of key")
+        _curve_over_layers(
+            axes[3], layers, summary.by_layer[..., QUANTITIES.index(kind)], kind, number
+        )
+    axes[3].set(ylabel="attention mass", ylim=(0, 1), title="by kind of key")
     axes[3].legend(fontsize=7)
     figure.suptitle(name, fontsize=10)
     _save(figure, path)
@@ -65,19 +72,21 @@ def plot_comparison(path: Path, comparison: VasComparison) -> None:
         at = (number, rise.high)
         above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
         axes[0].annotate(shift.verdict, at, **above, fontsize=8)
-        _curve(axes[1], shift.by_layer[..., LOG_RATIO], shift.name, number)
+        by_layer = shift.by_layer[..., LOG_RATIO]
+        _curve_over_layers(axes[1], comparison.layers, by_layer, shift.name, number)
     axes[0].axhline(comparison.threshold, color="black", linestyle="--", linewidth=0.8)
     axes[0].set_xticks(range(len(shifts)), [shift.name for shift in shifts], fontsize=7)
     axes[0].margins(x=0.5, y=0.2)
     axes[0].set_title(f"rise of the log ratio from {comparison.names[0]}", fontsize=9)
-    axes[1].set(xlabel="layer", ylabel="rise of the log ratio")
+    axes[1].set_ylabel("rise of the log ratio")
     axes[1].set_title("mean over heads", fontsize=9)
     axes[1].legend(fontsize=7)
     for axis, shift in zip(axes[2:], shifts, strict=True):
         table = shift.by_head.value[..., LOG_RATIO]
         # Each map has its own scale. On a common scale, one large shift would make the others pale.
         top = float(np.abs(table).max())
-        _heads(figure, axis, table, f"{shift.name}, by head", "RdBu_r", (-top, top))
+        title = f"{shift.name}, by head"
+        _heads(figure, axis, comparison.layers, table, title, "RdBu_r", (-top, top))
     _save(figure, path)
 
 
@@ -126,12 +135,13 @@ def plot_heads(path: Path, name: str, ranking: HeadRanking) -> None:
     """Plots visual mass by head, the effect of masking by head, and one against the other."""
     columns = 1 + 2 * len(ranking.drops)
     figure, axes = plt.subplots(1, columns, figsize=(3.6 * columns, 3.4), layout="constrained")
-    mass = ranking.visual_mass.value
-    _heads(figure, axes[0], mass, f"{name}: visual mass", "viridis")
+    layers, mass = ranking.layers, ranking.visual_mass.value
+    _heads(figure, axes[0], layers, mass, f"{name}: visual mass", "viridis")
     for number, (mask, drop) in enumerate(ranking.drops.items()):
         table, scatter = axes[1 + 2 * number], axes[2 + 2 * number]
         top = float(np.abs(drop.value).max())
-        _heads(figure, table, drop.value, f"loss when masked ({mask})", "RdBu_r", (-top, top))
+        title = f"loss when masked ({mask})"
+        _heads(figure, table, layers, drop.value, title, "RdBu_r", (-top, top))
         errors = [(drop.value - drop.low).ravel(), (drop.high - drop.value).ravel()]
         scatter.errorbar(
             mass.ravel(), drop.value.ravel(), errors, fmt="o", markersize=3, color=COLORS[number]
@@ -144,24 +154,40 @@ def plot_heads(path: Path, name: str, ranking: HeadRanking) -> None:
 def _heads(
     figure: Figure,
     axis: Axes,
+    layers: tuple[int, ...],
     table: np.ndarray,
     title: str,
     colors: str,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> None:
+    """Draws a heat map of a (layers, heads) table whose rows are the given layers."""
     image = axis.imshow(table, cmap=colors, aspect="auto", vmin=limits[0], vmax=limits[1])
     axis.set(xlabel="head", ylabel="layer")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    step = _tick_step(layers)
+    axis.set_yticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
     axis.set_title(title, fontsize=9)
     figure.colorbar(image, ax=axis, shrink=0.8)
 
 
-def _curve(axis: Axes, estimate: Estimate, label: str, number: int) -> None:
-    color, x = COLORS[number % len(COLORS)], np.arange(len(estimate.value))
+def _curve_over_layers(
+    axis: Axes, layers: tuple[int, ...], estimate: Estimate, label: str, number: int
+) -> None:
+    """Draws a curve over layers, which stand at their index in the model."""
+    _curve(axis, layers, estimate, label, number)
+    axis.set_xlabel("layer")
+    axis.set_xticks(layers[:: _tick_step(layers)])
+
+
+def _tick_step(layers: tuple[int, ...]) -> int:
+    """n if every n-th layer gets a tick."""
+    return math.ceil(len(layers) / MOST_LAYERS)
+
+
+def _curve(axis: Axes, x: Sequence[int], estimate: Estimate, label: str, number: int) -> None:
+    color = COLORS[number % len(COLORS)]
     axis.plot(x, estimate.value, color=color, marker="o", markersize=3, label=label)
     axis.fill_between(x, estimate.low, estimate.high, color=color, alpha=0.2)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
 
 

@@ -14,6 +14,8 @@ from .masses import QUANTITIES, RowMasses
 class VasSummary:
     """Estimates of all ``QUANTITIES``, which are the last dimension of each estimate."""
 
+    layers: tuple[int, ...]
+    """The text layers with attention, by their index in the model, as in ``RowMasses``."""
     overall: Estimate
     """(quantities,) means over layers, heads and queries. The form "ratio" is the paper's VAS."""
     by_layer: Estimate
@@ -53,6 +55,7 @@ def summarize(collected: RowMasses, bootstrap: Bootstrap) -> VasSummary:
         return mean_over_queries(sums, counts, bootstrap)
 
     return VasSummary(
+        layers=collected.layers,
         overall=estimate(by_head.mean(axis=(1, 2))),
         by_layer=estimate(by_head.mean(axis=2)),
         by_head=estimate(by_head),

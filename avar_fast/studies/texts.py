@@ -2,22 +2,23 @@
 
 from collections.abc import Sequence
 
+from ..attention.contexts import in_words
 from ..bootstrap import Estimate
 from ..tables import markdown
 from ..vas.score import FORMS
 from .compare import LOG_RATIO, VasComparison
 from .correlate import PAPER, Coefficient, Correlation
-from .heads import HeadRanking, descending
+from .heads import HeadRanking
 from .masses import QUANTITIES, RowMasses
 from .score import VasSummary
 
 
 def data_text(collected: RowMasses) -> str:
     """Says how many queries, rows, layers and heads were read."""
-    left_out = collected.num_without_image
+    left_out, layers = collected.num_without_image, collected.layers
     return (
         f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows;"
-        f" {collected.num_layers} layers of {collected.num_heads} heads"
+        f" {len(layers)} layers ({in_words(layers)}) of {collected.num_heads} heads"
         + (f"; {left_out} rows without an image left out" if left_out else "")
     )
 
@@ -87,13 +88,14 @@ def heads_text(ranking: HeadRanking, num_shown: int) -> str:
     """Table of the heads with the most visual mass and the effect of masking them, and the rank
     correlation of both."""
     masks = list(ranking.drops)
-    ranks = {mask: descending(drop.value) for mask, drop in ranking.drops.items()}
+    ranks = {mask: ranking.order(drop) for mask, drop in ranking.drops.items()}
     lines = [["layer.head", "visual mass", *(x for m in masks for x in (f"masked {m}", "rank"))]]
-    for layer, head in descending(ranking.visual_mass.value)[:num_shown]:
-        cells = [f"{layer}.{head}", f"{ranking.visual_mass[layer, head]:.3f}"]
+    for layer, head in ranking.order(ranking.visual_mass)[:num_shown]:
+        place = ranking.layers.index(layer), head
+        cells = [f"{layer}.{head}", f"{ranking.visual_mass[place]:.3f}"]
         for mask in masks:
             rank = ranks[mask].index((layer, head)) + 1
-            cells += [f"{ranking.drops[mask][layer, head]:.4f}", str(rank)]
+            cells += [f"{ranking.drops[mask][place]:.4f}", str(rank)]
         lines.append(cells)
     notes = [
         "Masked: nats that a token of the reference answer loses"

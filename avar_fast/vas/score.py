@@ -60,7 +60,8 @@ def score_table(
     key_types: Tensor | None = None,
     sample_ids: Tensor | None = None,
 ) -> Tensor:
-    """The same score averaged over the queries only, as a (layers, H) table."""
+    """The same score averaged over the queries only, as a (layers, H) table. Its rows are in
+    ascending order of the layers' indices if ``mass`` is a mapping, else in the order given."""
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}.")
     layers = as_layers(mass)

@@ -32,7 +32,7 @@ def predictions(name, rights, seed=0, ids=None):
 
 def summary(score=0.0):
     return BenchmarkSummary(
-        "t", score, {}, 1, None, 0.0, 0.0, 0, 1.0, {}, {}, "rule", "official", "d", "h"
+        "t", score, {}, 1, None, 0.0, 0.0, 0, 1.0, {}, [], {}, "rule", "official", "d", "h"
     )
 
 
@@ -163,7 +163,9 @@ def test_command_compares_files(tmp_path, capsys):
     assert any("paper: AVAR-Thinker" in line for line in lines)
     (tmp_path / "x.json").write_text('{"format": 1}')
     assert main(["compare", files[0], str(tmp_path / "x.json")]) == 1
-    assert "must be a result" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "must be a result" in said
+    assert "its format is 1, this program reads 2" in said
     assert main(["compare", files[0], str(tmp_path / "none.json")]) == 1
     assert main(["compare", *files, "--confidence=2"]) == 1
 

@@ -5,15 +5,17 @@ import re
 import pytest
 import torch
 
+from avar_fast.data import load_rows
 from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.loading import Loaded
-from avar_fast.report import ReportEntry, write_report
+from avar_fast.report import ReportEntry, figures, write_report
 from avar_fast.report.attention_maps import attention_map
 from avar_fast.report.page import text_table
 
 from ..attention.tiny_models import TOKENIZER, models
+from ..models.families import models as family_models
 
 pytest.importorskip("matplotlib")
 
@@ -25,6 +27,7 @@ def entry(name, accuracy, train_seconds, log, maps):
         accuracy=accuracy,
         accuracy_by_style={"chain": 0.9, "direct": accuracy},
         vas={"ratio": 12.5, "log_ratio": 2.25, "share": 0.75},
+        vas_layers=[1, 3],
         vas_table={"ratio": table, "log_ratio": table, "share": table},
         eval_seconds=3.0,
         train_seconds=train_seconds,
@@ -33,17 +36,26 @@ def entry(name, accuracy, train_seconds, log, maps):
     )
 
 
-@pytest.fixture
-def picture(tmp_path):
-    from avar_fast.data import load_rows
-
-    fast, _ = models()
-    rows = load_rows(str(write_rows(tmp_path / "rows", WorldConfig(), "test", 1, seed=0)))
-    loaded = Loaded(fast, TOKENIZER, build_image_processor(), (TOKENIZER.eos_token_id,))
+def draw(folder, model):
+    rows = load_rows(str(write_rows(folder / "rows", WorldConfig(), "test", 1, seed=0)))
+    loaded = Loaded(model, TOKENIZER, build_image_processor(), (TOKENIZER.eos_token_id,))
     return attention_map(loaded, rows[0], DEFAULT_SYSTEM, 5)
 
 
+@pytest.fixture
+def picture(tmp_path):
+    return draw(tmp_path, models()[0])
+
+
 def test_attention_map_is_a_share_per_visual_token(picture):
+    require_shares(picture)
+
+
+def test_attention_map_of_a_model_with_recurrent_layers(tmp_path):
+    require_shares(draw(tmp_path, family_models("qwen3_5")[0]))
+
+
+def require_shares(picture):
     assert picture.heat.shape == (2, 2)
     assert (picture.heat > 0).all()
     assert picture.heat.sum() < 1
@@ -67,3 +79,14 @@ def test_report_and_table(tmp_path, picture):
     assert len({len(line) for line in lines}) == 1
     assert "12.5" in lines[2]
     assert "2.25" in lines[2]
+
+
+def test_heat_maps_name_the_layers_of_their_rows(monkeypatch):
+    """Rows were numbered from 0, also where layers without attention lie between them."""
+    drawn = []
+    monkeypatch.setattr(figures, "_image_tag", lambda figure, alt: drawn.append(figure) or alt)
+    table = [[0.1, 0.2], [0.3, 0.4]]
+    figures.vas_tables({"a": ([1, 3], table), "b": ([0, 1], table)}, "share")
+    maps = [axis for axis in drawn[0].axes if axis.get_ylabel() == "layer"]
+    labels = [[label.get_text() for label in axis.get_yticklabels()] for axis in maps]
+    assert labels == [["1", "3"], ["0", "1"]]

@@ -1,4 +1,4 @@
-"""A tiny attached model, its eager twin, and a few rows of the lab."""
+"""Tiny attached models, their eager twins, and a few rows of the lab."""
 
 import json
 
@@ -8,10 +8,15 @@ from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.loading import Loaded
 
 from ..attention.tiny_models import TOKENIZER, models
+from ..models.families import models as family_models
+
+WITH_GAPS = "qwen3_5"
+"""A family whose layers are partly recurrent: of the five of its tiny model, 1 and 3 attend."""
 
 
-def loaded_pair():
-    fast, slow = models()
+def loaded_pair(family=None):
+    """The lab's model or that of a family: attached, and with eager attention."""
+    fast, slow = models() if family is None else family_models(family)
     return Loaded(fast, TOKENIZER, build_image_processor(), (TOKENIZER.eos_token_id,)), slow
 
 

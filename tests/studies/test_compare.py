@@ -10,23 +10,29 @@ from avar_fast.bootstrap import Bootstrap, Estimate
 from avar_fast.studies.compare import THRESHOLD, compare, verdict_of
 from avar_fast.studies.masses import QUANTITIES, RowMasses
 
-ROWS, LAYERS, HEADS = 30, 2, 3
+ROWS, HEADS = 30, 3
+LAYERS = (3, 7)  # with gaps: the layers between are recurrent
 LOG = QUANTITIES.index("log_ratio")
 FAST = Bootstrap(resamples=200)
 
 
-def collected(rise=0.0, noise=0.0, head=(0, 0), of_head=0.0, layers=LAYERS, seed=0):
-    """Rows of random scores, with the log ratio of all heads raised by ``rise`` and one more."""
+def collected(rise=0.0, noise=0.0, head=(3, 0), of_head=0.0, layers=LAYERS, seed=0):
+    """Rows of random scores, with the log ratio of all heads raised by ``rise``, and that of the
+    (layer, head) ``head`` by ``of_head`` more."""
     base = torch.Generator().manual_seed(1)
     counts = torch.randint(2, 9, (ROWS,), generator=base).double()
-    means = torch.randn(ROWS, layers, HEADS, len(QUANTITIES), generator=base, dtype=torch.float64)
+    means = torch.randn(
+        ROWS, len(layers), HEADS, len(QUANTITIES), generator=base, dtype=torch.float64
+    )
     own = torch.Generator().manual_seed(seed)
     means[..., LOG] += rise
     means[..., LOG] += noise * torch.randn(ROWS, 1, 1, generator=own, dtype=torch.float64)
-    means[:, head[0], head[1], LOG] += of_head
+    means[:, layers.index(head[0]), head[1], LOG] += of_head
     by_head = means * counts[:, None, None, None]
     rows = tuple(f"row {i}" for i in range(ROWS))
-    return RowMasses(rows, 0, counts, by_head, counts[:, None], by_head.mean(dim=2)[:, None])
+    return RowMasses(
+        rows, 0, layers, counts, by_head, counts[:, None], by_head.mean(dim=2)[:, None]
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,14 +64,14 @@ def test_the_verdict_is_undecided_on_the_threshold_itself():
 
 
 def test_a_constant_rise_is_found_to_the_digit_with_the_head_that_moved_most():
-    other = collected(rise=0.25, head=(1, 2), of_head=-3.0)
+    other = collected(rise=0.25, head=(7, 2), of_head=-3.0)
     found = compare(["base", "new"], [collected(), other], num_moves=2, bootstrap=FAST)
     (shift,) = found.shifts
     rise = shift.overall[LOG]
-    want = 0.25 - 3.0 / (LAYERS * HEADS)
+    want = 0.25 - 3.0 / (len(LAYERS) * HEADS)
     assert [rise.value, rise.low, rise.high] == pytest.approx([want] * 3)
     first = shift.moved_most[0]
-    assert (first.layer, first.head) == (1, 2)
+    assert (first.layer, first.head) == (7, 2)
     assert first.log_ratio.value == pytest.approx(-2.75)
     assert len(shift.moved_most) == 2
     by_layer = shift.by_layer.value[:, LOG]
@@ -86,8 +92,10 @@ def test_bad_input():
         compare(["a"], [base])
     with pytest.raises(ValueError, match="names of their own.*a, a"):
         compare(["a", "a"], [base, base])
-    with pytest.raises(ValueError, match="a has 2 layers of 3 heads and b 4 of 3"):
-        compare(["a", "b"], [base, collected(layers=4)])
+    for layers, named in (((3, 7, 11), "3, 7, 11"), ((3, 5), "3, 5")):
+        words = f"a has 3 heads in each of the layers 3, 7, and b has .* the layers {named}. Score"
+        with pytest.raises(ValueError, match=words):
+            compare(["a", "b"], [base, collected(layers=layers)])
     fewer = collected()
     fewer.counts[0] += 1
     with pytest.raises(ValueError, match="the same queries of the same rows; b reads"):

@@ -17,16 +17,16 @@ from avar_fast.studies.heads import VISUAL_OFF, descending, rank_heads, zeroed_h
 from avar_fast.studies.masses import QUANTITIES, MassSettings, collect
 
 from ..attention.tiny_models import TOKENIZER, batch, models
-from ..models.families import FAMILIES
+from ..models.families import FAMILIES, layer_types
 from ..models.families import models as family_models
-from .model_and_rows import edited, loaded_pair, ragged_rows
+from .model_and_rows import WITH_GAPS, edited, loaded_pair, ragged_rows
 
 LAYER, HEAD = 1, 2
 IMAGE_PAD = TOKENIZER.convert_tokens_to_ids("<|image_pad|>")
 FAST = Bootstrap(resamples=50)
 
 
-def masked_eager(is_visual):
+def masked_eager(is_visual, masked_layer):
     """Eager attention in which one head of one layer finds no visual key."""
 
     def attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
@@ -35,7 +35,7 @@ def masked_eager(is_visual):
         scores = query @ key.transpose(2, 3) * scaling
         if attention_mask is not None:
             scores = scores + attention_mask[..., : key.shape[2]]
-        if getattr(module, "layer_idx", None) == LAYER:
+        if getattr(module, "layer_idx", None) == masked_layer:
             scores[:, HEAD].masked_fill_(is_visual[:, None], float("-inf"))
         return (scores.softmax(dim=-1) @ value).transpose(1, 2), None
 
@@ -53,8 +53,10 @@ def answer_log_probs(model, inputs, labels):
     return chosen.masked_fill(said < 0, 0.0).sum(dim=1)
 
 
-def test_losses_are_those_of_an_eager_model_without_the_head(tmp_path):
-    loaded, slow = loaded_pair()
+@pytest.mark.parametrize(("family", "layer", "row"), [(None, 1, 1), (WITH_GAPS, 3, 1)])
+def test_losses_are_those_of_an_eager_model_without_the_head(tmp_path, family, layer, row):
+    """``row`` is the layer's place in the tables."""
+    loaded, slow = loaded_pair(family)
     rows = ragged_rows(tmp_path)
     encoder = Encoder(TOKENIZER, loaded.image_processor, DEFAULT_SYSTEM, 1 << 20)
     everything = collate([encoder(row) for row in rows], TOKENIZER.pad_token_id, (IMAGE_PAD,))
@@ -63,21 +65,22 @@ def test_losses_are_those_of_an_eager_model_without_the_head(tmp_path):
     plain = answer_log_probs(slow, inputs, labels)
 
     deaf = copy.deepcopy(slow)
-    weight = deaf.model.language_model.layers[LAYER].self_attn.o_proj.weight
+    weight = deaf.model.language_model.layers[layer].self_attn.o_proj.weight
     dim = weight.shape[1] // 4
     with torch.no_grad():
         weight[:, HEAD * dim : (HEAD + 1) * dim] = 0.0
     want = {"output": (plain - answer_log_probs(deaf, inputs, labels)).sum() / tokens}
     blind = copy.deepcopy(slow)
-    blind.set_attn_implementation(masked_eager(inputs["input_ids"] == IMAGE_PAD))
+    blind.set_attn_implementation(masked_eager(inputs["input_ids"] == IMAGE_PAD, layer))
     want["visual"] = (plain - answer_log_probs(blind, inputs, labels)).sum() / tokens
 
     got = rank_heads(loaded, rows, MassSettings(batch_size=4), bootstrap=FAST)
+    assert got.layers[row] == layer
     assert got.log_prob.value == pytest.approx((plain.sum() / tokens).item(), rel=1e-5)
     for mask, value in want.items():
         assert abs(value) > 1e-3  # nothing to see otherwise
         drop = got.drops[mask]
-        assert drop.value[LAYER, HEAD] == pytest.approx(value.item(), rel=2e-3)
+        assert drop.value[row, HEAD] == pytest.approx(value.item(), rel=2e-3)
         assert (drop.low <= drop.value).all()
         assert (drop.value <= drop.high).all()
     again = answer_log_probs(loaded.model, inputs, labels)
@@ -91,7 +94,8 @@ def test_rankings_and_their_agreement(tmp_path):
     read = collect(loaded, rows, MassSettings())
     visual = read.by_head[..., QUANTITIES.index("visual")].sum(0) / read.counts.sum()
     torch.testing.assert_close(torch.tensor(got.visual_mass.value), visual)
-    order = descending(got.visual_mass.value)
+    order = got.order(got.visual_mass)
+    assert order == descending(got.visual_mass.value), "every layer attends: rows are layers"
     values = [visual[head].item() for head in order]
     assert values == sorted(values, reverse=True)
     assert len(set(order)) == 16
@@ -134,13 +138,14 @@ def test_intervening_on_one_head_leaves_the_others_as_they_are():
 def test_a_head_is_zeroed_in_every_family(name):
     fast, slow = family_models(name)
     inputs = batch()
-    weight = slow.model.language_model.layers[LAYER].self_attn.o_proj.weight
+    layer = max(i for i, kind in enumerate(layer_types(slow)) if kind == "full_attention")
+    weight = slow.model.language_model.layers[layer].self_attn.o_proj.weight
     dim = weight.shape[1] // 4
     with torch.no_grad():
         plain = fast(**inputs).logits
         weight[:, HEAD * dim : (HEAD + 1) * dim] = 0.0
         want = slow(**inputs).logits
-        with zeroed_head(fast, LAYER, HEAD):
+        with zeroed_head(fast, layer, HEAD):
             got = fast(**inputs).logits
         again = fast(**inputs).logits
     real = inputs["attention_mask"].bool()

@@ -12,7 +12,7 @@ from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.studies.masses import QUANTITIES, MassSettings, collect
 
 from ..attention.tiny_models import TOKENIZER
-from .model_and_rows import edited, loaded_pair, ragged_rows
+from .model_and_rows import WITH_GAPS, edited, loaded_pair, ragged_rows
 
 EPS = 1e-6
 
@@ -48,12 +48,14 @@ def eager_quantities(slow, loaded, row):
     return torch.stack(per_query)
 
 
-def test_sums_per_row_head_and_position_are_those_of_eager_attention(tmp_path):
-    loaded, slow = loaded_pair()
+@pytest.mark.parametrize(("family", "layers"), [(None, (0, 1, 2, 3)), (WITH_GAPS, (1, 3))])
+def test_sums_per_row_head_and_position_are_those_of_eager_attention(tmp_path, family, layers):
+    loaded, slow = loaded_pair(family)
     rows = ragged_rows(tmp_path)
     got = collect(loaded, rows, MassSettings(batch_size=4, num_positions=3))
     assert got.rows == tuple(row.where for row in rows)
-    assert got.by_head.shape == (6, 4, 4, len(QUANTITIES))
+    assert got.layers == layers
+    assert got.by_head.shape == (6, len(layers), 4, len(QUANTITIES))
     for i, row in enumerate(rows):
         want = eager_quantities(slow, loaded, row)
         num = len(want)

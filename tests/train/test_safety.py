@@ -125,10 +125,12 @@ def test_random_states_are_loaded_without_running_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("layers", [(99,), (), (-1,)])
+@pytest.mark.parametrize("layers", [(99,), (), (-1,), (1, 2)])
 @pytest.mark.parametrize("name", ["agto.layers", "grpo.visual_layers"])
-def test_layers_that_the_model_does_not_have(name, layers):
+def test_layers_without_attention(name, layers):
     """Those of AGTO ended in a traceback at step 1."""
+    from torch import nn
+
     from avar_fast.train.grpo.reward import require_layers
 
     sections = {
@@ -142,5 +144,6 @@ def test_layers_that_the_model_does_not_have(name, layers):
         train=TrainConfig(output_dir="unused", steps=1),
         **sections[name],
     )
-    with pytest.raises(ValueError, match=f"{name} must be some of the text layers 0 to 3"):
-        require_layers(recipe, [None] * 4)
+    words = f"{name} must be some of the text layers with attention, 1, 3; got"
+    with pytest.raises(ValueError, match=words):
+        require_layers(recipe, dict.fromkeys((1, 3), nn.Identity()))
