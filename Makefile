@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-gpu test-compiled test-triton gpu-check bench bench-report docs lint clean
+.PHONY: install demo study vas-study test test-vllm test-gpu test-compiled test-triton test-ends gpu-check bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -66,6 +66,23 @@ test-triton: .triton/$(TRITON)
 	PYTHONPATH=$(CURDIR)/.triton/$(TRITON) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels/triton_backend/test_aot_sm90.py \
 		tests/kernels/triton_backend/test_aot_other_chips.py tests/kernels/compiled -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
 
+# The oldest and the newest versions of every range, in environments of their own: make test-ends, or make test-oldest.
+# On a machine without a GPU they take 6 GB each, as only some versions of torch have a CPU build.
+ENDS := oldest newest
+END_TESTS := tests/attention tests/models tests/data tests/objectives tests/rollout tests/vas tests/studies \
+	tests/train/test_engine.py tests/train/test_train.py tests/train/test_grpo_run.py tests/kernels/test_visual_attn.py \
+	tests/kernels/test_cache.py tests/kernels/test_operator.py tests/kernels/test_prefixes.py \
+	tests/kernels/triton_backend/test_aot_sm90.py tests/kernels/triton_backend/test_aot_other_chips.py
+.ends/%/.installed: tests/ends/%.txt pyproject.toml setup.py $(wildcard csrc/*)
+	$(PYTHON) -m venv .ends/$*
+	.ends/$*/bin/python -m pip install --quiet --upgrade "pip>=24"
+	.ends/$*/bin/python -m pip install --quiet -r tests/ends/$*.txt --editable ".[train,lab,eval,report,dev]"
+	touch $@
+
+test-ends: $(ENDS:%=test-%)
+$(ENDS:%=test-%): test-%: .ends/%/.installed
+	OMP_NUM_THREADS=1 .ends/$*/bin/python -m pytest $(END_TESTS) -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
+
 # On a machine with a GPU: all that only a device can show, in parts of ten minutes, into runs/first-hour. It needs torch,
 # triton, transformers and pytest, and installs nothing. The same command again goes on where it stopped.
 gpu-check:
@@ -87,4 +104,4 @@ lint: install
 	$(BIN)/pyright
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .triton runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) .triton .ends runs .pytest_cache .ruff_cache

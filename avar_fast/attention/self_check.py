@@ -87,7 +87,7 @@ def _last(model: Any, ids: Tensor, **options: Any) -> tuple[Tensor, dict[int, Te
 def _at_rest(model: nn.Module) -> Iterator[None]:
     """Without dropout, and without a trace in the model: Qwen-VL keeps offsets of positions."""
     training = [module for module in model.modules() if module.training]
-    holders = [module for module in model.modules() if hasattr(module, "rope_deltas")]
+    holders: list[Any] = [m for m in model.modules() if hasattr(m, "rope_deltas")]
     offsets = [module.rope_deltas for module in holders]
     for module in training:
         module.training = False

@@ -1,6 +1,6 @@
 """Compares the installed transformers with the tested versions when the package is imported."""
 
-from avar_kernels.versions import check_versions
+from avar_kernels import check_versions
 
 TESTED = {"transformers": ("5.16", "5.24")}
 """The oldest and the newest minor version that the tests ran with."""

@@ -73,7 +73,7 @@ def _any_decoder(model: Any) -> Decoder:
             "model must be a transformers model whose get_decoder() has a list of layers; got"
             f" {type(model).__name__}."
         )
-    attention = {
+    attention: dict[int, Any] = {
         index: layer.self_attn
         for index, layer in enumerate(layers)
         if hasattr(getattr(layer, "self_attn", None), "layer_idx")

@@ -23,7 +23,7 @@ checkpointing repeats is not counted: the model does not need it.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from . import family_of
 
@@ -128,13 +128,14 @@ def _products(part: nn.Module, gradient_passes: bool | None = None) -> float:
     return total
 
 
-def _matrices(part: nn.Module) -> Iterator[tuple[nn.Parameter, float]]:
+def _matrices(part: nn.Module) -> Iterator[tuple[Tensor, float]]:
     """Yields the weight of every product of a part, and the share of it that a row meets."""
-    for module in part.modules():
+    modules: Iterator[Any] = part.modules()
+    for module in modules:
         if isinstance(module, nn.Linear | nn.Conv1d):  # a depthwise convolution over the tokens
             yield module.weight, 1.0
         elif hasattr(module, "experts"):  # a block of experts and their router
-            router: Any = module.gate
+            router = module.gate
             yield router.weight, 1.0
             # The weights of all experts are one tensor, whose first dimension counts them.
             for stacked in (module.experts.gate_up_proj, module.experts.down_proj):

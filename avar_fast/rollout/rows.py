@@ -58,7 +58,7 @@ class RecurrentLayer(LinearAttentionLayer):
 
     def choose(self, rows: Tensor) -> None:
         """Keeps the rows with these indices, which may repeat."""
-        self.reorder_cache(rows)
+        self.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
 
     def append(self, others: "RecurrentLayer") -> None:
         """Appends the rows of others."""
@@ -66,9 +66,10 @@ class RecurrentLayer(LinearAttentionLayer):
             (self.conv_states, others.conv_states),
             (self.recurrent_states, others.recurrent_states),
         ):
-            for index, state in theirs.items():
-                if state is not None:
-                    mine[index] = torch.cat([mine[index], state])
+            for index, state in mine.items():
+                other = theirs[index]
+                if state is not None and other is not None:
+                    mine[index] = torch.cat([state, other])
 
 
 class DecodingRows:

@@ -10,6 +10,7 @@ from ..config import Recipe
 from ..data import Collator
 from ..loading import load
 from ..models import family_at, family_of, liger_proof
+from ..models.checkpointing import checkpoint_layers
 from ..models.flops import model_flops
 from ..models.vision import use_linear_patch_embedding
 from . import checkpoint
@@ -160,9 +161,7 @@ def _load_model(recipe: Recipe, device: torch.device, rank: int) -> Any:
     choose_trainable(loaded.model, recipe)
     use_linear_patch_embedding(family.vision_tower(loaded.model))
     if recipe.model.gradient_checkpointing:
-        loaded.model.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs={"use_reentrant": False}
-        )
+        checkpoint_layers(loaded.model)
     loaded.model.train()
     return loaded
 

@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from avar_fast.attention import SpecialTokens, key_types, query_mask, record_attention
+from avar_fast.models.checkpointing import checkpoint_layers
 from avar_fast.objectives import agto_loss, visual_reward
 
 from ..models import DTYPE, TOKENIZER, build, sample
@@ -25,7 +26,7 @@ def run(report: PartReport) -> None:
     )
     vocabulary = None if report.dry else VOCABULARY_3B
     model = build("avar", vocabulary, widths).train()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_layers(model)
     weights = sum(p.numel() for p in model.model.language_model.layers.parameters())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     for length in lengths:

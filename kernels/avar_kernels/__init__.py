@@ -24,6 +24,7 @@ __all__ = [
     "UntestedVersionWarning",
     "attn_received",
     "available_backends",
+    "check_versions",
     "flash_attn_func",
     "flash_attn_varlen_func",
     "is_decoding",

@@ -17,6 +17,7 @@ import torch
 from avar_kernels import api, cache
 from avar_fast.attention import SpecialTokens, intervene, key_types, record_attention
 from avar_fast.attention.call import VISION_ATTN_NAME
+from avar_fast.models.checkpointing import checkpoint_layers
 from tests.attention.tiny_models import TOKENIZER, batch, eager_mass, models
 
 torch.set_num_threads(1)
@@ -39,7 +40,7 @@ def loss(logits, masses):
     seen = sum((m[real][..., 1] + 1e-2).log().mean() for m in masses)
     return logits[real].logsumexp(-1).mean() + seen
 
-fast.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+checkpoint_layers(fast)
 fast.train(), slow.train()
 with record_attention(fast) as rec:
     got = fast(**inputs, use_cache=False).logits

@@ -6,6 +6,7 @@ import torch
 from avar_fast.attention import detach, record_attention
 from avar_fast.attention.call import avar_attention
 
+from .caches import cache_in, given
 from .tiny_models import batch, models, text_models, text_rows
 
 LENGTHS = ((8, 12), (1, 1, 18), (5, 1, 6, 8))
@@ -129,9 +130,9 @@ def test_what_cannot_be_told_apart_is_refused():
         fast(input_ids=ids, position_ids=leaping, use_cache=False)
     with pytest.raises(ValueError, match="restart.*cu_seq_lens_q"):
         fast(input_ids=ids, position_ids=restarting((8, 12)), attention_mask=mask)
-    cache = fast(input_ids=ids[:, :4]).past_key_values
+    cache = cache_in(fast(input_ids=ids[:, :4]))
     with pytest.raises(ValueError, match="restart.*cu_seq_lens_q"):
-        fast(input_ids=ids[:, 4:], position_ids=restarting((8, 8)), past_key_values=cache)
+        fast(input_ids=ids[:, 4:], position_ids=restarting((8, 8)), **given(fast, cache))
     x = torch.zeros(1, 2, 20, 8)
     with pytest.raises(ValueError, match="restart.*cu_seq_lens_q"):
         avar_attention(

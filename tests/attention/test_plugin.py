@@ -15,7 +15,9 @@ from avar_fast.attention import (
     key_types,
     record_attention,
 )
+from avar_fast.models.checkpointing import checkpoint_layers
 
+from .caches import cache_in, given
 from .tiny_models import TOKENIZER, batch, eager_mass, models
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
@@ -46,7 +48,7 @@ def test_gradients_through_mass_and_logits_match_eager(checkpointing):
     real = inputs["attention_mask"].bool()
     types = key_types(inputs["input_ids"], inputs["attention_mask"], tokens=TOKENS)
     if checkpointing:
-        fast.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_layers(fast)
     fast.train()
     slow.train()
 
@@ -73,7 +75,7 @@ def test_gradients_through_mass_and_logits_match_eager(checkpointing):
 def test_reentrant_checkpointing_is_refused():
     fast, _ = models()
     fast.train()
-    fast.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    checkpoint_layers(fast, use_reentrant=True)
     fast.enable_input_require_grads()
     with (
         pytest.raises(RuntimeError, match="reentrant.*use_reentrant.*False"),
@@ -199,9 +201,9 @@ def test_attach_and_recording_errors_name_the_remedy():
 def test_a_cache_of_unknown_tokens_is_refused():
     fast, slow = models()
     inputs = batch("left")
-    cache = slow(**inputs, use_cache=True).past_key_values
+    cache = cache_in(slow(**inputs, use_cache=True))
     with pytest.raises(ValueError, match="whose tokens are unknown"):
-        fast(input_ids=inputs["input_ids"][:, -1:], past_key_values=cache)
+        fast(input_ids=inputs["input_ids"][:, -1:], **given(fast, cache))
 
 
 def test_packing_by_position_ids_alone_is_refused():
@@ -288,10 +290,10 @@ def test_a_copied_cache_goes_on_like_the_original(return_dict):
         with record_attention(fast) as whole:
             fast(**inputs)
         out = fast(**prefix, use_cache=True, return_dict=return_dict)
-        cache = out.past_key_values if return_dict else out[1]
+        cache = cache_in(out)
         behind = inputs["attention_mask"].cumsum(1)[:, -2:] - 1 + fast.model.rope_deltas
         rest["position_ids"] = behind.expand(3, -1, -1)
         for _ in range(2):
             with record_attention(fast) as rec:
-                fast(**rest, past_key_values=copy.deepcopy(cache))
+                fast(**rest, **given(fast, copy.deepcopy(cache)))
             assert torch.allclose(rec.mass[3], whole.mass[3][:, -2:], atol=1e-5)

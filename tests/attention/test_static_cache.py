@@ -8,6 +8,7 @@ from transformers.cache_utils import DynamicLayer
 from avar_fast.attention import attach, detach, record_attention
 from avar_fast.attention.padding import existing_keys, padding_mask
 
+from .caches import cache_in, given
 from .tiny_models import TOKENIZER, batch, models, text_models, text_rows
 
 CHUNKS = (9, 6, 1, 4)
@@ -31,7 +32,7 @@ def in_chunks(model, cache, ids, mask=None, positions=None):
             inputs["attention_mask"] = mask[:, : at + size]
         if positions is not None:
             inputs["position_ids"] = positions[:, at : at + size]
-        logits.append(model(**inputs, past_key_values=cache).logits)
+        logits.append(model(**inputs, **given(model, cache)).logits)
         at += size
     return torch.cat(logits, dim=1)
 
@@ -137,9 +138,9 @@ def test_only_a_preallocated_cache_is_cut():
     ids = batch()["input_ids"][:1, :20]
     cache = DynamicCache()
     cache.layers = [Longer() for _ in range(4)]
-    fast(input_ids=ids[:, :10], past_key_values=cache)
+    fast(input_ids=ids[:, :10], **given(fast, cache))
     with pytest.raises(ValueError, match="layer 0 11 keys of 10 tokens.*preallocated"):
-        fast(input_ids=ids[:, 10:11], past_key_values=cache)
+        fast(input_ids=ids[:, 10:11], **given(fast, cache))
     detach(fast)
     with pytest.raises(ValueError, match="attention_mask must be the 2-D padding mask over 20"):
         existing_keys(torch.ones(1, 12, dtype=torch.bool), 20)
@@ -150,9 +151,9 @@ def test_only_a_preallocated_cache_is_cut():
 def test_a_mask_that_forgets_cached_tokens_is_refused():
     fast, _ = text_models()
     ids, mask = text_rows(rows=1)
-    cache = fast(input_ids=ids[:, :10], use_cache=True).past_key_values
+    cache = cache_in(fast(input_ids=ids[:, :10], use_cache=True))
     with pytest.raises(ValueError, match="over all 15 tokens, the cached ones included.*5"):
-        fast(input_ids=ids[:, 10:15], attention_mask=mask[:, :5], past_key_values=cache)
+        fast(input_ids=ids[:, 10:15], attention_mask=mask[:, :5], **given(fast, cache))
 
 
 def test_masks_beyond_causal_are_refused():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from avar_fast.attention import intervene, packing, record_attention
+from tests.attention.caches import cache_in, given
 from tests.attention.tiny_models import batch, models
 from tests.device_waits import DeviceWaits
 
@@ -19,13 +20,13 @@ def model():
 
 def cached(model, inputs):
     """Arguments of the decoding step after a forward over ``inputs``."""
-    cache = model(**inputs, use_cache=True).past_key_values
+    cache = cache_in(model(**inputs, use_cache=True))
     mask = inputs["attention_mask"]
     return {
         "input_ids": torch.full((len(mask), 1), 30),
         "attention_mask": torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1),
         "position_ids": torch.full((3, len(mask), 1), 200),
-        "past_key_values": cache,
+        **given(model, cache),
     }
 
 

@@ -46,6 +46,13 @@ def models(name, check=True, **text):
     return fast.eval(), slow.eval()
 
 
+def in_float64(model):
+    """The model in float64, with experts in the only form that computes in it."""
+    if model.config.model_type.endswith("_moe"):
+        model.set_experts_implementation("eager")
+    return model.double()
+
+
 def layer_types(model):
     """The kind of every text layer."""
     text = model.config.text_config

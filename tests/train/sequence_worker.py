@@ -11,6 +11,7 @@ import torch
 
 from avar_fast.attention import SpecialTokens, record_attention, split_sequence
 from avar_fast.config import load_recipe
+from avar_fast.models.checkpointing import checkpoint_layers
 from avar_fast.objectives import agto_loss
 from avar_fast.train.engine import init_distributed
 from avar_fast.train.forward import HeadLimits, label_nll
@@ -42,7 +43,7 @@ def main() -> None:
     for name, (family, text, packed, checkpointed) in CASES.items():
         model = models(family, **text)[0].train()
         if checkpointed:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_layers(model)
         collate = collator(model, TOKENS)
         # Padded, the text-only rows leave one rank with padding alone for some of them.
         batch = collate.pack(rows) if packed else collate.pad(rows)

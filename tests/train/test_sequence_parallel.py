@@ -11,6 +11,7 @@ from avar_fast.config import load_recipe
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.train.sequence_parallel import SequenceParallel
+from tests.attention.caches import cache_in, given
 from tests.attention.tiny_models import models
 
 from .runs import launch, log_of, on_ranks
@@ -171,8 +172,8 @@ def test_a_split_model_refuses_a_cache_and_its_text_tower_alone():
     model = models()[0]
     split_sequence(model, Threads(1, 0, [None], threading.Barrier(1)))
     ids = torch.arange(7)[None]
-    cache = model(input_ids=ids, use_cache=True).past_key_values
+    cache = cache_in(model(input_ids=ids, use_cache=True))
     with pytest.raises(ValueError, match="works without a cache of keys"):
-        model(input_ids=ids, past_key_values=cache)
+        model(input_ids=ids, **given(model, cache))
     with pytest.raises(RuntimeError, match="its text tower was called alone"):
         model.model.language_model(input_ids=ids)

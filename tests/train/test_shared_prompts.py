@@ -8,12 +8,13 @@ import torch
 from avar_fast.attention import SpecialTokens, detach, key_types, record_attention
 from avar_fast.attention.turns import SharedOrder
 from avar_fast.data import lay_out, plan_forwards
+from avar_fast.models.checkpointing import checkpoint_layers
 from avar_fast.objectives import POLICY_LOSSES, policy_loss
 from avar_fast.train.forward import HeadLimits, response_log_probs
 from avar_fast.train.grpo.scoring import response_masses
 from avar_fast.train.throughput import work_of_responses
 from tests.data.samples import TOKENIZER, collator, samples
-from tests.models.families import FAMILIES, models
+from tests.models.families import WITHOUT_RECURRENT, in_float64, models
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 HEAD = HeadLimits(1 << 14)
@@ -33,9 +34,9 @@ def groups(shapes=(0, 1, 2)):
     ]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=WITHOUT_RECURRENT)
 def model(request):
-    return models(request.param)[0].double().train()
+    return in_float64(models(request.param)[0]).train()
 
 
 def computed(model, samples, dtype=torch.float64, **plan):
@@ -92,7 +93,7 @@ def test_the_fused_kernel_and_replayed_layers_agree_too():
     model = models("qwen2_5_vl")[0].train()
     rows = groups()
     want = computed(model, rows, torch.float32, rows=1, share=False)
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_layers(model)
     got = computed(model, rows, torch.float32, tokens=200, share=True)
     assert torch.allclose(got[0], want[0], atol=2e-4)
     assert torch.allclose(got[1], want[1], atol=1e-5)
