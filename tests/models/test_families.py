@@ -21,6 +21,7 @@ from avar_fast.loading import load
 from avar_fast.models import family_at, family_of
 from avar_fast.objectives import agto_loss
 from tests.attention.tiny_models import batch, eager_mass
+from tests.data.samples import collator, samples
 
 from .families import FAMILIES, TOKENIZER, greedy, layer_types, models
 
@@ -49,6 +50,24 @@ def test_logits_and_masses_match_eager(pair, side):
     for layer, mass in zip(layers, masses, strict=True):
         assert torch.allclose(rec.mass[layer][real], mass[real], atol=1e-5)
         assert mass[real].std() > 0.02  # the comparison is not one of constants
+
+
+def test_collated_rows_have_the_logits_of_rows_alone(pair):
+    """Rows with images and without, padded, with positions and vision arguments made from the
+    configuration; against eager attention on one row at a time, which makes its own."""
+    _, fast, slow = pair
+    rows = samples()
+    batch = collator(fast, TOKENS).pad(rows)
+    assert "image_cu_seqlens" in batch.inputs
+    with torch.no_grad():
+        got = fast(**batch.inputs, use_cache=False).logits
+        for row, logits in zip(rows, got, strict=True):
+            ids = torch.cat([row.prompt_ids, row.target_ids])[None]
+            alone = {"input_ids": ids, "mm_token_type_ids": (ids == TOKENS.visual[0]).int()}
+            if row.pixel_values is not None:
+                alone |= {"pixel_values": row.pixel_values, "image_grid_thw": row.image_grid_thw}
+            want = slow(**alone, use_cache=False).logits[0]
+            assert torch.allclose(logits[: ids.shape[1]], want, atol=1e-4)
 
 
 def test_gradients_of_agto_match_eager(pair):
