@@ -31,6 +31,7 @@ LAYERS = {
     "vas": 4,
     "objectives": 5,
     "rollout": 5,
+    "integrations": 6,
     "report": 6,
     "evaluate": 7,
     "train": 7,
