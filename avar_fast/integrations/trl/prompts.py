@@ -58,12 +58,12 @@ def groups_of(prompts: list[Any]) -> list[list[int]]:
 
 def _equal(a: Any, b: Any) -> bool:
     """Whether messages are equal, images included."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(_equal, a, b))
     if type(a) is not type(b):
         return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
     if hasattr(a, "shape"):  # an image as an array
         return a.shape == b.shape and bool((a == b).all())
     return a == b
