@@ -18,16 +18,18 @@ SYSTEM = "You are a helpful assistant."
 class ProcessorWithoutVideo(Qwen2_5_VLProcessor):
     """Qwen2.5-VL's processor without its part for videos, which needs torchvision."""
 
-    def __init__(self):
+    def __init__(self, image_processor, tokenizer):
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-        self.image_token_id, self.video_token_id = TOKENIZER.convert_tokens_to_ids(
+        self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids(
             [self.image_token, self.video_token]
         )
-        template = TOKENIZER.chat_template
-        ProcessorMixin.__init__(
-            self, build_image_processor(), build_tokenizer(), chat_template=template
-        )
+        template = tokenizer.chat_template
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=template)
         self.video_processor = None
+
+
+def processor():
+    return ProcessorWithoutVideo(build_image_processor(), build_tokenizer())
 
 
 def tiny_model(attached=True):
