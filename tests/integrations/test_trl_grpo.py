@@ -16,7 +16,7 @@ from .clients import TOKENIZER, conversations, processor, tiny_model
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
-from avar_fast.integrations.trl import rollout, vars_reward  # noqa: E402
+from avar_fast.integrations.trl import rollout, rule_reward, vars_reward  # noqa: E402
 from avar_fast.integrations.trl.prompts import groups_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -313,3 +313,24 @@ def test_a_right_answer_without_system_turn_is_an_error():
     assert vars_reward(lambda **_: [1.0, None])(**given, **fields) == pytest.approx([1.0, 0.0])
     with pytest.raises(ValueError, match="system turn"):
         vars_reward(lambda **_: [1.0, 1.0])(**given, **fields)
+
+
+def test_our_rules_are_reward_functions():
+    replies = ["<answer>1/2</answer>", "<answer>3</answer>", "half"]
+    turns = [[{"role": "assistant", "content": text}] for text in replies]
+    given = {"prompts": [[]] * 3, "completions": turns, "completion_ids": [[1]] * 3}
+    right = rule_reward("accuracy", column="solution")
+    assert right.__name__ == "accuracy"
+    assert right(**given, solution=["0.5", "4", "0.5"]) == [1.0, 0.0, 0.0]
+    algebra = "<answer>$(x+1)^2$</answer>"
+    turns[0][0]["content"] = algebra  # in a process that can be killed
+    assert right(**given, solution=["$x^2+2x+1$", "3", "0.5"]) == [1.0, 1.0, 0.0]
+    letters = rule_reward("multiple_choice")
+    assert letters(**given, answer=["B", "cat", "cat"]) == [0.0, None, None]
+    form = rule_reward("format")
+    turns[0][0]["content"] = "<think>x</think><answer>3</answer>"
+    assert form(**given)[0] == 1.0
+    with pytest.raises(ValueError, match="rule must be one of accuracy"):
+        rule_reward("truth")
+    with pytest.raises(ValueError, match="must have the column 'solution'"):
+        right(**given, answer=["1"] * 3)

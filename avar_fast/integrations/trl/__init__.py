@@ -1,6 +1,8 @@
-"""GRPO with VARS in TRL 1.16: our sampling as a ``rollout_func``, VARS as a reward function."""
+"""GRPO with VARS in TRL 1.16: our sampling as a ``rollout_func``, VARS and our rules for answers as
+reward functions."""
 
 from .reward import vars_reward
 from .rollout import rollout
+from .rule import rule_reward
 
-__all__ = ["rollout", "vars_reward"]
+__all__ = ["rollout", "rule_reward", "vars_reward"]
