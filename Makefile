@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-gpu test-compiled test-triton test-ends gpu-check bench bench-report docs lint clean
+.PHONY: install demo study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends gpu-check bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -48,6 +48,19 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc
 
 test-vllm: $(VLLM_VENV)/.installed
 	PYTHONPATH=tests/vllm/site $(VLLM_VENV)/bin/python -m pytest tests/vllm -p no:benchmark
+
+# Other people's trainers, in an environment of its own, so that they decide nothing in the project's.
+INTEGRATIONS_VENV := .venv-integrations
+$(INTEGRATIONS_VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
+	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
+	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet --upgrade "pip>=24" -c constraints.txt
+	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet -c constraints.txt --editable ".[integrations,lab,dev]"
+	touch $@
+
+test-integrations: $(INTEGRATIONS_VENV)/.installed
+	OMP_NUM_THREADS=1 $(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations -p no:benchmark -n auto --maxprocesses 4 \
+		--dist loadfile
 
 test-gpu: install
 	$(BIN)/python -m pytest tests/gpu -m gpu -W default
@@ -104,4 +117,4 @@ lint: install
 	$(BIN)/pyright
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .triton .ends runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(INTEGRATIONS_VENV) .triton .ends runs .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ from ..objectives import AgtoParts, agto_loss, scheduled_weight
 from .loaded import base_model
 
 IGNORE = -100  # transformers' label of tokens without a loss
-PACKED = ("cu_seq_lens_q", "cu_seqlens", "seq_idx")
+OFFSETS = "cu_seq_lens_q"  # transformers' argument with the offsets of packed samples
 
 
 class AgtoMixin:
@@ -223,13 +223,13 @@ def _queries(inputs: Mapping[str, Any], role: str, tokens: SpecialTokens) -> Ten
             f"AGTO needs input_ids in every micro-batch; got {got}. AgtoMixin is for supervised"
             " trainers, whose data collator makes them."
         )
-    packed = [name for name in PACKED if inputs.get(name) is not None]
-    if packed:
+    ids, offsets = inputs["input_ids"], inputs.get(OFFSETS)
+    if offsets is not None and len(offsets) - 1 > len(ids):
         raise ValueError(
-            "AgtoMixin needs one sample per row; got packed samples"
-            f" ({', '.join(packed)}). Set packing=False and padding_free=False."
+            f"AgtoMixin needs one sample per row; got {len(offsets) - 1} packed samples in"
+            f" {len(ids)} row. Set packing=False and padding_free=False."
         )
-    mask = query_mask(inputs["input_ids"], inputs.get("attention_mask"), role=role, tokens=tokens)
+    mask = query_mask(ids, inputs.get("attention_mask"), role=role, tokens=tokens)
     labels = inputs.get("labels")
     if (
         role == "response" and labels is not None

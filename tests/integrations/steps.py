@@ -34,7 +34,7 @@ def samples_of(rows_file, count):
     encode = Encoder(TOKENIZER, build_image_processor(), SYSTEM, 1000)
     rows = load_rows(str(rows_file))
     made = [encode(rows[i]) for i in range(count)]
-    for i in (1, 4):
+    for i in {1, 4} & set(range(count)):
         kept = ~torch.isin(made[i].prompt_ids, torch.tensor(TOKENS.visual))
         made[i] = dataclasses.replace(
             made[i], prompt_ids=made[i].prompt_ids[kept], pixel_values=None, image_grid_thw=None

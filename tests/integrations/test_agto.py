@@ -128,6 +128,25 @@ def test_ranks_and_micro_batches_make_the_same_step(rows_file, tmp_path):
     assert difference(torch.load(tmp_path / "gradients.pt"), want) < 1e-5
 
 
+def test_offsets_of_one_sample_change_nothing(samples, tmp_path):
+    """Some collators pass them for a batch of one row."""
+    model = tiny_model()
+    _, want = train(model, samples[:1], tmp_path, 1)
+
+    def with_offsets(chosen):
+        batch = inputs_of(chosen)
+        length = batch["input_ids"].shape[1]
+        offsets = torch.tensor([0, length], dtype=torch.int32)
+        del batch["attention_mask"]
+        named = {"cu_seq_lens_q": offsets, "cu_seq_lens_k": offsets}
+        return batch | named | {"max_length_q": length, "max_length_k": length}
+
+    trainer, kept = trainer_of(copy.deepcopy(model), samples[:1], tmp_path, 1)
+    trainer.data_collator = with_offsets
+    trainer.train()
+    assert difference(kept.steps[0], want) < 1e-5
+
+
 def test_the_loss_of_evaluation_is_the_lm_loss(samples, tmp_path):
     trainer, _ = trainer_of(tiny_model(), samples, tmp_path, 1)
     lm = trainer.model.eval()(**inputs_of(samples[:2])).loss
@@ -162,8 +181,8 @@ def test_what_cannot_be_right_is_refused(samples, tmp_path):
     trainer, _ = trainer_of(tiny_model(), samples, tmp_path, 1)
     with pytest.raises(RuntimeError, match="must count the samples"):
         trainer.compute_loss(trainer.model.train(), inputs_of(samples[:1]))
-    packed = inputs_of(samples[:1]) | {"cu_seq_lens_q": torch.tensor([0, 3])}
-    with pytest.raises(ValueError, match="one sample per row; got packed samples"):
+    packed = inputs_of(samples[:1]) | {"cu_seq_lens_q": torch.tensor([0, 3, 9])}
+    with pytest.raises(ValueError, match="one sample per row; got 2 packed samples in 1 row"):
         trainer.get_batch_samples(iter([packed]), 1, torch.device("cpu"))
     with pytest.raises(ValueError, match="needs input_ids in every micro-batch; got list"):
         trainer.get_batch_samples(iter([[{"prompt": "x"}]]), 1, torch.device("cpu"))
