@@ -1,7 +1,9 @@
 """Our sampling and VARS in TRL's GRPOTrainer, against our generate and whole forwards."""
 
 import copy
+import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,41 +14,22 @@ from avar_fast.objectives import visual_reward
 from avar_fast.rollout import Sampling, generate
 from avar_fast.train.forward import evaluating
 
+from ..train.runs import on_ranks
 from .clients import TOKENIZER, conversations, processor, tiny_model
 
 trl = pytest.importorskip("trl")
-datasets = pytest.importorskip("datasets")
 from avar_fast.integrations.trl import rollout, rule_reward, vars_reward  # noqa: E402
 from avar_fast.integrations.trl.prompts import groups_of  # noqa: E402
+from avar_fast.integrations.trl.settings import require_settings  # noqa: E402
+
+from .grpo_trainer import GROUP, NEW_TOKENS, odd, trainer_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
-GROUP, NEW_TOKENS = 3, 8
 
 
-def odd(prompts, completions, completion_ids, **columns):
-    """Right are completions whose ids have an odd sum."""
-    return [float(sum(ids) % 2) for ids in completion_ids]
-
-
-def trainer_of(folder, rows, rewards, rollout_func, model=None, **options):
-    data = datasets.Dataset.from_list(
-        [{k: v for k, v in r.items() if k != "completion"} for r in rows]
-    )
-    if "images" in data.column_names:
-        data = data.cast_column("images", datasets.Sequence(datasets.Image()))
-    arguments = {
-        "output_dir": str(folder), "max_steps": 2, "per_device_train_batch_size": GROUP,
-        "gradient_accumulation_steps": 2, "num_generations": GROUP, "learning_rate": 1e-3,
-        "max_completion_length": NEW_TOKENS, "temperature": 1.3, "report_to": "none",
-        "save_strategy": "no", "disable_tqdm": True, "use_cpu": True, "bf16": False, "seed": 0,
-        "logging_steps": 1, "shuffle_dataset": False,
-    }  # fmt: skip
-    return trl.GRPOTrainer(
-        model=model or tiny_model(), reward_funcs=rewards, train_dataset=data,
-        args=trl.GRPOConfig(**(arguments | options)), processing_class=processor(),
-        rollout_func=rollout_func,
-    )  # fmt: skip
+class PromptTuning:
+    is_prompt_learning = True
 
 
 def prompts_of(rows, repeats):
@@ -271,6 +254,47 @@ def test_settings_that_the_engine_does_not_know_are_refused(rows, tmp_path, opti
     trainer = trainer_of(tmp_path, rows, [odd], rollout(), **options)
     with pytest.raises(ValueError, match=message):
         trainer.rollout_func(prompts_of(rows[:1], [1]), trainer)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_vllm": True}, "use_vllm must be False with rollout"),
+        ({"tools": [print]}, "tools and environment_factory must be left out"),
+        ({"environment_factories": {}}, "tools and environment_factory must be left out"),
+        ({"deepspeed_plugin": SimpleNamespace(zero_stage=3)}, "whole on each rank .* got ZeRO-3"),
+        ({"deepspeed_plugin": SimpleNamespace(zero_stage=2)}, None),
+        ({"fsdp_plugin": SimpleNamespace()}, "whole on each rank .* got FSDP"),
+        ({"peft_config": {"default": PromptTuning()}}, "got PromptTuning, which adds tokens"),
+    ],
+)
+def test_trainers_that_cannot_be_served_are_refused(rows, tmp_path, change, message):
+    """Trainers of their kind cannot be built here, so a stand-in has what the check reads."""
+    args = trainer_of(tmp_path, rows, [odd], rollout()).args
+    state = {"deepspeed_plugin": None} | {k: v for k, v in change.items() if k.endswith("plugin")}
+    trainer = SimpleNamespace(
+        args=args,
+        tools=change.get("tools", []),
+        environment_factories=change.get("environment_factories"),
+        accelerator=SimpleNamespace(state=SimpleNamespace(**state)),
+        model=SimpleNamespace(peft_config=change.get("peft_config", {})),
+    )
+    args.use_vllm = change.get("use_vllm", False)
+    if message is None:
+        require_settings(trainer)
+        return
+    with pytest.raises(ValueError, match=message):
+        require_settings(trainer)
+
+
+def test_groups_are_divided_between_ranks(rows_file, tmp_path):
+    """Four completions of a prompt on two ranks, in DDP: both are half of each group."""
+    on_ranks(["tests.integrations.grpo_worker", str(rows_file), str(tmp_path)], ranks=2)
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert seen[0]["prompts"] == seen[1]["prompts"]
+    assert seen[0]["completions"] != seen[1]["completions"]
+    assert seen[0]["norm"] == pytest.approx(seen[1]["norm"], rel=1e-6)
+    assert seen[0]["vars"] == seen[1]["vars"] > 0
 
 
 def test_suppressed_tokens_are_not_sampled(rows, tmp_path):
