@@ -134,7 +134,7 @@ def avar_attention(
         return _plain(q, k, v, attention_mask, kwargs, options), None
 
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
-    if call.grad_enabled and not torch.is_grad_enabled():
+    if call.mass is not None and call.grad_enabled and not torch.is_grad_enabled():
         raise RuntimeError(
             "reentrant gradient checkpointing runs layers without gradients and loses those of"
             " recorded attention. Use"
