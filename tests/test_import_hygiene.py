@@ -38,6 +38,7 @@ LAYERS = {
     "studies": 8,
     "lab": 9,
     "synthesize": 10,
+    "doctor": 11,
 }
 
 
