@@ -41,30 +41,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if overrides and not recipes:
         parser.error(f"settings need a recipe; got {overrides[0]}.")
 
-    machine, packages = machine_state(), package_states()
-    parts = lacks_of_parts(packages, machine.has_gpu)
+    machine = machine_state()
     _print_lines("machine", machine.facts)
-    _print_packages(packages)
     _print_lines("kernel backends", {k: error or "runs" for k, error in machine.backends.items()})
+    packages = package_states()
+    _print_packages(packages)
+    parts = lacks_of_parts(packages, machine.has_gpu)
     _print_lines("parts", {part: lack or "ready" for part, lack in parts.items()})
+    troubles = _general_troubles(machine, "" if recipes else parts["avar_fast.train"])
+    for recipe in recipes:
+        found = _of_recipe(recipe, overrides, packages, machine)
+        lines = [f"{'missing' if x.fatal else 'note':7}  {x.text.rstrip('.')}" for x in found]
+        print(f"\nrecipe {recipe}\n  " + "\n  ".join(lines or ["nothing is missing"]))
+        if count := sum(x.fatal for x in found):
+            troubles.append(f"{recipe} lacks {count} thing{'s' if count > 1 else ''}, see above")
+    print(flush=True)
+    for trouble in troubles:
+        print(f"error: {trouble}.", file=sys.stderr)
+    if not troubles:
+        print("Nothing is missing." if recipes else "The kernels and the trainer run here.")
+    return 1 if troubles else 0
+
+
+def _general_troubles(machine: MachineState, lack_of_trainer: str) -> list[str]:
     troubles = []
     if machine.trouble:
         troubles.append(f"the kernels do not run: {machine.trouble}")
-    elif not any(error == "" for error in machine.backends.values()):
+    elif "" not in machine.backends.values():
         troubles.append("no kernel backend runs")
-    for recipe in recipes:
-        found = _of_recipe(recipe, overrides, packages, machine)
-        lines = [("missing  " if each.fatal else "note  ") + each.text for each in found]
-        print(f"\nrecipe {recipe}\n  " + "\n  ".join(lines or ["nothing is missing"]))
-        troubles += [f"{recipe}: {each.text}" for each in found if each.fatal]
-    if not recipes and parts["avar_fast.train"]:
-        troubles.append(f"the trainer does not run: {parts['avar_fast.train']}")
-    print()
-    for trouble in troubles:
-        print(f"error: {trouble.rstrip('.')}.", file=sys.stderr)
-    if not troubles:
-        print("Nothing is missing." if recipes else "The kernels and the trainer can run here.")
-    return 1 if troubles else 0
+    if lack_of_trainer:
+        troubles.append(f"the trainer does not run: {lack_of_trainer}")
+    return troubles
 
 
 def _of_recipe(

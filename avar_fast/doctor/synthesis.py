@@ -8,11 +8,12 @@ from ..synthesize.step_config import LAB, STEPS
 from .findings import Finding, Packages, of_folder, of_package, of_rows
 
 PART = "avar_fast.synthesize"
+ALWAYS: tuple[str, ...] = ("openai", "transformers", "numpy", "pillow")
 
 
 def synthesis_findings(recipe: SynthesisRecipe, packages: Packages) -> list[Finding]:
     """All that the recipe needs and this machine lacks."""
-    needed = dict.fromkeys(("openai", "transformers", "numpy", "pillow"), PART)
+    needed = dict.fromkeys(ALWAYS, PART)
     if recipe.gates.checker == "accuracy":
         needed["math-verify"] = "gates.checker=accuracy"
     if any(recipe.step(name).base_url == LAB for name in STEPS):

@@ -10,7 +10,7 @@ from .findings import LIGER, Finding, Packages, of_folder, of_functions, of_pack
 from .machine import MachineState
 
 PART = "avar_fast.train"
-ALWAYS = ("torch", "transformers", "deepspeed", "numpy", "pillow", "tqdm")
+ALWAYS: tuple[str, ...] = ("torch", "transformers", "deepspeed", "numpy", "pillow", "tqdm")
 LOADERS = {"vllm": "vllm", "vllm_server": "openai"}
 
 
