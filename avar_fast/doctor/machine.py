@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,10 @@ def machine_state() -> MachineState:
         "processor": f"{_processor()}, {os.cpu_count()} threads",
     }
     try:
-        import torch
-        from avar_kernels import available_backends, cpu
+        with warnings.catch_warnings():  # the report says what they say
+            warnings.simplefilter("ignore")
+            import torch
+            from avar_kernels import available_backends, cpu
     # A broken build raises anything.
     except Exception as error:
         return MachineState(facts, {}, None, f"{type(error).__name__}: {error}".splitlines()[0])
