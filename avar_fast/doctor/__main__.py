@@ -64,11 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _general_troubles(machine: MachineState, lack_of_trainer: str) -> list[str]:
-    troubles = []
-    if machine.trouble:
-        troubles.append(f"the kernels do not run: {machine.trouble}")
-    elif "" not in machine.backends.values():
-        troubles.append("no kernel backend runs")
+    troubles = [f"the kernels do not run: {trouble}" for trouble in machine.troubles]
     if lack_of_trainer:
         troubles.append(f"the trainer does not run: {lack_of_trainer}")
     return troubles

@@ -22,8 +22,9 @@ class MachineState:
     capability: tuple[int, int] | None
     """CUDA's compute capability of the first GPU; (0, 0) of one that is not NVIDIA's; None without
     a GPU."""
-    trouble: str
-    """Why torch or avar_kernels does not import, in one line; empty if both do."""
+    troubles: tuple[str, ...] = ()
+    """Why the kernels do not run: torch or avar_kernels does not import, or a call fails with a
+    backend that should run; a line each."""
 
     @property
     def has_gpu(self) -> bool:
@@ -44,7 +45,8 @@ def machine_state() -> MachineState:
             from avar_kernels import available_backends, cpu
     # A broken build raises anything.
     except Exception as error:
-        return MachineState(facts, {}, None, f"{type(error).__name__}: {error}".splitlines()[0])
+        trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+        return MachineState(facts, {}, None, (trouble,))
     facts["torch is for"] = _build_of(torch)
     gpus = [_describe(torch, i) for i in range(torch.cuda.device_count())]
     facts["GPUs"] = "; ".join(gpus) or "none that torch sees"
@@ -54,7 +56,8 @@ def machine_state() -> MachineState:
         facts["backend cpu takes"] = f"{sets[-1]}, of {', '.join(sets)}"
     tried = try_backends(name for name, status in statuses.items() if status)
     backends = {name: tried.get(name, status.reason) for name, status in statuses.items()}
-    return MachineState(facts, backends, _capability(torch), "")
+    troubles = tuple(f"backend {name}: {error}" for name, error in tried.items() if error)
+    return MachineState(facts, backends, _capability(torch), troubles)
 
 
 def _processor() -> str:

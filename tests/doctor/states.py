@@ -3,9 +3,9 @@
 from avar_fast.doctor.machine import MachineState
 from avar_fast.doctor.packages import PACKAGES, PackageState
 
-CPU = MachineState({}, {"eager": "", "sdpa": "", "cpu": "", "triton": "no device"}, None, "")
-H100 = MachineState({}, {"eager": "", "triton": ""}, (9, 0), "")
-T4 = MachineState({}, {"eager": "", "triton": "needs 8.0"}, (7, 5), "")
+CPU = MachineState({}, {"eager": "", "sdpa": "", "cpu": "", "triton": "no device"}, None)
+H100 = MachineState({}, {"eager": "", "triton": ""}, (9, 0))
+T4 = MachineState({}, {"eager": "", "triton": "needs 8.0"}, (7, 5))
 
 
 def packages(*missing, **broken):

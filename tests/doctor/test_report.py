@@ -3,7 +3,7 @@
 import pytest
 
 from avar_fast.doctor import __main__ as doctor
-from avar_fast.doctor.machine import MachineState
+from avar_fast.doctor.machine import MachineState, machine_state
 from avar_fast.doctor.packages import SOURCE, PackageState, admits, package_states
 from avar_fast.doctor.trials import try_backends, try_imports
 
@@ -66,6 +66,18 @@ def test_backends_are_called():
     assert tried["absent"].startswith("ValueError: backend must be None or one of")
 
 
+def test_a_backend_that_fails_is_a_trouble(monkeypatch):
+    """One that cannot run here, as triton without a GPU, is none."""
+    monkeypatch.setattr(
+        "avar_fast.doctor.machine.try_backends",
+        lambda names: {name: "wrong by 1" if name == "sdpa" else "" for name in names},
+    )
+    machine = machine_state()
+    assert machine.troubles == ("backend sdpa: wrong by 1",)
+    assert machine.backends["eager"] == ""
+    assert machine.backends["sdpa"] == "wrong by 1"
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """(arguments, machine, packages) -> (exit code, stdout, stderr)"""
@@ -99,7 +111,8 @@ def test_without_the_trainer_or_torch(run):
     code, _, err = run([], CPU, packages("deepspeed"))
     assert code == 1
     assert err.startswith("error: the trainer does not run: not installed: deepspeed. Use: pip")
-    code, _, err = run([], MachineState({}, {}, None, "OSError: no libcudart"), packages())
+    broken = MachineState({}, {}, None, ("OSError: no libcudart",))
+    code, _, err = run([], broken, packages())
     assert (code, err) == (1, "error: the kernels do not run: OSError: no libcudart.\n")
 
 
