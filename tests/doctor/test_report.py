@@ -1,8 +1,10 @@
 """The doctor's report and exit code, its ranges, and its child processes."""
 
+import avar_kernels
 import pytest
 
 from avar_fast.doctor import __main__ as doctor
+from avar_fast.doctor import child
 from avar_fast.doctor.machine import MachineState, machine_state
 from avar_fast.doctor.packages import SOURCE, PackageState, admits, package_states
 from avar_fast.doctor.trials import try_backends, try_imports
@@ -64,6 +66,21 @@ def test_backends_are_called():
     tried = try_backends(["sdpa", "absent"])
     assert tried["sdpa"] == ""
     assert tried["absent"].startswith("ValueError: backend must be None or one of")
+
+
+@pytest.mark.parametrize("output", ["out", "mass"])
+def test_wrong_numbers_are_found(monkeypatch, output):
+    true = avar_kernels.visual_attn_func
+
+    def wrong(*arguments, backend, **named):
+        result = true(*arguments, backend=backend, **named)
+        value = getattr(result, output) * (1.1 if backend == "sdpa" else 1.0)
+        return result._replace(**{output: value})
+
+    monkeypatch.setattr(avar_kernels, "visual_attn_func", wrong)
+    said = child._error_of("backend sdpa")
+    assert said == f"ArithmeticError: {output} differs from that of the backend eager by 10%"
+    assert child._error_of("backend eager") == ""
 
 
 def test_a_backend_that_fails_is_a_trouble(monkeypatch):
