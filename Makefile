@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-gpu test-compiled test-triton test-ends gpu-check bench bench-report docs lint clean
+.PHONY: install demo study vas-study test test-vllm test-gpu test-compiled test-triton test-ends test-install gpu-check bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -82,6 +82,10 @@ END_TESTS := tests/attention tests/models tests/data tests/objectives tests/roll
 test-ends: $(ENDS:%=test-%)
 $(ENDS:%=test-%): test-%: .ends/%/.installed
 	OMP_NUM_THREADS=1 .ends/$*/bin/python -m pytest $(END_TESTS) -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
+
+# Every extra in an environment of its own, with the doctor in it. It downloads torch once, and about a GB of other packages.
+test-install: install
+	$(BIN)/python -m pytest tests/install -m "" -p no:benchmark
 
 # On a machine with a GPU: all that only a device can show, in parts of ten minutes, into runs/first-hour. It needs torch,
 # triton, transformers and pytest, and installs nothing. The same command again goes on where it stopped.
