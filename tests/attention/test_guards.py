@@ -16,7 +16,6 @@ from avar_fast.attention import (
     query_mask,
     record_attention,
 )
-from avar_fast.attention.caches import cache_argument
 from avar_fast.objectives import visual_reward
 
 from .caches import cache_in, given
@@ -45,7 +44,8 @@ def test_a_recording_tells_its_tokens_types_and_queries(fast):
             assert torch.equal(rec.queries(role), query_mask(ids, mask, role=role, tokens=TOKENS))
         step = torch.full((2, 1), 30)
         longer = torch.cat([mask, torch.ones_like(step)], dim=1)
-        fast(input_ids=step, attention_mask=longer, **given(fast, cache))
+        positions = torch.full((3, 2, 1), 90)
+        fast(input_ids=step, attention_mask=longer, position_ids=positions, **given(fast, cache))
         assert torch.equal(rec.token_ids, torch.cat([ids, step], dim=1))
         assert rec.queries("all").tolist() == [[True], [True]]
         with pytest.raises(ValueError, match="role must be one of"):
@@ -96,7 +96,7 @@ def test_ids_can_be_given_beside_embeddings(fast):
     assert torch.equal(got, want)
     assert torch.equal(rec.key_types, types)
     assert all(torch.equal(rec.mass[layer], mass) for layer, mass in masses.items())
-    with pytest.raises(ValueError, match="needs input_ids.* given_ids"):
+    with pytest.raises(ValueError, match=r"needs input_ids.*given_ids\("):
         fast(**embedded)
     with (
         given_ids(fast, inputs["input_ids"][:, :5]),
@@ -138,14 +138,15 @@ def test_sampled_image_tokens_are_no_visual_keys(fast, cached):
             fast(
                 input_ids=sampled,
                 attention_mask=torch.ones_like(whole),
-                **{cache_argument(fast): cache},
+                position_ids=torch.arange(90, 94).expand(3, 1, -1),
+                **given(fast, cache),
             )
     else:
-        zeros = torch.zeros_like(sampled)
         longer = {
             "input_ids": whole,
             "attention_mask": torch.ones_like(whole),
-            "mm_token_type_ids": torch.cat([prompt["mm_token_type_ids"], zeros + 2], dim=1),
+            "position_ids": torch.arange(whole.shape[1]).expand(3, 1, -1),
+            "mm_token_type_ids": None,
         }
         with record_attention(fast) as rec:
             fast(**prompt | longer, use_cache=False)
