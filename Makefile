@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends gpu-check bench bench-report docs lint clean
+.PHONY: install demo study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-plug-in test-install gpu-check bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -95,6 +95,20 @@ END_TESTS := tests/attention tests/models tests/data tests/objectives tests/roll
 test-ends: $(ENDS:%=test-%)
 $(ENDS:%=test-%): test-%: .ends/%/.installed
 	OMP_NUM_THREADS=1 .ends/$*/bin/python -m pytest $(END_TESTS) -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
+
+# The plug-in with releases of transformers that are too old for the trainer.
+PLUG_IN := 4.55.4 4.57.6 5.6.0
+.ends/transformers-%/.installed: | install
+	$(BIN)/python -m pip install --quiet --target $(@D) transformers==$*
+	touch $@
+
+test-plug-in: $(PLUG_IN:%=test-plug-in-%)
+$(PLUG_IN:%=test-plug-in-%): test-plug-in-%: .ends/transformers-%/.installed
+	PYTHONPATH=.ends/transformers-$* $(BIN)/python -m pytest tests/ends -p no:benchmark -W default
+
+# Every extra in an environment of its own, with the doctor in it. It downloads torch once, and about a GB of other packages.
+test-install: install
+	$(BIN)/python -m pytest tests/install -m "" -p no:benchmark
 
 # On a machine with a GPU: all that only a device can show, in parts of ten minutes, into runs/first-hour. It needs torch,
 # triton, transformers and pytest, and installs nothing. The same command again goes on where it stopped.

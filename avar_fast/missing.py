@@ -1,4 +1,4 @@
-"""Hints for missing files that this project's recipes name: how to make them."""
+"""Files that recipes name and that are not there: what to say, and how to make them."""
 
 from pathlib import Path
 
@@ -19,3 +19,41 @@ def how_to_make(path: str | Path) -> str:
             " the folder that you have."
         )
     return ""
+
+
+def require_rows(path: str, setting: str = "data") -> bool:
+    """Checks that there are rows at a path, without reading any.
+
+    Args:
+        path: a .jsonl, .json or .parquet file, a folder of parquet files or one that ``datasets``
+            wrote, or a hub name.
+        setting: the recipe section of the path, for messages.
+
+    Returns:
+        Whether the rows are on this machine; a hub name is not looked up.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file or folder is of another kind.
+    """
+    place = Path(path)
+    suffix = place.suffix.lower()
+    if place.is_dir() and suffix not in (".jsonl", ".json"):
+        written = ("dataset_dict.json", "state.json")
+        if not any((place / name).is_file() for name in written) and not any(
+            place.glob("*.parquet")
+        ):
+            raise ValueError(
+                f"{setting}.path must be a folder of .parquet files or one that datasets wrote with"
+                f" save_to_disk; {path} is neither. Name the .jsonl or .json file itself."
+            )
+        return True
+    if suffix in (".jsonl", ".json", ".parquet"):
+        if not place.is_file():
+            raise FileNotFoundError(
+                f"{setting}.path must be an existing file; {path} is not.{how_to_make(path)}"
+            )
+        return True
+    if place.is_file():
+        raise ValueError(f"{setting}.path must be a .jsonl, .json or .parquet file; got {path}.")
+    return False

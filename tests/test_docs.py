@@ -25,8 +25,8 @@ README_BYTES = 9_000
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
-TREES = ("avar_fast", "bench", "configs", "csrc", "docs", "examples", "kernels", "tests")
-OF_OTHERS = ("vllm", "lmms-eval")  # programs whose command lines are not ours to check
+TREES = ("avar_fast", "bench", "configs", "csrc", "docker", "docs", "examples", "kernels", "tests")
+OF_OTHERS = ("vllm", "lmms-eval", "hadolint")  # programs whose command lines are not ours to check
 PROGRAMS = ("python -m ", "torchrun ", "make ")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -102,6 +102,10 @@ def check_module(module: str, arguments: list[str], monkeypatch) -> None:
         return
     options = parsed(module, arguments, monkeypatch)
     monkeypatch.chdir(ROOT)
+    if module == "avar_fast.doctor":
+        recipes = [word for word in options.recipes if "=" not in word]
+        for recipe in recipes:
+            load_recipe(recipe, [word for word in options.recipes if "=" in word])
     if module in ("avar_fast.train", "avar_fast.data"):
         load_recipe(options.recipe, options.overrides)
     elif module == "avar_fast.synthesize":

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "avar_fast"
 # A part may import parts of a lower number, and itself.
 LAYERS = {
     "bootstrap": 0,
+    "extras": 0,
     "missing": 0,
     "journal": 0,
     "progress": 0,
@@ -38,6 +39,7 @@ LAYERS = {
     "studies": 8,
     "lab": 9,
     "synthesize": 10,
+    "doctor": 11,
 }
 
 

@@ -1,18 +1,21 @@
 """Connects the kernels to transformers models. Importing it registers attn_implementation
 "avar"."""
 
-from transformers import AttentionInterface, AttentionMaskInterface
+from ..extras import needs
 
-from . import versions as versions  # first: it names a version that the other imports fail on
-from .attach import ATTN_NAME, attach
-from .attachment import detach, split_sequence
-from .caches import cache_argument, set_cached_ids
-from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
-from .contexts import intervene, record_attention
-from .effects import Recording
-from .padding import padding_mask
-from .prompts import SharedPrompts, set_prompts
-from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
+with needs("avar_fast.attention"):
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    from . import versions as versions  # first: it names a version that the other imports fail on
+    from .attach import ATTN_NAME, attach
+    from .attachment import detach, split_sequence
+    from .caches import cache_argument, set_cached_ids
+    from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
+    from .contexts import given_ids, intervene, record_attention
+    from .effects import Recorded, Recording
+    from .padding import padding_mask
+    from .prompts import SharedPrompts, set_prompts
+    from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 
 AttentionInterface.register(ATTN_NAME, avar_attention)
 AttentionInterface.register(VISION_ATTN_NAME, avar_attention)
@@ -23,6 +26,7 @@ AttentionMaskInterface.register(VISION_ATTN_NAME, padding_mask)
 __all__ = [
     "ATTN_NAME",
     "VISION_ATTN_NAME",
+    "Recorded",
     "Recording",
     "SequenceSplit",
     "SharedPrompts",
@@ -30,6 +34,7 @@ __all__ = [
     "attach",
     "cache_argument",
     "detach",
+    "given_ids",
     "intervene",
     "key_types",
     "query_mask",

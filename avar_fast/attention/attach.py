@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from ..models.decoders import decoder_of
+from ..models.decoders import decoder_of, unwrapped
 from .attachment import Attachment, detach
 from .self_check import check_attached, has_weights
 from .tokens import SpecialTokens
@@ -18,7 +18,8 @@ def attach(
     """Attaches a model: every forward then derives key types from its input_ids.
 
     Args:
-        model: a transformers model whose text tower uses attn_implementation "avar".
+        model: a transformers model whose text tower uses attn_implementation "avar"; it may be
+            wrapped (PEFT, DistributedDataParallel, accelerate).
         processor: the model's processor or tokenizer, for the ids of its special tokens; it may be
             None if ``tokens`` is given.
         tokens: the ids of the special tokens, for a model that is not of a supported family. Its
@@ -32,6 +33,7 @@ def attach(
         ValueError: the text tower uses another attention, or the tokenizer lacks Qwen-VL's tokens.
         RuntimeError: with a cache the model attends otherwise, so that its numbers would be wrong.
     """
+    model = unwrapped(model)
     decoder = decoder_of(model, any_model=tokens is not None)
     name = decoder.attention_name
     if name != ATTN_NAME:

@@ -18,11 +18,18 @@ from ..models.sequence_split import split_text_inputs
 from .caches import given_cache, num_slots, set_cached_ids, with_cached_ids
 from .call import CALL_ARGUMENT, AttnCall, SequenceSplit
 from .effects import Intervention, Recording
-from .packing import PACKING_ARGUMENTS, PREFIX_ARGUMENT, packing_of, refuse_packing
+from .packing import (
+    PACKING_ARGUMENTS,
+    PREFIX_ARGUMENT,
+    packing_by_positions,
+    packing_of,
+    refuse_packing,
+)
 from .padding import existing_keys
 from .prompts import prompts_of
 from .tokens import PLAIN, SpecialTokens, key_types
 from .turns import SharedOrder, TokenOrder
+from .visual_ids import require_modalities, without_featureless
 
 
 class Attachment:
@@ -38,6 +45,7 @@ class Attachment:
         self.record_layers: frozenset[int] = frozenset()
         self.intervention: Intervention | None = None
         self.sequence: SequenceSplit | None = None
+        self.given_ids: Tensor | None = None
         # Hooks of the body, not of the LM head's model: callers may call the body directly.
         decoder.body.register_forward_pre_hook(self.enter, with_kwargs=True)
         decoder.body.register_forward_hook(self._leave, with_kwargs=True)
@@ -64,32 +72,15 @@ class Attachment:
         """Pre-forward hook: adds the ``AttnCall`` to the arguments."""
         if args:
             kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
-        input_ids = kwargs.get("input_ids")
-        if input_ids is None:
-            raise ValueError(
-                "an attached model needs input_ids, from which key types are derived; got"
-                " inputs_embeds alone. Pass input_ids, or detach with"
-                " avar_fast.attention.detach(model)."
-            )
-        cache = given_cache(kwargs)
+        input_ids, cache = self._new_ids(kwargs), given_cache(kwargs)
         ids, slots = with_cached_ids(input_ids, cache), num_slots(cache)
         mask = _padding_mask(kwargs.get("attention_mask"), ids, slots)
-        packing, prompts = packing_of(kwargs, len(ids)), prompts_of(cache)
-        if packing is not None and self.is_recurrent:
-            raise ValueError(
-                "packed samples must be rows of their own in a model with recurrent layers, which"
-                " would carry their state from one sample to the next. Pad the rows and pass"
-                " attention_mask."
-            )
+        packing, prompts = self._packing(kwargs, mask, ids), prompts_of(cache)
         if prompts is None:
             order = _order(packing, ids.shape[1])
             types = key_types(ids, mask, tokens=self.tokens, order=order)
         else:
             types = prompts.types_behind(ids, mask, self.tokens)
-        positions = kwargs.get("position_ids")
-        if packing is None and positions is not None:
-            has_video = kwargs.get("video_grid_thw") is not None
-            refuse_packing(positions, mask, ids.shape[1], may_fall=has_video)
         if packing is None:
             # A decoding step attends to sorted blocks in none of its layers.
             decoding = prompts is not None or is_decoding(
@@ -97,7 +88,7 @@ class Attachment:
             )
             keys = plan_keys(types, sort=not decoding)
         else:
-            keys = plan_keys(types[0], **packing)
+            keys = plan_keys(types.flatten(), **packing)
         if self.sequence is not None and (prompts or ids.shape != input_ids.shape):
             raise ValueError(
                 "a split sequence works without a cache of keys; the given one holds some. Call the"
@@ -107,12 +98,12 @@ class Attachment:
         if prompts is not None:
             call.prompts, call.prompt_plan = prompts.layers, prompts.plan(self.tokens)
         if self.recording is not None:
-            call.mass = self.recording.mass = {}
             if prompts is not None:
-                of_prompts = prompts.types(self.tokens)[prompts.rows.long()]
-                types = torch.cat([of_prompts, types], dim=1)
-            self.recording.key_types = types
-            call.record_layers = self.record_layers
+                rows = prompts.rows.long()
+                types = torch.cat([prompts.types(self.tokens)[rows], types], dim=1)
+                ids = torch.cat([prompts.ids[rows], ids], dim=1)
+            self.recording.begin(ids, types, input_ids.shape[1], self.tokens)
+            call.mass, call.record_layers = self.recording.mass, self.record_layers
         if self.intervention is not None:
             call.type_bias, call.type_scale = self.intervention.tables(ids.device)
             call.intervene_layers = self.intervention.layers
@@ -122,6 +113,46 @@ class Attachment:
         kwargs = {k: v for k, v in kwargs.items() if k not in ours}
         return (), kwargs | {CALL_ARGUMENT: call}
 
+    def _new_ids(self, kwargs: dict[str, Any]) -> Tensor:
+        """The (B, L) ids of the new tokens; ``NO_TOKEN`` for image tokens without a feature."""
+        input_ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
+        if input_ids is not None:
+            require_modalities(input_ids, kwargs, self.tokens)
+            return without_featureless(input_ids, kwargs, self.tokens)
+        if self.given_ids is None:
+            raise ValueError(
+                "an attached model needs input_ids, from which key types are derived; got"
+                " inputs_embeds alone. Pass input_ids, give the ids with"
+                " avar_fast.attention.given_ids(model, input_ids), or detach with"
+                " avar_fast.attention.detach(model)."
+            )
+        if embeds is None or embeds.shape[:2] != self.given_ids.shape:
+            shape = None if embeds is None else tuple(embeds.shape[:2])
+            raise ValueError(
+                f"given_ids must have the (B, L) of inputs_embeds, {shape}; got"
+                f" {tuple(self.given_ids.shape)}."
+            )
+        return self.given_ids
+
+    def _packing(
+        self, kwargs: dict[str, Any], mask: Tensor | None, ids: Tensor
+    ) -> dict[str, Any] | None:
+        """The offsets of packed samples, as arguments of the kernels; None without packing."""
+        packing, positions = packing_of(kwargs, len(ids)), kwargs.get("position_ids")
+        if packing is None and positions is not None:
+            if positions.dim() == 3 and positions.shape[0] == 4:  # the first row counts tokens
+                packing = packing_by_positions(positions[0], mask, len(ids), ids.shape[1])
+            else:
+                has_video = kwargs.get("video_grid_thw") is not None
+                refuse_packing(positions, mask, ids.shape[1], may_fall=has_video)
+        if packing is not None and self.is_recurrent:
+            raise ValueError(
+                "packed samples must be rows of their own in a model with recurrent layers, which"
+                " would carry their state from one sample to the next. Pad the rows and pass"
+                " attention_mask."
+            )
+        return packing
+
     def _leave(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         """Stores the token ids in the returned cache, which the model may have created. A copy of
         the cache then has them too."""
@@ -129,6 +160,8 @@ class Attachment:
         for cache in (given_cache(kwargs), *fields):
             if isinstance(cache, Cache):
                 set_cached_ids(cache, kwargs[CALL_ARGUMENT].token_ids)
+        if self.recording is not None:
+            self.recording.end()
 
     def _enter_text(
         self, tower: nn.Module, args: tuple, kwargs: dict
@@ -179,7 +212,12 @@ def _recurrent_mask(kwargs: dict[str, Any]) -> Tensor | None:
     return mask[:, -length:]
 
 
-_AT_REST = {"recording": None, "record_layers": frozenset(), "intervention": None}
+_AT_REST = {
+    "recording": None,
+    "record_layers": frozenset(),
+    "intervention": None,
+    "given_ids": None,
+}
 
 
 def detach(model: nn.Module) -> None:

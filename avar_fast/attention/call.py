@@ -134,7 +134,7 @@ def avar_attention(
         return _plain(q, k, v, attention_mask, kwargs, options), None
 
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
-    if call.grad_enabled and not torch.is_grad_enabled():
+    if call.mass is not None and call.grad_enabled and not torch.is_grad_enabled():
         raise RuntimeError(
             "reentrant gradient checkpointing runs layers without gradients and loses those of"
             " recorded attention. Use"
@@ -144,7 +144,7 @@ def avar_attention(
     options = {"num_types": NUM_TYPES, "softmax_scale": scaling, "causal": True}
     if layer in call.intervene_layers:
         options |= {"type_bias": call.type_bias, "type_scale": call.type_scale}
-    known = call.keys.key_types.shape[-1]
+    known = call.token_ids.shape[1]
     if call.sequence is not None:
         q, k, v = call.sequence.to_heads(q, k, v, known)
     elif k.shape[1] == call.num_slots:

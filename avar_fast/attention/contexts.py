@@ -1,40 +1,52 @@
 """Context managers for forwards of an attached model: record attention, change its logits."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Literal
 
 from avar_kernels import KeyType
-from torch import nn
+from torch import Tensor, nn
 
 from .attachment import attachment_of
 from .call import NUM_TYPES
-from .effects import Intervention, Recording
+from .effects import Intervention, Recorded, Recording
 
 
 @contextlib.contextmanager
-def record_attention(model: nn.Module, layers: Iterable[int] | None = None) -> Iterator[Recording]:
-    """Records the attention mass per key type of every forward inside; only the latest is kept.
+def record_attention(
+    model: nn.Module,
+    layers: Iterable[int] | None = None,
+    *,
+    keep: Literal["last", "all"] | Callable[[Recorded], None] = "last",
+) -> Iterator[Recording]:
+    """Records the attention mass per key type of every forward inside.
 
     Args:
         model: an attached model.
         layers: text layers to record, by their index in the model; by default all that have
             attention.
+        keep: "last" keeps the latest forward only, "all" every forward in ``forwards``; a function
+            is called with each forward when it ends.
 
     Yields:
-        Recording with ``mass`` = {layer: (B, L, H, 3) float32}, differentiable, and ``key_types``
-        = (B, Lk) int32.
+        Recording of the latest forward, with ``mass`` = {layer: (B, L, H, 3) float32},
+        differentiable; ``key_types`` = (B, Lk) int32; ``token_ids`` = (B, Lk) int64; and
+        ``queries(role)``, (B, L) bool.
 
     Raises:
         RuntimeError: a recording is already active on this model.
-        ValueError: the model does not have these layers, or is not attached.
+        ValueError: the model does not have these layers, or is not attached, or ``keep`` is none of
+            these.
     """
+    if keep not in ("last", "all") and not callable(keep):
+        raise ValueError(f'keep must be "last", "all" or a function; got {keep!r}.')
     attachment = attachment_of(model)
     if attachment.recording is not None:
         raise RuntimeError(
             "record_attention is already active on this model; leave it before entering again."
         )
     attachment.record_layers = _subset("layers", layers, attachment.layers)
-    attachment.recording = Recording()
+    attachment.recording = Recording(keep=keep)
     try:
         yield attachment.recording
     finally:
@@ -102,6 +114,25 @@ def intervene(
         yield
     finally:
         attachment.intervention = None
+
+
+@contextlib.contextmanager
+def given_ids(model: nn.Module, input_ids: Tensor) -> Iterator[None]:
+    """Tells an attached model the tokens of forwards that get inputs_embeds in their place.
+
+    Args:
+        model: an attached model.
+        input_ids: (B, L) ids of the new tokens. Image tokens stand for features in the embeddings.
+
+    Raises:
+        ValueError: the model is not attached. A forward raises if the shapes differ.
+    """
+    attachment = attachment_of(model)
+    before, attachment.given_ids = attachment.given_ids, input_ids
+    try:
+        yield
+    finally:
+        attachment.given_ids = before
 
 
 def _by_head(

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .refusal import refuse
+
 PACKING_ARGUMENTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 PREFIX_ARGUMENT = "prefix_index"
 _REMEDY = f"Pass {', '.join(PACKING_ARGUMENTS[:3])} and {PACKING_ARGUMENTS[3]}."
@@ -100,7 +102,7 @@ def refuse_packing(
     if length == 1:  # a decoding step, which must not wait for the device
         return
     real = None if mask is None else mask[:, -length:]
-    _refuse(
+    refuse(
         _restarts(position_ids, real, may_fall).any(),
         "position_ids restart inside a row, which means packed samples; 'avar' separates them by"
         f" offsets here. {_REMEDY}",
@@ -108,19 +110,11 @@ def refuse_packing(
     text = _text_positions(position_ids)
     if text is None or mask is not None or length != num_keys:
         return
-    _refuse(
+    refuse(
         (text[:, 1:] > text[:, :-1] + 1).any(),
         "position_ids leap inside a row: some attentions of transformers take that for another"
         f" sample, others do not. {_REMEDY}",
     )
-
-
-def _refuse(wrong: Tensor, message: str) -> None:
-    # ROCm builds may leave device-side assertions out.
-    if wrong.is_cuda and torch.version.hip is None:
-        torch.ops.aten._assert_async.msg(~wrong, message)
-    elif wrong:
-        raise ValueError(message)
 
 
 def _restarts(position_ids: Tensor, real: Tensor | None, may_fall: bool = False) -> Tensor:

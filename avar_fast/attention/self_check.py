@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from ..models import NAMES
 from .attachment import attachment_of
 from .caches import cache_argument
 from .contexts import record_attention
@@ -47,14 +48,15 @@ def check_attached(model: Any, tokens: SpecialTokens) -> None:
     ]  # fmt: skip
     ids = torch.tensor([words], device=weight.device)
     with _at_rest(model):
-        whole, masses, _ = _last(model, ids, use_cache=False)
-        _, _, cache = _last(model, ids[:, :-1], use_cache=True)
+        whole, masses, _ = _last(model, ids, 0, use_cache=False)
+        _, _, cache = _last(model, ids[:, :-1], 0, use_cache=True)
         if cache is None:
             raise RuntimeError(
                 f"{type(model).__name__} must return a cache for use_cache=True; it returned none."
                 + _REMEDY
             )
-        cached, cached_masses, _ = _last(model, ids[:, -1:], **{cache_argument(model): cache})
+        name, start = cache_argument(model), ids.shape[1] - 1
+        cached, cached_masses, _ = _last(model, ids[:, -1:], start, **{name: cache})
     half = weight.dtype in (torch.float16, torch.bfloat16)
     limit = HALF_TOLERANCE if half else TOLERANCE
     off = max(float((masses[i] - cached_masses[i]).abs().mean(dim=0).max()) for i in masses)
@@ -68,8 +70,14 @@ def check_attached(model: Any, tokens: SpecialTokens) -> None:
         )
 
 
-def _last(model: Any, ids: Tensor, **options: Any) -> tuple[Tensor, dict[int, Tensor], Any]:
-    """The logits and masses (H, 3) of the last token, and the cache that the model returns."""
+def _last(
+    model: Any, ids: Tensor, start: int, **options: Any
+) -> tuple[Tensor, dict[int, Tensor], Any]:
+    """The logits and masses (H, 3) of the last token, and the cache that the model returns. The
+    first token is at position ``start``."""
+    if getattr(model.config, "model_type", None) in NAMES:  # else generate tells them the position
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
+        options["position_ids"] = positions.expand(3, 1, -1)
     with record_attention(model) as recording:
         out = model(input_ids=ids, **options)
     masses = {layer: mass[0, -1] for layer, mass in recording.mass.items()}

@@ -108,7 +108,7 @@ def key_types(
     types = torch.full_like(input_ids, KeyType.TEXT, dtype=torch.int32)
     system = _in_turn_of(input_ids, tokens.system, tokens, order=order)
     types = types.masked_fill(system, KeyType.SYSTEM)
-    types = types.masked_fill(_is_visual(input_ids, tokens), KeyType.VISUAL)
+    types = types.masked_fill(is_visual(input_ids, tokens), KeyType.VISUAL)
     if attention_mask is not None:
         types = types.masked_fill(attention_mask == 0, KeyType.PAD)
     return types
@@ -148,7 +148,7 @@ def query_mask(
     else:
         mask = _in_turn_of(input_ids, tokens.user, tokens)
         if role == "user":
-            mask = mask & ~_is_visual(input_ids, tokens)
+            mask = mask & ~is_visual(input_ids, tokens)
     return mask if attention_mask is None else mask & (attention_mask != 0)
 
 
@@ -160,7 +160,7 @@ def turn_content(input_ids: Tensor, *, tokens: SpecialTokens) -> Tensor:
     for word in (tokens.user, tokens.assistant):
         inside = _in_turn_of(input_ids, word, tokens, closing=False)
         content |= inside & ~_header_mask(input_ids, word, tokens)
-    return content & (input_ids != tokens.turn_end) & ~_is_visual(input_ids, tokens)
+    return content & (input_ids != tokens.turn_end) & ~is_visual(input_ids, tokens)
 
 
 def sees_image(types: Tensor, sample_ids: Tensor | None = None) -> Tensor:
@@ -202,7 +202,7 @@ def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:
         )
 
 
-def _is_visual(input_ids: Tensor, tokens: SpecialTokens) -> Tensor:
+def is_visual(input_ids: Tensor, tokens: SpecialTokens) -> Tensor:
     found = torch.zeros_like(input_ids, dtype=torch.bool)
     for token in tokens.visual:
         found = found | (input_ids == token)

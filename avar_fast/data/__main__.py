@@ -4,16 +4,20 @@
 import argparse
 import sys
 
-from transformers.utils import logging as transformers_logging
+from ..extras import needs
 
-from ..config import load_recipe
-from ..loading import load_processors
-from .check import check
+with needs("avar_fast.data"):
+    from transformers.utils import logging as transformers_logging
+
+    from ..config import load_recipe
+    from ..loading import load_processors
+    from .check import check
 
 EXAMPLE = """example:
   python -m avar_fast.data check configs/qwen2.5-vl-7b-sft-agto.yaml data.path=rows.jsonl"""
 
 
+@needs("avar_fast.data")
 def main(arguments: list[str] | None = None) -> int:
     """Prints the report.
 

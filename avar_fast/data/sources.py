@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy
 
-from ..missing import how_to_make
+from ..missing import require_rows
 from .problems import RowError, RowProblem
 
 ANSWER = "answer"
@@ -40,13 +40,10 @@ class RowSource(Protocol):
 
 def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "data") -> RowSource:
     """Opens the source of a path; ``setting`` is the recipe section of the path, for messages."""
+    require_rows(path, setting)
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix in (".jsonl", ".json"):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{setting}.path must be an existing file; {file} is not.{how_to_make(file)}"
-            )
         return JsonLines(file, keep_bad_lines) if suffix == ".jsonl" else JsonList(file, setting)
     return ArrowRecords(path, split, setting)
 
@@ -204,18 +201,7 @@ def _load_dataset(path: str, split: str, setting: str) -> Any:
             return loaded[split]
         return loaded
     if folder.is_dir():
-        if not any(folder.glob("*.parquet")):
-            raise ValueError(
-                f"{setting}.path must be a folder of .parquet files or one that datasets wrote with"
-                f" save_to_disk; {path} is neither. Name the .jsonl or .json file itself."
-            )
         return _parquet(str(folder / "*.parquet"), setting)
     if folder.is_file():
-        if folder.suffix.lower() != ".parquet":
-            raise ValueError(
-                f"{setting}.path must be a .jsonl, .json or .parquet file; got {path}."
-            )
         return _parquet(str(folder), setting)
-    if folder.suffix.lower() == ".parquet":
-        raise FileNotFoundError(f"{setting}.path must be an existing file; {path} is not.")
     return datasets.load_dataset(path, split=split)

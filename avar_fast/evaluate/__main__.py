@@ -6,18 +6,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..bootstrap import Bootstrap
-from ..rollout import RolloutError
-from ..tables import markdown
-from .arguments import add_common, chosen_of, numbers, open_tasks, rollout_of, settings_of
-from .command import Model, evaluate_to
-from .compare import compare, comparison_text
-from .judge.arguments import judge_of
-from .ranks import Ranks, local_device
-from .result import read_result
-from .settings import INTERVENTIONS
-from .sweep import sweep
-from .table import score_table
+from ..extras import needs
+
+with needs("avar_fast.evaluate"):
+    from ..bootstrap import Bootstrap
+    from ..rollout import RolloutError
+    from ..tables import markdown
+    from .arguments import add_common, chosen_of, numbers, open_tasks, rollout_of, settings_of
+    from .command import Model, evaluate_to
+    from .compare import compare, comparison_text
+    from .judge.arguments import judge_of
+    from .ranks import Ranks, local_device
+    from .result import read_result
+    from .settings import INTERVENTIONS
+    from .sweep import sweep
+    from .table import score_table
 
 INTERRUPTED = 130
 USAGE = """Benchmarks of a model with its Visual Attention Score, comparisons and sweeps.
@@ -31,6 +34,7 @@ python -m avar_fast.evaluate sweep MODEL --visual-scale 1,1.15 --system-scale 1,
 python -m avar_fast.evaluate page RESULT.json --out PAGE.html"""
 
 
+@needs("avar_fast.evaluate")
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(given[0]) if given else None

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..attention import Recording, SpecialTokens, key_types, query_mask, record_attention
 from ..attention.attachment import attachment_of
+from ..attention.visual_ids import without_featureless
 from ..config.agto import AgtoConfig
+from ..models.decoders import unwrapped
 from ..objectives import AgtoParts, agto_loss, scheduled_weight
-from .loaded import base_model
 
 IGNORE = -100  # transformers' label of tokens without a loss
 OFFSETS = "cu_seq_lens_q"  # transformers' argument with the offsets of packed samples
@@ -113,8 +114,8 @@ class AgtoMixin:
         count = torch.zeros((), device=accelerator.device)
         for batch in batches:
             queries = _queries(batch, self.agto.queries, self._agto_tokens)
-            ids, mask = batch["input_ids"], batch.get("attention_mask")
-            types = key_types(ids, mask, tokens=self._agto_tokens)
+            ids = without_featureless(batch["input_ids"], batch, self._agto_tokens)
+            types = key_types(ids, batch.get("attention_mask"), tokens=self._agto_tokens)
             has = [(types == kind).any(dim=1) for kind in (KeyType.VISUAL, KeyType.SYSTEM)]
             count += (queries.any(dim=1) & has[0] & has[1]).sum().to(count.device)
         return accelerator.reduce(count, reduction="sum")
@@ -196,7 +197,7 @@ def _require_fit(trainer: Any) -> None:
 
 def _require_token_mean(trainer: Any) -> None:
     """Raises ValueError if the model cannot divide its loss by the targets of a step."""
-    model = base_model(trainer.accelerator.unwrap_model(trainer.model))
+    model = unwrapped(trainer.model)
     parameters = inspect.signature(type(model).forward).parameters.values()
     routes = getattr(model.config.get_text_config(), "output_router_logits", False)
     if routes and not hasattr(trainer, "aux_loss_enabled"):
@@ -211,7 +212,7 @@ def _require_token_mean(trainer: Any) -> None:
     )
 
 
-def _queries(inputs: Mapping[str, Any], role: str, tokens: SpecialTokens) -> Tensor:
+def _queries(inputs: Any, role: str, tokens: SpecialTokens) -> Tensor:
     """(B, L) bool: the queries of a micro-batch.
 
     Raises:
@@ -223,12 +224,14 @@ def _queries(inputs: Mapping[str, Any], role: str, tokens: SpecialTokens) -> Ten
             f"AGTO needs input_ids in every micro-batch; got {got}. AgtoMixin is for supervised"
             " trainers, whose data collator makes them."
         )
-    ids, offsets = inputs["input_ids"], inputs.get(OFFSETS)
+    ids: Tensor = inputs["input_ids"]
+    offsets = inputs.get(OFFSETS)
     if offsets is not None and len(offsets) - 1 > len(ids):
         raise ValueError(
             f"AgtoMixin needs one sample per row; got {len(offsets) - 1} packed samples in"
             f" {len(ids)} row. Set packing=False and padding_free=False."
         )
+    ids = without_featureless(ids, dict(inputs), tokens)
     mask = query_mask(ids, inputs.get("attention_mask"), role=role, tokens=tokens)
     labels = inputs.get("labels")
     if (

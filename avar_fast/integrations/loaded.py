@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from ..attention import ATTN_NAME, SpecialTokens, attach
+from ..models.decoders import unwrapped
 
 
 def use_avar(model: nn.Module, processor: Any, *, tokens: SpecialTokens | None = None) -> None:
@@ -12,25 +13,18 @@ def use_avar(model: nn.Module, processor: Any, *, tokens: SpecialTokens | None =
     vision tower keeps its attention.
 
     Args:
-        model: a transformers model, or a PEFT model around one.
+        model: a transformers model; it may be wrapped (PEFT, DistributedDataParallel, accelerate).
         processor, tokens: as for ``avar_fast.attention.attach``.
 
     Raises:
-        TypeError: the model is in another wrapper, or its family is not supported.
+        TypeError: it is no transformers model, or its family is not supported.
         ValueError: the tokenizer lacks Qwen-VL's tokens.
     """
-    inner = base_model(model)
+    inner: Any = unwrapped(model)
     if not hasattr(inner, "set_attn_implementation"):
         raise TypeError(
-            "model must be a transformers model or a PEFT model around one; got"
-            f" {type(model).__name__}. Call use_avar before the model is wrapped for data"
-            " parallelism."
+            f"model must be a transformers model, possibly wrapped; got {type(inner).__name__}."
         )
-    own = getattr(inner.config, "text_config", None) is None
-    inner.set_attn_implementation(ATTN_NAME if own else {"text_config": ATTN_NAME})
+    has_text_part = getattr(inner.config, "text_config", None) is not None
+    inner.set_attn_implementation({"text_config": ATTN_NAME} if has_text_part else ATTN_NAME)
     attach(inner, processor, tokens=tokens)
-
-
-def base_model(model: Any) -> Any:
-    """The transformers model inside a PEFT model; other models as they are."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

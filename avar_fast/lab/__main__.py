@@ -14,8 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .digits import SPLITS
-from .world import MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
+from ..extras import needs
+
+with needs("avar_fast.lab"):
+    from .digits import SPLITS
+    from .world import MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
 
 
 def parse_grid(text: str) -> tuple[int, int]:
@@ -112,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@needs("avar_fast.lab")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = build_parser()

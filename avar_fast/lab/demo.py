@@ -13,29 +13,33 @@ import time
 from pathlib import Path
 
 import torch
-from transformers.utils import logging as transformers_logging
 
-from ..attention import attach
-from ..data import Rows, load_rows
-from ..evaluate import Settings, evaluate_rows, write_json
-from ..loading import load
-from ..report import ReportEntry, write_report
-from ..report.attention_maps import attention_map
-from ..report.page import text_table
-from .curriculum import write_curriculum
-from .model import save_base
-from .runs import (
-    CURRICULUM,
-    MAX_NEW_TOKENS,
-    TEST,
-    TUNE,
-    TrainingRun,
-    checkpoint,
-    make_folder,
-    say,
-    train,
-)
-from .tokenizer import DEFAULT_SYSTEM
+from ..extras import needs
+
+with needs("avar_fast.lab.demo"):
+    from transformers.utils import logging as transformers_logging
+
+    from ..attention import attach
+    from ..data import Rows, load_rows
+    from ..evaluate import Settings, evaluate_rows, write_json
+    from ..loading import load
+    from ..report import ReportEntry, write_report
+    from ..report.attention_maps import attention_map
+    from ..report.page import text_table
+    from .curriculum import write_curriculum
+    from .model import save_base
+    from .runs import (
+        CURRICULUM,
+        MAX_NEW_TOKENS,
+        TEST,
+        TUNE,
+        TrainingRun,
+        checkpoint,
+        make_folder,
+        say,
+        train,
+    )
+    from .tokenizer import DEFAULT_SYSTEM
 
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
 NUM_PICTURES = 4
@@ -50,6 +54,7 @@ RUNS = (
 )
 
 
+@needs("avar_fast.lab.demo")
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m avar_fast.lab.demo",

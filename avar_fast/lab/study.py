@@ -22,18 +22,22 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from transformers.utils import logging as transformers_logging
 
-from ..attention import attach
-from ..data import load_rows
-from ..evaluate import Settings, evaluate_rows
-from ..loading import load
-from .curriculum import Phase, write_curriculum
-from .model import save_base
-from .runs import CHAIN, MAX_NEW_TOKENS, MIXED, ONE_DIGIT, TrainingRun, checkpoint, say, train
-from .study_report import write_study
-from .tokenizer import DEFAULT_SYSTEM
-from .world import WorldConfig
+from ..extras import needs
+
+with needs("avar_fast.lab.study"):
+    from transformers.utils import logging as transformers_logging
+
+    from ..attention import attach
+    from ..data import load_rows
+    from ..evaluate import Settings, evaluate_rows
+    from ..loading import load
+    from .curriculum import Phase, write_curriculum
+    from .model import save_base
+    from .runs import CHAIN, MAX_NEW_TOKENS, MIXED, ONE_DIGIT, TrainingRun, checkpoint, say, train
+    from .study_report import write_study
+    from .tokenizer import DEFAULT_SYSTEM
+    from .world import WorldConfig
 
 RHO = 0.7
 # The base model meets hints that are as good as random, in chains: it can read past them.
@@ -74,6 +78,7 @@ RUNS = (
 BATCH_SIZE = 100
 
 
+@needs("avar_fast.lab.study")
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m avar_fast.lab.study",

@@ -19,21 +19,24 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ..tables import markdown, mean_and_deviation
-from .curriculum import write_curriculum
-from .model import save_base
-from .runs import (
-    CURRICULUM,
-    MAX_NEW_TOKENS,
-    NUM_RANKS,
-    TEST,
-    TUNE,
-    TrainingRun,
-    checkpoint,
-    say,
-    train,
-)
-from .text_only import write_text_rows
+from ..extras import needs
+
+with needs("avar_fast.lab.vas_study"):
+    from ..tables import markdown, mean_and_deviation
+    from .curriculum import write_curriculum
+    from .model import save_base
+    from .runs import (
+        CURRICULUM,
+        MAX_NEW_TOKENS,
+        NUM_RANKS,
+        TEST,
+        TUNE,
+        TrainingRun,
+        checkpoint,
+        say,
+        train,
+    )
+    from .text_only import write_text_rows
 
 MARKER = "vas-study.json"  # settings of the study that made the folder
 BASE_EVERY, START_EVERY = 145, 50  # steps between checkpoints: six of the base, four of the others
@@ -46,6 +49,7 @@ STARTS = (
 HEAD_ROWS = 100
 
 
+@needs("avar_fast.lab.vas_study")
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m avar_fast.lab.vas_study",

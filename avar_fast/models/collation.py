@@ -1,14 +1,14 @@
 """Computes model inputs from a model's configuration alone, for workers that have no model.
 
 The functions are transformers' own. They are the same in all families, apart from the additions in
-each family's file.
+each family's file. They are imported where they are called, because the attention plug-in also
+works with releases of transformers that lack them.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import vision_utils
 
 
 class _Rule:
@@ -52,6 +52,8 @@ def blank_image(config: Any) -> dict[str, Tensor]:
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
     """Indices and offsets that a vision tower needs, as arguments of the model's forward. Without
     them it computes them from the grid and waits for the device."""
+    from transformers import vision_utils
+
     merge = config.vision_config.spatial_merge_size
     offsets = vision_utils.get_vision_cu_seqlens(image_grid_thw)
     return {
@@ -63,5 +65,7 @@ def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
 
 def longest(name: str, offsets: Tensor) -> dict[str, int]:
     """{name: longest sequence}; empty if the installed transformers does not take this argument."""
+    from transformers import vision_utils
+
     takes = hasattr(vision_utils, "get_vision_attention_seqlens")
     return {name: int(offsets.diff().max())} if takes else {}

@@ -64,6 +64,20 @@ def attention_layers(text_config: Any) -> tuple[int, ...]:
     return tuple(index for index, kind in enumerate(kinds) if kind != "linear_attention")
 
 
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside wrappers: PEFT, DistributedDataParallel, accelerate, DeepSpeed,
+    torch.compile."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        elif isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module
+        else:
+            return model
+
+
 def _any_decoder(model: Any) -> Decoder:
     """Finds the parts by the names that transformers' decoders share."""
     tower = model.get_decoder() if hasattr(model, "get_decoder") else None

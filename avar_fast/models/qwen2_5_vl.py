@@ -3,7 +3,6 @@
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import Qwen2VLImageProcessorPil, vision_utils
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
 from . import collation, liger_proof
@@ -76,6 +75,8 @@ def projectors(model: Model) -> list[nn.Module]:
 def load_image_processor(path: str) -> Any:
     """Loads the Pillow processor, which needs no torchvision and gives the same pixels on every
     machine."""
+    from transformers import Qwen2VLImageProcessorPil
+
     return Qwen2VLImageProcessorPil.from_pretrained(path)
 
 
@@ -99,6 +100,8 @@ def rope_positions(
 
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
     """Indices and offsets for the vision tower, including its windows, as arguments of forward."""
+    from transformers import vision_utils
+
     vision = config.vision_config
     index, offsets = vision_utils.get_vision_window_index(
         image_grid_thw, vision.spatial_merge_size, vision.window_size, vision.patch_size

@@ -4,7 +4,6 @@ interleaved rotary positions and deepstack features."""
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import vision_utils
 from transformers.models.qwen3_vl import modeling_qwen3_vl as modeling
 
 from . import collation, liger_proof
@@ -57,6 +56,8 @@ def rope_positions(
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:
     """Indices and offsets for the vision tower as arguments of forward; from transformers 5.17 on,
     also the interpolation of its position embeddings."""
+    from transformers import vision_utils
+
     arguments = collation.vision_arguments(config, image_grid_thw)
     interpolation = getattr(vision_utils, "get_vision_interpolation_indices_and_weights", None)
     if interpolation is not None:

@@ -9,6 +9,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+from ..extras import MissingPackageError, needs
 from .functions import RewardFault, Takes, call, load_function, taken_by
 from .rules import RULES
 
@@ -19,17 +20,18 @@ GRACE_SECONDS = 5.0  # the parent kills first; the worker's own alarm is for whe
 def main(descriptor: int, name: str) -> None:
     """Serves one function until the connection is closed."""
     connection = Connection(descriptor)
-    if name in RULES:
-        resource.setrlimit(resource.RLIMIT_AS, (RULE_BYTES, RULE_BYTES))
-        function, takes = RULES[name].score, Takes()
-        function("<answer>2x+1</answer>", "2x+3")  # imports libraries before the time limit applies
-    else:
-        try:
+    try:
+        if name in RULES:
+            resource.setrlimit(resource.RLIMIT_AS, (RULE_BYTES, RULE_BYTES))
+            function, takes = RULES[name].score, Takes()
+            with needs("avar_fast.train"):  # imports libraries before the time limit applies
+                function("<answer>2x+1</answer>", "2x+3")
+        else:
             function = load_function(name)
             takes = taken_by(function)
-        except ValueError as error:
-            connection.send(("error", str(error)))
-            return
+    except (MissingPackageError, ValueError) as error:
+        connection.send(("error", str(error)))
+        return
     connection.send(("ready", takes))
     # The signal's default action ends the process even while the interpreter's lock is held.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from ..config.rollout import RolloutConfig
 from ..data import Sample
+from ..extras import lack_of
 from .engine import RolloutError
 from .generate import Rollouts, Sampling
 from .vllm_samples import (
@@ -44,13 +45,15 @@ class VllmEngine:
     def __init__(
         self, path: str, dtype: str, config: RolloutConfig, max_length: int | None, max_rows: int
     ) -> None:
+        if lack := lack_of("vllm", "rollout.engine=vllm"):
+            raise RolloutError(f"{lack}, or set rollout.engine=model.")
         os.environ.update(IN_PROCESS)
         try:
             import vllm  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise RolloutError(
-                "rollout.engine=vllm needs the package vllm, but its import failed:"
-                f" {error}. Install avar-fast[vllm], or set rollout.engine=model."
+                f"rollout.engine=vllm needs the package vllm, whose import fails: {error}. Install"
+                " it anew, or set rollout.engine=model."
             ) from None
         limit = AutoConfig.from_pretrained(path).get_text_config().max_position_embeddings
         options: dict[str, Any] = {}

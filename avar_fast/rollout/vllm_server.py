@@ -17,6 +17,7 @@ from ..chat.access import is_loopback
 from ..config.rollout import RolloutConfig
 from ..data import Sample
 from ..data.problems import shown
+from ..extras import lack_of
 from .engine import RolloutError
 from .generate import Rollouts, Sampling
 from .vllm_samples import (
@@ -56,12 +57,10 @@ class VllmServer:
     def __init__(
         self, config: RolloutConfig, folder: Path | None, system_prompt: str | None, max_length: int
     ) -> None:
-        try:
-            import openai
-        except ImportError:
-            raise RolloutError(
-                "rollout.engine=vllm_server needs the package openai: pip install openai."
-            ) from None
+        if lack := lack_of("openai", "rollout.engine=vllm_server"):
+            raise RolloutError(f"{lack}.")
+        import openai
+
         assert config.server_url is not None
         self._url, self._folder = config.server_url.rstrip("/"), folder
         self._system_prompt, self._config, self._openai = system_prompt, config, openai

@@ -9,33 +9,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
-from ..attention import attach
-from ..data import Rows, load_rows
-from ..evaluate import RowsTask, Settings
-from ..evaluate.benchmarks.rows import OwnRows
-from ..evaluate.command import Model, evaluate_once
-from ..evaluate.ranks import Ranks, local_device
-from ..evaluate.tasks import EvalTask
-from ..loading import Loaded, load, require_model
-from ..models import family_at
-from ..models.decoders import attention_layers
-from ..models.load_errors import naming_model
-from ..rewards import AnswerChecker
-from . import plots, texts
-from .arguments import bootstrap_of, build_parser, mass_settings
-from .compare import compare, require_names, require_same_shape
-from .correlate import PAPER, correlate, require_three
-from .heads import rank_heads
-from .masses import AttentionShape, collect, lacks_answer
-from .points import Point, read_point
-from .score import summarize
+from ..extras import needs
+
+with needs("avar_fast.studies"):
+    from tqdm import tqdm
+    from transformers.utils import logging as transformers_logging
+
+    from ..attention import attach
+    from ..data import Rows, load_rows
+    from ..evaluate import RowsTask, Settings
+    from ..evaluate.benchmarks.rows import OwnRows
+    from ..evaluate.command import Model, evaluate_once
+    from ..evaluate.ranks import Ranks, local_device
+    from ..evaluate.tasks import EvalTask
+    from ..loading import Loaded, load, require_model
+    from ..models import family_at
+    from ..models.decoders import attention_layers
+    from ..models.load_errors import naming_model
+    from ..rewards import AnswerChecker
+    from . import plots, texts
+    from .arguments import bootstrap_of, build_parser, mass_settings
+    from .compare import compare, require_names, require_same_shape
+    from .correlate import PAPER, correlate, require_three
+    from .heads import rank_heads
+    from .masses import AttentionShape, collect, lacks_answer
+    from .points import Point, read_point
+    from .score import summarize
 
 Result = tuple[dict[str, Any], str]
 
 
+@needs("avar_fast.studies")
 def main(arguments: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     transformers_logging.disable_progress_bar()

@@ -13,21 +13,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
-from ..chat.access import read_key
-from ..config import read_recipe
-from .answer_check import CachedAnswerChecker
-from .card import write_card
-from .estimate import estimate
-from .folder import check_folder, claim
-from .journal import StepJournal, read_entries
-from .prompts import Prompt, load_prompts
-from .recipe import SynthesisRecipe
-from .results import write_results
-from .step_config import LAB, STEPS
-from .tasks import read_tasks
+from ..extras import lack_of, needs
+
+with needs("avar_fast.synthesize"):
+    from ..chat.access import read_key
+    from ..config import read_recipe
+    from .answer_check import CachedAnswerChecker
+    from .card import write_card
+    from .estimate import estimate
+    from .folder import check_folder, claim
+    from .journal import StepJournal, read_entries
+    from .prompts import Prompt, load_prompts
+    from .recipe import SynthesisRecipe
+    from .results import write_results
+    from .step_config import LAB, STEPS
+    from .tasks import read_tasks
 
 OVER_BUDGET, INCOMPLETE, INTERRUPTED = 3, 4, 130
 
@@ -37,6 +39,7 @@ EXAMPLES = """examples:
   python -m avar_fast.synthesize configs/vard.yaml data.path=rows.jsonl"""
 
 
+@needs("avar_fast.synthesize")
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and runs; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -117,15 +120,12 @@ def synthesize(recipe: SynthesisRecipe, prompts: dict[str, Prompt]) -> int:
 
 def _check_packages(recipe: SynthesisRecipe) -> None:
     """Checks, before any request, that the packages that a synthesis needs are installed."""
-    extras = {"openai": "synth"}
+    packages = ["openai"]
     if any(recipe.step(name).base_url == LAB for name in STEPS):
-        extras["sklearn"] = "lab"  # the lab's writer uses its data set of digits
-    for package, extra in extras.items():
-        if find_spec(package) is None:
-            raise ValueError(
-                f"this recipe needs the package {package}, which is not installed. Use: pip install"
-                f' "avar-fast[{extra}]".'
-            )
+        packages.append("scikit-learn")  # the lab's writer uses its data set of digits
+    for package in packages:
+        if lack := lack_of(package, "this recipe", "avar_fast.synthesize"):
+            raise ValueError(lack)
 
 
 @contextmanager

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.distributed import DistError
-from transformers.utils import logging as transformers_logging
 
-from ..config import Recipe, dump_recipe, load_recipe
-from ..data import RowError
-from ..loading import require_model
-from .checkpoint import newest_checkpoint
-from .memory_plan import memory_plan
+from ..extras import needs
+
+with needs("avar_fast.train"):
+    from transformers.utils import logging as transformers_logging
+
+    from ..config import Recipe, dump_recipe, load_recipe
+    from ..data import RowError
+    from ..loading import require_model
+    from .checkpoint import newest_checkpoint
+    from .memory_plan import memory_plan
 
 if TYPE_CHECKING:
     from .run import Run
@@ -28,6 +32,7 @@ EXAMPLES = """examples:
       data.path=rows.jsonl --resume"""
 
 
+@needs("avar_fast.train")
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line and runs the recipe's stage."""
     parser = argparse.ArgumentParser(

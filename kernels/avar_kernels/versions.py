@@ -12,32 +12,19 @@ class UntestedVersionWarning(UserWarning):
     """An installed package is older or newer than the versions that were tested."""
 
 
-def check_versions(
-    tested: dict[str, tuple[str, str]], broken: dict[str, dict[str, str]] | None = None
-) -> None:
-    """Warns about packages outside the tested range, and refuses versions that give wrong numbers.
+def check_versions(tested: dict[str, tuple[str, str]]) -> None:
+    """Warns about packages outside the tested range.
 
     Args:
         tested: {package: (oldest, newest minor version)}. A package that is not installed is
             skipped.
-        broken: {package: {version: what is wrong with it}}. "5.6" covers 5.6.0, 5.6.1 and so on.
-
-    Raises:
-        ImportError: an installed version is one of ``broken``.
     """
     for package, (oldest, newest) in tested.items():
         try:
             installed = version(package)
         except PackageNotFoundError:
             continue
-        numbers = _numbers(installed)
-        for wrong, why in (broken or {}).get(package, {}).items():
-            if numbers[: len(_numbers(wrong))] == _numbers(wrong):
-                raise ImportError(
-                    f"{package} {installed} must be replaced, it {why}. Install {package}"
-                    f" {oldest} to {newest}."
-                )
-        if not _numbers(oldest) <= numbers[:2] <= _numbers(newest):
+        if not _numbers(oldest) <= _numbers(installed)[:2] <= _numbers(newest):
             warnings.warn(
                 f"{package} {installed} was not tested with this release, which was tested with"
                 f" {oldest} to {newest}. Install one of these if anything looks wrong.",

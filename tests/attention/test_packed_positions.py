@@ -75,10 +75,47 @@ def test_gradients_of_packed_rows_match_stock():
         assert (a.grad - b.grad).abs().max() < 1e-4 * b.grad.abs().max().clamp(min=1e-3), name
 
 
-@pytest.mark.parametrize("rows", [None, 3, 4])
+@pytest.mark.parametrize("rows", [2, 1])
+def test_an_attached_model_separates_samples_by_four_rows_of_positions(rows):
+    """As verl and LLaMA-Factory pack them: the first row of positions counts tokens, and there is
+    no mask. Logits, masses and gradients are those of each sample in a call of its own."""
+    fast, _ = models()
+    ids = batch()["input_ids"][:rows, :20]
+    lengths = (8, 12)
+    positions = restarting(lengths).expand(4, rows, -1)
+    with record_attention(fast) as rec:
+        logits = fast(input_ids=ids, position_ids=positions, use_cache=False).logits
+        masses, types = dict(rec.mass), rec.key_types
+        start = 0
+        for length in lengths:
+            part = slice(start, start + length)
+            alone = fast(input_ids=ids[:, part], use_cache=False).logits
+            torch.testing.assert_close(logits[:, part], alone, atol=1e-4, rtol=1e-4)
+            # Types are those of the whole row: the second sample begins inside a turn here.
+            for layer, mass in rec.mass.items():
+                got = masses[layer][:, part]
+                assert (got.sum(-1) - 1).abs().max() < 1e-5
+                if torch.equal(types[:, part], rec.key_types):
+                    torch.testing.assert_close(got, mass, atol=1e-5, rtol=1e-4)
+            start += length
+    masses[1][..., 2].sum().backward()
+    assert fast.model.language_model.layers[1].self_attn.q_proj.weight.grad.any()
+
+
+def test_four_rows_of_positions_with_padding_or_a_cache_are_refused():
+    fast, _ = models()
+    ids = batch()["input_ids"][:1, :20]
+    positions = restarting((8, 12)).expand(4, 1, -1)
+    mask = torch.ones_like(ids)
+    mask[:, :2] = 0
+    with pytest.raises(ValueError, match="packed samples.*cu_seq_lens_q"):
+        fast(input_ids=ids, position_ids=positions, attention_mask=mask)
+
+
+@pytest.mark.parametrize("rows", [None, 3])
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_an_attached_model_refuses_them_in_every_form(rows, lengths):
-    """Only four rows of positions were refused; the others leaked with no error."""
+def test_an_attached_model_refuses_other_forms(rows, lengths):
+    """transformers would let the samples see each other, with no error."""
     fast, _ = models()
     ids = batch()["input_ids"][:1, :20]
     positions = restarting(lengths)

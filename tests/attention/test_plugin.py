@@ -206,15 +206,6 @@ def test_a_cache_of_unknown_tokens_is_refused():
         fast(input_ids=inputs["input_ids"][:, -1:], **given(fast, cache))
 
 
-def test_packing_by_position_ids_alone_is_refused():
-    fast, _ = models()
-    ids = batch()["input_ids"][:1]
-    half = ids.shape[1] // 2
-    row = torch.cat([torch.arange(half), torch.arange(ids.shape[1] - half)])
-    with pytest.raises(ValueError, match="packed samples.*cu_seq_lens_q"):
-        fast(input_ids=ids, position_ids=row.expand(4, 1, -1))
-
-
 @pytest.mark.parametrize("attached", [True, False])
 def test_packed_offsets_separate_samples(attached):
     fast, _ = models()

@@ -60,11 +60,11 @@ def test_a_layer_that_does_not_call_the_plug_in_is_named(model, monkeypatch):
 
 def test_a_cache_under_an_unknown_name_is_an_error_and_no_wrong_number(model, monkeypatch):
     """As when transformers 5.24 renamed past_key_values to cache."""
+    name = cache_argument(model)
     monkeypatch.setattr("avar_fast.attention.caches._CACHE_ARGUMENTS", ("memory",))
     with pytest.raises(RuntimeError, match="must take a cache as memory; it takes input_ids"):
         attach(model, TOKENIZER)
     monkeypatch.setattr("avar_fast.attention.self_check.cache_argument", lambda _: name)
-    name = "past_key_values"
     with pytest.raises(ValueError, match="keys of"):
         attach(model, TOKENIZER)
 

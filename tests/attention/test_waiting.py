@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from avar_fast.attention import intervene, packing, record_attention
+from avar_fast.attention import intervene, packing, record_attention, visual_ids
 from tests.attention.caches import cache_in, given
 from tests.attention.tiny_models import batch, models
 from tests.device_waits import DeviceWaits
@@ -42,7 +42,8 @@ CONTEXTS = {
 @torch.no_grad()
 def test_a_forward_does_not_wait(model, monkeypatch, name):
     # What a GPU does with positions that restart: a device-side assertion.
-    monkeypatch.setattr(packing, "_refuse", lambda wrong, message: torch._assert_async(~wrong))
+    for module in (packing, visual_ids):
+        monkeypatch.setattr(module, "refuse", lambda wrong, message: torch._assert_async(~wrong))
     for side in ("left", "right"):
         inputs = batch(side)
         with CONTEXTS[name](model):

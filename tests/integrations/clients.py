@@ -1,6 +1,8 @@
 """What the clients' tests share: a tiny model with uneven attention, rows, and a processor."""
 
 import json
+import os
+import sys
 
 import torch
 from PIL import Image
@@ -76,3 +78,12 @@ def difference(got, want):
     off = sum(float((got[name].double() - want[name].double()).square().sum()) for name in want)
     whole = sum(float(value.double().square().sum()) for value in want.values())
     return (off / whole) ** 0.5
+
+
+def end_rank():
+    """Ends the process of a rank at once, when all ranks are done: Gloo's own end sometimes waits
+    forever for a rank that has left."""
+    torch.distributed.barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

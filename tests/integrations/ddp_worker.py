@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .clients import tiny_model
+from .clients import end_rank, tiny_model
 from .steps import samples_of, trainer_of
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     (step,) = kept.steps
     if os.environ["RANK"] == "0":
         torch.save(step, folder / "gradients.pt")
-    torch.distributed.destroy_process_group()
+    end_rank()
 
 
 main()

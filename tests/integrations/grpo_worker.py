@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from avar_fast.integrations.trl import rollout, vars_reward
 
-from .clients import conversations
+from .clients import conversations, end_rank
 from .grpo_trainer import odd, trainer_of
 from .steps import KeepGradients
 
@@ -45,7 +45,7 @@ def main() -> None:
     seen["norm"] = torch.nn.utils.get_total_norm(kept.steps[0].values()).item()
     seen["vars"] = logged.logs["rewards/vars/mean"]
     (folder / f"{rank}.json").write_text(json.dumps(seen))
-    torch.distributed.destroy_process_group()
+    end_rank()
 
 
 main()

@@ -36,6 +36,6 @@ def test_a_model_inside_peft_is_switched_on(rows_file):
     assert torch.equal(masses(model, rows_file)[0], masses(tiny_model(), rows_file)[0])
 
 
-def test_other_wrappers_are_refused():
-    with pytest.raises(TypeError, match="before the model is wrapped"):
-        use_avar(nn.DataParallel(tiny_model(attached=False)), TOKENIZER)
+def test_other_modules_are_refused():
+    with pytest.raises(TypeError, match="must be a transformers model.*got Linear"):
+        use_avar(nn.Linear(2, 2), TOKENIZER)

@@ -1,4 +1,4 @@
-"""Packages outside the tested range are named once; versions with wrong numbers are refused."""
+"""Packages outside the tested range are named in a warning."""
 
 import re
 import tomllib
@@ -49,21 +49,14 @@ def test_a_package_that_is_not_installed_is_skipped(installed):
     versions.check_versions(RANGE)
 
 
-def test_versions_that_give_wrong_numbers_are_refused(installed):
-    broken = {"torch": {"2.12": "adds two to one", "2.14.1": "forgets"}}
-    for version, match in (("2.12.3", "it adds two to one"), ("2.14.1+cpu", "it forgets")):
-        installed(torch=version)
-        with pytest.raises(ImportError, match=f"must be replaced, {match}. Install torch 2.11 to"):
-            versions.check_versions(RANGE, broken)
-    installed(torch="2.14.0")
-    versions.check_versions(RANGE, broken)
-
-
 def test_the_ranges_are_those_of_the_package():
-    """pyproject.toml has "package>=oldest,<one minor version above the newest"."""
+    """pyproject.toml has "package>=oldest,<one minor version above the newest". The plug-in works
+    with older releases of transformers than the trainer, for which the range is."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"], *project["optional-dependencies"]["train"]]
     for package, (oldest, newest) in (versions.TESTED | plug_in.TESTED).items():
         line = next(line for line in lines if re.match(rf"{package}\b", line))
         major, minor = newest.split(".")
-        assert line.split(";")[0] == f"{package}>={oldest},<{major}.{int(minor) + 1}"
+        assert line.split(";")[0].endswith(f",<{major}.{int(minor) + 1}")
+        if package in versions.TESTED:
+            assert line.startswith(f"{package}>={oldest},")

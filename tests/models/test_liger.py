@@ -1,13 +1,26 @@
 """Liger's patches take on the installed transformers; checked in a process of its own, they are
 global."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from avar_fast.models import NAMES, qwen3_5, qwen3_5_moe, qwen3_vl_moe
+from avar_fast.models.liger_proof import install
+
 pytest.importorskip("liger_kernel", reason="liger-kernel is published for Linux only")
+try:
+    importlib.import_module("liger_kernel.transformers.model.qwen2_5_vl")
+except ImportError as error:  # Liger 0.8 beside transformers 5.23 and newer
+    FITS, WHY = False, str(error)
+else:
+    FITS, WHY = True, ""
+fits = pytest.mark.skipif(not FITS, reason=WHY)
 
 PATCH = """
 from avar_fast.models import qwen2_5_vl as family
@@ -58,6 +71,7 @@ def run(code, **environment):
     return done.stdout
 
 
+@fits
 def test_patched_models_pass_the_check_and_older_ones_do_not():
     assert (
         "text layer 0 does not use Liger's RMSNorm and SwiGLU; the model was built before"
@@ -65,6 +79,7 @@ def test_patched_models_pass_the_check_and_older_ones_do_not():
     )
 
 
+@fits
 def test_a_patch_that_does_nothing_is_an_error_naming_versions():
     message = run(RENAMED)
     assert "did not replace Qwen2_5_VLRMSNorm, Qwen2MLP" in message
@@ -72,6 +87,7 @@ def test_a_patch_that_does_nothing_is_an_error_naming_versions():
     assert "model.liger=false" in message
 
 
+@fits
 def test_the_other_families_patches_take_too():
     assert run(OTHERS).count("does not use Liger's") == 2
 
@@ -107,8 +123,22 @@ for family in (qwen2_vl, qwen2_5_vl, qwen3_vl):
 """
 
 
+@fits
 def test_liger_computes_what_the_plain_modules_do():
     """The rotary embedding of every family, forward and backward, in Triton's interpreter, which
     does not run Liger's RMSNorm and SwiGLU; of the latter, that it takes the same weights."""
     pytest.importorskip("transformers", minversion="5.17", reason="one rotary function for all")
     assert run(SAME, TRITON_INTERPRET="1").count("agrees") == 3
+
+
+def test_the_plain_modules_run_where_liger_does_not_fit():
+    def missing():
+        raise ImportError("cannot import name 'LigerQwen2VLOutput'")
+
+    family = SimpleNamespace(MODEL_TYPE="qwen2_vl", apply_liger=missing)
+    assert re.fullmatch(
+        r"Liger [\d.]+ does not import beside transformers [\d.]+: cannot import name .*",
+        install(family),
+    )
+    for family in (qwen3_vl_moe, qwen3_5, qwen3_5_moe):
+        assert install(family) == f"Liger has no kernels for {NAMES[family.MODEL_TYPE]}"

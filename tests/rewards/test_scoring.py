@@ -166,6 +166,15 @@ def test_a_function_that_cannot_serve_is_refused_at_the_start(rewards, name, wor
         rewards(name)
 
 
+def test_a_rule_without_its_package_names_the_extra(rewards, tmp_path, monkeypatch):
+    """The traceback of a process, and "its process ended or hung", were all that a user saw."""
+    absent = "raise ModuleNotFoundError('No module named math_verify', name='math_verify')\n"
+    (tmp_path / "math_verify.py").write_text(absent)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match='package math-verify, .* "avar-fast\\[train\\]"'):
+        rewards("accuracy")
+
+
 def test_processes_go_when_they_are_closed(rewards):
     some = rewards("accuracy", f"{FUNCTIONS}:lengths")
     processes = [w.process for workers in some.workers.values() for w in workers]

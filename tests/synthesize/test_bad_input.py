@@ -221,10 +221,13 @@ def test_bad_recipes(world, script, capsys, override, words):
     assert not world.out.exists()
 
 
-@pytest.mark.parametrize(("package", "extra"), [("openai", "synth"), ("sklearn", "lab")])
-def test_a_package_that_is_missing(world, script, monkeypatch, capsys, package, extra):
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [("openai", "openai", "synth"), ("sklearn", "scikit-learn", "lab")],
+)
+def test_a_package_that_is_missing(world, script, monkeypatch, capsys, module, package, extra):
     """Without scikit-learn every request to the lab's writer once failed, each after retries."""
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, module, None)
     assert world.run("describe.base_url=lab", "describe.model=lab-describe") == 1
     assert f'{package}, which is not installed. Use: pip install "avar-fast[{extra}]"' in (
         capsys.readouterr().err

@@ -3,8 +3,8 @@
 import argparse
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 
+from ...extras import lack_of
 from ..benchmark import JudgedBenchmark
 from ..benchmarks import BENCHMARKS
 from ..tasks import EvalTask
@@ -66,8 +66,8 @@ def judge_of(options: argparse.Namespace, tasks: Sequence[EvalTask]) -> JudgeCon
         body=body,
     )
     config.read_key()  # report a missing key now and not after hours of generation
-    if find_spec("openai") is None:
-        raise ValueError("--judge-url needs the package openai. Install avar-fast[eval].")
+    if lack := lack_of("openai", "--judge-url", "avar_fast.evaluate"):
+        raise ValueError(lack)
     if not any(isinstance(task.benchmark, JudgedBenchmark) for task in tasks):
         names = ", ".join(task.benchmark.name for task in tasks)
         raise ValueError(

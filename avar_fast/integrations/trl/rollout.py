@@ -12,8 +12,8 @@ from trl.models.utils import (  # pyright: ignore[reportMissingImports]
 
 from ...attention import SpecialTokens, key_types, record_attention
 from ...attention.attachment import attachment_of
+from ...models.decoders import unwrapped
 from ...rollout import Sampling, generate
-from ..loaded import base_model
 from .prompts import collate, encode, groups_of
 from .reward import MASSES, SYSTEM_TURN
 from .settings import require_prompts, require_settings, suppressed
@@ -50,10 +50,10 @@ def rollout(
                 trainer.model_wrapped,
                 trainer.accelerator,
                 gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-            ) as unwrapped,
+            ) as whole,
             trainer.accelerator.autocast(),
         ):
-            rows = _sample(base_model(unwrapped), prompts, trainer, layers, at_once)
+            rows = _sample(unwrapped(whole), prompts, trainer, layers, at_once)
         return {name: [row[name] for row in rows] for name in rows[0]} | {"logprobs": None}
 
     return rollout_func
