@@ -55,8 +55,7 @@ def main(model_path, rows_path, size=4, learning_rate=1e-5):
     for inputs, labels in batches_of(rows_path, processor, tokens, size, device):
         with aa.record_attention(model) as recording:
             loss = model(**inputs, labels=labels).loss
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        queries = aa.query_mask(ids, mask, tokens=tokens)
+        queries = recording.queries()  # the text of the user's turns
         extra, parts = agto_loss(recording.mass, queries, recording.key_types)
         (loss + extra).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

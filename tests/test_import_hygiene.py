@@ -275,6 +275,15 @@ def test_the_metric_is_lighter_than_its_studies():
     assert python(code) == "[]"
 
 
+def test_integrations_are_light():
+    """AgtoMixin needs neither the trainer's packages nor TRL."""
+    code = (
+        "import sys; import avar_fast.integrations\nprint(sorted({m.partition('.')[0] for m in"
+        " sys.modules} & {'deepspeed', 'datasets', 'trl', 'peft', 'matplotlib'}))"
+    )
+    assert python(code) == "[]"
+
+
 def test_programs_start_without_openai():
     code = (
         "import sys; sys.modules['openai'] = None\n"

@@ -1,7 +1,6 @@
 """AGTO in any trainer that derives from transformers' Trainer."""
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,8 @@ from ..attention import Recording, SpecialTokens, key_types, query_mask, record_
 from ..attention.attachment import attachment_of
 from ..attention.visual_ids import without_featureless
 from ..config.agto import AgtoConfig
-from ..models.decoders import unwrapped
 from ..objectives import AgtoParts, agto_loss, scheduled_weight
+from .fit import require_fit, require_token_mean
 
 IGNORE = -100  # transformers' label of tokens without a loss
 OFFSETS = "cu_seq_lens_q"  # transformers' argument with the offsets of packed samples
@@ -61,9 +60,9 @@ class AgtoMixin:
         if not self.agto.enabled:
             return
         self._agto_tokens: SpecialTokens = attachment_of(trainer.model).tokens
-        _require_fit(trainer)
+        require_fit(trainer)
         if not mean_of_means:
-            _require_token_mean(trainer)
+            require_token_mean(trainer)
             # The trainer then counts the targets of a step, and the model divides by their number.
             trainer.model_accepts_loss_kwargs = True
 
@@ -169,47 +168,6 @@ def _settings(given: Mapping[str, Any]) -> AgtoConfig:
         raise ValueError(f"agto must have keys of {', '.join(known)}; got {', '.join(unknown)}.")
     values: dict[str, Any] = {"enabled": True} | dict(given)
     return AgtoConfig(**values)
-
-
-def _require_fit(trainer: Any) -> None:
-    """Raises ValueError if AGTO would be wrong with the trainer's settings."""
-    args = trainer.args
-    checkpointing = getattr(args, "gradient_checkpointing_kwargs", None) or {}
-    if args.gradient_checkpointing and checkpointing.get("use_reentrant"):
-        raise ValueError(
-            "gradient_checkpointing_kwargs must have use_reentrant=False with AGTO, as reentrant"
-            " checkpointing loses the gradient of recorded attention; got True. TRL sets it itself"
-            " for PEFT with ZeRO-3: use ZeRO-2, or gradient_checkpointing=False."
-        )
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"AGTO works with one GPU per process; got n_gpu = {args.n_gpu} (nn.DataParallel)."
-            " Launch with torchrun or accelerate launch."
-        )
-    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
-    if parallelism is not None and parallelism.non_data_parallel_size > 1:
-        raise ValueError(
-            "AGTO needs whole samples on each rank; got"
-            f" {parallelism.non_data_parallel_size} ranks per sample in parallelism_config (tensor,"
-            " context or sequence parallelism). Use data parallelism alone."
-        )
-
-
-def _require_token_mean(trainer: Any) -> None:
-    """Raises ValueError if the model cannot divide its loss by the targets of a step."""
-    model = unwrapped(trainer.model)
-    parameters = inspect.signature(type(model).forward).parameters.values()
-    routes = getattr(model.config.get_text_config(), "output_router_logits", False)
-    if routes and not hasattr(trainer, "aux_loss_enabled"):
-        reason = "adds a router loss per micro-batch (output_router_logits)"
-    elif not any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters):
-        reason = "takes no num_items_in_batch"
-    else:
-        return
-    raise ValueError(
-        f"mean_of_means must be True for this model: {type(model).__name__} {reason}, so its loss"
-        " is no mean over the targets of a step."
-    )
 
 
 def _queries(inputs: Any, role: str, tokens: SpecialTokens) -> Tensor:
