@@ -28,9 +28,9 @@ class AgtoMixin:
     ``average_tokens_across_devices`` (the default) over those of all ranks. Without the mixin,
     transformers takes the mean of the micro-batches' means for Qwen-VL models.
 
-    The model must be attached (``avar_fast.attention.attach`` or ``use_avar``). It may be in a PEFT
-    model, in DDP, or in ZeRO. Gradient checkpointing must be non-reentrant. The loss of evaluation
-    is the LM loss alone. Logs get ``agto_enhance`` and ``agto_suppress``, the terms without their
+    The model must be attached (``avar_fast.attention.attach`` or ``use_avar``). It may be wrapped
+    (PEFT, DDP). Gradient checkpointing must be non-reentrant. The loss of evaluation is the LM loss
+    alone. Logs get ``agto_enhance`` and ``agto_suppress``, the terms without their
     weights, and ``agto_skipped``, the number of samples without AGTO; all of this rank since the
     last log.
 
