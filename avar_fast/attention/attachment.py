@@ -117,6 +117,8 @@ class Attachment:
         """The (B, L) ids of the new tokens; ``NO_TOKEN`` for image tokens without a feature."""
         input_ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
         if input_ids is not None:
+            if not self.is_family:  # which may take features under other names
+                return input_ids
             require_modalities(input_ids, kwargs, self.tokens)
             return without_featureless(input_ids, kwargs, self.tokens)
         if self.given_ids is None:
