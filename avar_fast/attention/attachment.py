@@ -119,8 +119,9 @@ class Attachment:
         if input_ids is not None:
             if not self.is_family:  # which may take features under other names
                 return input_ids
-            require_modalities(input_ids, kwargs, self.tokens)
-            return without_featureless(input_ids, kwargs, self.tokens)
+            known = without_featureless(input_ids, kwargs, self.tokens)
+            require_modalities(input_ids, known, kwargs, self.tokens)
+            return known
         if self.given_ids is None:
             raise ValueError(
                 "an attached model needs input_ids, from which key types are derived; got"
