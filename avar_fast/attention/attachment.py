@@ -117,8 +117,11 @@ class Attachment:
         """The (B, L) ids of the new tokens; ``NO_TOKEN`` for image tokens without a feature."""
         input_ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
         if input_ids is not None:
-            require_modalities(input_ids, kwargs, self.tokens)
-            return without_featureless(input_ids, kwargs, self.tokens)
+            if not self.is_family:  # which may take features under other names
+                return input_ids
+            known = without_featureless(input_ids, kwargs, self.tokens)
+            require_modalities(input_ids, known, kwargs, self.tokens)
+            return known
         if self.given_ids is None:
             raise ValueError(
                 "an attached model needs input_ids, from which key types are derived; got"

@@ -27,14 +27,26 @@ def without_featureless(
     return input_ids
 
 
-def require_modalities(input_ids: Tensor, arguments: dict[str, Any], tokens: SpecialTokens) -> None:
+def require_modalities(
+    input_ids: Tensor, with_features: Tensor, arguments: dict[str, Any], tokens: SpecialTokens
+) -> None:
     """Raises ValueError if mm_token_type_ids name other image tokens than input_ids, as after a
-    collator that pads the two on different sides. Rotary positions would then be wrong."""
+    collator that pads the two on different sides. Rotary positions would then be wrong.
+
+    Args:
+        input_ids: (B, L) ids of the new tokens.
+        with_features: the same from ``without_featureless``. An image token that was sampled has no
+            feature, and mm_token_type_ids call it text.
+        arguments: the arguments of the forward.
+        tokens: the ids of the model's special tokens.
+    """
     modalities = arguments.get("mm_token_type_ids")
     if modalities is None or modalities.shape != input_ids.shape:
         return
+    text = modalities == 0
+    wrong = (text & is_visual(with_features, tokens)) | ~(text | is_visual(input_ids, tokens))
     refuse(
-        ((modalities != 0) != is_visual(input_ids, tokens)).any(),
+        wrong.any(),
         "mm_token_type_ids must be other than 0 exactly at the image and video tokens of input_ids;"
         " they differ. Pad both on the same side.",
     )

@@ -188,7 +188,7 @@ def test_a_folder_is_loaded_with_its_own_image_processor(pair, tmp_path):
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("attached", [False, True])
 def test_static_cache_and_packed_positions_match_eager(name, attached):
-    """A static cache failed in plain use, and samples packed by positions saw one another."""
+    """Recurrent layers carry their state from one sample to the next under every attention."""
     fast, slow = models(name)
     if not attached:
         detach(fast)
@@ -202,7 +202,10 @@ def test_static_cache_and_packed_positions_match_eager(name, attached):
     counted = torch.cat([torch.arange(8), torch.arange(12)])[None]
     forms = [counted.expand(4, 1, -1)] + ([counted] if name == "qwen3_vl" else [])
     for positions in forms:
-        if attached:
+        refused = (
+            name in FAMILIES[4:] or positions.dim() == 2
+        )  # one of them by its recurrent layers
+        if attached and refused:
             with pytest.raises(ValueError, match="packed samples"):
                 fast(input_ids=ids, position_ids=positions, use_cache=False)
             continue

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from . import main_loop
@@ -25,7 +26,7 @@ from .kernel_dkdv import visual_attn_bwd_dkdv_kernel
 from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
 from .kernel_forward import visual_attn_fwd_kernel
 from .kernel_received import attn_received_kernel
-from .main_loop import NVIDIA_TOOLS, MainLoop
+from .main_loop import MainLoop
 from .tiles import KINDS, LIST_BLOCK_SIZES
 from .variants import Variant
 
@@ -112,6 +113,7 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
         name: "constexpr" if name in constexprs else types[name] for name in kernel.arg_names
     }
     source = ASTSource(kernel, signature, constexprs, aligned)
+    options["enable_fp_fusion"] = True  # as in launches
     compiled = triton.compile(source, target=TARGETS[variant.arch], options=options)
     shared = compiled.metadata.shared
     if variant.arch.startswith("gfx"):
@@ -133,7 +135,7 @@ def _type_of(name: str, dtype: str) -> str:
 
 def _read_ptxas(ptx: str, arch: str) -> tuple[int, int]:
     """(registers, spilled bytes) as triton's own assembler reports them."""
-    ptxas = NVIDIA_TOOLS / ("ptxas-blackwell" if arch == "sm100" else "ptxas")
+    ptxas = get_ptxas(TARGETS[arch].arch).path  # not every one of them knows Triton's PTX
     gpu = {"sm90": "sm_90a", "sm100": "sm_100a"}.get(arch, arch.replace("sm", "sm_"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.ptx"

@@ -24,7 +24,8 @@ class Launcher:
     """Launches one kernel with the same constexprs and options every time."""
 
     def __init__(self, kernel: Any, constexprs: Mapping[str, object], **options: int) -> None:
-        self.kernel, self.options = kernel, options
+        # Said, because Triton 3.10 turns it off where it is not.
+        self.kernel, self.options = kernel, {"enable_fp_fusion": True} | options
         last = kernel.arg_names[-len(constexprs) :]
         assert set(last) == set(constexprs), (last, tuple(constexprs))
         self.constexprs = tuple(constexprs[name] for name in last)
