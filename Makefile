@@ -81,7 +81,6 @@ test-triton: .triton/$(TRITON)
 
 # The oldest and the newest versions of every range, in environments of their own: make test-ends, or make test-oldest.
 # On a machine without a GPU they take 6 GB each, as only some versions of torch have a CPU build.
-ENDS := oldest newest
 END_TESTS := tests/attention tests/models tests/data tests/objectives tests/rollout tests/vas tests/studies \
 	tests/train/test_engine.py tests/train/test_train.py tests/train/test_grpo_run.py tests/kernels/test_visual_attn.py \
 	tests/kernels/test_cache.py tests/kernels/test_operator.py tests/kernels/test_prefixes.py \
@@ -92,8 +91,8 @@ END_TESTS := tests/attention tests/models tests/data tests/objectives tests/roll
 	.ends/$*/bin/python -m pip install --quiet -r tests/ends/$*.txt --editable ".[train,lab,eval,report,dev]"
 	touch $@
 
-test-ends: $(ENDS:%=test-%)
-$(ENDS:%=test-%): test-%: .ends/%/.installed
+test-ends: test-oldest test-newest
+test-oldest test-newest: test-%: .ends/%/.installed
 	OMP_NUM_THREADS=1 .ends/$*/bin/python -m pytest $(END_TESTS) -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
 
 # The plug-in with releases of transformers that are too old for the trainer.
