@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-plug-in test-install gpu-check bench bench-report docs lint clean
+.PHONY: install demo study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -91,9 +91,15 @@ END_TESTS := tests/attention tests/models tests/data tests/objectives tests/roll
 	.ends/$*/bin/python -m pip install --quiet -r tests/ends/$*.txt --editable ".[train,lab,eval,report,dev]"
 	touch $@
 
+RUN_END = OMP_NUM_THREADS=1 .ends/$(1)/bin/python -m pytest $(END_TESTS) -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
+
 test-ends: test-oldest test-newest
-test-oldest test-newest: test-%: .ends/%/.installed
-	OMP_NUM_THREADS=1 .ends/$*/bin/python -m pytest $(END_TESTS) -p no:benchmark -n auto --maxprocesses 4 --dist loadfile
+
+test-oldest: .ends/oldest/.installed
+	$(call RUN_END,oldest)
+
+test-newest: .ends/newest/.installed
+	$(call RUN_END,newest)
 
 # The plug-in with releases of transformers that are too old for the trainer.
 PLUG_IN := 4.55.4 4.57.6 5.6.0
