@@ -3,10 +3,10 @@ loads in flight; no GPU needed."""
 
 import pytest
 
-from .aot_matrix import MATRIX, assert_fits, compiled
+from .aot_matrix import MATRIX, TRITON, assert_fits, compiled
 from .children import selected
 
-MOST_EXTRA_INSTRUCTIONS = 0.03
+MOST_EXTRA_INSTRUCTIONS = 0.05 if TRITON >= (3, 8) else 0.03
 
 
 @pytest.fixture(scope="module")
