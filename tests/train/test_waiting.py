@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from avar_fast.attention import SpecialTokens, packing
+from avar_fast.attention import SpecialTokens, packing, visual_ids
 from avar_fast.config import AgtoConfig
 from avar_fast.train import sft
 from avar_fast.train.forward import HeadLimits
@@ -71,7 +71,8 @@ def model():
 @pytest.mark.parametrize("how", ["pad", "pack"])
 def test_an_sft_step_waits_once_at_its_end(model, monkeypatch, how, agto):
     # What a GPU does with positions that restart: a device-side assertion.
-    monkeypatch.setattr(packing, "_refuse", lambda wrong, message: torch._assert_async(~wrong))
+    for module in (packing, visual_ids):
+        monkeypatch.setattr(module, "refuse", lambda wrong, message: torch._assert_async(~wrong))
     make = getattr(collator(model, TOKENS), how)
     run = a_run(model, [make(samples()[:3]), make(samples()[3:])], agto)
     try:
