@@ -66,7 +66,7 @@ class DeviceWaits(TorchDispatchMode):
         outside = [f for f in stack if "/torch/" not in f.filename and f.filename != __file__]
         caller = outside[-1]
         path = Path(caller.filename)
-        if path.is_relative_to(ROOT) and ".venv" not in path.parts:
+        if path.is_relative_to(ROOT) and "site-packages" not in path.parts:
             line = f"{path.relative_to(ROOT)}:{caller.lineno} {caller.line}"
             if not self.lines or self.lines[-1] != line:  # one read passes through several methods
                 self.lines.append(line)
