@@ -16,7 +16,7 @@ from .measure import extra_memory_mib, peak_flops, synchronize
 from .models import DTYPE, HEADS, NUM_LAYERS, SHAPE, TOKENIZER, build, sample
 from .shapes import DEVICE, EAGER_MAX_LENGTH, HEAD_DIM
 
-LENGTHS = (2048, 4096, 8192, 16384) if DEVICE == "cuda" else (256, 512, 1024)
+LENGTHS = (2048, 4096, 8192, 16384) if DEVICE == "cuda" else (512, 1024, 2048, 4096)
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 STEPS = ("sft", "sft_agto", "vars_pass")
 

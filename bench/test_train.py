@@ -20,7 +20,7 @@ from .models import DTYPE, SHAPE
 from .shapes import DEVICE, EAGER_MAX_LENGTH
 from .trainer import batch, choose, the_run
 
-LENGTHS = (4096, 8192, 16384) if DEVICE == "cuda" else (512, 1024)
+LENGTHS = (4096, 8192, 16384) if DEVICE == "cuda" else (512, 1024, 2048, 4096)
 ROUNDS = 15 if DEVICE == "cuda" else 5
 VARIANTS = (("sft", "avar"), ("sft_agto", "avar"), ("sft_agto", "eager"), ("sft", "sdpa"))
 
