@@ -2,6 +2,8 @@
 and its number of slots."""
 
 import inspect
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ def cache_argument(model: nn.Module) -> str:
     Raises:
         RuntimeError: the forward takes a cache under no known name.
     """
-    names = inspect.signature(model.forward).parameters
+    names = _parameters(getattr(model.forward, "__func__", model.forward))
     for name in _CACHE_ARGUMENTS:
         if name in names:
             return name
@@ -33,6 +35,12 @@ def cache_argument(model: nn.Module) -> str:
         f" {' or '.join(_CACHE_ARGUMENTS)}; it takes {', '.join(names)}. Install transformers in"
         " avar-fast's range."
     )
+
+
+@lru_cache
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a forward's parameters but self; every step of decoding asks for them."""
+    return tuple(name for name in inspect.signature(function).parameters if name != "self")
 
 
 def set_cached_ids(cache: Cache, token_ids: Tensor) -> None:

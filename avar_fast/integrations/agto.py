@@ -192,9 +192,8 @@ def _queries(inputs: Any, role: str, tokens: SpecialTokens) -> Tensor:
     ids = without_featureless(ids, dict(inputs), tokens)
     mask = query_mask(ids, inputs.get("attention_mask"), role=role, tokens=tokens)
     labels = inputs.get("labels")
-    if (
-        role == "response" and labels is not None
-    ):  # a conversation may have turns that are not trained
+    # A conversation may have turns that are not trained.
+    if role == "response" and labels is not None:
         mask = mask & (labels != IGNORE)
     return mask
 

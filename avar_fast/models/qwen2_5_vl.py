@@ -1,5 +1,6 @@
 """Qwen2.5-VL's internals."""
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,22 +81,7 @@ def load_image_processor(path: str) -> Any:
     return Qwen2VLImageProcessorPil.from_pretrained(path)
 
 
-def rope_positions(
-    config: Any,
-    input_ids: Tensor,
-    mm_token_type_ids: Tensor,
-    image_grid_thw: Tensor | None,
-    attention_mask: Tensor | None = None,
-) -> Tensor:
-    """(3, B, L) rotary positions in time, height and width."""
-    return collation.rope_positions(
-        modeling.Qwen2_5_VLModel,
-        config,
-        input_ids,
-        mm_token_type_ids,
-        image_grid_thw,
-        attention_mask,
-    )
+rope_positions = partial(collation.rope_positions, modeling.Qwen2_5_VLModel)
 
 
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:

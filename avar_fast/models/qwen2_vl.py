@@ -1,8 +1,8 @@
 """Qwen2-VL's internals. They match those of Qwen2.5-VL, but its vision tower has no windows."""
 
-from typing import Any
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.qwen2_vl import modeling_qwen2_vl as modeling
 
 from . import collation, liger_proof
@@ -35,17 +35,7 @@ def num_windowed_blocks(model: Model) -> int:
     return 0
 
 
-def rope_positions(
-    config: Any,
-    input_ids: Tensor,
-    mm_token_type_ids: Tensor,
-    image_grid_thw: Tensor | None,
-    attention_mask: Tensor | None = None,
-) -> Tensor:
-    """(3, B, L) rotary positions in time, height and width."""
-    return collation.rope_positions(
-        modeling.Qwen2VLModel, config, input_ids, mm_token_type_ids, image_grid_thw, attention_mask
-    )
+rope_positions = partial(collation.rope_positions, modeling.Qwen2VLModel)
 
 
 def apply_liger() -> None:

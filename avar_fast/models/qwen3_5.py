@@ -1,9 +1,10 @@
 """Qwen3.5's internals. Most text layers are recurrent (gated delta rule) and have no attention; the
 others match those of Qwen3-VL, and the vision tower has no deepstack features."""
 
+from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.qwen3_5 import modeling_qwen3_5 as modeling
 
 from . import collation
@@ -51,17 +52,7 @@ def projectors(model: Model) -> list[nn.Module]:
     return [model.model.visual.merger]
 
 
-def rope_positions(
-    config: Any,
-    input_ids: Tensor,
-    mm_token_type_ids: Tensor,
-    image_grid_thw: Tensor | None,
-    attention_mask: Tensor | None = None,
-) -> Tensor:
-    """(3, B, L) rotary positions in time, height and width."""
-    return collation.rope_positions(
-        modeling.Qwen3_5Model, config, input_ids, mm_token_type_ids, image_grid_thw, attention_mask
-    )
+rope_positions = partial(collation.rope_positions, modeling.Qwen3_5Model)
 
 
 apply_liger = None  # Liger 0.8 has no kernels for this family

@@ -1,9 +1,9 @@
 """Qwen3.5-MoE's internals. They match those of the dense Qwen3.5, but the MLPs are experts, whose
 weights are stacked in one parameter, and a shared expert."""
 
-from typing import Any
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.qwen3_5_moe import modeling_qwen3_5_moe as modeling
 
 from . import collation
@@ -31,22 +31,7 @@ def is_family(model: nn.Module) -> bool:
     return isinstance(model, modeling.Qwen3_5MoeForConditionalGeneration)
 
 
-def rope_positions(
-    config: Any,
-    input_ids: Tensor,
-    mm_token_type_ids: Tensor,
-    image_grid_thw: Tensor | None,
-    attention_mask: Tensor | None = None,
-) -> Tensor:
-    """(3, B, L) rotary positions in time, height and width."""
-    return collation.rope_positions(
-        modeling.Qwen3_5MoeModel,
-        config,
-        input_ids,
-        mm_token_type_ids,
-        image_grid_thw,
-        attention_mask,
-    )
+rope_positions = partial(collation.rope_positions, modeling.Qwen3_5MoeModel)
 
 
 apply_liger = None  # Liger 0.8 has no kernels for this family

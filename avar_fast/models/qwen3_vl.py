@@ -1,6 +1,7 @@
 """Dense Qwen3-VL's internals. They match those of Qwen2.5-VL. transformers itself handles
 interleaved rotary positions and deepstack features."""
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,17 +41,7 @@ def num_windowed_blocks(model: Model) -> int:
     return 0
 
 
-def rope_positions(
-    config: Any,
-    input_ids: Tensor,
-    mm_token_type_ids: Tensor,
-    image_grid_thw: Tensor | None,
-    attention_mask: Tensor | None = None,
-) -> Tensor:
-    """(3, B, L) rotary positions in time, height and width."""
-    return collation.rope_positions(
-        modeling.Qwen3VLModel, config, input_ids, mm_token_type_ids, image_grid_thw, attention_mask
-    )
+rope_positions = partial(collation.rope_positions, modeling.Qwen3VLModel)
 
 
 def vision_arguments(config: Any, image_grid_thw: Tensor) -> dict[str, Any]:

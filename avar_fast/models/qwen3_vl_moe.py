@@ -1,9 +1,9 @@
 """Qwen3-VL-MoE's internals. They match those of the dense Qwen3-VL, but most MLPs are experts,
 whose weights are stacked in one parameter."""
 
-from typing import Any
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.qwen3_vl_moe import modeling_qwen3_vl_moe as modeling
 
 from . import collation
@@ -31,22 +31,7 @@ def is_family(model: nn.Module) -> bool:
     return isinstance(model, modeling.Qwen3VLMoeForConditionalGeneration)
 
 
-def rope_positions(
-    config: Any,
-    input_ids: Tensor,
-    mm_token_type_ids: Tensor,
-    image_grid_thw: Tensor | None,
-    attention_mask: Tensor | None = None,
-) -> Tensor:
-    """(3, B, L) rotary positions in time, height and width."""
-    return collation.rope_positions(
-        modeling.Qwen3VLMoeModel,
-        config,
-        input_ids,
-        mm_token_type_ids,
-        image_grid_thw,
-        attention_mask,
-    )
+rope_positions = partial(collation.rope_positions, modeling.Qwen3VLMoeModel)
 
 
 apply_liger = None  # Liger has no kernels for stacked experts
