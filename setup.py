@@ -81,9 +81,9 @@ class BuildLibrary(build_ext):
             )
         except CompileError as error:
             raise CompileError(
-                f"{error}\navar-fast is installed without its C++ kernel and computes on CPU"
+                f"{error}\nThe package is installed without its C++ kernel and computes on CPU"
                 " through torch. For the kernel, install a C++ compiler (or name it in CXX) and"
-                " install avar-fast again."
+                " install the package again."
             ) from error
 
 

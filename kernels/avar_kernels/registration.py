@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LIBRARY = torch.library.Library("avar_kernels", "FRAGMENT")
+# The name under which the package was imported: several copies can live in one process.
+_NAMESPACE = str(__package__).replace(".", "_")
+_LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 _KEYS_BELOW_AUTOGRAD = torch._C._after_autograd_keyset
 
 
@@ -37,7 +39,7 @@ def register_operator(
     name = schema.partition("(")[0]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-    operator = getattr(torch.ops.avar_kernels, name).default
+    operator = getattr(getattr(torch.ops, _NAMESPACE), name).default
     torch.library.register_fake(operator, fake, lib=_LIBRARY)
 
     class Differentiable(torch.autograd.Function):

@@ -1,0 +1,82 @@
+"""Runs transformers' own model tests with "avar" in the text towers.
+
+    git clone --branch v5.17.0 --depth 1 https://github.com/huggingface/transformers
+    python -m tests.upstream.transformers_models transformers
+
+Every family's tests run twice: as they are, and with "avar" as the default attention of its text
+tower. What passes in the first run must pass in the second. The checkout must be of the release
+that is installed. Tests that need the Hub or a GPU fail or are skipped in both.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from avar_fast.tables import markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = "tests.upstream.avar_by_default"
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+REFUSED = {
+    "4-D masks": ("test_custom_4d_attention_mask",),
+}
+"""Why "avar" refuses what a test does -> names of tests."""
+
+
+def run(checkout: Path, family: str, *options: str) -> dict[str, str]:
+    """{test: "" where it passed, else its message} of all tests that were not skipped."""
+    module = checkout / "tests" / "models" / family / f"test_modeling_{family}.py"
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", str(module), "-q", f"--junitxml={report}"]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]),
+            "HF_HUB_OFFLINE": "1",
+        }
+        subprocess.run(
+            [*command, "-p", "no:cacheprovider", "-W", "ignore", *options],
+            cwd=checkout, env=environment, stdout=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        if not report.is_file():
+            sys.exit(f"error: pytest did not run {module}; run it by hand to see why.")
+        cases = ElementTree.parse(report).iter("testcase")
+    outcomes = {}
+    for case in cases:
+        bad = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if case.find("skipped") is None:
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+            outcomes[name] = "" if bad is None else (bad.get("message") or "failed")
+    return outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkout", type=Path, help="of transformers")
+    parser.add_argument("--families", nargs="+", default=FAMILIES, choices=FAMILIES)
+    options = parser.parse_args()
+    lines, lost = [["family", "pass as they are", 'pass with "avar"', "refused"]], []
+    for family in options.families:
+        before = run(options.checkout, family)
+        after = run(options.checkout, family, "-p", PLUGIN)
+        passed = [name for name, message in before.items() if not message]
+        failed = [name for name in passed if after.get(name, "not run")]
+        refused = [name for name in failed if _reason(name)]
+        lines.append([family, *map(str, (len(passed), len(passed) - len(failed), len(refused)))])
+        lost += [f"{family} {name}: {after.get(name)}" for name in failed if name not in refused]
+        print(f"{family}: {len(passed)} pass, {len(failed)} fail with avar", flush=True)
+    print(markdown(lines), *lost, sep="\n")
+    return int(bool(lost))
+
+
+def _reason(name: str) -> str:
+    return next((why for why, tests in REFUSED.items() if name.rpartition("::")[2] in tests), "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
