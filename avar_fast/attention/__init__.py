@@ -12,9 +12,10 @@ with needs("avar_fast.attention"):
     from .caches import cache_argument, set_cached_ids
     from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
     from .contexts import given_ids, intervene, record_attention
-    from .effects import Recorded, Recording
+    from .intervention import FORMS as INTERVENTION_FORMS
     from .padding import padding_mask
     from .prompts import SharedPrompts, set_prompts
+    from .recording import Recorded, Recording
     from .tokens import SpecialTokens, key_types, query_mask, sees_image, turn_content
 
 AttentionInterface.register(ATTN_NAME, avar_attention)
@@ -25,6 +26,7 @@ AttentionMaskInterface.register(VISION_ATTN_NAME, padding_mask)
 
 __all__ = [
     "ATTN_NAME",
+    "INTERVENTION_FORMS",
     "VISION_ATTN_NAME",
     "Recorded",
     "Recording",

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..models.decoders import decoder_of, unwrapped
 from .attachment import Attachment, detach
+from .key_typing import MIN_TYPES, Classify, KeyTyping
 from .self_check import check_attached, has_weights
 from .tokens import SpecialTokens
 
@@ -13,7 +14,13 @@ ATTN_NAME = "avar"
 
 
 def attach(
-    model: nn.Module, processor: Any, *, tokens: SpecialTokens | None = None, check: bool = True
+    model: nn.Module,
+    processor: Any,
+    *,
+    tokens: SpecialTokens | None = None,
+    num_types: int = MIN_TYPES,
+    classify: Classify | None = None,
+    check: bool = True,
 ) -> None:
     """Attaches a model: every forward then derives key types from its input_ids.
 
@@ -25,12 +32,20 @@ def attach(
         tokens: the ids of the special tokens, for a model that is not of a supported family. Its
             text layers must call their attention through transformers' interface, with image
             features at tokens of their own in input_ids.
+        num_types: number of key types C, 3 to 16, of which TEXT, VISUAL and SYSTEM are the first.
+        classify: ``classify(input_ids, types)`` gives keys types of your own, such as regions of an
+            image or hints in the text: (B, L) ids and (B, L) int32 types -> (B, L) integers below
+            ``num_types``. While tokens are generated it sees the row up to the new token, so a
+            key's type should not depend on later tokens. A packed row comes as it is. A model that
+            is stored whole (torch.save) stores it too.
         check: read a dozen tokens whole and then with a cache, and compare. Models without their
             weights (on the meta device, or sharded) are not checked.
 
     Raises:
         TypeError: the model's family is not supported, and ``tokens`` is not given.
-        ValueError: the text tower uses another attention, or the tokenizer lacks Qwen-VL's tokens.
+        ValueError: the text tower uses another attention, the tokenizer lacks Qwen-VL's tokens, or
+            ``num_types`` is out of range or without ``classify``. Forwards raise if ``classify``
+            returns another shape or dtype, or a type out of range.
         RuntimeError: with a cache the model attends otherwise, so that its numbers would be wrong.
     """
     model = unwrapped(model)
@@ -42,8 +57,9 @@ def attach(
             ' with attn_implementation={"text_config": "avar", "vision_config": "sdpa"}.'
         )
     tokens = tokens or SpecialTokens.from_processor(processor)
+    typing = KeyTyping(tokens, num_types, classify)
     detach(model)
-    Attachment(decoder, tokens)
+    Attachment(decoder, typing)
     if check and has_weights(model):
         try:
             check_attached(model, tokens)

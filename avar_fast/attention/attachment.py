@@ -17,7 +17,8 @@ from ..models.decoders import Decoder
 from ..models.sequence_split import split_text_inputs
 from .caches import given_cache, num_slots, set_cached_ids, with_cached_ids
 from .call import CALL_ARGUMENT, AttnCall, SequenceSplit
-from .effects import Intervention, Recording
+from .intervention import Change, Intervention
+from .key_typing import KeyTyping
 from .packing import (
     PACKING_ARGUMENTS,
     PREFIX_ARGUMENT,
@@ -25,9 +26,10 @@ from .packing import (
     packing_of,
     refuse_packing,
 )
-from .padding import existing_keys
+from .padding import is_causal, known_padding, recurrent_mask
 from .prompts import prompts_of
-from .tokens import PLAIN, SpecialTokens, key_types
+from .recording import Recording
+from .tokens import PLAIN, query_mask
 from .turns import SharedOrder, TokenOrder
 from .visual_ids import require_modalities, without_featureless
 
@@ -35,8 +37,8 @@ from .visual_ids import require_modalities, without_featureless
 class Attachment:
     """Builds the ``AttnCall`` of every forward of one model, in hooks of the model."""
 
-    def __init__(self, decoder: Decoder, tokens: SpecialTokens) -> None:
-        self.tokens = tokens
+    def __init__(self, decoder: Decoder, typing: KeyTyping) -> None:
+        self.typing, self.tokens = typing, typing.tokens
         self.layers = frozenset(decoder.attention)
         self.num_heads = decoder.num_heads
         self.group = decoder.num_heads // decoder.num_kv_heads
@@ -74,44 +76,56 @@ class Attachment:
             kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
         input_ids, cache = self._new_ids(kwargs), given_cache(kwargs)
         ids, slots = with_cached_ids(input_ids, cache), num_slots(cache)
-        mask = _padding_mask(kwargs.get("attention_mask"), ids, slots)
+        mask = known_padding(kwargs.get("attention_mask"), ids, slots)
         packing, prompts = self._packing(kwargs, mask, ids), prompts_of(cache)
+        order = _order(packing, ids.shape[1])
         if prompts is None:
-            order = _order(packing, ids.shape[1])
-            types = key_types(ids, mask, tokens=self.tokens, order=order)
+            types = self.typing(ids, mask, order)
         else:
-            types = prompts.types_behind(ids, mask, self.tokens)
+            types = prompts.types_behind(ids, mask, self.typing)
+        num_types = self.typing.num_types
         if packing is None:
             # A decoding step attends to sorted blocks in none of its layers.
             decoding = prompts is not None or is_decoding(
                 input_ids.shape[1], ids.shape[1], self.group
             )
-            keys = plan_keys(types, sort=not decoding)
+            keys = plan_keys(types, num_types=num_types, sort=not decoding)
         else:
-            keys = plan_keys(types.flatten(), **packing)
+            keys = plan_keys(types.flatten(), num_types=num_types, **packing)
         if self.sequence is not None and (prompts or ids.shape != input_ids.shape):
             raise ValueError(
                 "a split sequence works without a cache of keys; the given one holds some. Call the"
                 " model with use_cache=False, or undo it with split_sequence(model, None)."
             )
         call = AttnCall(ids, keys, torch.is_grad_enabled(), packing, slots, self.sequence)
+        call.num_types = num_types
         if prompts is not None:
-            call.prompts, call.prompt_plan = prompts.layers, prompts.plan(self.tokens)
-        if self.recording is not None:
-            if prompts is not None:
+            call.prompts, call.prompt_plan = prompts.layers, prompts.plan(self.typing)
+            if self.recording is not None or self.intervention is not None:
                 rows = prompts.rows.long()
-                types = torch.cat([prompts.types(self.tokens)[rows], types], dim=1)
+                types = torch.cat([prompts.types(self.typing)[rows], types], dim=1)
                 ids = torch.cat([prompts.ids[rows], ids], dim=1)
+        if self.recording is not None:
             self.recording.begin(ids, types, input_ids.shape[1], self.tokens)
             call.mass, call.record_layers = self.recording.mass, self.record_layers
         if self.intervention is not None:
-            call.type_bias, call.type_scale = self.intervention.tables(ids.device)
-            call.intervene_layers = self.intervention.layers
+            chosen = self._changed_queries(ids, types, order)
+            queries = None if chosen is None else chosen[:, -input_ids.shape[1] :]
+            tables = self.intervention.tables(ids.device)
+            call.change = Change(tables, self.intervention.layers, queries)
         # The offsets of samples travel in the call. As arguments they would also reach the vision
         # tower, whose flash attention has its own offsets under the same names.
         ours = (*PACKING_ARGUMENTS, PREFIX_ARGUMENT)
         kwargs = {k: v for k, v in kwargs.items() if k not in ours}
         return (), kwargs | {CALL_ARGUMENT: call}
+
+    def _changed_queries(self, ids: Tensor, types: Tensor, order: TokenOrder) -> Tensor | None:
+        """(B, Lk) bool, the tokens whose attention an intervention changes; None for all."""
+        assert self.intervention is not None
+        role = self.intervention.queries
+        if role == "all":
+            return None
+        return query_mask(ids, types >= 0, role=role, tokens=self.tokens, order=order)
 
     def _new_ids(self, kwargs: dict[str, Any]) -> Tensor:
         """The (B, L) ids of the new tokens; ``NO_TOKEN`` for image tokens without a feature."""
@@ -180,39 +194,14 @@ class Attachment:
             )
         if self.sequence is not None:
             kwargs = split_text_inputs(kwargs, self.sequence.split)
-        if call is not None and self.is_family and _is_causal(tower, kwargs):
+        if call is not None and self.is_family and is_causal(tower, kwargs):
             # The layers know padding by its key type. transformers passes a mask of four dimensions
             # on as it is; from any other it would derive one, and wait for the device to do so.
             masks: Any = call.token_ids.new_empty(1, 1, 1, 1)
             if self.is_recurrent:
-                masks = {"full_attention": masks, "linear_attention": _recurrent_mask(kwargs)}
+                masks = {"full_attention": masks, "linear_attention": recurrent_mask(kwargs)}
             kwargs = kwargs | {"attention_mask": masks}
         return args, kwargs
-
-
-def _is_causal(tower: nn.Module, kwargs: dict[str, Any]) -> bool:
-    """Whether every layer is causal; others need the real mask."""
-    if kwargs.get("is_causal") is False:
-        return False
-    layers: Any = tower.layers
-    attention = (getattr(layer, "self_attn", None) for layer in layers)
-    return all(getattr(module, "is_causal", True) for module in attention)
-
-
-def _recurrent_mask(kwargs: dict[str, Any]) -> Tensor | None:
-    """The (B, L) mask of the new tokens that recurrent layers multiply their inputs by; None if
-    none of them is padding."""
-    mask, length = kwargs.get("attention_mask"), kwargs["inputs_embeds"].shape[1]
-    if isinstance(mask, dict):
-        mask = mask.get("linear_attention")
-    if mask is None or length == 1:  # a token that is decoded is never padding
-        return None
-    if mask.dim() != 2:
-        raise ValueError(
-            "attention_mask must be 2-D for a model with recurrent layers; got shape"
-            f" {tuple(mask.shape)}."
-        )
-    return mask[:, -length:]
 
 
 _AT_REST = {
@@ -301,20 +290,3 @@ def _order(packing: dict[str, Any] | None, length: int) -> TokenOrder:
     if packing is None or prefixes is None:
         return PLAIN
     return SharedOrder(packing["cu_seqlens_k"], prefixes, length)
-
-
-def _padding_mask(attention_mask: Any, ids: Tensor, slots: int | None) -> Tensor | None:
-    """The (B, L) padding mask over cached and new tokens, from the model's attention_mask."""
-    if isinstance(attention_mask, dict):  # generate prepares one mask per layer type
-        attention_mask = attention_mask.get("full_attention")
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() == 4 and slots is not None:
-        _, attention_mask = existing_keys(attention_mask, slots)
-        assert attention_mask is not None
-    if attention_mask.dim() != 2 or attention_mask.shape[1] < ids.shape[1]:
-        raise ValueError(
-            f"attention_mask must be 2-D over all {ids.shape[1]} tokens, the cached ones included;"
-            f" got shape {tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
-        )
-    return attention_mask[:, : ids.shape[1]]

@@ -5,7 +5,7 @@ module. Gradient checkpointing replays a layer with its original arguments, so a
 types of its own forward even if other forwards have run since.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,10 +19,11 @@ from avar_kernels import (
 )
 from torch import Tensor, nn
 
+from .intervention import Change
+from .key_typing import MIN_TYPES
 from .packing import PREFIX_ARGUMENT, packing_by_positions, packing_of
 from .padding import existing_keys
 
-NUM_TYPES = 3
 # transformers passes all images of a vision tower in one call, with offsets, only to an attention
 # with "flash" in its name. For others it splits the images, and reads the offsets back from the
 # device in each layer.
@@ -66,16 +67,14 @@ class AttnCall:
     sequence: SequenceSplit | None = None
     """Set if the layers see only a part of the tokens; the key types are those of all tokens."""
     mass: dict[int, Tensor] | None = None
-    """While recording, filled with {layer: (B, L, H, 3) float32}. With a split sequence, L counts
+    """While recording, filled with {layer: (B, L, H, C) float32}. With a split sequence, L counts
     all tokens and H this rank's heads."""
     record_layers: frozenset[int] = frozenset()
     """The layers to record."""
-    type_bias: Tensor | None = None
-    """(3,) or (H, 3) float32, added to the logits by key type."""
-    type_scale: Tensor | None = None
-    """(3,) or (H, 3) float32, factor of the logits by key type."""
-    intervene_layers: frozenset[int] = field(default_factory=frozenset)
-    """The layers whose logits are changed."""
+    change: Change | None = None
+    """The intervention."""
+    num_types: int = MIN_TYPES
+    """Number of key types."""
     prompts: dict[int, tuple[Tensor, Tensor]] | None = None
     """Keys and values of each layer, (P, Hkv, Lp, D), that the rows of a cache share."""
     prompt_plan: PrefixPlan | None = None
@@ -141,9 +140,7 @@ def avar_attention(
             ' model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant":'
             " False})."
         )
-    options = {"num_types": NUM_TYPES, "softmax_scale": scaling, "causal": True}
-    if layer in call.intervene_layers:
-        options |= {"type_bias": call.type_bias, "type_scale": call.type_scale}
+    options = {"num_types": call.num_types, "softmax_scale": scaling, "causal": True}
     known = call.token_ids.shape[1]
     if call.sequence is not None:
         q, k, v = call.sequence.to_heads(q, k, v, known)
@@ -155,15 +152,19 @@ def avar_attention(
             " keys of a preallocated cache only (StaticCache). Fill the cache through the attached"
             " model, with a key for every token."
         )
-    if call.prompts is not None:
+
+    def attend(**tables: Tensor | None) -> tuple[Tensor, Tensor]:
+        if call.prompts is None:
+            return _attend(q, k, v, call.keys, call.packing, options | tables)
         shared = (x.transpose(1, 2) for x in call.prompts[layer])
         prefixes = dict(zip(("prefix_k", "prefix_v"), shared, strict=True))
         decoded = visual_attn_with_kvcache(
-            q, k, v, call.keys, **prefixes, prefix_index=call.prompt_plan, **options
+            q, k, v, call.keys, **prefixes, prefix_index=call.prompt_plan, **options | tables
         )
-        out, mass = decoded.out, decoded.mass
-    else:
-        out, mass = _attend(q, k, v, call.keys, call.packing, options)
+        return decoded.out, decoded.mass
+
+    change = call.change
+    out, mass = attend() if change is None or layer not in change.layers else change.of(attend)
     if call.mass is not None and layer in call.record_layers and layer not in call.mass:
         call.mass[layer] = mass  # only once: a checkpoint's replay must not replace it
     return (out if call.sequence is None else call.sequence.to_tokens(out)), None

@@ -1,15 +1,17 @@
-"""Context managers for forwards of an attached model: record attention, change its logits."""
+"""Context managers for forwards of an attached model: record attention, change it."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Literal
 
 from avar_kernels import KeyType
 from torch import Tensor, nn
 
-from .attachment import attachment_of
-from .call import NUM_TYPES
-from .effects import Intervention, Recorded, Recording
+from .attachment import Attachment, attachment_of
+from .intervention import FORMS, Intervention
+from .recording import Recorded, Recording
+from .tokens import ROLES
 
 
 @contextlib.contextmanager
@@ -29,7 +31,7 @@ def record_attention(
             is called with each forward when it ends.
 
     Yields:
-        Recording of the latest forward, with ``mass`` = {layer: (B, L, H, 3) float32},
+        Recording of the latest forward, with ``mass`` = {layer: (B, L, H, C) float32},
         differentiable; ``key_types`` = (B, Lk) int32; ``token_ids`` = (B, Lk) int64; and
         ``queries(role)``, (B, L) bool.
 
@@ -62,54 +64,70 @@ def intervene(
     system_bias: float = 0.0,
     layers: Iterable[int] | None = None,
     heads: Iterable[int] | None = None,
+    *,
+    form: str = "logits",
+    queries: str = "all",
+    scales: Mapping[int, float] | None = None,
+    biases: Mapping[int, float] | None = None,
 ) -> Iterator[None]:
-    """Changes the attention logits of visual and system keys in every forward inside, including
-    those of generate.
+    """Changes the attention to visual and system keys in every forward inside, including those of
+    generate.
 
-    A logit z becomes ``scale * z + bias`` by the type of its key, for all queries. AVAR's
-    training-free form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of the
-    paper); the authors' slides instead add a bias to visual logits.
+    AVAR's training-free form is visual_scale = 1 + a_img, system_scale = 1 - a_sys (section 2 of
+    the paper). With z the logits of a query, s and b the scale and bias of a key's type, and
+    w = softmax(z + b), the attention weights become, by ``form``:
+
+        "logits"                softmax(s z + b): a negative logit falls where s rises
+        "weights"               s w / sum(s w): the same as adding log s to the logits
+        "weights_unnormalized"  s w, which no longer sums to 1
+
+    The paper does not say which it means. Its authors' slides add to the logits of visual keys:
+    that is visual_bias. Recorded masses are those of the changed weights.
 
     While tokens are generated, a key's type is that known when it is read. If a completion opens a
-    system turn, its first token is read before that is known.
+    system turn, its first token is read before that is known. A CUDA graph that was captured
+    outside knows nothing of the intervention: capture it inside.
 
     Args:
         model: an attached model.
-        visual_scale, system_scale: factors of the logits; 1.0 changes nothing.
+        visual_scale, system_scale: factors; 1.0 changes nothing.
         visual_bias, system_bias: added to the logits; 0.0 changes nothing.
         layers: text layers to change, by their index in the model; by default all that have
             attention.
         heads: heads to change in those layers; all by default.
+        form: "logits", "weights" or "weights_unnormalized".
+        queries: whose attention is changed: "all", or the tokens of a role, as in ``query_mask``
+            ("user", "prompt", "response"). With a role, the layers attend twice.
+        scales, biases: {key type: value}, for types of ``attach(classify=)`` and for TEXT.
 
     Raises:
         RuntimeError: an intervention is already active on this model.
-        ValueError: the model does not have these layers or heads, heads are given while the
-            sequence is split, or the model is not attached.
+        ValueError: the model does not have these layers, heads or key types, a key type is given
+            twice, a value is not finite, a scale of weights is not positive, heads are given while
+            the sequence is split, a name is unknown, or the model is not attached.
     """
     attachment = attachment_of(model)
     if attachment.intervention is not None:
         raise RuntimeError(
             "intervene is already active on this model; leave it before entering again."
         )
-    bias, scale = [0.0] * NUM_TYPES, [1.0] * NUM_TYPES
-    bias[KeyType.VISUAL], bias[KeyType.SYSTEM] = float(visual_bias), float(system_bias)
-    scale[KeyType.VISUAL], scale[KeyType.SYSTEM] = float(visual_scale), float(system_scale)
+    for name, value, known in (("form", form, FORMS), ("queries", queries, ROLES)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+    num_types = attachment.typing.num_types
+    scale = _by_type("scale", 1.0, visual_scale, system_scale, scales, num_types)
+    bias = _by_type("bias", 0.0, visual_bias, system_bias, biases, num_types)
+    if form != "logits" and min(scale) <= 0:
+        raise ValueError(
+            f'every scale must be positive with form="{form}", which multiplies attention weights;'
+            f" got {min(scale)}. To hide keys, use a bias of -1e4."
+        )
     chosen = _subset("layers", layers, attachment.layers)
     if heads is None:
-        intervention = Intervention(tuple(bias), tuple(scale), chosen)
+        of_bias, of_scale = tuple(bias), tuple(scale)
     else:
-        if attachment.sequence is not None:
-            raise ValueError(
-                "intervene changes single heads of whole sequences only; this model's is split"
-                " among ranks. Undo it with split_sequence(model, None)."
-            )
-        chosen_heads = _subset("heads", heads, frozenset(range(attachment.num_heads)))
-        intervention = Intervention(
-            _by_head(bias, 0.0, chosen_heads, attachment.num_heads),
-            _by_head(scale, 1.0, chosen_heads, attachment.num_heads),
-            chosen,
-        )
-    attachment.intervention = intervention
+        of_bias, of_scale = _of_heads(bias, scale, heads, attachment)
+    attachment.intervention = Intervention(of_bias, of_scale, chosen, form, queries)
     try:
         yield
     finally:
@@ -135,12 +153,49 @@ def given_ids(model: nn.Module, input_ids: Tensor) -> Iterator[None]:
         attachment.given_ids = before
 
 
-def _by_head(
-    values: list[float], neutral: float, heads: frozenset[int], num_heads: int
-) -> tuple[tuple[float, ...], ...]:
-    """(H, 3): ``values`` in the rows of the given heads, ``neutral`` in all other rows."""
-    unchanged = (neutral,) * len(values)
-    return tuple(tuple(values) if head in heads else unchanged for head in range(num_heads))
+def _by_type(
+    name: str,
+    neutral: float,
+    visual: float,
+    system: float,
+    others: Mapping[int, float] | None,
+    num_types: int,
+) -> list[float]:
+    """The values of all key types."""
+    named = {int(KeyType.VISUAL): visual, int(KeyType.SYSTEM): system}
+    values = {key_type: value for key_type, value in named.items() if value != neutral}
+    for key_type, value in (others or {}).items():
+        plural = f"{name}s" if name == "scale" else f"{name}es"
+        if not 0 <= int(key_type) < num_types:
+            raise ValueError(
+                f"{plural} must be of key types 0 to {num_types - 1}; got {int(key_type)}. More"
+                " types come from attach(num_types=, classify=)."
+            )
+        if int(key_type) in values:
+            word = "visual" if int(key_type) == KeyType.VISUAL else "system"
+            raise ValueError(f"{plural} gives type {int(key_type)} again; leave out {word}_{name}.")
+        values[int(key_type)] = value
+    table = [float(values.get(key_type, neutral)) for key_type in range(num_types)]
+    if not all(map(math.isfinite, table)):
+        raise ValueError(f"every {name} must be finite; got {table}.")
+    return table
+
+
+def _of_heads(
+    bias: list[float], scale: list[float], heads: Iterable[int], attachment: Attachment
+) -> list[tuple[tuple[float, ...], ...]]:
+    """The (H, C) tables of bias and of scale that change the given heads only."""
+    if attachment.sequence is not None:
+        raise ValueError(
+            "intervene changes single heads of whole sequences only; this model's is split"
+            " among ranks. Undo it with split_sequence(model, None)."
+        )
+    every = range(attachment.num_heads)
+    chosen = _subset("heads", heads, frozenset(every))
+    return [
+        tuple(tuple(values) if head in chosen else (neutral,) * len(values) for head in every)
+        for values, neutral in ((bias, 0.0), (scale, 1.0))
+    ]
 
 
 def _subset(name: str, chosen: Iterable[int] | None, every: frozenset[int]) -> frozenset[int]:

@@ -1,10 +1,10 @@
-"""Tells the layers which keys exist: the mask function that transformers calls, and its reader."""
+"""Which keys exist: the mask function that transformers calls, and readers of masks."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def padding_mask(
@@ -111,3 +111,45 @@ def _over_tokens(attention_mask: Tensor, kv_offset: int, num_keys: int) -> Tenso
             f" shape {tuple(attention_mask.shape)}."
         )
     return attention_mask[:, kv_offset:width]
+
+
+def known_padding(attention_mask: Any, ids: Tensor, slots: int | None) -> Tensor | None:
+    """The (B, L) padding mask over cached and new tokens, from the model's attention_mask."""
+    if isinstance(attention_mask, dict):  # generate prepares one mask per layer type
+        attention_mask = attention_mask.get("full_attention")
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() == 4 and slots is not None:
+        _, attention_mask = existing_keys(attention_mask, slots)
+        assert attention_mask is not None
+    if attention_mask.dim() != 2 or attention_mask.shape[1] < ids.shape[1]:
+        raise ValueError(
+            f"attention_mask must be 2-D over all {ids.shape[1]} tokens, the cached ones included;"
+            f" got shape {tuple(attention_mask.shape)}. 'avar' builds causal visibility itself."
+        )
+    return attention_mask[:, : ids.shape[1]]
+
+
+def is_causal(tower: nn.Module, kwargs: dict[str, Any]) -> bool:
+    """Whether every layer is causal; others need the real mask."""
+    if kwargs.get("is_causal") is False:
+        return False
+    layers: Any = tower.layers
+    attention = (getattr(layer, "self_attn", None) for layer in layers)
+    return all(getattr(module, "is_causal", True) for module in attention)
+
+
+def recurrent_mask(kwargs: dict[str, Any]) -> Tensor | None:
+    """The (B, L) mask of the new tokens that recurrent layers multiply their inputs by; None if
+    none of them is padding."""
+    mask, length = kwargs.get("attention_mask"), kwargs["inputs_embeds"].shape[1]
+    if isinstance(mask, dict):
+        mask = mask.get("linear_attention")
+    if mask is None or length == 1:  # a token that is decoded is never padding
+        return None
+    if mask.dim() != 2:
+        raise ValueError(
+            "attention_mask must be 2-D for a model with recurrent layers; got shape"
+            f" {tuple(mask.shape)}."
+        )
+    return mask[:, -length:]

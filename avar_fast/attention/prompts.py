@@ -5,7 +5,7 @@ from avar_kernels import PrefixPlan, plan_prefixes
 from torch import Tensor
 from transformers import Cache
 
-from .tokens import SpecialTokens, key_types
+from .key_typing import KeyTyping
 
 _PROMPTS_OF_CACHE = "avar_prompts"
 
@@ -28,29 +28,37 @@ class SharedPrompts:
         self._plan: PrefixPlan | None = None
         self._tail: Tensor | None = None
 
-    def plan(self, tokens: SpecialTokens) -> PrefixPlan:
+    def plan(self, typing: KeyTyping) -> PrefixPlan:
         """The prompts as the kernels read them, prepared once."""
         if self._plan is None:
-            self._plan = plan_prefixes(self.rows, self.types(tokens))
+            types, num_types = self.types(typing), typing.num_types
+            self._plan = plan_prefixes(self.rows, types, num_types=num_types)
         return self._plan
 
-    def types(self, tokens: SpecialTokens) -> Tensor:
+    def types(self, typing: KeyTyping) -> Tensor:
         """(P, Lp) int32 key types."""
         if self._types is None:
-            self._types = key_types(self.ids, self.mask, tokens=tokens)
+            self._types = typing(self.ids, self.mask)
         return self._types
 
-    def types_behind(self, ids: Tensor, mask: Tensor | None, tokens: SpecialTokens) -> Tensor:
+    def types_behind(self, ids: Tensor, mask: Tensor | None, typing: KeyTyping) -> Tensor:
         """(R, L) int32 types of the rows' own (R, L) tokens, which follow their prompts.
 
-        A token's type depends on the turn that it is in. The turn begins in the prompt's tail."""
+        A token's type depends on the turn that it is in. The turn begins in the prompt's tail. A
+        function of the user's may read the whole row."""
+        rows = self.rows.long()
+        if typing.classify is not None:
+            own = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask != 0
+            exists = torch.cat([self.mask[rows], own], dim=1)
+            whole = torch.cat([self.ids[rows], ids], dim=1)
+            return typing(whole, exists)[:, self.ids.shape[1] :]
         if self._tail is None:
-            starts = self.ids == tokens.turn_start
+            starts = self.ids == typing.tokens.turn_start
             columns = torch.arange(self.ids.shape[1], device=self.ids.device)
             first = int(torch.where(starts, columns, -1).amax(dim=1).min())
-            self._tail = self.ids[self.rows.long(), max(first, 0) :]
+            self._tail = self.ids[rows, max(first, 0) :]
         length = self._tail.shape[1]
-        types = key_types(torch.cat([self._tail, ids], dim=1), tokens=tokens)[:, length:]
+        types = typing(torch.cat([self._tail, ids], dim=1), None)[:, length:]
         return types if mask is None else types.masked_fill(mask == 0, -1)
 
     def keep(self, chosen: Tensor) -> "SharedPrompts":

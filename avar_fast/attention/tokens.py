@@ -120,6 +120,7 @@ def query_mask(
     *,
     role: str = "user",
     tokens: SpecialTokens,
+    order: TokenOrder = PLAIN,
 ) -> Tensor:
     """The tokens that count as queries.
 
@@ -130,6 +131,7 @@ def query_mask(
             "response" for assistant turns with ``<|im_end|>`` but without the header; "all" for
             every token that is not padding.
         tokens: from ``SpecialTokens.from_processor``.
+        order: as in ``key_types``.
 
     Returns:
         (B, L) bool.
@@ -143,10 +145,10 @@ def query_mask(
     if role == "all":
         mask = torch.ones_like(input_ids, dtype=torch.bool)
     elif role == "response":
-        header = _header_mask(input_ids, tokens.assistant, tokens)
-        mask = _in_turn_of(input_ids, tokens.assistant, tokens, closing=False) & ~header
+        header = _header_mask(input_ids, tokens.assistant, tokens, order)
+        mask = _in_turn_of(input_ids, tokens.assistant, tokens, False, order) & ~header
     else:
-        mask = _in_turn_of(input_ids, tokens.user, tokens)
+        mask = _in_turn_of(input_ids, tokens.user, tokens, order=order)
         if role == "user":
             mask = mask & ~is_visual(input_ids, tokens)
     return mask if attention_mask is None else mask & (attention_mask != 0)
@@ -219,11 +221,13 @@ def _starts_turn_of(
     return starts
 
 
-def _header_mask(input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens) -> Tensor:
-    starts = _starts_turn_of(input_ids, word, tokens)
+def _header_mask(
+    input_ids: Tensor, word: tuple[int, ...], tokens: SpecialTokens, order: TokenOrder = PLAIN
+) -> Tensor:
+    starts = _starts_turn_of(input_ids, word, tokens, order)
     header = starts.clone()
     for offset in range(1, 1 + len(word) + len(tokens.newline)):
-        header |= PLAIN.earlier(starts, offset)
+        header |= order.earlier(starts, offset)
     return header
 
 

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from avar_kernels import KeyType
 
-from avar_fast.attention import record_attention
+from avar_fast.attention import INTERVENTION_FORMS, attach, intervene, record_attention
 from avar_fast.data import Encoder, collate, load_rows
 from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.world import WorldConfig, write_rows
@@ -65,6 +66,30 @@ def test_samples_do_not_depend_on_when_ended_rows_are_taken_out():
     lengths = got.completion_mask.sum(1)
     assert len(set(lengths.tolist())) > 2
     assert torch.equal(got.completion_ids, want)
+
+
+@pytest.mark.parametrize("form", INTERVENTION_FORMS)
+@pytest.mark.parametrize("role", ["all", "response"])
+def test_interventions_on_types_of_ones_own_with_shared_prompts(form, role):
+    """Greedy completions are those of transformers' generate under the same intervention."""
+
+    def every_second_image_token(ids, types):
+        visual = types == KeyType.VISUAL
+        return torch.where(visual & (visual.cumsum(1) % 2 == 0), 3, types)
+
+    fast, _ = models()
+    attach(fast, TOKENIZER, num_types=4, classify=every_second_image_token)
+    inputs = batch("left")
+    change = {"visual_scale": 1.5, "scales": {3: 0.2}, "form": form, "queries": role}
+    with intervene(fast, **change):
+        got = sample(fast, inputs, num_samples=2, temperature=0.0, eos_ids=())
+        want = fast.generate(
+            **inputs, max_new_tokens=10, do_sample=False, suppress_tokens=list(BANNED),
+            eos_token_id=None, pad_token_id=PAD,
+        )[:, inputs["input_ids"].shape[1] :]  # fmt: skip
+    assert torch.equal(got.completion_ids, want.repeat_interleave(2, 0))
+    plain = sample(fast, inputs, num_samples=2, temperature=0.0, eos_ids=())
+    assert not torch.equal(got.completion_ids, plain.completion_ids)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])

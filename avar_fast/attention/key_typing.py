@@ -1,0 +1,76 @@
+"""How an attached model types the keys of a row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor
+
+from .tokens import PLAIN, SpecialTokens, key_types
+from .turns import TokenOrder
+
+MIN_TYPES, MAX_TYPES = 3, 16
+Classify = Callable[[Tensor, Tensor], Tensor]
+"""``classify(input_ids, types)``: (B, L) ids and (B, L) int32 types -> (B, L) refined types."""
+
+
+@dataclass(frozen=True)
+class KeyTyping:
+    """TEXT, VISUAL and SYSTEM, or what a function of the user's makes of them."""
+
+    tokens: SpecialTokens
+    num_types: int = MIN_TYPES
+    classify: Classify | None = None
+
+    def __post_init__(self) -> None:
+        if not MIN_TYPES <= self.num_types <= MAX_TYPES:
+            raise ValueError(
+                f"num_types must be from {MIN_TYPES} (text, visual, system) to {MAX_TYPES}; got"
+                f" {self.num_types}."
+            )
+        if self.classify is None and self.num_types != MIN_TYPES:
+            raise ValueError(
+                f"num_types = {self.num_types} needs classify=, a function that gives keys the"
+                f" types from {MIN_TYPES} on."
+            )
+
+    def __call__(self, ids: Tensor, mask: Tensor | None, order: TokenOrder = PLAIN) -> Tensor:
+        """The types of all keys of (B, L) ids.
+
+        Raises:
+            TypeError: ``classify`` returns no integer tensor.
+            ValueError: it returns another shape, or a type out of range.
+        """
+        types = key_types(ids, mask, tokens=self.tokens, order=order)
+        if self.classify is None:
+            return types
+        refined = self.classify(ids, types.clone())
+        if not isinstance(refined, Tensor) or refined.dtype in _NO_TYPES:
+            got = refined.dtype if isinstance(refined, Tensor) else type(refined).__name__
+            raise TypeError(
+                f"classify must return a tensor of integers, (B, L) key types; got {got}. Return"
+                " types, changed where you want another type."
+            )
+        if refined.shape != types.shape:
+            raise ValueError(
+                f"classify must return a type for each of the {tuple(types.shape)} tokens; got"
+                f" shape {tuple(refined.shape)}."
+            )
+        bad = (refined >= self.num_types) | ((refined < 0) & (types >= 0))
+        if bad.is_cuda:
+            torch.ops.aten._assert_async.msg(
+                ~bad.any(), "classify must return types from 0 to num_types - 1"
+            )
+        elif bad.any():
+            raise ValueError(
+                f"classify must return types from 0 to {self.num_types - 1} (num_types - 1); got"
+                f" {int(refined[bad][0])}."
+            )
+        # Padding stays padding, whatever the function says of it.
+        return torch.where(types < 0, int(KeyType.PAD), refined).to(torch.int32)
+
+
+_NO_TYPES = frozenset(
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.complex64}
+)
