@@ -32,10 +32,21 @@ def as_layers(mass: MassByLayer) -> list[Tensor]:
     for layer in layers:
         if layer.dim() != 4 or layer.shape[-1] <= KeyType.SYSTEM or layer.shape != layers[0].shape:
             raise ValueError(
-                "mass must be (B, L, H, 3) in every layer, columns TEXT, VISUAL, SYSTEM; got "
-                f"{[tuple(x.shape) for x in layers]}. Use Recording.mass as it is."
+                "mass must be (B, L, H, C >= 3) in every layer, columns TEXT, VISUAL, SYSTEM, ...;"
+                f" got {[tuple(x.shape) for x in layers]}. Use Recording.mass as it is."
             )
     return layers
+
+
+def check_types(layers: list[Tensor], **types: int) -> None:
+    """Raises ValueError unless the masses have a column for each of these key types."""
+    columns = layers[0].shape[-1]
+    for name, key_type in types.items():
+        if not 0 <= key_type < columns:
+            raise ValueError(
+                f"{name} must be a key type of the masses, 0 to {columns - 1}; got {key_type}. More"
+                " types come from attach(num_types=, classify=)."
+            )
 
 
 def check_mask(name: str, mask: Tensor, layers: list[Tensor]) -> Tensor:

@@ -165,7 +165,9 @@ def turn_content(input_ids: Tensor, *, tokens: SpecialTokens) -> Tensor:
     return content & (input_ids != tokens.turn_end) & ~is_visual(input_ids, tokens)
 
 
-def sees_image(types: Tensor, sample_ids: Tensor | None = None) -> Tensor:
+def sees_image(
+    types: Tensor, sample_ids: Tensor | None = None, visual: int = KeyType.VISUAL
+) -> Tensor:
     """(B, L) bool: positions at or after the first image token of their sample.
 
     Earlier queries cannot attend to the image; their log ratio would always be log(eps).
@@ -174,8 +176,9 @@ def sees_image(types: Tensor, sample_ids: Tensor | None = None) -> Tensor:
         types: (B, L) key types.
         sample_ids: (B, L) integers that change where the next sample of a packed row begins; None
             if every row is one sample.
+        visual: the key type of image tokens.
     """
-    is_visual = types == KeyType.VISUAL
+    is_visual = types == visual
     seen = is_visual.cumsum(dim=1)
     if sample_ids is None:
         return seen > 0

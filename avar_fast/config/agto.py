@@ -36,9 +36,14 @@ class AgtoConfig:
     eps: float = 1e-6
     """Added to the masses before their logarithms. Must not be 0: a row may give no mass to image
     or system keys. The default is that of AVAR's released recipe."""
+    eps_in: Literal["both", "suppress"] = "both"
+    """Which logarithms have ``agto.eps``. AVAR's released code has it in ``both``, the paper's
+    equations in the suppressing term alone (``suppress``), which is infinite for a head that gives
+    the image no mass."""
     queries: Literal["user", "prompt", "response", "all"] = "user"
-    """Which query rows count: ``user`` is the text of user turns, ``prompt`` is user turns with
-    their image tokens, ``response`` is the trained assistant turns, ``all`` is every token."""
+    """Which query rows count, of those behind the first image token of their sample: ``user`` is
+    the text of user turns, ``prompt`` is user turns with their image tokens, ``response`` is the
+    trained assistant turns, ``all`` is every token."""
     layers: tuple[int, ...] | None = None
     """Text layers that count, by their index in the model, from 0. Null takes all that have
     attention."""

@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from ..attention import INTERVENTION_FORMS
+from ..attention.tokens import ROLES
 from ..config.recipe_file import read_section
 from ..config.rollout import RolloutConfig
 from ..data import load_rows
@@ -54,10 +57,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-vas", action="store_true", help="do not record attention")
     parser.add_argument("--batch-size", type=int, default=8, help="questions at once on a rank")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument(
-        "--layers",
-        help="text layers to intervene in, by index, such as 0-7,12; default all with attention",
-    )
+    add_place_of_change(parser)
     parser.add_argument("--engine", choices=ENGINES, default=default.engine, help="what generates")
     parser.add_argument(
         "--rollout",
@@ -67,6 +67,37 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="of vLLM, as in a recipe's section rollout: gpu_memory=0.9, server_url=http://host:8000",
     )
     add_judge(parser)
+
+
+def add_place_of_change(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where and how an intervention acts."""
+    default = Settings()
+    parser.add_argument(
+        "--layers",
+        help="text layers to intervene in, by index, such as 0-7,12; default all with attention",
+    )
+    parser.add_argument(
+        "--form",
+        choices=INTERVENTION_FORMS,
+        default=default.form,
+        help="what scales multiply: logits (default), attention weights that are then normalized,"
+        " or weights that are not",
+    )
+    parser.add_argument(
+        "--changed-queries",
+        choices=ROLES,
+        default=default.changed_queries,
+        help="whose attention an intervention changes (default all)",
+    )
+
+
+def place_of_change(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options of ``add_place_of_change`` say, as fields of ``Settings``."""
+    return {
+        "layers": None if options.layers is None else _layers(options.layers),
+        "form": options.form,
+        "changed_queries": options.changed_queries,
+    }
 
 
 def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
@@ -89,7 +120,7 @@ def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
         checker=options.checker,
         vas=not options.no_vas,
         engine=options.engine,
-        layers=None if options.layers is None else _layers(options.layers),
+        **place_of_change(options),
         **intervention,
     )
 

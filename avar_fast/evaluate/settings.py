@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..attention import INTERVENTION_FORMS
+from ..attention.tokens import ROLES
 from ..rewards import CHECKERS
 from .prompts import STYLES
 
@@ -30,15 +32,20 @@ class Settings:
     vas: bool = True
     """Whether to record the Visual Attention Score while the prompts are read."""
     visual_scale: float = 1.0
-    """Factor of the logits of image keys."""
+    """Factor of image keys; ``form`` says of what."""
     system_scale: float = 1.0
-    """Factor of the logits of the system turn's keys."""
+    """Factor of the system turn's keys."""
     visual_bias: float = 0.0
     """Added to the logits of image keys."""
     system_bias: float = 0.0
     """Added to the logits of the system turn's keys."""
     layers: tuple[int, ...] | None = None
     """Text layers to intervene in, by their index in the model; None for all with attention."""
+    form: str = "logits"
+    """What the factors multiply: logits, weights or weights_unnormalized, as in
+    ``avar_fast.attention.intervene``."""
+    changed_queries: str = "all"
+    """Whose attention the intervention changes: all, or the tokens of user, prompt or response."""
     engine: str = "model"
     """What generates: the model itself, vllm or vllm_server."""
 
@@ -47,6 +54,8 @@ class Settings:
             ("style", self.style, STYLES),
             ("checker", self.checker, CHECKERS),
             ("engine", self.engine, ENGINES),
+            ("form", self.form, INTERVENTION_FORMS),
+            ("changed_queries", self.changed_queries, ROLES),
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
@@ -62,6 +71,12 @@ class Settings:
             value = getattr(self, name)
             if not math.isfinite(value):
                 raise ValueError(f"{name} must be finite; got {value}.")
+        for name in ("visual_scale", "system_scale"):
+            if self.form != "logits" and getattr(self, name) <= 0:
+                raise ValueError(
+                    f"{name} must be positive with form {self.form}, which multiplies attention"
+                    f" weights; got {getattr(self, name)}."
+                )
         if self.vas and self.system_prompt is None:
             raise ValueError(
                 "VAS needs a system turn, to compare the attention on the image with; the system"
@@ -87,7 +102,10 @@ class Settings:
             "system_bias": 0.0,
         }
         values = {name: getattr(self, name) for name in neutral}
-        return {} if values == neutral else values | {"layers": self.layers}
+        if values == neutral:
+            return {}
+        where = {"layers": self.layers, "form": self.form, "queries": self.changed_queries}
+        return values | where
 
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -96,8 +114,8 @@ class Settings:
 
 ENGINES = ("model", "vllm", "vllm_server")
 INTERVENTIONS = {
-    "visual_scale": "factor of the logits of image keys",
-    "system_scale": "factor of the logits of the system turn's keys",
+    "visual_scale": "factor of image keys; --form says of what",
+    "system_scale": "factor of the system turn's keys",
     "visual_bias": "added to the logits of image keys",
     "system_bias": "added to the logits of the system turn's keys",
 }

@@ -8,7 +8,14 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor, nn
 
-from ..attention import Recording, SpecialTokens, key_types, query_mask, record_attention
+from ..attention import (
+    Recording,
+    SpecialTokens,
+    key_types,
+    query_mask,
+    record_attention,
+    sees_image,
+)
 from ..attention.attachment import attachment_of
 from ..attention.visual_ids import without_featureless
 from ..config.agto import AgtoConfig
@@ -115,8 +122,8 @@ class AgtoMixin:
             queries = _queries(batch, self.agto.queries, self._agto_tokens)
             ids = without_featureless(batch["input_ids"], batch, self._agto_tokens)
             types = key_types(ids, batch.get("attention_mask"), tokens=self._agto_tokens)
-            has = [(types == kind).any(dim=1) for kind in (KeyType.VISUAL, KeyType.SYSTEM)]
-            count += (queries.any(dim=1) & has[0] & has[1]).sum().to(count.device)
+            seeing = (queries & sees_image(types)).any(dim=1)
+            count += (seeing & (types == KeyType.SYSTEM).any(dim=1)).sum().to(count.device)
         return accelerator.reduce(count, reduction="sum")
 
     def _agto_loss(self, recording: Recording, queries: Tensor) -> Tensor:
@@ -146,6 +153,7 @@ class AgtoMixin:
                 *weights,
                 self.agto.eps,
                 num_samples=self._agto_count.clamp(min=1),
+                eps_in=self.agto.eps_in,
             )
         sums = _sums(parts)
         self._agto_sums = sums if self._agto_sums is None else self._agto_sums + sums

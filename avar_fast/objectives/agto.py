@@ -7,8 +7,11 @@ For sample b, layer l, head h, queries Q and the image or system keys K of the s
     L_sup = + mean_{l, h} log(m_sys + eps)
     loss  = mean_b (alpha * L_enh + beta * L_sup)
 
-The mean over queries comes before the logarithm. Samples without image keys, system keys or queries
-contribute nothing and are counted, where a plain mean would add the constant -log eps.
+The mean over queries comes before the logarithm. The released code adds eps in both logarithms, as
+here; the paper's equations have it in L_sup alone (``eps_in="suppress"``). Queries before the first
+image key of their sample see none of it and do not count: for the user's turn these are the tokens
+of its header. Samples without image keys, system keys or queries contribute nothing and are
+counted, where a plain mean would add the constant -log eps.
 """
 
 from collections.abc import Callable
@@ -18,7 +21,10 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask
+from ..attention import sees_image
+from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask, check_types
+
+EPS_IN = ("both", "suppress")
 
 
 class AgtoParts(NamedTuple):
@@ -44,6 +50,10 @@ def agto_loss(
     num_samples: Tensor | float | None = None,
     sample_ids: Tensor | None = None,
     num_ids: int | None = None,
+    *,
+    eps_in: str = "both",
+    visual: int = KeyType.VISUAL,
+    system: int = KeyType.SYSTEM,
 ) -> tuple[Tensor, AgtoParts]:
     """Raises attention on image keys, lowers it on system keys.
 
@@ -53,25 +63,33 @@ def agto_loss(
             trainer).
         key_types: (B, Lk) key types, which give |K_img| and |K_sys|.
         alpha, beta: weights of the two terms, 0.15 in the paper.
-        eps: added inside both logarithms, 1e-6 in the paper.
+        eps: added inside the logarithms, 1e-6 in the paper.
         num_samples: divisor of the sum over samples; by default the counted samples of this batch
             (a trainer passes the count over all ranks and micro-batches).
         sample_ids: (B, L) integers, the sample of each token in packed rows; negative for no
             sample. None if every row is one sample.
         num_ids: number of sample ids; by default it is computed from ``sample_ids``, which waits
             for the device.
+        eps_in: "both" logarithms, or "suppress" alone. The latter is infinite for a head that gives
+            the image no weight at all.
+        visual, system: key types that stand for the image and the system turn, for types of
+            ``attach(classify=)``.
 
     Returns:
         loss: scalar with gradient; 0, still attached to the graph, if no sample counts.
         parts: AgtoParts.
 
     Raises:
-        ValueError: shapes do not fit, or eps is not positive.
+        ValueError: shapes do not fit, eps is not positive, ``eps_in`` is unknown, or the masses
+            have no such key types.
     """
     if not eps > 0:
         raise ValueError(f"eps must be positive, it keeps the logarithms finite; got {eps}.")
+    if eps_in not in EPS_IN:
+        raise ValueError(f"eps_in must be one of {', '.join(EPS_IN)}; got {eps_in!r}.")
     layers = as_layers(mass_by_layer)
-    queries = check_mask("query_mask", query_mask, layers).to(layers[0].dtype)
+    check_types(layers, visual=visual, system=system)
+    queries = check_mask("query_mask", query_mask, layers)
     if key_types.dim() != 2 or key_types.shape[0] != queries.shape[0]:
         raise ValueError(
             f"key_types must be (B, Lk) with B = {queries.shape[0]}; got {tuple(key_types.shape)}."
@@ -80,17 +98,21 @@ def agto_loss(
         count, summed = _by_row
     else:
         count, summed = _by_id(check_ids(sample_ids, layers, key_types), num_ids)
-    num_image = count(key_types == KeyType.VISUAL)  # (N,) for N samples
-    num_system = count(key_types == KeyType.SYSTEM)
-    num_queries = count(queries > 0)
+    seeing = sees_image(key_types, sample_ids, visual)[:, -queries.shape[1] :]
+    queries = queries & seeing.to(queries.device)
+    num_image = count(key_types == visual)  # (N,) for N samples
+    num_system = count(key_types == system)
+    num_queries = count(queries)
     counts = (num_image > 0) & (num_system > 0) & (num_queries > 0)
 
-    # (layers, N, H, 3): attention a query gives to each type, averaged over the queries
-    mean_mass = torch.stack([summed(m, queries) for m in layers])
+    # (layers, N, H, C): attention a query gives to each type, averaged over the queries
+    weights = queries.to(layers[0].dtype)
+    mean_mass = torch.stack([summed(m, weights) for m in layers])
     mean_mass = mean_mass / num_queries.clamp(min=1)[:, None, None]
-    per_image_key = mean_mass[..., KeyType.VISUAL] / num_image.clamp(min=1)[:, None]
-    per_system_key = mean_mass[..., KeyType.SYSTEM] / num_system.clamp(min=1)[:, None]
-    enhance = -torch.log(per_image_key + eps).mean(dim=(0, 2))  # (N,)
+    per_image_key = mean_mass[..., visual] / num_image.clamp(min=1)[:, None]
+    per_system_key = mean_mass[..., system] / num_system.clamp(min=1)[:, None]
+    eps_enhance = eps if eps_in == "both" else 0.0
+    enhance = -torch.log(per_image_key + eps_enhance).mean(dim=(0, 2))  # (N,)
     suppress = torch.log(per_system_key + eps).mean(dim=(0, 2))
 
     enhance_sum = torch.where(counts, enhance, 0.0).sum()

@@ -13,7 +13,7 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention.masses import MassByLayer, as_layers, check_mask
+from ..attention.masses import MassByLayer, as_layers, check_mask, check_types
 from ..vas.score import FORMS, require_system_turn, score_of
 
 
@@ -26,6 +26,9 @@ def visual_reward(
     eps: float = 1e-6,
     clip: float | None = None,
     key_types: Tensor | None = None,
+    *,
+    visual: int = KeyType.VISUAL,
+    system: int = KeyType.SYSTEM,
 ) -> Tensor:
     """The visual reward r_visual of each response.
 
@@ -40,6 +43,7 @@ def visual_reward(
         clip: upper bound of |r_visual|; the paper has none. Without it the ratio easily outweighs
             accuracy.
         key_types: (N, Lk), as for ``visual_attention_score``.
+        visual, system: as for ``visual_attention_score``.
 
     Returns:
         (N,) float32 without gradient; 0 for wrong answers and empty responses.
@@ -61,12 +65,13 @@ def visual_reward(
             f"correct must be of shape ({response.shape[0]},); got {tuple(correct.shape)}."
         )
     correct = correct.to(response.device).bool()
-    require_system_turn(layers, response & correct[:, None], key_types)
+    check_types(layers, visual=visual, system=system)
+    require_system_turn(layers, response & correct[:, None], key_types, system=system)
 
     total = torch.zeros(response.shape, device=response.device)
     for layer in layers:
-        heads = layer.float().sum(dim=2)  # (N, L, 3)
-        total += score_of(heads[..., KeyType.VISUAL], heads[..., KeyType.SYSTEM], eps, form)
+        heads = layer.float().sum(dim=2)  # (N, L, C)
+        total += score_of(heads[..., visual], heads[..., system], eps, form)
     per_token = torch.where(response, total / len(layers), 0.0)
     reward = per_token.sum(1) / response.sum(1).clamp(min=1)
     if clip is not None:

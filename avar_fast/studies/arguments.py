@@ -7,6 +7,9 @@ from typing import Any
 
 from ..attention.tokens import ROLES
 from ..bootstrap import Bootstrap
+from ..evaluate import Settings
+from ..evaluate.arguments import add_place_of_change, place_of_change
+from ..evaluate.settings import INTERVENTIONS
 from ..rewards import CHECKERS
 from .compare import THRESHOLD
 from .heads import MASKS
@@ -94,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     score.add_argument("model", type=named)
     _add_mass_settings(score, data_needed=True)
+    _add_intervention(score)
     _add_bootstrap(score)
 
     compare = commands.add_parser(
@@ -107,13 +111,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=finite,
         default=THRESHOLD,
         help="rise of the mean log ratio above which a checkpoint looks more (default log 1.15:"
-        " 15 %% more visual per system mass, the least that the paper gives for text-only against"
-        " multimodal cold start)",
+        " 15 %% more visual per system mass, a convention: the paper gives none for this ratio)",
     )
     compare.add_argument(
         "--moves", type=count, default=8, help="heads to list, those that moved most (default 8)"
     )
     _add_mass_settings(compare, data_needed=True)
+    _add_intervention(compare)
     _add_bootstrap(compare)
 
     correlate = commands.add_parser(
@@ -172,7 +176,25 @@ def mass_settings(options: argparse.Namespace) -> MassSettings:
         eps=options.eps,
         num_positions=options.positions,
         batch_size=options.batch_size,
+        intervention=_intervention(options),
     )
+
+
+def _intervention(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of ``intervene``; empty for a study without these options, or with neutral ones."""
+    if not hasattr(options, "form"):
+        return {}
+    values = {name: getattr(options, name) for name in INTERVENTIONS}
+    return Settings(**values, **place_of_change(options)).intervention
+
+
+def _add_intervention(parser: argparse.ArgumentParser) -> None:
+    """Options of an intervention in every forward of the study."""
+    default = Settings()
+    for name, what in INTERVENTIONS.items():
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=finite, default=getattr(default, name), help=what)
+    add_place_of_change(parser)
 
 
 def bootstrap_of(options: argparse.Namespace) -> Bootstrap:

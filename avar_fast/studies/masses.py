@@ -5,14 +5,15 @@ Each batch takes one forward. The attention kernels return the masses, so no L x
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from avar_kernels import KeyType
 from torch import Tensor, nn
 
-from ..attention import SpecialTokens, query_mask, record_attention, sees_image
+from ..attention import SpecialTokens, intervene, query_mask, record_attention, sees_image
 from ..attention import key_types as types_of
 from ..attention.contexts import in_words
 from ..data import Batch, Encoder, RowError, Rows, Sample, collate
@@ -44,6 +45,8 @@ class MassSettings:
     token position."""
     batch_size: int = 8
     """Rows per forward."""
+    intervention: dict[str, Any] = field(default_factory=dict)
+    """Arguments of ``avar_fast.attention.intervene`` for all forwards; empty for none."""
 
 
 class AttentionShape(NamedTuple):
@@ -130,9 +133,11 @@ def collect(
     with_target = settings.queries in ("response", "all")
     if settings.queries == "response":
         purpose = "queries of the response"
-    for batch in image_batches(loaded, rows, settings, with_target, purpose, name):
-        parts.append(_read(loaded.model, batch, tokens, settings, layers))
-        where += batch.rows
+    change = settings.intervention
+    with intervene(loaded.model, **change) if change else nullcontext():
+        for batch in image_batches(loaded, rows, settings, with_target, purpose, name):
+            parts.append(_read(loaded.model, batch, tokens, settings, layers))
+            where += batch.rows
     counts, by_head, position_counts, by_position = (torch.cat(p) for p in zip(*parts, strict=True))
     return RowMasses(
         tuple(where), len(rows) - len(where), layers, counts, by_head, position_counts, by_position

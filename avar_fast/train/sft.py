@@ -128,6 +128,7 @@ def _losses(
             num_samples=num_guided,
             sample_ids=batch.sample_ids if batch.packed else None,
             num_ids=batch.num_samples,
+            eps_in=agto.eps_in,
         )
         # The loss is a mean over heads, and ranks that share rows hold equally many heads each.
         loss = loss + extra / engine.ranks_per_row

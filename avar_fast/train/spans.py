@@ -20,11 +20,11 @@ class Spans(NamedTuple):
     types: Tensor
     """(B, L) key types. Padding is PAD, and so is the blank image of a text-only batch."""
     queries: Tensor
-    """(B, L) bool: tokens of the requested role."""
+    """(B, L) bool: tokens of the requested role that can attend to the image of their sample."""
     guided: Tensor
     """(N,) bool: samples with image keys, system keys and queries."""
     scored: Tensor
-    """(B, L) bool: queries of the guided samples that can attend to the image."""
+    """(B, L) bool: queries of the guided samples."""
     scored_positions: Tensor
     """(K,) int64: the scored queries as indices into the flattened rows."""
 
@@ -47,13 +47,14 @@ def spans_of(batch: Batch, role: str, tokens: SpecialTokens) -> Spans:
     queries = query_mask(ids, exists, role=role, tokens=tokens)
     if role == "response":  # a conversation may have turns that are not trained
         queries &= batch.labels != IGNORE
+    queries &= sees_image(types, sample_ids)
 
     def has_any(mask: Tensor) -> Tensor:
         return torch.bincount(sample_ids[mask], minlength=batch.num_samples) > 0
 
     guided = has_any(types == KeyType.VISUAL) & has_any(types == KeyType.SYSTEM) & has_any(queries)
     in_guided = exists & guided[sample_ids.clamp(min=0)]
-    scored = queries & in_guided & sees_image(types, sample_ids)
+    scored = queries & in_guided
     return Spans(types, queries, guided, scored, scored.flatten().nonzero()[:, 0])
 
 

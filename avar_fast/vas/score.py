@@ -13,7 +13,7 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask
+from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask, check_types
 
 FORMS = ("ratio", "log_ratio", "share")
 
@@ -25,6 +25,9 @@ def visual_attention_score(
     form: str = "ratio",
     key_types: Tensor | None = None,
     sample_ids: Tensor | None = None,
+    *,
+    visual: int = KeyType.VISUAL,
+    system: int = KeyType.SYSTEM,
 ) -> Tensor:
     """The score, averaged over layers, heads and the queries in the mask.
 
@@ -40,6 +43,8 @@ def visual_attention_score(
             mass; without it both are errors.
         sample_ids: (B, L) integers, the sample of each token in packed rows; negative for no
             sample. None if every row is one sample.
+        visual, system: key types that stand for the image and the system turn, for types of
+            ``attach(classify=)``.
 
     Returns:
         Scalar tensor, differentiable.
@@ -49,7 +54,8 @@ def visual_attention_score(
             no system turn (or, without key types, no system mass), or a mass of 0 makes the score
             infinite.
     """
-    return score_table(mass, query_mask, eps, form, key_types, sample_ids).mean()
+    options = {"visual": visual, "system": system}
+    return score_table(mass, query_mask, eps, form, key_types, sample_ids, **options).mean()
 
 
 def score_table(
@@ -59,22 +65,25 @@ def score_table(
     form: str = "ratio",
     key_types: Tensor | None = None,
     sample_ids: Tensor | None = None,
+    *,
+    visual: int = KeyType.VISUAL,
+    system: int = KeyType.SYSTEM,
 ) -> Tensor:
     """The same score averaged over the queries only, as a (layers, H) table. Its rows are in
     ascending order of the layers' indices if ``mass`` is a mapping, else in the order given."""
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}.")
     layers = as_layers(mass)
+    check_types(layers, visual=visual, system=system)
     chosen = check_mask("query_mask", query_mask, layers)
     if not chosen.any():
         raise ValueError(
             "query_mask must select at least one query; it is all false. Check the role and the"
             " batch."
         )
-    require_system_turn(layers, chosen, key_types, sample_ids)
-    rows = torch.stack([layer[chosen] for layer in layers])  # (layers, queries, H, 3)
-    visual, system = rows[..., KeyType.VISUAL], rows[..., KeyType.SYSTEM]
-    return score_of(visual, system, eps, form).mean(dim=1)
+    require_system_turn(layers, chosen, key_types, sample_ids, system)
+    rows = torch.stack([layer[chosen] for layer in layers])  # (layers, queries, H, C)
+    return score_of(rows[..., visual], rows[..., system], eps, form).mean(dim=1)
 
 
 def score_of(visual: Tensor, system: Tensor, eps: float, form: str) -> Tensor:
@@ -107,23 +116,25 @@ def require_system_turn(
     chosen: Tensor,
     key_types: Tensor | None = None,
     sample_ids: Tensor | None = None,
+    system: int = KeyType.SYSTEM,
 ) -> None:
     """Raises ValueError if a sample with chosen queries has no system turn; without key types, if
     its queries have no system mass."""
     if key_types is None:
-        system = layers[0].new_zeros(chosen.shape, dtype=torch.bool)
+        has_system = layers[0].new_zeros(chosen.shape, dtype=torch.bool)
         for layer in layers:  # NaN is not a missing turn; ``score_of`` names it
-            system |= ~(layer[..., KeyType.SYSTEM] == 0).all(dim=-1)
-        system &= chosen
+            has_system |= ~(layer[..., system] == 0).all(dim=-1)
+        has_system &= chosen
     else:
-        system = (key_types == KeyType.SYSTEM).to(chosen.device)
+        has_system = (key_types == system).to(chosen.device)
     if sample_ids is None:
-        lacking = chosen.any(dim=1) & ~system.any(dim=1)
+        lacking = chosen.any(dim=1) & ~has_system.any(dim=1)
     else:
-        ids = check_ids(sample_ids, layers, system)
+        ids = check_ids(sample_ids, layers, has_system)
         num_ids = max(int(ids.max()) + 1, 1)
         chosen_of, system_of = (
-            torch.bincount(ids[mask & (ids >= 0)], minlength=num_ids) for mask in (chosen, system)
+            torch.bincount(ids[mask & (ids >= 0)], minlength=num_ids)
+            for mask in (chosen, has_system)
         )
         lacking = (chosen_of > 0) & (system_of == 0)
     if lacking.any():

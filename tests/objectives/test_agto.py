@@ -112,3 +112,46 @@ def test_samples_packed_into_a_row_count_one_by_one(num_ids):
     assert not torch.allclose(agto_loss(row, *span, alpha=0.2, beta=0.1)[0], want, rtol=1e-2)
     with pytest.raises(ValueError, match=r"sample_ids must be integers of shape \(1, 30\)"):
         agto_loss(row, *span, sample_ids=ids[:, :5])
+
+
+def test_queries_before_the_image_do_not_count():
+    """They see none of it: the header of the user's turn, the system turn."""
+    everyone = USER | (TYPES == SYSTEM)
+    mass = masses(matrices(logits()))
+    want, _ = agto_loss(mass, USER, TYPES)
+    got, parts = agto_loss(mass, everyone, TYPES)
+    assert torch.equal(got, want)
+    assert int(parts.num_samples) == 2
+    before, parts = agto_loss(mass, TYPES == SYSTEM, TYPES)
+    assert before == 0
+    assert int(parts.num_skipped) == 3
+    row, ids = packed(mass)
+    spans = (everyone.flatten()[None], TYPES.flatten()[None])
+    in_one_row, _ = agto_loss(row, *spans, sample_ids=ids)
+    assert torch.allclose(in_one_row, want)
+
+
+def test_the_papers_formula_has_eps_in_one_logarithm():
+    mass = masses(matrices(logits()))
+    released, with_both = agto_loss(mass, USER, TYPES, eps=0.05)
+    paper, with_one = agto_loss(mass, USER, TYPES, eps=0.05, eps_in="suppress")
+    tiny, without = agto_loss(mass, USER, TYPES, eps=1e-30)
+    assert torch.equal(with_one.suppress, with_both.suppress)
+    assert torch.allclose(with_one.enhance, without.enhance)
+    assert with_both.enhance < with_one.enhance - 0.1
+    assert released < paper
+    assert tiny < paper  # the suppressing term falls with eps
+
+
+def test_key_types_may_stand_for_image_and_system_turn():
+    """With the columns exchanged, the same loss; a pull towards text is the same by name."""
+    mass = masses(matrices(logits()))
+    want, _ = agto_loss(mass, USER, TYPES, alpha=0.2, beta=0.1)
+    wider = {i: torch.nn.functional.pad(m, (0, 2))[..., [0, 3, 4, 1, 2]] for i, m in mass.items()}
+    types = torch.where(TYPES == VISUAL, 3, torch.where(TYPES == SYSTEM, 4, TYPES))
+    got, _ = agto_loss(wider, USER, types, alpha=0.2, beta=0.1, visual=3, system=4)
+    assert torch.allclose(got, want)
+    with pytest.raises(ValueError, match="visual must be a key type of the masses, 0 to 2; got 3"):
+        agto_loss(mass, USER, TYPES, visual=3)
+    with pytest.raises(ValueError, match="eps_in must be one of both, suppress; got 'enhance'"):
+        agto_loss(mass, USER, TYPES, eps_in="enhance")

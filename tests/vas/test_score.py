@@ -112,7 +112,7 @@ def test_bad_input(mask, options, words):
 
 
 def test_masses_of_the_wrong_shape_are_refused():
-    with pytest.raises(ValueError, match=r"mass must be \(B, L, H, 3\)"):
+    with pytest.raises(ValueError, match=r"mass must be \(B, L, H, C >= 3\)"):
         visual_attention_score({0: torch.zeros(3, 10, 2, 2)}, USER)
     with pytest.raises(ValueError, match="at least one layer"):
         visual_attention_score({}, USER)
