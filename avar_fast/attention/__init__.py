@@ -13,6 +13,7 @@ with needs("avar_fast.attention"):
     from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
     from .contexts import given_ids, intervene, record_attention
     from .intervention import FORMS as INTERVENTION_FORMS
+    from .maps import AttentionMaps, record_maps
     from .padding import padding_mask
     from .prompts import SharedPrompts, set_prompts
     from .recording import Recorded, Recording
@@ -28,6 +29,7 @@ __all__ = [
     "ATTN_NAME",
     "INTERVENTION_FORMS",
     "VISION_ATTN_NAME",
+    "AttentionMaps",
     "Recorded",
     "Recording",
     "SequenceSplit",
@@ -41,6 +43,7 @@ __all__ = [
     "key_types",
     "query_mask",
     "record_attention",
+    "record_maps",
     "sees_image",
     "set_cached_ids",
     "set_prompts",

@@ -6,7 +6,7 @@ copy has its own attachment, with its own recordings and interventions.
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from avar_kernels import is_decoding, plan_keys
@@ -16,7 +16,7 @@ from transformers import Cache
 from ..models.decoders import Decoder
 from ..models.sequence_split import split_text_inputs
 from .caches import given_cache, num_slots, set_cached_ids, with_cached_ids
-from .call import CALL_ARGUMENT, AttnCall, SequenceSplit
+from .call import CALL_ARGUMENT, AttnCall, MapReader, SequenceSplit
 from .intervention import Change, Intervention
 from .key_typing import KeyTyping
 from .packing import (
@@ -34,6 +34,17 @@ from .turns import SharedOrder, TokenOrder
 from .visual_ids import require_modalities, without_featureless
 
 
+class MapRecording(MapReader, Protocol):
+    """What a recording of attention maps needs of each forward; maps.py implements it."""
+
+    role: str
+    key_type: int
+
+    def begin(self, queries: Tensor, keys: Tensor) -> None:
+        """(B, L) bool queries and keys of a forward."""
+        ...
+
+
 class Attachment:
     """Builds the ``AttnCall`` of every forward of one model, in hooks of the model."""
 
@@ -45,6 +56,7 @@ class Attachment:
         self.is_family, self.is_recurrent = decoder.is_family, bool(decoder.recurrent)
         self.recording: Recording | None = None
         self.record_layers: frozenset[int] = frozenset()
+        self.maps: MapRecording | None = None
         self.intervention: Intervention | None = None
         self.sequence: SequenceSplit | None = None
         self.given_ids: Tensor | None = None
@@ -108,6 +120,18 @@ class Attachment:
         if self.recording is not None:
             self.recording.begin(ids, types, input_ids.shape[1], self.tokens)
             call.mass, call.record_layers = self.recording.mass, self.record_layers
+        if self.maps is not None:
+            whole = packing is None and prompts is None and ids.shape == input_ids.shape
+            if not whole or self.sequence is not None or self.intervention is not None:
+                raise ValueError(
+                    "record_maps reads whole rows of unchanged attention; got a cache, packed rows,"
+                    " a split sequence or an intervention. Call the model on padded rows with"
+                    " use_cache=False."
+                )
+            exists = types >= 0
+            queries = query_mask(ids, exists, role=self.maps.role, tokens=self.tokens)
+            self.maps.begin(queries, types == self.maps.key_type)
+            call.maps = self.maps
         if self.intervention is not None:
             chosen = self._changed_queries(ids, types, order)
             queries = None if chosen is None else chosen[:, -input_ids.shape[1] :]
@@ -208,6 +232,7 @@ _AT_REST = {
     "recording": None,
     "record_layers": frozenset(),
     "intervention": None,
+    "maps": None,
     "given_ids": None,
 }
 

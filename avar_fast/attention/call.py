@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from avar_kernels import (
+    AttnOutput,
     KeyPlan,
     KeyType,
     PrefixPlan,
@@ -50,6 +51,14 @@ class SequenceSplit(Protocol):
         ...
 
 
+class MapReader(Protocol):
+    """Reads layers' attention to single keys; maps.py implements it."""
+
+    def add(self, layer: int, q: Tensor, k: Tensor, lse: Tensor, scale: float) -> None:
+        """q (B, L, H, D), k (B, L, Hkv, D), lse (B, H, L) of a layer."""
+        ...
+
+
 @dataclass
 class AttnCall:
     """State of one forward: key types, recorded masses, and changes of logits."""
@@ -71,6 +80,8 @@ class AttnCall:
     all tokens and H this rank's heads."""
     record_layers: frozenset[int] = frozenset()
     """The layers to record."""
+    maps: MapReader | None = None
+    """Reads the attention to single keys."""
     change: Change | None = None
     """The intervention."""
     num_types: int = MIN_TYPES
@@ -155,7 +166,11 @@ def avar_attention(
 
     def attend(**tables: Tensor | None) -> tuple[Tensor, Tensor]:
         if call.prompts is None:
-            return _attend(q, k, v, call.keys, call.packing, options | tables)
+            done = _attend(q, k, v, call.keys, call.packing, options | tables)
+            if call.maps is not None:
+                scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+                call.maps.add(layer, q, k, done.lse, scale)
+            return done.out, done.mass
         shared = (x.transpose(1, 2) for x in call.prompts[layer])
         prefixes = dict(zip(("prefix_k", "prefix_v"), shared, strict=True))
         decoded = visual_attn_with_kvcache(
@@ -189,7 +204,7 @@ def _plain(
     if mask is not None:
         types = torch.where(mask == 0, int(KeyType.PAD), int(KeyType.TEXT)).to(torch.int32)
         types = types if packing is None else types.flatten()
-    return _attend(q, k, v, types, packing, options)[0]
+    return _attend(q, k, v, types, packing, options).out
 
 
 def _in_vision_tower(module: nn.Module) -> bool:
@@ -212,11 +227,12 @@ def _attend(
     types: Tensor | KeyPlan | None,
     packing: dict[str, Any] | None,
     options: dict[str, Any],
-) -> tuple[Tensor, Tensor]:
-    """Attention output and masses; packed samples do not attend to each other."""
+) -> AttnOutput:
+    """Output and masses with the rows of q, where packed samples do not attend to each other; lse
+    is that of the kernel."""
     if packing is None:
-        dense = visual_attn_func(q, k, v, types, **options)
-        return dense.out, dense.mass
+        return visual_attn_func(q, k, v, types, **options)
     flat_q, flat_k, flat_v = (x.flatten(0, 1) for x in (q, k, v))
     packed = visual_attn_varlen_func(flat_q, flat_k, flat_v, key_types=types, **packing, **options)
-    return packed.out.unflatten(0, q.shape[:2]), packed.mass.unflatten(0, q.shape[:2])
+    rows = q.shape[:2]
+    return AttnOutput(packed.out.unflatten(0, rows), packed.mass.unflatten(0, rows), packed.lse)

@@ -47,7 +47,7 @@ def record_attention(
         raise RuntimeError(
             "record_attention is already active on this model; leave it before entering again."
         )
-    attachment.record_layers = _subset("layers", layers, attachment.layers)
+    attachment.record_layers = subset("layers", layers, attachment.layers)
     attachment.recording = Recording(keep=keep)
     try:
         yield attachment.recording
@@ -122,7 +122,7 @@ def intervene(
             f'every scale must be positive with form="{form}", which multiplies attention weights;'
             f" got {min(scale)}. To hide keys, use a bias of -1e4."
         )
-    chosen = _subset("layers", layers, attachment.layers)
+    chosen = subset("layers", layers, attachment.layers)
     if heads is None:
         of_bias, of_scale = tuple(bias), tuple(scale)
     else:
@@ -191,14 +191,14 @@ def _of_heads(
             " among ranks. Undo it with split_sequence(model, None)."
         )
     every = range(attachment.num_heads)
-    chosen = _subset("heads", heads, frozenset(every))
+    chosen = subset("heads", heads, frozenset(every))
     return [
         tuple(tuple(values) if head in chosen else (neutral,) * len(values) for head in every)
         for values, neutral in ((bias, 0.0), (scale, 1.0))
     ]
 
 
-def _subset(name: str, chosen: Iterable[int] | None, every: frozenset[int]) -> frozenset[int]:
+def subset(name: str, chosen: Iterable[int] | None, every: frozenset[int]) -> frozenset[int]:
     subset = every if chosen is None else frozenset(chosen)
     if not subset or not subset <= every:
         raise ValueError(

@@ -1,0 +1,103 @@
+"""Attention of chosen queries to single keys, without a matrix of all queries and keys."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor, nn
+
+from .attachment import attachment_of
+from .contexts import subset
+from .tokens import ROLES
+
+
+@dataclass
+class AttentionMaps:
+    """The attention of a forward's queries of one role to its keys of one type."""
+
+    role: str
+    key_type: int
+    layers: frozenset[int]
+    weights: dict[int, list[Tensor]] = field(default_factory=dict)
+    """{layer: per row of the batch (T, K) float32}: the attention weight of each query on each key,
+    mean over heads. Queries and keys are in the order of the row."""
+    queries: Tensor | None = None
+    """(B, L) bool, the T queries of each row. None before the first forward."""
+    keys: Tensor | None = None
+    """(B, L) bool, the K keys of each row."""
+
+    def begin(self, queries: Tensor, keys: Tensor) -> None:
+        """A forward begins."""
+        self.weights, self.queries, self.keys = {}, queries, keys
+
+    @torch.no_grad()
+    def add(self, layer: int, q: Tensor, k: Tensor, lse: Tensor, scale: float) -> None:
+        """Reads a layer: exp(scale q . k - lse) is the weight that the kernel gave each key.
+
+        Args:
+            layer: its index in the model.
+            q: (B, L, H, D). k: (B, L, Hkv, D). lse: (B, H, L).
+            scale: of the logits.
+        """
+        if layer not in self.layers or layer in self.weights:
+            return
+        assert self.queries is not None
+        assert self.keys is not None
+        group = q.shape[2] // k.shape[2]
+        rows = []
+        for row in range(len(q)):
+            at, on = self.queries[row].nonzero()[:, 0], self.keys[row].nonzero()[:, 0]
+            total = q.new_zeros(len(at), len(on), dtype=torch.float32)
+            for head in range(q.shape[2]):
+                logits = q[row, at, head].float() @ k[row, on, head // group].float().T * scale
+                total += torch.exp(logits - lse[row, head, at].float()[:, None])
+            rows.append(torch.where(on <= at[:, None], total / q.shape[2], 0.0))
+        self.weights[layer] = rows
+
+
+@contextlib.contextmanager
+def record_maps(
+    model: nn.Module,
+    role: str = "response",
+    key_type: int = KeyType.VISUAL,
+    layers: list[int] | None = None,
+) -> Iterator[AttentionMaps]:
+    """Records how much the tokens of a role look at each single key of a type, in whole forwards.
+
+    Memory is that of (T, K) weights per layer for T queries and K keys, not of L x L. Sums over the
+    keys are the masses that ``record_attention`` gives.
+
+    Args:
+        model: an attached model.
+        role: whose tokens are queries, as in ``query_mask``.
+        key_type: type of the keys.
+        layers: text layers, by their index in the model; by default all that have attention.
+
+    Yields:
+        AttentionMaps of the latest forward, without gradient.
+
+    Raises:
+        RuntimeError: maps are already recorded on this model.
+        ValueError: the model does not have these layers or this key type, the role is unknown, or
+            the model is not attached. A forward raises with a cache, packed rows, a split sequence
+            or an intervention.
+    """
+    attachment = attachment_of(model)
+    if attachment.maps is not None:
+        raise RuntimeError(
+            "record_maps is already active on this model; leave it before entering again."
+        )
+    if role not in ROLES:
+        raise ValueError(f"role must be one of {', '.join(ROLES)}; got {role!r}.")
+    if not 0 <= key_type < attachment.typing.num_types:
+        raise ValueError(
+            f"key_type must be from 0 to {attachment.typing.num_types - 1}; got {key_type}."
+        )
+    chosen = subset("layers", layers, attachment.layers)
+    attachment.maps = AttentionMaps(role, int(key_type), chosen)
+    try:
+        yield attachment.maps
+    finally:
+        attachment.maps = None
