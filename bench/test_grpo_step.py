@@ -96,6 +96,7 @@ def gate(trainer, case: Case) -> None:
         with contextlib.closing(trainer(case, provider, fixed=True, visual=False)) as started:
             norms[provider] = started.step()["grad_norm"]
     middle = statistics.median(norms.values())
+    assert middle > 0, norms
     assert all(abs(norm - middle) < GATE * middle for norm in norms.values()), norms
 
 

@@ -37,7 +37,7 @@ from .visual_ids import require_modalities, without_featureless
 class MapRecording(MapReader, Protocol):
     """What a recording of attention maps needs of each forward; maps.py implements it."""
 
-    role: str
+    chosen: str | Tensor
     key_type: int
 
     def begin(self, queries: Tensor, keys: Tensor) -> None:
@@ -128,8 +128,14 @@ class Attachment:
                     " a split sequence or an intervention. Call the model on padded rows with"
                     " use_cache=False."
                 )
-            exists = types >= 0
-            queries = query_mask(ids, exists, role=self.maps.role, tokens=self.tokens)
+            queries = self.maps.chosen
+            if isinstance(queries, str):
+                queries = query_mask(ids, types >= 0, role=queries, tokens=self.tokens)
+            elif queries.shape != ids.shape:
+                raise ValueError(
+                    f"queries must be of shape {tuple(ids.shape)}, as input_ids; got"
+                    f" {tuple(queries.shape)}."
+                )
             self.maps.begin(queries, types == self.maps.key_type)
             call.maps = self.maps
         if self.intervention is not None:

@@ -15,9 +15,10 @@ from .tokens import ROLES
 
 @dataclass
 class AttentionMaps:
-    """The attention of a forward's queries of one role to its keys of one type."""
+    """The attention of a forward's chosen queries to its keys of one type."""
 
-    role: str
+    chosen: str | Tensor
+    """The role of the queries, or (B, L) bool."""
     key_type: int
     layers: frozenset[int]
     weights: dict[int, list[Tensor]] = field(default_factory=dict)
@@ -60,18 +61,19 @@ class AttentionMaps:
 @contextlib.contextmanager
 def record_maps(
     model: nn.Module,
-    role: str = "response",
+    queries: str | Tensor = "response",
     key_type: int = KeyType.VISUAL,
     layers: list[int] | None = None,
 ) -> Iterator[AttentionMaps]:
-    """Records how much the tokens of a role look at each single key of a type, in whole forwards.
+    """Records how much chosen tokens look at each single key of a type, in whole forwards.
 
     Memory is that of (T, K) weights per layer for T queries and K keys, not of L x L. Sums over the
     keys are the masses that ``record_attention`` gives.
 
     Args:
         model: an attached model.
-        role: whose tokens are queries, as in ``query_mask``.
+        queries: whose attention is read: the tokens of a role, as in ``query_mask``, or those of a
+            (B, L) bool mask.
         key_type: type of the keys.
         layers: text layers, by their index in the model; by default all that have attention.
 
@@ -82,21 +84,21 @@ def record_maps(
         RuntimeError: maps are already recorded on this model.
         ValueError: the model does not have these layers or this key type, the role is unknown, or
             the model is not attached. A forward raises with a cache, packed rows, a split sequence
-            or an intervention.
+            or an intervention, or if the mask has another shape.
     """
     attachment = attachment_of(model)
     if attachment.maps is not None:
         raise RuntimeError(
             "record_maps is already active on this model; leave it before entering again."
         )
-    if role not in ROLES:
-        raise ValueError(f"role must be one of {', '.join(ROLES)}; got {role!r}.")
+    if isinstance(queries, str) and queries not in ROLES:
+        raise ValueError(f"queries must be one of {', '.join(ROLES)}, or a mask; got {queries!r}.")
     if not 0 <= key_type < attachment.typing.num_types:
         raise ValueError(
             f"key_type must be from 0 to {attachment.typing.num_types - 1}; got {key_type}."
         )
-    chosen = subset("layers", layers, attachment.layers)
-    attachment.maps = AttentionMaps(role, int(key_type), chosen)
+    chosen_layers = subset("layers", layers, attachment.layers)
+    attachment.maps = AttentionMaps(queries, int(key_type), chosen_layers)
     try:
         yield attachment.maps
     finally:

@@ -94,7 +94,7 @@ def add_place_of_change(parser: argparse.ArgumentParser) -> None:
 def place_of_change(options: argparse.Namespace) -> dict[str, Any]:
     """What the options of ``add_place_of_change`` say, as fields of ``Settings``."""
     return {
-        "layers": None if options.layers is None else _layers(options.layers),
+        "layers": None if options.layers is None else layer_numbers(options.layers),
         "form": options.form,
         "changed_queries": options.changed_queries,
     }
@@ -214,7 +214,7 @@ def _open_tasks(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> l
     return tasks
 
 
-def _layers(text: str) -> tuple[int, ...]:
+def layer_numbers(text: str) -> tuple[int, ...]:
     """Parses layer numbers and ranges: "0-2,5" -> (0, 1, 2, 5)."""
     layers: list[int] = []
     for part in text.split(","):

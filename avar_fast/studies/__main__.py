@@ -19,6 +19,7 @@ with needs("avar_fast.studies"):
     from ..attention import attach
     from ..data import Rows, load_rows
     from ..evaluate import RowsTask, Settings
+    from ..evaluate.arguments import layer_numbers
     from ..evaluate.benchmarks.rows import OwnRows
     from ..evaluate.command import Model, evaluate_once
     from ..evaluate.ranks import Ranks, local_device
@@ -27,12 +28,15 @@ with needs("avar_fast.studies"):
     from ..models import family_at
     from ..models.decoders import attention_layers
     from ..models.load_errors import naming_model
+    from ..progress import progress
+    from ..report.response_maps import ResponseMaps, response_maps
     from ..rewards import AnswerChecker
     from . import plots, texts
     from .arguments import bootstrap_of, build_parser, mass_settings
     from .compare import compare, require_names, require_same_shape
     from .correlate import PAPER, correlate, require_three
     from .heads import rank_heads
+    from .look import Looked, rows_with_images, write_look
     from .masses import AttentionShape, collect, lacks_answer
     from .points import Point, read_point
     from .score import summarize
@@ -54,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     path = options.out / f"{options.command}.json"
     path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    print(f"{text}\n\n{path}, {path.with_suffix('.png').name}")
+    drawn = [path.with_suffix(end).name for end in (".png", ".html")]
+    shown = [name for name in drawn if (options.out / name).is_file()]
+    print(f"{text}\n\n{', '.join([str(path), *shown])}")
 
 
 def score(options: argparse.Namespace) -> Result:
@@ -121,11 +127,41 @@ def heads(options: argparse.Namespace) -> Result:
     return result, texts.heads_text(ranking, options.show)
 
 
+def look(options: argparse.Namespace) -> Result:
+    """Shows what one or two models look at while they answer rows."""
+    if len(options.models) > 2 or len({name for name, _ in options.models}) < len(options.models):
+        raise ValueError(
+            "look takes one model, or two with names of their own; got"
+            f" {', '.join(name for name, _ in options.models)}. Write NAME=PATH to name one."
+        )
+    layers = None if options.layers is None else list(layer_numbers(options.layers))
+    rows = rows_with_images(load_rows(options.data, options.split), options.limit)
+    prompt = options.system_prompt or None
+    answers: list[dict[str, ResponseMaps]] = [{} for _ in rows]
+    for name, path in options.models:
+        loaded = _open(path, options)
+        for row, of_row in zip(progress(rows, desc=name), answers, strict=True):
+            of_row[name] = response_maps(loaded, row, prompt, options.max_new_tokens, layers)
+        del loaded
+    looked = Looked([row.where for row in rows], answers)
+    which = "all layers with attention" if layers is None else f"layers {options.layers}"
+    intro = f"{len(rows)} rows of {options.data}; mean over the heads of {which}."
+    write_look(options.out, looked, intro)
+    result = {
+        "models": dict(options.models),
+        "data": {"path": options.data, "split": options.split, "limit": options.limit},
+        "layers": layers,
+        **looked.as_dict(),
+    }
+    return result, texts.look_text(looked)
+
+
 COMMANDS = {
     "score": score,
     "compare": compare_models,
     "correlate": correlate_points,
     "heads": heads,
+    "look": look,
 }
 
 

@@ -22,9 +22,11 @@ python -m avar_fast.studies compare BASE MODEL [MODEL ...] --data ROWS --out DIR
 python -m avar_fast.studies correlate RESULT.json RESULT.json RESULT.json [...] --out DIR
 python -m avar_fast.studies correlate MODEL MODEL MODEL [...] --data ROWS --out DIR
 python -m avar_fast.studies heads MODEL --data ROWS --limit 32 --out DIR
+python -m avar_fast.studies look MODEL [MODEL] --data ROWS --out DIR
 
 A model is a folder or hub name that from_pretrained loads, a result the JSON of an evaluation;
-NAME=PATH gives either a name of its own. A study writes its JSON and PNG into DIR."""
+NAME=PATH gives either a name of its own. A study writes its JSON and a picture or a page into
+DIR."""
 
 
 def named(text: str) -> tuple[str, str]:
@@ -156,7 +158,23 @@ def build_parser() -> argparse.ArgumentParser:
     _add_mass_settings(heads, data_needed=True)
     _add_bootstrap(heads)
 
-    for command in (score, compare, correlate, heads):
+    look = commands.add_parser(
+        "look",
+        help="a page that shows, token by token, what answers look at in the images",
+        **_example("look base=MODEL agto=CHECKPOINT --data rows.jsonl --limit 8 --out out/look"),
+    )
+    look.add_argument("models", type=named, nargs="+", help="one model, or two side by side")
+    _add_reading(look, data_needed=True)
+    look.set_defaults(limit=8)
+    look.add_argument(
+        "--max-new-tokens", type=count, default=512, help="longest answer in tokens (default 512)"
+    )
+    look.add_argument(
+        "--layers",
+        help="text layers to average over, by index, such as 0-7,12; default all with attention",
+    )
+
+    for command in (score, compare, correlate, heads, look):
         command.add_argument("--out", type=Path, required=True, metavar="DIR")
     return parser
 
@@ -201,14 +219,14 @@ def bootstrap_of(options: argparse.Namespace) -> Bootstrap:
     return Bootstrap(options.confidence, options.resamples, options.seed)
 
 
-def _add_mass_settings(parser: argparse.ArgumentParser, data_needed: bool) -> None:
+def _add_reading(parser: argparse.ArgumentParser, data_needed: bool) -> None:
+    """Options of what is read, and how the model reads it."""
     default = MassSettings()
     parser.add_argument(
         "--data", required=data_needed, help="rows: .jsonl, .json, .parquet, folder or hub name"
     )
     parser.add_argument("--split", default="test", help="split to take if the data set has several")
     parser.add_argument("--limit", type=count, help="take only the first rows")
-    parser.add_argument("--batch-size", type=count, default=default.batch_size)
     parser.add_argument(
         "--system-prompt",
         default=default.system_prompt,
@@ -221,6 +239,12 @@ def _add_mass_settings(parser: argparse.ArgumentParser, data_needed: bool) -> No
         choices=("float32", "bfloat16", "float16"),
         help="default: bfloat16 on a GPU, float32 on a CPU",
     )
+
+
+def _add_mass_settings(parser: argparse.ArgumentParser, data_needed: bool) -> None:
+    default = MassSettings()
+    _add_reading(parser, data_needed)
+    parser.add_argument("--batch-size", type=count, default=default.batch_size)
     if not data_needed:
         return
     parser.add_argument(

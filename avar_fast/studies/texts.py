@@ -9,6 +9,7 @@ from ..vas.score import FORMS
 from .compare import LOG_RATIO, VasComparison
 from .correlate import PAPER, Coefficient, Correlation
 from .heads import HeadRanking
+from .look import Looked
 from .masses import QUANTITIES, RowMasses
 from .score import VasSummary
 
@@ -109,6 +110,17 @@ def heads_text(ranking: HeadRanking, num_shown: int) -> str:
             f" {ranking.visual_mass.value.size} heads."
         )
     return "\n\n".join([markdown(lines), *notes])
+
+
+def look_text(looked: Looked) -> str:
+    """Table of the answers with their mean visual mass."""
+    lines = [["row", "model", "tokens", "visual mass", "answer"]]
+    for where, models in zip(looked.where, looked.answers, strict=True):
+        for name, maps in models.items():
+            mass, text = float(maps.masses[:, 1].mean()), " ".join(maps.response.split())
+            cut = text if len(text) <= 60 else f"{text[:57]}..."
+            lines.append([where, name, str(len(maps.pieces)), f"{mass:.3f}", cut.replace("|", "/")])
+    return markdown(lines)
 
 
 def _coefficient(coefficient: Coefficient) -> str:

@@ -37,7 +37,7 @@ class FixedEngine:
 
 
 def recipe_of(settings: dict[str, Any]) -> dict[str, Any]:
-    rewards = {"bench.grpo_step.reward:parity": 1.0}
+    rewards = {"bench.grpo_step.reward:residue": 1.0}
     if settings["visual"]:
         rewards["visual"] = 0.3
     return {

@@ -3,6 +3,6 @@
 from typing import Any
 
 
-def parity(prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float]:
-    """1 for completions whose ids have an odd sum."""
-    return [float(sum(ids) % 2) for ids in completion_ids]
+def residue(prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float]:
+    """A number from 0 to 1, which differs within a group; half of them count as right."""
+    return [sum(ids) % 97 / 96 for ids in completion_ids]

@@ -26,7 +26,7 @@ from transformers.processing_utils import ProcessorMixin
 import avar_fast.attention as aa
 from avar_fast.objectives import visual_reward
 
-from .reward import parity
+from .reward import residue
 from .turns import peak_mib, say, wait_for_turn
 from .world import SYSTEM, fixed_completions
 
@@ -162,7 +162,7 @@ def main() -> None:
         settings["model"], dtype=torch.float32,
         attn_implementation={"text_config": attention, "vision_config": "sdpa"},
     )  # fmt: skip
-    rewards: list[Any] = [parity]
+    rewards: list[Any] = [residue]
     visual = VisualReward(processor)
     if settings["visual"]:
         aa.attach(model, processor)

@@ -39,9 +39,24 @@ def test_layers_and_key_types_can_be_chosen():
     assert maps.weights[2][0].shape[1] == int(maps.keys[0].sum())
 
 
+def test_queries_can_be_a_mask():
+    fast, _ = models()
+    inputs = batch("right")
+    mask = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+    mask[:, 40:43] = True
+    with torch.no_grad():
+        with record_maps(fast, "all", layers=[1]) as everyone:
+            fast(**inputs)
+        with record_maps(fast, mask, layers=[1]) as maps:
+            fast(**inputs)
+    assert torch.equal(maps.weights[1][0], everyone.weights[1][0][40:43])
+
+
 def test_what_is_refused():
     fast, _ = models()
     inputs = batch("left")
+    with record_maps(fast, torch.ones(2, 3).bool()), pytest.raises(ValueError, match="of shape"):
+        fast(**inputs)
     with torch.no_grad():
         cache = given(fast, cache_in(fast(**inputs, use_cache=True)))
         last = {"input_ids": inputs["input_ids"][:, -1:], **cache}
@@ -53,7 +68,7 @@ def test_what_is_refused():
     with record_maps(fast), pytest.raises(RuntimeError, match="already active"), record_maps(fast):
         pass
     for options, message in (
-        ({"role": "system"}, "role must be one of"),
+        ({"queries": "system"}, "queries must be one of"),
         ({"key_type": 3}, "key_type must be from 0 to 2; got 3"),
         ({"layers": [9]}, "layers must be a non-empty subset"),
     ):
