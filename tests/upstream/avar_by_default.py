@@ -1,4 +1,4 @@
-"""A pytest plugin (``-p tests.upstream.avar_by_default``): text towers that name no attention take
+"""A pytest plugin (``-p avar_by_default``): text towers that name no attention take
 "avar" instead of "sdpa"."""
 
 import functools

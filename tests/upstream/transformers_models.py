@@ -4,8 +4,9 @@
     python -m tests.upstream.transformers_models transformers
 
 Every family's tests run twice: as they are, and with "avar" as the default attention of its text
-tower. What passes in the first run must pass in the second. The checkout must be of the release
-that is installed. Tests that need the Hub or a GPU fail or are skipped in both.
+tower. What passes in the first run must pass in the second. The tests run on the checkout's own
+transformers. Tests that need the Hub or a GPU fail or are skipped in both. The package
+parameterized is needed.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from xml.etree import ElementTree
 from avar_fast.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
-PLUGIN = "tests.upstream.avar_by_default"
+PLUGIN = "avar_by_default"  # under this name, as the checkout has a package tests of its own
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 REFUSED = {
     "4-D masks": ("test_custom_4d_attention_mask",),
@@ -29,12 +30,18 @@ REFUSED = {
 
 def run(checkout: Path, family: str, *options: str) -> dict[str, str]:
     """{test: "" where it passed, else its message} of all tests that were not skipped."""
-    module = checkout / "tests" / "models" / family / f"test_modeling_{family}.py"
+    module = checkout.resolve() / "tests" / "models" / family / f"test_modeling_{family}.py"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", str(module), "-q", f"--junitxml={report}"]
+        path = [
+            checkout.resolve() / "src",
+            ROOT,
+            ROOT / "kernels",
+            os.environ.get("PYTHONPATH", ""),
+        ]
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]),
+            "PYTHONPATH": os.pathsep.join(map(str, path)),
             "HF_HUB_OFFLINE": "1",
         }
         subprocess.run(
