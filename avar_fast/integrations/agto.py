@@ -19,7 +19,7 @@ from ..attention import (
 from ..attention.attachment import attachment_of
 from ..attention.visual_ids import without_featureless
 from ..config.agto import AgtoConfig
-from ..objectives import AgtoParts, agto_loss, scheduled_weight
+from ..objectives import AgtoParts, agto_loss, scheduled_weights
 from .fit import require_fit, require_token_mean
 
 IGNORE = -100  # transformers' label of tokens without a loss
@@ -142,7 +142,7 @@ class AgtoMixin:
                 " label_smoothing_factor or compute_loss_func: leave them out)."
             )
         state = self.state  # pyright: ignore[reportAttributeAccessIssue]
-        weights = _weights(self.agto, state.global_step, state.max_steps)
+        weights = scheduled_weights(self.agto, state.global_step, state.max_steps)
         device_type = queries.device.type
         assert recording.key_types is not None
         with torch.autocast(device_type, enabled=False):  # masses stay float32
@@ -204,23 +204,6 @@ def _queries(inputs: Any, role: str, tokens: SpecialTokens) -> Tensor:
     if role == "response" and labels is not None:
         mask = mask & (labels != IGNORE)
     return mask
-
-
-def _weights(agto: AgtoConfig, step: int, num_steps: int) -> tuple[float, float]:
-    """AGTO's alpha and beta at a step, counted from 0."""
-    alpha, beta = (
-        scheduled_weight(
-            step,
-            num_steps,
-            weight,
-            end,
-            warmup=agto.warmup,
-            decay=agto.decay,
-            decay_fraction=agto.decay_fraction,
-        )
-        for weight, end in ((agto.alpha, agto.alpha_end), (agto.beta, agto.beta_end))
-    )
-    return alpha, beta
 
 
 def _sums(parts: AgtoParts) -> Tensor:

@@ -1,7 +1,7 @@
 """AGTO, VARS and the GRPO family: pure functions on tensors."""
 
 from .agto import AgtoParts, agto_loss
-from .agto_schedule import scheduled_weight
+from .agto_schedule import scheduled_weight, scheduled_weights
 from .grpo import POLICY_LOSSES, PolicyStats, group_advantages, informative_groups, policy_loss
 from .importance import ImportanceWeights, importance_weights
 from .liger_nll import liger_fits, liger_nll
@@ -26,6 +26,7 @@ __all__ = [
     "overlong_penalty",
     "policy_loss",
     "scheduled_weight",
+    "scheduled_weights",
     "token_advantages",
     "total_reward",
     "visual_reward",

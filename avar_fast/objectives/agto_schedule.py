@@ -3,6 +3,20 @@
 import math
 from typing import Literal
 
+from ..config.agto import AgtoConfig
+
+
+def scheduled_weights(agto: AgtoConfig, step: int, num_steps: int) -> tuple[float, float]:
+    """AGTO's alpha and beta at a step of a run, counted from 0, as its section of a recipe has
+    them."""
+    options = {
+        "warmup": agto.warmup, "decay": agto.decay, "decay_fraction": agto.decay_fraction,
+    }  # fmt: skip
+    return (
+        scheduled_weight(step, num_steps, agto.alpha, agto.alpha_end, **options),
+        scheduled_weight(step, num_steps, agto.beta, agto.beta_end, **options),
+    )
+
 
 def scheduled_weight(
     step: int,

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from ..attention import record_attention
-from ..config import Recipe
 from ..data import IGNORE, NO_SAMPLE, Batch
-from ..objectives import agto_loss, scheduled_weight
+from ..objectives import agto_loss
 from ..vas import FORMS
 from .forward import label_nll
 from .run import Run
@@ -43,7 +42,7 @@ def training_step(run: Run, step: int) -> dict[str, float]:
         sum((b.sample_ids != NO_SAMPLE).sum() for b in batches),
         sum(training.flops(work_of(b)) for b in batches),
     )
-    weights = _agto_weights(run.recipe, step)
+    weights = scheduled_weights(run.recipe.agto, step, run.recipe.train.steps)
     device = run.engine.device
     totals = torch.zeros(4 + len(FORMS), dtype=torch.float64, device=device)
     for i, (batch, span) in enumerate(zip(batches, spans, strict=True), start=1):
@@ -81,24 +80,6 @@ def training_step(run: Run, step: int) -> dict[str, float]:
     if num_scored:
         metrics |= {f"vas_{f}": v / num_scored for f, v in zip(FORMS, scores, strict=True)}
     return metrics
-
-
-def _agto_weights(recipe: Recipe, step: int) -> tuple[float, float]:
-    """AGTO's alpha and beta at a step, counted from 0."""
-    agto = recipe.agto
-    alpha, beta = (
-        scheduled_weight(
-            step,
-            recipe.train.steps,
-            weight,
-            end,
-            warmup=agto.warmup,
-            decay=agto.decay,
-            decay_fraction=agto.decay_fraction,
-        )
-        for weight, end in ((agto.alpha, agto.alpha_end), (agto.beta, agto.beta_end))
-    )
-    return alpha, beta
 
 
 def _losses(
