@@ -41,7 +41,7 @@ def step_axis(steps: Sequence[int], start: float, end: float) -> Axis:
     low, high = min(steps), max(steps)
     if low == high:
         low, high = low - 1, high + 1
-    ticks = MaxNLocator(5, integer=True).tick_values(low, high)
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10], integer=True).tick_values(low, high)
     return Axis(low, high, start, end, tuple(t for t in ticks if low <= t <= high))
 
 
@@ -55,10 +55,7 @@ def value_axis(values: Sequence[float], start: float, end: float) -> Axis:
         every = math.ceil((last - first) / 5)
         decades = tuple(10.0**power for power in range(first, last + 1, every))
         return Axis(decades[0], 10.0**last, start, end, decades, logarithmic=True)
-    if low == high:
-        margin = abs(low) / 10 or 1.0
-    else:
-        margin = (high - low) / 20
+    margin = abs(low) / 10 or 1.0 if low == high else (high - low) / 20
     low, high = low - margin, high + margin
     ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
     return Axis(low, high, start, end, tuple(t for t in ticks if low <= t <= high))
@@ -68,7 +65,7 @@ def label(value: float) -> str:
     """A tick's label: short, and without the rounding errors of the tick's computation."""
     if value == 0 or abs(value) < 1e-12:
         return "0"
-    if 1e-3 <= abs(value) < 1e5:
+    if 1e-4 <= abs(value) < 1e5:
         return f"{value:.6g}"
     digits, power = f"{value:.4e}".split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"

@@ -1,7 +1,8 @@
 """HTML that every page shares: the document, its looks, tables.
 
 A page is one file: it loads nothing and runs no script. It follows the reader's light or dark
-scheme. Figures draw with ``currentColor`` and the variables below.
+scheme. Figures draw with ``currentColor`` and the variables below. A table that is wider than the
+page scrolls by itself, and a shade marks the side where it goes on.
 """
 
 import html
@@ -9,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STYLE = """
-:root { color-scheme: light dark; --back: #fff; --text: #1f2328; --muted: #59636e; --rule: #d1d9e0;
---card: #f6f8fa; --c0: #0069b4; --c1: #c84a00; --c2: #00795c; --c3: #a13d85; --c4: #8a6a00;
---c5: #57606a; }
+:root { color-scheme: light dark; --back: #fff; --text: #1f2328; --muted: #59636e;
+--rule: #d1d9e0; --card: #f6f8fa; --shade: #0003;
+--c0: #0069b4; --c1: #c84a00; --c2: #00795c; --c3: #a13d85; --c4: #8a6a00; --c5: #57606a; }
 @media (prefers-color-scheme: dark) { :root { --back: #0f1318; --text: #e6edf3; --muted: #9aa4af;
---rule: #39424e; --card: #181e26; --c0: #58b4ff; --c1: #ff8f50; --c2: #3fd0a4; --c3: #ec93cf;
---c4: #e3bd4d; --c5: #b1bac4; } }
+--rule: #39424e; --card: #181e26; --shade: #fff4;
+--c0: #58b4ff; --c1: #ff8f50; --c2: #3fd0a4; --c3: #ec93cf; --c4: #e3bd4d; --c5: #b1bac4; } }
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 0 auto;
 padding: 1em 16px 4em; color: var(--text); background: var(--back); overflow-wrap: anywhere; }
@@ -26,7 +27,11 @@ code, pre { font: 12.5px/1.45 ui-monospace, monospace; }
 pre { white-space: pre-wrap; background: var(--card); border: 1px solid var(--rule);
 border-radius: 6px; padding: .6em .8em; margin: .4em 0; max-height: 24em; overflow: auto; }
 details { margin: .35em 0; } summary { cursor: pointer; }
-.scroll { overflow-x: auto; margin: 1em 0; max-width: 100%; }
+.scroll { overflow-x: auto; margin: 1em 0; max-width: 100%;
+background: linear-gradient(to right, var(--back) 40%, transparent) 0 0 / 40px 100% no-repeat local,
+linear-gradient(to left, var(--back) 40%, transparent) 100% 0 / 40px 100% no-repeat local,
+linear-gradient(to right, var(--shade), transparent) 0 0 / 14px 100% no-repeat scroll,
+linear-gradient(to left, var(--shade), transparent) 100% 0 / 14px 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: 14px; overflow-wrap: normal;
 font-variant-numeric: tabular-nums; }
 td, th { border-bottom: 1px solid var(--rule); padding: .3em .8em; text-align: left;
@@ -35,7 +40,8 @@ th { vertical-align: bottom; } td.number, th.number { text-align: right; white-s
 td:first-child, th:first-child { min-width: 8em; padding-left: 0; }
 .panels { display: grid; gap: 18px 22px; margin: .8em 0;
 grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
-figure { margin: 0; min-width: 0; } figure svg { display: block; width: 100%; height: auto; }
+figure { margin: 0; min-width: 0; display: flex; flex-direction: column;
+justify-content: space-between; } figure svg { display: block; width: 100%; height: auto; }
 figcaption { font-size: 13.5px; line-height: 1.35; margin-bottom: 4px; }
 figcaption code { color: var(--muted); font-size: 11.5px; } figcaption .note { display: block; }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
@@ -44,9 +50,11 @@ svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 .scale { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 13.5px; margin: 1.2em 0 .6em; }
 .scale span { white-space: nowrap; } .scale i { display: inline-block; width: 150px; height: 10px;
 border-radius: 3px; margin: 0 6px; }
+.cards { display: grid; gap: 12px; margin: .8em 0;
+grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 6px;
-padding: .7em .9em; margin: .7em 0; min-width: 0; } .card pre { background: var(--back); }
-.card h4 { margin: 0 0 .2em; font-size: 14.5px; }
+padding: .7em .9em; min-width: 0; } .card pre { background: var(--back); }
+.card h3 { margin: 0 0 .2em; font-size: 14.5px; } .card .note { margin: 0; }
 """
 
 

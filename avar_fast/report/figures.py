@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def curves(logs: Mapping[str, list[dict]], metrics: Sequence[tuple[str, str]]) -
     """
     if len(logs) > MOST_CURVES:
         raise ValueError(
-            f"a page shows at most {MOST_CURVES} runs, whose curves can be told apart; got"
+            f"a page must show at most {MOST_CURVES} runs, whose curves can be told apart; got"
             f" {len(logs)}. Leave some out."
         )
     shown = []
@@ -90,5 +90,5 @@ def _panel(caption: str, picture: str) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{picture}</figure>"
 
 
-def _panels(panels: Sequence[str]) -> str:
+def _panels(panels: Iterable[str]) -> str:
     return f'<div class="panels">{"".join(panels)}</div>'

@@ -14,6 +14,7 @@ from .axis import CHARACTER, label, label_width
 from .entry import AttentionMap
 from .line_plot import WIDTH, svg
 
+TOP, RIGHT = 7, 8  # margins; labels of small cells are larger than their cells
 MAP_HEIGHT = 240  # of the cells, if they can be that large
 CELL_HEIGHTS = (5.0, 26.0)  # least and most
 MOST_CELL_WIDTH = 44.0
@@ -51,20 +52,20 @@ def layer_map(layers: Sequence[int], table: np.ndarray, low: float, high: float)
     least, most = CELL_HEIGHTS
     height = min(most, max(least, MAP_HEIGHT / rows))
     left = label_width([str(layer) for layer in layers]) + 22
-    width = min(MOST_CELL_WIDTH, (WIDTH - left - 2) / heads)
+    width = min(MOST_CELL_WIDTH, (WIDTH - left - RIGHT) / heads)
     parts = [
-        f'<rect x="{left + j * width:.2f}" y="{i * height:.2f}" width="{width:.2f}"'
+        f'<rect x="{left + j * width:.2f}" y="{TOP + i * height:.2f}" width="{width:.2f}"'
         f' height="{height:.2f}" fill="{color(value, low, high, "viridis")}">'
         f"<title>layer {layers[i]}, head {j}: {value:.4g}</title></rect>"
         for (i, j), value in np.ndenumerate(table)
     ]
     for i in range(0, rows, math.ceil(ROW_LABEL / height)):
-        middle = (i + 0.5) * height + 4
+        middle = TOP + (i + 0.5) * height + 4
         parts.append(
             f'<text class="layer" x="{left - 5:.1f}" y="{middle:.1f}" text-anchor="end">'
             f"{layers[i]}</text>"
         )
-    bottom = rows * height
+    bottom = TOP + rows * height
     room = max(COLUMN_LABEL, CHARACTER * len(str(heads)) + 6)
     for j in range(0, heads, math.ceil(room / width)):
         middle = left + (j + 0.5) * width

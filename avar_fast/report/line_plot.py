@@ -17,6 +17,7 @@ MOST_CURVES = COLORS * len(DASHES)
 """Curves that can be told apart."""
 MOST_POINTS = 400  # more points would make the page large and look the same
 MOST_DOTS = 30  # curves of more points have no dots
+THICK, THIN = 3.4, 1.6  # widths of the first and the last of several curves
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Curve:
 def line_plot(curves: Sequence[Curve]) -> str:
     """The figure of one metric.
 
-    A curve of many points is drawn twice: thin as it is, and as a moving average.
+    A curve of many points is drawn twice: thin as it is, and as a moving average. Of several curves
+    the first is the thickest, so that curves that lie on each other can be seen.
 
     Args:
         curves: of finite values, one point each at least.
@@ -41,7 +43,9 @@ def line_plot(curves: Sequence[Curve]) -> str:
     y = value_axis([v for c in curves for v in c.values], HEIGHT - BOTTOM, TOP)
     left = label_width([label(tick) for tick in y.ticks]) + 9
     x = step_axis([s for c in curves for s in c.steps], left, WIDTH - RIGHT)
-    parts = [_grid(x, y), *(_curve(curve, x, y) for curve in curves)]
+    widths = np.linspace(THICK, THIN, len(curves)) if len(curves) > 1 else [THIN]
+    drawn = (_curve(curve, x, y, width) for curve, width in zip(curves, widths, strict=True))
+    parts = [_grid(x, y), *drawn]
     return svg(WIDTH, HEIGHT, "".join(parts))
 
 
@@ -87,7 +91,7 @@ def _grid(x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _curve(curve: Curve, x: Axis, y: Axis) -> str:
+def _curve(curve: Curve, x: Axis, y: Axis, width: float) -> str:
     steps, values = np.asarray(curve.steps), np.asarray(curve.values, dtype=float)
     smooth = _smooth(values)
     title = f"<title>{html.escape(curve.name)}</title>"
@@ -97,14 +101,14 @@ def _curve(curve: Curve, x: Axis, y: Axis) -> str:
         parts.append(f'<path d="{_path(*_envelope(steps, values), x, y)}" {thin}/>')
     every = max(1, math.ceil(len(steps) / MOST_POINTS))
     kept = np.append(np.arange(0, len(steps) - 1, every), len(steps) - 1)
-    thick = f'{_stroke(curve.style)} stroke-width="1.8" stroke-linejoin="round"'
+    thick = f'{_stroke(curve.style)} stroke-width="{width:.2g}" stroke-linejoin="round"'
     path = _path(steps[kept], smooth[kept], x, y)
     parts.append(f'<path d="{path}" {thick}>{title}</path>')
     if len(steps) <= MOST_DOTS:
         fill = f'fill="var(--c{curve.style % COLORS})"'
         parts += [
-            f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.2" {fill}><title>'
-            f"{html.escape(curve.name)}, step {step}: {value:.5g}</title></circle>"
+            f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="{width / 2 + 1.2:.2g}" {fill}>'
+            f"<title>{html.escape(curve.name)}, step {step}: {value:.5g}</title></circle>"
             for step, value in zip(steps, values, strict=True)
         ]
     return "".join(parts)

@@ -1,6 +1,7 @@
 """The metrics of a training log: their titles, and the sections of the page that show them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 TITLES = {
@@ -96,7 +97,7 @@ def with_step_times(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The lines of a log with ``seconds_per_step``: the time since the line before, by its steps. A
     line after a resume has none, as the clock starts anew."""
     lines = [dict(line) for line in log]
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         steps = line["step"] - before["step"]
         seconds = line.get("seconds", 0) - before.get("seconds", 0)
         if steps > 0 and seconds > 0:

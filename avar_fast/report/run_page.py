@@ -1,6 +1,7 @@
 """The page of training runs: summary, differing settings, curves, completions, recipes."""
 
 import html
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,10 +98,18 @@ def differing_settings(runs: Sequence[RunFolder]) -> list[list[str]]:
     keys = dict.fromkeys(key for run in runs for key in run.settings if key not in LEFT_OUT)
     lines = [["setting", *(run.name for run in runs)]]
     for key in keys:
-        values = [str(run.settings.get(key, NONE)) for run in runs]
+        values = [_setting(run, key) for run in runs]
         if len(set(values)) > 1:
             lines.append([key, *values])
     return lines
+
+
+def _setting(run: RunFolder, key: str) -> str:
+    """A setting as YAML; a dash where the run's recipe lacks it."""
+    if key not in run.settings:
+        return NONE
+    value = run.settings[key]
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def number(value: float) -> str:
@@ -157,8 +166,9 @@ def _completions(run: RunFolder) -> str:
             records[id(record)] = record
     cards = (_card(record, titles[key]) for key, record in records.items())
     return (
-        f"<h2>Completions of {html.escape(run.name)}</h2><p class='note'>A choice from {count}"
-        f" completions of all steps, at most one a row and kind.</p>{''.join(cards)}"
+        f"<h2>Completions of {html.escape(run.name)}</h2>"
+        f'<p class="note">A choice from {count} completions of all steps, at most one per row and'
+        f' kind.</p><div class="cards">{"".join(cards)}</div>'
     )
 
 
@@ -172,8 +182,8 @@ def _card(record: Record, titles: list[str]) -> str:
         f" {number(record['reward'])} ({rewards}), advantage {number(record['advantage'])}"
     )
     return (
-        f'<div class="card"><h4>{html.escape("; ".join(titles))}</h4>'
-        f'<div class="note">{html.escape(facts)}</div>'
+        f'<div class="card"><h3>{html.escape("; ".join(titles))}</h3>'
+        f'<p class="note">{html.escape(facts)}</p>'
         f"<pre>{html.escape(_cut(record['prompt']))}</pre>"
         f"<pre>{html.escape(_cut(record['completion']))}</pre></div>"
     )
