@@ -40,9 +40,9 @@ th { vertical-align: bottom; } td.number, th.number { text-align: right; white-s
 td:first-child, th:first-child { min-width: 8em; padding-left: 0; }
 .panels { display: grid; gap: 18px 22px; margin: .8em 0;
 grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
-figure { margin: 0; min-width: 0; display: flex; flex-direction: column;
-justify-content: space-between; } figure svg { display: block; width: 100%; height: auto; }
-figcaption { font-size: 13.5px; line-height: 1.35; margin-bottom: 4px; }
+.panels > figure { display: grid; grid-row: span 2; grid-template-rows: subgrid; row-gap: 4px; }
+figure { margin: 0; min-width: 0; } figure svg { display: block; width: 100%; height: auto; }
+figcaption { font-size: 13.5px; line-height: 1.35; }
 figcaption code { color: var(--muted); font-size: 11.5px; } figcaption .note { display: block; }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 13.5px; margin: .4em 0; }

@@ -17,7 +17,7 @@ MOST_CURVES = COLORS * len(DASHES)
 """Curves that can be told apart."""
 MOST_POINTS = 400  # more points would make the page large and look the same
 MOST_DOTS = 30  # curves of more points have no dots
-THICK, THIN = 3.4, 1.6  # widths of the first and the last of several curves
+THICK, THIN = 4.0, 1.5  # widths of the first and the last of several curves
 
 
 @dataclass(frozen=True)
