@@ -51,7 +51,12 @@ def _require_file(out: Path) -> None:
             f"--out must be an HTML file; {out} is a folder. Use --out {out / 'report.html'}"
         )
     if out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out must end in .html; got {out}. Use --out {out.name}.html")
+        raise ValueError(
+            f"--out must end in .html; got {out}. Use --out {out.with_suffix('.html')}"
+        )
+    above = next(path for path in out.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise ValueError(f"--out must be in a folder; got {out}, and {above} is a file.")
 
 
 def _read(texts: Sequence[str]) -> list[RunFolder]:

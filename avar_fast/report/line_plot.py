@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .axis import Axis, label, label_width, step_axis, value_axis
+from .axis import Axis, label_width, step_axis, value_axis
 
 WIDTH, HEIGHT = 360, 210
 TOP, RIGHT, BOTTOM = 8, 10, 34  # margins
@@ -41,7 +41,7 @@ def line_plot(curves: Sequence[Curve]) -> str:
         curves: of finite values, one point each at least.
     """
     y = value_axis([v for c in curves for v in c.values], HEIGHT - BOTTOM, TOP)
-    left = label_width([label(tick) for tick in y.ticks]) + 9
+    left = label_width(y.labels) + 10
     x = step_axis([s for c in curves for s in c.steps], left, WIDTH - RIGHT)
     widths = np.linspace(THICK, THIN, len(curves)) if len(curves) > 1 else [THIN]
     drawn = (_curve(curve, x, y, width) for curve, width in zip(curves, widths, strict=True))
@@ -73,18 +73,16 @@ def _grid(x: Axis, y: Axis) -> str:
     """Grid lines, ticks' labels and the name of the axis of steps."""
     rule = 'stroke="currentColor" stroke-opacity=".16" stroke-width="1"'
     parts = []
-    for tick in y.ticks:
+    for tick, text in zip(y.ticks, y.labels, strict=True):
         parts.append(f'<path d="M{x.start:.1f} {y(tick):.1f}H{x.end:.1f}" {rule}/>')
         parts.append(
-            f'<text x="{x.start - 5:.1f}" y="{y(tick) + 4:.1f}" text-anchor="end">{label(tick)}'
-            "</text>"
+            f'<text x="{x.start - 5:.1f}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>'
         )
-    for tick in x.ticks:
+    for tick, text in zip(x.ticks, x.labels, strict=True):
         parts.append(f'<path d="M{x(tick):.1f} {y.end:.1f}V{y.start:.1f}" {rule}/>')
         anchor = "end" if x(tick) > x.end - 12 else "middle"
         parts.append(
-            f'<text x="{x(tick):.1f}" y="{y.start + 14:.1f}" text-anchor="{anchor}">{label(tick)}'
-            "</text>"
+            f'<text x="{x(tick):.1f}" y="{y.start + 14:.1f}" text-anchor="{anchor}">{text}</text>'
         )
     middle = (x.start + x.end) / 2
     parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">step</text>')

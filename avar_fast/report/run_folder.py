@@ -85,7 +85,7 @@ def read_run(name: str, path: Path) -> RunFolder:
             f"RUN must be the folder of a training run (train.output_dir) with {RECIPE} and {LOG};"
             f" {path} is {_what_it_is(path)}"
         )
-    text = (path / RECIPE).read_text(encoding="utf-8")
+    text = (path / RECIPE).read_text(encoding="utf-8", errors="replace")
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from avar_fast.report import figures
-from avar_fast.report.axis import label, step_axis, value_axis
+from avar_fast.report.axis import step_axis, value_axis
 from avar_fast.report.document import html_table
 from avar_fast.report.heat_map import layer_map
 from avar_fast.report.line_plot import MOST_CURVES, MOST_POINTS
@@ -56,16 +56,42 @@ def test_a_long_curve_is_thinned_and_keeps_its_extremes():
 
 @pytest.mark.parametrize(
     "values",
-    [[0.0], [5.0, 5.0], [-3.0, 1e-3], [1e-9, 2e-9], [1e6, 3e6], [1e-3, 1.0, 40.0, 5e4], [0, 1e4]],
+    [
+        [0.0],
+        [5.0, 5.0],
+        [-3.0, 1e-3],
+        [1e-9, 2e-9],
+        [1e6, 3e6],
+        [1e-3, 1.0, 40.0, 5e4],
+        [0, 1e4],
+        [1.0000001, 1.0000003],
+        [-1e-15, 3e-15],
+        [123456.0, 123458.0],
+        [-0.3, 0.6],
+    ],
 )
 def test_axes_hold_all_values_and_some_ticks(values):
     axis = value_axis(values, 100, 0)
     assert all(0 <= axis(value) <= 100 for value in values)
     assert 2 <= len(axis.ticks) <= 7
     assert all(0 <= axis(tick) <= 100 for tick in axis.ticks)
-    labels = [label(tick) for tick in axis.ticks]
-    assert len(set(labels)) == len(labels)
-    assert [float(text) for text in labels] == pytest.approx(axis.ticks, rel=1e-4, abs=1e-12)
+    assert len(set(axis.labels)) == len(axis.ticks)
+    assert [float(text) for text in axis.labels] == pytest.approx(axis.ticks, rel=1e-9, abs=1e-30)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0, 1], ["0", "0.5", "1"]),
+        ([0, 1.4e-3], ["0", "0.0005", "0.001"]),
+        ([8000, 12000], ["8000", "9000", "10000", "11000", "12000"]),
+        ([0, 3e-6], ["0", "1e-6", "2e-6", "3e-6"]),
+        ([0.4e6, 1.7e6], ["5e5", "1e6", "1.5e6"]),
+        ([1e-2, 1.0, 1e2, 1e4], ["0.01", "1", "100", "10000"]),
+    ],
+)
+def test_labels_are_short(values, labels):
+    assert value_axis(values, 100, 0).labels == labels
 
 
 def test_values_over_many_orders_of_magnitude_get_a_logarithmic_axis():

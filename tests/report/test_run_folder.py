@@ -100,8 +100,9 @@ def test_a_damaged_completion(run, tmp_path):
     assert f"{run / 'completions.jsonl'} line 1 must be a JSON object with step, row" in said
 
 
-def test_a_damaged_recipe(run, tmp_path):
-    (run / "recipe.yaml").write_text("stage: [\n")
+@pytest.mark.parametrize("content", [b"stage: [\n", b"", b"\xff\xfe\x00", b"- a\n"])
+def test_a_damaged_recipe(run, tmp_path, content):
+    (run / "recipe.yaml").write_bytes(content)
     said = error_of(run, "--out", tmp_path / "p.html")
     assert f"{run / 'recipe.yaml'} must be the recipe that training wrote" in said
 
@@ -135,7 +136,10 @@ def test_out_must_be_a_page(run, tmp_path):
     said = error_of(run, "--out", tmp_path)
     assert f"--out must be an HTML file; {tmp_path} is a folder." in said
     log = (run / "log.jsonl").read_text()
-    assert "--out must end in .html" in error_of(run, "--out", run / "log.jsonl")
+    said = error_of(run, "--out", run / "log.jsonl")
+    assert f"--out must end in .html; got {run / 'log.jsonl'}. Use --out {run / 'log.html'}" in said
+    said = error_of(run, "--out", run / "log.jsonl" / "more" / "p.html")
+    assert f"{run / 'log.jsonl'} is a file." in said
     assert (run / "log.jsonl").read_text() == log
 
 
