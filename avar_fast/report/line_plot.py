@@ -17,6 +17,7 @@ MOST_CURVES = COLORS * len(DASHES)
 """Curves that can be told apart."""
 MOST_POINTS = 400  # more points would make the page large and look the same
 MOST_DOTS = 30  # curves of more points have no dots
+FAINT = 0.35  # opacity of a raw curve; several in one figure share it
 THICK, THIN = 4.0, 1.5  # widths of the first and the last of several curves
 
 
@@ -44,8 +45,8 @@ def line_plot(curves: Sequence[Curve]) -> str:
     left = label_width(y.labels) + 10
     x = step_axis([s for c in curves for s in c.steps], left, WIDTH - RIGHT)
     widths = np.linspace(THICK, THIN, len(curves)) if len(curves) > 1 else [THIN]
-    drawn = (_curve(curve, x, y, width) for curve, width in zip(curves, widths, strict=True))
-    parts = [_grid(x, y), *drawn]
+    parts = [_grid(x, y), *(_raw(curve, x, y, FAINT / len(curves) ** 0.5) for curve in curves)]
+    parts += [_curve(curve, x, y, width) for curve, width in zip(curves, widths, strict=True)]
     return svg(WIDTH, HEIGHT, "".join(parts))
 
 
@@ -89,14 +90,22 @@ def _grid(x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
+def _raw(curve: Curve, x: Axis, y: Axis, opacity: float) -> str:
+    """A curve as it is, thin; empty where the moving average is the same."""
+    steps, values = np.asarray(curve.steps), np.asarray(curve.values, dtype=float)
+    if np.array_equal(_smooth(values), values):
+        return ""
+    path = _path(*_envelope(steps, values), x, y)
+    color = f'stroke="var(--c{curve.style % COLORS})"'
+    return f'<path d="{path}" fill="none" {color} stroke-opacity="{opacity:.2g}"/>'
+
+
 def _curve(curve: Curve, x: Axis, y: Axis, width: float) -> str:
+    """The moving average of a curve, with a dot for each value if they are few."""
     steps, values = np.asarray(curve.steps), np.asarray(curve.values, dtype=float)
     smooth = _smooth(values)
     title = f"<title>{html.escape(curve.name)}</title>"
     parts = []
-    if not np.array_equal(smooth, values):
-        thin = f'{_stroke(curve.style)} stroke-width="1" stroke-opacity=".3"'
-        parts.append(f'<path d="{_path(*_envelope(steps, values), x, y)}" {thin}/>')
     every = max(1, math.ceil(len(steps) / MOST_POINTS))
     kept = np.append(np.arange(0, len(steps) - 1, every), len(steps) - 1)
     thick = f'{_stroke(curve.style)} stroke-width="{width:.2g}" stroke-linejoin="round"'
@@ -125,10 +134,10 @@ def _path(steps: np.ndarray, values: np.ndarray, x: Axis, y: Axis) -> str:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Centered moving average over a twentieth of the curve."""
-    width = max(len(values) // 20, 1)
-    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
-    return np.convolve(padded, np.ones(width) / width, mode="valid")
+    """Centered moving average over a twentieth of the curve, over less at its ends."""
+    window = np.ones(len(values) // 20 | 1)
+    sums, counts = (np.convolve(v, window, mode="same") for v in (values, np.ones_like(values)))
+    return values if len(window) == 1 else sums / counts
 
 
 def _envelope(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

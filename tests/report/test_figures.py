@@ -54,6 +54,18 @@ def test_a_long_curve_is_thinned_and_keeps_its_extremes():
     assert max(heights) == pytest.approx(axis(-9.0), abs=0.06)
 
 
+def test_a_moving_average_ends_with_the_mean_of_its_last_values():
+    """It ended at the last value, however noisy."""
+    values = [0.0] * 99 + [1.0]
+    log = [{"step": i, "a": value} for i, value in enumerate(values)]
+    _, smooth = re.findall(r'<path d="(M[^"]*L[^"]*)"', figures.curves({"a": log}, [("a", "A")]))
+    axis = value_axis(values, 176, 8)
+    heights = [float(point.split()[1]) for point in smooth[1:].split("L")]
+    assert heights[-1] == pytest.approx(axis(1 / 3), abs=0.06)  # a window of 5, without 2
+    assert heights[-3] == pytest.approx(axis(1 / 5), abs=0.06)
+    assert heights[:97] == pytest.approx([axis(0.0)] * 97, abs=0.06)
+
+
 @pytest.mark.parametrize(
     "values",
     [
