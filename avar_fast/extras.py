@@ -15,7 +15,7 @@ EXTRAS = {
     "lab": ("scikit-learn",),
     "eval": ("scipy", "openai"),
     "synth": ("openai",),
-    "report": ("matplotlib",),
+    "report": ("matplotlib", "pyyaml"),
     "vllm": ("vllm",),
     "flash": ("flash-attn",),
     "integrations": ("trl",),

@@ -284,6 +284,15 @@ def test_integrations_are_light():
     assert python(code) == "[]"
 
 
+def test_the_page_of_runs_is_light():
+    """It needs matplotlib and none of the trainer's packages."""
+    code = (
+        "import sys; import avar_fast.report.__main__\nprint(sorted({m.partition('.')[0] for m in"
+        " sys.modules} & {'deepspeed', 'datasets', 'transformers', 'peft', 'math_verify'}))"
+    )
+    assert python(code) == "[]"
+
+
 def test_programs_start_without_openai():
     code = (
         "import sys; sys.modules['openai'] = None\n"

@@ -24,7 +24,7 @@ ZERO_STAGES_ALIKE = {1, 2}  # DeepSpeed's universal checkpoints convert between 
 def changed_settings(before: Recipe, now: Recipe) -> dict[str, tuple[Any, Any]]:
     """{"section.key": (before, now)} of the settings that differ. ``train.output_dir`` is left out,
     and so is ``model.path`` where both name one folder."""
-    old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
+    old, new = flat_settings(dataclasses.asdict(before)), flat_settings(dataclasses.asdict(now))
     changed = [key for key in new if old[key] != new[key] and key != "train.output_dir"]
     if "model.path" in changed and _same_folder(old["model.path"], new["model.path"]):
         changed.remove("model.path")
@@ -52,7 +52,7 @@ def _same_folder(old: str, new: str) -> bool:
     return Path(old).exists() and Path(new).exists() and Path(old).samefile(new)
 
 
-def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+def flat_settings(tree: dict[str, Any]) -> dict[str, Any]:
     """{"section.key": value}"""
     return {
         key: value

@@ -4,7 +4,7 @@ import html
 from pathlib import Path
 
 from ..report import figures
-from ..report.page import html_table, write_page
+from ..report.document import html_table, write_page
 from .prediction import Prediction
 from .result import Result
 from .table import detail_table, notes, score_table

@@ -1,8 +1,10 @@
-"""The HTML report of a set of runs: table, curves, VAS per layer and head, attention on images."""
+"""HTML pages: the report of a study, and the page of training runs (``python -m
+avar_fast.report``)."""
 
 from ..extras import needs
 
 with needs("avar_fast.report"):
-    from .page import ReportEntry, write_report
+    from .entry import ReportEntry
+    from .page import write_report
 
 __all__ = ["ReportEntry", "write_report"]

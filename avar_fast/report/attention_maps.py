@@ -5,11 +5,9 @@ The matrices of one short prompt are small, and these pictures need every single
 one place that materializes them.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..attention import SpecialTokens
@@ -17,19 +15,7 @@ from ..data import Encoder, Row, Sample, prompt_inputs
 from ..data.images import open_image
 from ..loading import Loaded
 from ..rollout import Sampling, generate, without_end
-
-
-@dataclass(frozen=True)
-class AttentionMap:
-    """One image of one row and how the response looked at it."""
-
-    image: Image.Image
-    heat: Tensor
-    """(rows, columns) share of the response's attention per visual token, mean over the layers
-    with attention and their heads."""
-    question: str
-    response: str
-    answer: str
+from .entry import AttentionMap
 
 
 @torch.no_grad()

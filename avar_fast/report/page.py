@@ -1,12 +1,12 @@
-"""Assembles the report: one HTML file with everything inside, no scripts, no links to load."""
+"""The page of a study: table, training curves, VAS per layer and head, attention on images."""
 
 import html
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..tables import markdown
 from . import figures
-from .attention_maps import AttentionMap
+from .document import html_table, write_page
+from .entry import ReportEntry
 
 CURVES = (
     ("lm_loss", "language-model loss"),
@@ -15,34 +15,6 @@ CURVES = (
     ("accuracy", "accuracy of sampled completions"),
     ("reward_visual", "visual reward (VARS)"),
 )
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em;
-color: #222; } table { border-collapse: collapse; margin: 1em 0; }
-td, th { border-bottom: 1px solid #ccc; padding: .3em .8em; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; } .note { color: #555; font-size: 13px; }
-"""
-
-
-@dataclass(frozen=True)
-class ReportEntry:
-    """One row of the study."""
-
-    name: str
-    accuracy: float
-    """Share of held-out rows whose answer is right."""
-    accuracy_by_style: dict[str, float]
-    vas: dict[str, float]
-    """The three forms."""
-    vas_layers: list[int]
-    """The text layers with attention, by their index in the model: the rows of ``vas_table``."""
-    vas_table: dict[str, list[list[float]]]
-    """The three forms per layer and head."""
-    eval_seconds: float
-    train_seconds: float
-    log: list[dict]
-    """JSONL lines of its training run."""
-    maps: list[AttentionMap] = field(default_factory=list)
 
 
 def table_rows(entries: list[ReportEntry]) -> list[list[str]]:
@@ -103,24 +75,3 @@ def write_report(path: Path, title: str, intro: str, entries: list[ReportEntry])
         f"<h2>Where the response looks</h2>{figures.attention_grid(maps)}" if maps else "",
     ]
     write_page(path, title, parts)
-
-
-def html_table(lines: list[list[str]]) -> str:
-    """Header and lines of plain text."""
-    header, *body = lines
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    rows = (
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
-        for line in body
-    )
-    return f"<table><tr>{cells}</tr>{''.join(rows)}</table>"
-
-
-def write_page(path: Path, title: str, parts: list[str]) -> None:
-    """One HTML file; ``title`` is plain text, the parts are HTML."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>",
-        encoding="utf-8",
-    )

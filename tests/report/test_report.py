@@ -10,30 +10,15 @@ from avar_fast.lab.model import build_image_processor
 from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
 from avar_fast.lab.world import WorldConfig, write_rows
 from avar_fast.loading import Loaded
-from avar_fast.report import ReportEntry, figures, write_report
+from avar_fast.report import write_report
 from avar_fast.report.attention_maps import attention_map
 from avar_fast.report.page import text_table
 
 from ..attention.tiny_models import TOKENIZER, models
 from ..models.families import models as family_models
+from .entries import entry
 
 pytest.importorskip("matplotlib")
-
-
-def entry(name, accuracy, train_seconds, log, maps):
-    table = [[0.1, 0.2], [0.3, 0.4]]
-    return ReportEntry(
-        name,
-        accuracy=accuracy,
-        accuracy_by_style={"chain": 0.9, "direct": accuracy},
-        vas={"ratio": 12.5, "log_ratio": 2.25, "share": 0.75},
-        vas_layers=[1, 3],
-        vas_table={"ratio": table, "log_ratio": table, "share": table},
-        eval_seconds=3.0,
-        train_seconds=train_seconds,
-        log=log,
-        maps=maps,
-    )
 
 
 def draw(folder, model):
@@ -72,21 +57,12 @@ def test_report_and_table(tmp_path, picture):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "base &amp; &lt;start&gt;" in page
     assert "0.625" in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 2
+    for share in picture.heat.flatten().tolist():
+        assert page.count(f">{100 * share:.1f}%</text>") >= 2
     assert not re.search(r'(src|href)="(?!data:)', page)
     lines = text_table(entries).splitlines()
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
     assert "12.5" in lines[2]
     assert "2.25" in lines[2]
-
-
-def test_heat_maps_name_the_layers_of_their_rows(monkeypatch):
-    """Rows were numbered from 0, also where layers without attention lie between them."""
-    drawn = []
-    monkeypatch.setattr(figures, "_image_tag", lambda figure, alt: drawn.append(figure) or alt)
-    table = [[0.1, 0.2], [0.3, 0.4]]
-    figures.vas_tables({"a": ([1, 3], table), "b": ([0, 1], table)}, "share")
-    maps = [axis for axis in drawn[0].axes if axis.get_ylabel() == "layer"]
-    labels = [[label.get_text() for label in axis.get_yticklabels()] for axis in maps]
-    assert labels == [["1", "3"], ["0", "1"]]

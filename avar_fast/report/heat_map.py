@@ -1,0 +1,116 @@
+"""Heat maps as SVG: VAS by layer and head, and attention over an image."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import to_hex
+
+from .axis import CHARACTER, label, label_width
+from .entry import AttentionMap
+from .line_plot import WIDTH, svg
+
+TOP, RIGHT = 7, 8  # margins; labels of small cells are larger than their cells
+MAP_HEIGHT = 240  # of the cells, if they can be that large
+CELL_HEIGHTS = (5.0, 26.0)  # least and most
+MOST_CELL_WIDTH = 44.0
+ROW_LABEL, COLUMN_LABEL = 13.0, 16.0  # least distance of two labels
+IMAGE_PIXELS = 480  # longer side of an image in the page
+LEAST_CELL_WITH_NUMBER = 30.0  # percentages do not fit in narrower cells
+
+
+def color(value: float, low: float, high: float, colors: str) -> str:
+    """The color of a value in a matplotlib color map; none where the value is not finite."""
+    if not math.isfinite(value):
+        return "none"
+    return to_hex(matplotlib.colormaps[colors]((value - low) / ((high - low) or 1.0)))
+
+
+def color_bar(low: float, high: float, title: str, colors: str) -> str:
+    """The color scale of the maps below it, in one line."""
+    stops = ",".join(color(i / 8, 0, 1, colors) for i in range(9))
+    return (
+        f'<div class="scale"><span>{html.escape(title)}</span><span>{label(_rounded(low))}'
+        f'<i style="background:linear-gradient(to right,{stops})"></i>'
+        f"{label(_rounded(high))}</span></div>"
+    )
+
+
+def layer_map(layers: Sequence[int], table: np.ndarray, low: float, high: float) -> str:
+    """A map with a row per layer and a column per head.
+
+    Args:
+        layers: index in the model of the layer of each row.
+        table: (rows, heads) values.
+        low, high: ends of the color scale.
+    """
+    rows, heads = table.shape
+    least, most = CELL_HEIGHTS
+    height = min(most, max(least, MAP_HEIGHT / rows))
+    left = label_width([str(layer) for layer in layers]) + 22
+    width = min(MOST_CELL_WIDTH, (WIDTH - left - RIGHT) / heads)
+    parts = [
+        f'<rect x="{left + j * width:.2f}" y="{TOP + i * height:.2f}" width="{width:.2f}"'
+        f' height="{height:.2f}" fill="{color(value, low, high, "viridis")}">'
+        f"<title>layer {layers[i]}, head {j}: {value:.4g}</title></rect>"
+        for (i, j), value in np.ndenumerate(table)
+    ]
+    for i in range(0, rows, math.ceil(ROW_LABEL / height)):
+        middle = TOP + (i + 0.5) * height + 4
+        parts.append(
+            f'<text class="layer" x="{left - 5:.1f}" y="{middle:.1f}" text-anchor="end">'
+            f"{layers[i]}</text>"
+        )
+    bottom = TOP + rows * height
+    room = max(COLUMN_LABEL, CHARACTER * len(str(heads)) + 6)
+    for j in range(0, heads, math.ceil(room / width)):
+        middle = left + (j + 0.5) * width
+        parts.append(
+            f'<text x="{middle:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{j}</text>'
+        )
+    middle = left + heads * width / 2
+    parts.append(f'<text x="{middle:.1f}" y="{bottom + 28:.1f}" text-anchor="middle">head</text>')
+    parts.append(
+        f'<text transform="translate(10 {bottom / 2:.1f}) rotate(-90)" text-anchor="middle">'
+        "layer</text>"
+    )
+    # The height holds the word "layer" also beside a single row.
+    cells = "".join(parts)
+    return svg(WIDTH, max(bottom + 32, 60), f'<g shape-rendering="crispEdges">{cells}</g>')
+
+
+def overlay(one: AttentionMap, high: float) -> str:
+    """An image with the attention on each of its visual tokens over it; ``high`` is the top of the
+    color scale, which starts at 0."""
+    image = one.image.convert("RGB")
+    image.thumbnail((IMAGE_PIXELS, IMAGE_PIXELS))
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    heat = one.heat.numpy()
+    rows, columns = heat.shape
+    height = WIDTH * one.image.height / one.image.width
+    cell_width, cell_height = WIDTH / columns, height / rows
+    size = f'width="{WIDTH}" height="{height:.1f}"'
+    parts = [f'<image href="data:image/png;base64,{data}" {size} preserveAspectRatio="none"/>']
+    for (i, j), value in np.ndenumerate(heat):
+        parts.append(
+            f'<rect x="{j * cell_width:.2f}" y="{i * cell_height:.2f}" width="{cell_width:.2f}"'
+            f' height="{cell_height:.2f}" fill="{color(value, 0, high, "inferno")}"'
+            f' fill-opacity=".55"><title>{100 * value:.2f}%</title></rect>'
+        )
+        if cell_width >= LEAST_CELL_WITH_NUMBER and cell_height >= ROW_LABEL:
+            parts.append(
+                f'<text x="{(j + 0.5) * cell_width:.1f}" y="{i * cell_height + 13:.1f}"'
+                ' text-anchor="middle" style="fill:#fff;stroke:#000;stroke-width:2.5;'
+                f'paint-order:stroke">{100 * value:.1f}%</text>'
+            )
+    return svg(WIDTH, height, "".join(parts))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
