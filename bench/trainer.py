@@ -14,8 +14,14 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
-from avar_fast.attention import SpecialTokens, attach, detach, key_types, record_attention
-from avar_fast.attention.effects import Recording
+from avar_fast.attention import (
+    Recording,
+    SpecialTokens,
+    attach,
+    detach,
+    key_types,
+    record_attention,
+)
 from avar_fast.config import (
     AgtoConfig,
     DataConfig,

@@ -11,7 +11,7 @@ from ..attention import record_attention, record_maps
 from ..data import Encoder, Row, Sample, prompt_inputs
 from ..data.images import open_image
 from ..loading import Loaded
-from ..rollout import Sampling, generate
+from ..rollout import Sampling, generate, without_end
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class ResponseMaps:
     """(T, 3) float32: attention mass of text, image and system keys."""
     pieces: list[str]
     """The text of each token."""
+    num_kept: int
+    """Tokens without the one that ended the answer."""
     question: str
     opened: str
     """What the chat template wrote before the first token."""
@@ -36,7 +38,7 @@ class ResponseMaps:
 
     @property
     def response(self) -> str:
-        return self.opened + "".join(self.pieces)
+        return self.opened + "".join(self.pieces[: self.num_kept])
 
 
 @torch.no_grad()
@@ -103,6 +105,7 @@ def response_maps(
         maps=[part.unflatten(1, side) for part, side in zip(parts, sides, strict=True)],
         masses=masses.mean(dim=0).cpu(),
         pieces=_pieces(written.tolist(), tokenizer.decode),
+        num_kept=len(without_end(written, loaded.eos_ids)),
         question="".join(part.get("text", "") for part in row.messages[-1]["content"]),
         opened=sample.opened,
         answer=None if row.answer is None else str(row.answer),

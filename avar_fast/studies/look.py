@@ -56,8 +56,8 @@ def rows_with_images(rows: Rows, limit: int) -> list[Row]:
 
 def write_look(folder: Path, looked: Looked, intro: str) -> Path:
     """Writes ``look.html``; returns its path."""
+    from ..report.document import write_page
     from ..report.look_page import look_parts
-    from ..report.page import write_page
 
     path = folder / "look.html"
     write_page(path, TITLE, look_parts(TITLE, intro, looked.answers))

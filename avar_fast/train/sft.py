@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..attention import record_attention
 from ..data import IGNORE, NO_SAMPLE, Batch
-from ..objectives import agto_loss
+from ..objectives import agto_loss, scheduled_weights
 from ..vas import FORMS
 from .forward import label_nll
 from .run import Run

@@ -4,7 +4,7 @@ import re
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 
-TESTED = {"torch": ("2.11", "2.15"), "triton": ("3.6", "3.9")}
+TESTED = {"torch": ("2.9", "2.15"), "triton": ("3.5", "3.9")}
 """The oldest and the newest minor version that the tests of this package ran with."""
 
 

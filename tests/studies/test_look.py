@@ -72,7 +72,9 @@ def an_answer(pieces, steps=None):
     visual = maps.flatten(1).sum(1)
     masses = torch.stack([0.7 * (1 - visual), visual, 0.3 * (1 - visual)], dim=1)
     image = Image.new("RGB", (84, 56))
-    return ResponseMaps([image], [maps], masses, pieces, "<image>Add <b>1</b>", "<think>", "7")
+    return ResponseMaps(
+        [image], [maps], masses, pieces, count, "<image>Add <b>1</b>", "<think>", "7"
+    )
 
 
 def test_the_page_holds_every_map_and_no_foreign_markup():
