@@ -164,7 +164,7 @@ def avar_attention(
             " model, with a key for every token."
         )
 
-    def attend(**tables: Tensor | None) -> tuple[Tensor, Tensor]:
+    def attend(**tables: Any) -> tuple[Tensor, Tensor]:
         if call.prompts is None:
             done = _attend(q, k, v, call.keys, call.packing, options | tables)
             if call.maps is not None:

@@ -100,7 +100,7 @@ def place_of_change(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def settings_of(options: argparse.Namespace, **intervention: float) -> Settings:
+def settings_of(options: argparse.Namespace, **intervention: Any) -> Settings:
     """Reads the settings from the options.
 
     Args:
