@@ -1,0 +1,62 @@
+"""The data and the training runs of the demo on walks."""
+
+from dataclasses import dataclass
+
+from .curriculum import Phase
+from .runs import TrainingRun
+from .walk import WalkConfig
+
+PRIOR = 0.97
+# The cold start comes with images of a kind that the base model has not seen, so that there is
+# something to learn.
+CONTRAST, NOISE = 0.6, 0.2
+ONE_DIGIT = WalkConfig(one_digit=True, steps=1)
+UNIFORM = WalkConfig()
+DIM_UNIFORM = WalkConfig(contrast=CONTRAST, noise=NOISE)
+DIM_PRIOR = WalkConfig(prior=PRIOR, contrast=CONTRAST, noise=NOISE)
+
+DATA = {
+    "base": (Phase((ONE_DIGIT,), pool=1_000, count=120 * 32), Phase((UNIFORM,), 4_800, 480 * 32)),
+    "prior": (Phase((DIM_PRIOR,), pool=3_200, count=200 * 32),),
+    "uniform": (Phase((DIM_UNIFORM,), pool=3_200, count=200 * 32),),
+}
+"""{data set: its phases}"""
+TEST = (Phase((DIM_UNIFORM,), pool=300, count=300),)
+MAX_NEW_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class WalkRun(TrainingRun):
+    """A training run on walks."""
+
+    data: str = "prior"
+    """Key of its data in ``DATA``."""
+
+
+BASE = WalkRun("base", "base model", "lab-walk-base.yaml", "init", data="base")
+AGTO = WalkRun("agto", "cold start + AGTO", "lab-walk-sft-agto.yaml", "base")
+COLD_STARTS = (
+    AGTO,
+    WalkRun("plain", "cold start", "lab-walk-sft.yaml", "base"),
+    WalkRun(
+        "enhance",
+        "cold start + AGTO, image term alone",
+        "lab-walk-sft-agto.yaml",
+        "base",
+        ("agto.beta=0",),
+    ),
+    WalkRun(
+        "placebo",
+        "cold start + placebo (text for image)",
+        "lab-walk-sft-agto.yaml",
+        "base",
+        ("agto.beta=0", "agto.enhance_keys=text"),
+    ),
+    WalkRun("ceiling", "cold start without prior", "lab-walk-sft.yaml", "base", data="uniform"),
+)
+GRPO = (
+    WalkRun("grpo", "AGTO, then GRPO", "lab-walk-grpo.yaml", "agto", data="uniform"),
+    WalkRun("vars", "AGTO, then GRPO + VARS", "lab-walk-grpo-vars.yaml", "agto", data="uniform"),
+)
+# As the table shows them: what it starts from, what goes wrong, the cures, their controls.
+ORDER = ("base", "plain", "enhance", "agto", "placebo", "ceiling", "grpo", "vars")
