@@ -9,7 +9,7 @@ from .walk import WalkConfig
 PRIOR = 0.97
 # The cold start comes with images of a kind that the base model has not seen, so that there is
 # something to learn.
-CONTRAST, NOISE = 0.6, 0.2
+CONTRAST, NOISE = 0.4, 0.4
 ONE_DIGIT = WalkConfig(one_digit=True, steps=1)
 UNIFORM = WalkConfig()
 DIM_UNIFORM = WalkConfig(contrast=CONTRAST, noise=NOISE)
