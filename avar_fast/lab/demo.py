@@ -101,13 +101,13 @@ def main(arguments: list[str] | None = None) -> None:
         f"Seed {seed}, {TEST[0].count} walks without the rule on held-out handwriting;"
         f" {os.cpu_count()} CPU cores, {minutes:.1f} minutes in all."
     )
-    entries = [measured[key].entry for key in ORDER]
-    write_report(out / "report.html", "The miniature AVAR study", intro, entries)
     table = markdown(table_rows([measured[key] for key in ORDER]))
     (out / "table.md").write_text(table + "\n")
     world = {"seed": seed, "prior": PRIOR, "contrast": CONTRAST, "noise": NOISE, "minutes": minutes}
     models = {key: as_dict(measured[key]) for key in ORDER}
     (out / RESULTS).write_text(json.dumps({"world": world, "models": models}, indent=1))
+    entries = [measured[key].entry for key in ORDER]
+    write_report(out / "report.html", "The miniature AVAR study", intro, entries)
     print(f"\n{table}\n\n{intro}\nReport: {out / 'report.html'}, numbers: {out / RESULTS}")
 
 
