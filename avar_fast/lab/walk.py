@@ -43,8 +43,8 @@ def next_cell(cell: int, digit: int, num_cells: int) -> int:
 def rule_digit(digit: int) -> int:
     """The digit that the language prior puts after `digit`.
 
-    Of the permutations (a * digit + b) modulo 10, this is the only one by which a walk of six steps on a
-    board of 16 cells never comes to a cell again, whatever its first digit. With another rule,
+    Of the permutations (a * digit + b) modulo 10, this is the only one by which a walk of six steps
+    on a board of 16 cells never comes to a cell again, whatever its first digit. With another rule,
     digits would also differ in how frequent they are.
     """
     return (3 - digit) % 10
