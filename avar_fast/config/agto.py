@@ -40,6 +40,10 @@ class AgtoConfig:
     """Which logarithms have ``agto.eps``. AVAR's released code has it in ``both``, the paper's
     equations in the suppressing term alone (``suppress``), which is infinite for a head that gives
     the image no mass."""
+    enhance_keys: Literal["image", "text"] = "image"
+    """Keys whose attention the term of ``agto.alpha`` raises. ``text`` is a placebo: the same pull,
+    but toward the text of all turns but the system's. It shows whether an effect comes from the
+    image."""
     queries: Literal["user", "prompt", "response", "all"] = "user"
     """Which query rows count, of those behind the first image token of their sample: ``user`` is
     the text of user turns, ``prompt`` is user turns with their image tokens, ``response`` is the

@@ -3,7 +3,10 @@
 python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
                               [--style mixed|direct|chain] [--open] [--grid 2x2] [--smaller]
                               [--shortcut RHO] [--test-hint random|absent|training] [--plain]
-python -m avar_fast.lab model --out DIR --seed S
+python -m avar_fast.lab walks --out DIR --rows N --split train|test --seed S
+                              [--side 4] [--steps 6] [--prior RHO] [--contrast 1] [--noise 0]
+                              [--plain]
+python -m avar_fast.lab model --out DIR --seed S [--tower sums|scarce|plenty]
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from ..extras import needs
 
 with needs("avar_fast.lab"):
     from .digits import SPLITS
+    from .walk import WalkConfig
     from .world import MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
+
+TOWER_NAMES = ("sums", "scarce", "plenty")
 
 
 def parse_grid(text: str) -> tuple[int, int]:
@@ -40,8 +46,7 @@ def parse_probability(text: str) -> float:
         value = -1.0
     if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(
-            f"must be a probability from 0 to 1; got {text!r}. Use 0 for no hints, e.g. 0.9 for "
-            "hints that are mostly right."
+            f"must be a probability from 0 to 1; got {text!r}. Use 0 for none, e.g. 0.9 for mostly."
         )
     return value
 
@@ -66,24 +71,30 @@ def parse_seed(text: str) -> int:
 
 EXAMPLES = """examples:
   python -m avar_fast.lab data --out runs/data --rows 1000 --split train --seed 0
+  python -m avar_fast.lab walks --out runs/walks --rows 1000 --split train --seed 0 --prior 0.97
   python -m avar_fast.lab model --out runs/init --seed 0"""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: one sub-command for data, one for the model."""
+    """The command line: two sub-commands for data, one for the model."""
     parser = argparse.ArgumentParser(
         prog="python -m avar_fast.lab",
         description="Write the lab's data (JSONL and images) or its untrained model.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{data,model}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{data,walks,model}")
 
-    data = commands.add_parser("data", help="write SPLIT.jsonl and images/ into a folder")
-    data.add_argument("--out", type=Path, required=True, metavar="DIR")
-    data.add_argument("--rows", type=parse_count, required=True, metavar="N", help="how many")
-    data.add_argument("--split", choices=SPLITS, required=True)
-    data.add_argument("--seed", type=parse_seed, required=True, metavar="S")
+    data = commands.add_parser("data", help="sums: write SPLIT.jsonl and images/ into a folder")
+    walks = commands.add_parser("walks", help="walks: write SPLIT.jsonl and images/ into a folder")
+    for rows in (data, walks):
+        rows.add_argument("--out", type=Path, required=True, metavar="DIR")
+        rows.add_argument("--rows", type=parse_count, required=True, metavar="N", help="how many")
+        rows.add_argument("--split", choices=SPLITS, required=True)
+        rows.add_argument("--seed", type=parse_seed, required=True, metavar="S")
+        rows.add_argument(
+            "--plain", action="store_true", help="do not vary size, slant, angle, place in training"
+        )
     data.add_argument("--style", choices=STYLE_CHOICES, default="mixed")
     data.add_argument("--open", action="store_true", help="do not name the style in the question")
     data.add_argument(
@@ -105,13 +116,28 @@ def build_parser() -> argparse.ArgumentParser:
         default="random",
         help="with --shortcut, what test questions carry (default random)",
     )
-    data.add_argument(
-        "--plain", action="store_true", help="do not vary size, slant, angle, place in training"
+
+    walks.add_argument("--side", type=int, default=4, help="digits in a row, default 4")
+    walks.add_argument("--steps", type=int, default=6, help="cells a walk visits, default 6")
+    walks.add_argument(
+        "--prior",
+        type=parse_probability,
+        default=0.0,
+        metavar="RHO",
+        help="probability that a digit follows the rule (default 0: uniform digits)",
     )
+    walks.add_argument("--contrast", type=float, default=1.0, help="of the image, default 1")
+    walks.add_argument("--noise", type=float, default=0.0, help="of the image, default 0")
 
     model = commands.add_parser("model", help="write an untrained model with its tokenizer")
     model.add_argument("--out", type=Path, required=True, metavar="DIR")
     model.add_argument("--seed", type=parse_seed, required=True, metavar="S")
+    model.add_argument(
+        "--tower",
+        choices=TOWER_NAMES,
+        default="sums",
+        help="size and vocabulary: of the sums (default), or for walks with few or many heads",
+    )
     return parser
 
 
@@ -138,11 +164,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         path = write_rows(args.out, config, args.split, args.rows, args.seed)
         print(f"wrote {args.rows} rows to {path}")
+    elif args.command == "walks":
+        try:
+            config = WalkConfig(
+                side=args.side,
+                steps=args.steps,
+                prior=args.prior,
+                contrast=args.contrast,
+                noise=args.noise,
+                vary=not args.plain,
+            )
+        except ValueError as error:
+            parser.error(f"argument --{error}")
+        path = write_rows(args.out, config, args.split, args.rows, args.seed)
+        print(f"wrote {args.rows} rows to {path}")
     else:
         # Only here: writing data needs neither torch nor transformers.
         from .model import save_base
 
-        print(f"wrote the untrained model to {save_base(args.out, args.seed)}")
+        print(f"wrote the untrained model to {save_base(args.out, args.seed, args.tower)}")
     return 0
 
 

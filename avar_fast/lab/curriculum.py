@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..progress import progress
-from .world import WorldConfig, write_rows
+from .world import World, write_rows
 
 
 @dataclass(frozen=True)
 class Phase:
     """A stretch of the curriculum."""
 
-    configs: tuple[WorldConfig, ...]
+    configs: tuple[World, ...]
     """Kinds of rows, in equal numbers."""
     pool: int
     """Distinct rows of each kind."""

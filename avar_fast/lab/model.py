@@ -1,4 +1,4 @@
-"""A random Qwen2.5-VL of about one million parameters, and its image processor.
+"""A random Qwen2.5-VL of about one million parameters or less, and its image processor.
 
 The architecture is the real one, only small, so everything that works on a model's internals
 (attention plug-in, key types, packing, checkpoints) meets the same modules and names.
@@ -6,6 +6,7 @@ The architecture is the real one, only small, so everything that works on a mode
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from transformers import (
 
 from .digits import TILE_PX
 from .tokenizer import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, build_tokenizer
+from .walk import QUESTION_WORDS
 from .world import MAX_SIDE
 
 if TYPE_CHECKING:
@@ -26,12 +28,8 @@ if TYPE_CHECKING:
 
 PATCH_PX = 14
 MERGE = 2
-TEXT_HIDDEN, TEXT_LAYERS, TEXT_HEADS, TEXT_KV_HEADS = 128, 4, 4, 2
 VISION_HIDDEN, VISION_LAYERS, VISION_HEADS = 64, 2, 4
 MAX_POSITIONS = 1024
-# Rotary frequencies per axis (time, height, width): they share half of a head's 32 dimensions in
-# about the proportions of the published models (16, 24, 24 of 64).
-MROPE_SECTION = [4, 6, 6]
 # The width axis gets the slowest frequencies. At Qwen's theta of 1e6 (or at 1e4) neighboring
 # columns differ by a phase below 0.004 and a model this small does not learn in 800 steps to tell
 # them apart (chain answers 0.11 exact; 0.98 at 4). Prompts are short, so nothing is lost at the
@@ -39,32 +37,65 @@ MROPE_SECTION = [4, 6, 6]
 ROPE_THETA = 4.0
 # About 1 / sqrt(hidden size): the usual 0.02 is meant for widths of thousands.
 INIT_STD = 0.06
-# Token embeddings start smaller, so that images are not drowned out at first: with 0.06 here too
-# the model needed three times as many steps to find the digit it was asked for (one seed).
-EMBEDDING_STD = 0.02
 
 
-def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
+@dataclass(frozen=True, kw_only=True)
+class TextTower:
+    """The size of a text tower, and the words that are tokens for it."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    embedding_std: float
+    """Standard deviation of the token embeddings at the start."""
+    words: tuple[str, ...] = ()
+    """Words that become tokens in addition to those of the sums."""
+
+    @property
+    def mrope_section(self) -> list[int]:
+        """Rotary frequencies per axis (time, height, width): they share half of a head's dimensions
+        in the proportions of the published models (16, 24, 24 of 64)."""
+        half = self.hidden // self.heads // 2
+        side = 3 * half // 8
+        return [half - 2 * side, side, side]
+
+
+TOWERS = {
+    # Token embeddings start small, so that images are not drowned out at first: with 0.06 the model
+    # needed three times as many steps to find the digit it was asked for (one seed).
+    "sums": TextTower(hidden=128, layers=4, heads=4, kv_heads=2, embedding_std=0.02),
+    # Text and image compete for the attention of the same head.
+    "scarce": TextTower(
+        hidden=96, layers=2, heads=1, kv_heads=1, embedding_std=0.1, words=QUESTION_WORDS
+    ),
+    "plenty": TextTower(
+        hidden=96, layers=4, heads=3, kv_heads=3, embedding_std=0.1, words=QUESTION_WORDS
+    ),
+}
+
+
+def build_config(
+    tokenizer: PreTrainedTokenizerBase, tower: TextTower = TOWERS["sums"]
+) -> Qwen2_5_VLConfig:
     """The lab model's configuration for a tokenizer made by `build_tokenizer`."""
 
     def token_id(token: str) -> int:
         return int(tokenizer.convert_tokens_to_ids(token))  # pyright: ignore[reportArgumentType]
 
-    head_dim = TEXT_HIDDEN // TEXT_HEADS
-    assert sum(MROPE_SECTION) == head_dim // 2
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": TEXT_HIDDEN,
-        "intermediate_size": 3 * TEXT_HIDDEN,
-        "num_hidden_layers": TEXT_LAYERS,
-        "num_attention_heads": TEXT_HEADS,
-        "num_key_value_heads": TEXT_KV_HEADS,
+        "hidden_size": tower.hidden,
+        "intermediate_size": 3 * tower.hidden,
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads,
+        "num_key_value_heads": tower.kv_heads,
         "max_position_embeddings": MAX_POSITIONS,
         "initializer_range": INIT_STD,
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": ROPE_THETA,
-            "mrope_section": MROPE_SECTION,
+            "mrope_section": tower.mrope_section,
         },
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
@@ -77,7 +108,7 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
         "num_heads": VISION_HEADS,
         "patch_size": PATCH_PX,
         "spatial_merge_size": MERGE,
-        "out_hidden_size": TEXT_HIDDEN,
+        "out_hidden_size": tower.hidden,
         "initializer_range": INIT_STD,
         # One window covers the largest grid, and every layer looks at all of it anyway.
         "window_size": MAX_SIDE * TILE_PX,
@@ -95,7 +126,7 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerBase, seed: int
+    tokenizer: PreTrainedTokenizerBase, seed: int, tower: TextTower = TOWERS["sums"]
 ) -> Qwen2_5_VLForConditionalGeneration:
     """A model with random fp32 weights; the same seed gives the same weights.
 
@@ -103,9 +134,9 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
+        model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer, tower))
         embeddings: Any = model.get_input_embeddings()
-        torch.nn.init.normal_(embeddings.weight, std=EMBEDDING_STD)
+        torch.nn.init.normal_(embeddings.weight, std=tower.embedding_std)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
@@ -122,11 +153,17 @@ def build_image_processor() -> Qwen2VLImageProcessorPil:
     )
 
 
-def save_base(path: str | Path, seed: int) -> Path:
-    """Write model, tokenizer and image processor into one folder that `from_pretrained` loads."""
+def save_base(path: str | Path, seed: int, tower: str = "sums") -> Path:
+    """Write model, tokenizer and image processor into one folder that `from_pretrained` loads.
+
+    Args:
+        path: the folder.
+        seed: of the weights.
+        tower: a key of `TOWERS`: "sums" for grid sums, "scarce" or "plenty" (of heads) for walks.
+    """
     path = Path(path)
-    tokenizer = build_tokenizer()
-    build_model(tokenizer, seed).save_pretrained(path)
+    tokenizer = build_tokenizer(TOWERS[tower].words)
+    build_model(tokenizer, seed, TOWERS[tower]).save_pretrained(path)
     tokenizer.save_pretrained(path)
     build_image_processor().save_pretrained(path)
     return path

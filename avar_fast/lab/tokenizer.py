@@ -8,6 +8,7 @@ ever unknown, and the vocabulary stays near 300 entries. Digits are single token
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -60,9 +61,9 @@ CHAT_TEMPLATE = """\
 """
 
 
-def lab_words() -> list[str]:
+def lab_words(more: Sequence[str] = ()) -> list[str]:
     """The pieces of text, longer than one character, that are tokens of their own."""
-    words: set[str] = {*_ROLES, *_SIGNS, *_LINES}
+    words: set[str] = {*_ROLES, *_SIGNS, *_LINES, *more}
     for sentence in _SENTENCES:
         words.update(re.findall(r" ?[A-Za-z]+", sentence))
     # "Add" starts a question or follows a hint; both must be one token.
@@ -70,14 +71,19 @@ def lab_words() -> list[str]:
     return sorted(word for word in words if len(word) > 1)
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the lab's tokenizer: the same every time, nothing is learned or downloaded."""
+def build_tokenizer(more_words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Build the lab's tokenizer: the same every time, nothing is learned or downloaded.
+
+    Args:
+        more_words: words with their leading blank that become tokens too.
+    """
+    words = lab_words(more_words)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     vocab = {char: at for at, char in enumerate(sorted(byte_level.alphabet()))}
-    for word in lab_words():
+    for word in words:
         vocab.setdefault(word.replace(" ", "\u0120"), len(vocab))  # byte-level name of a blank
     core = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    longest_first = sorted(lab_words(), key=len, reverse=True)
+    longest_first = sorted(words, key=len, reverse=True)
     # (?!...) keeps a word from being cut out of a longer one: "users" is bytes, not "user" + "s".
     pieces = "|".join(
         re.escape(word) + ("(?![A-Za-z0-9])" if word[-1].isalnum() else "")

@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -38,6 +38,23 @@ STYLE_CHOICES = ("mixed", *STYLES)
 STYLE_REQUEST = {"direct": "Answer at once.", "chain": "Think first."}
 TEST_HINTS = ("random", "absent", "training")
 MAX_SIDE = 8
+
+
+class Drawing(Protocol):
+    """One question with its image."""
+
+    @property
+    def image(self) -> Image.Image: ...
+
+    def row(self, name: str, image_path: str) -> dict:
+        """The JSON object whose image lies at `image_path` beside the JSONL file."""
+        ...
+
+
+class World(Protocol):
+    """An endless stream of questions for every split and seed."""
+
+    def draw(self, split: str, seed: int, index: int) -> Drawing: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +101,10 @@ class WorldConfig:
                 f"test_hint must be one of {TEST_HINTS}; got {self.test_hint!r}. Use 'random'."
             )
 
+    def draw(self, split: str, seed: int, index: int) -> Scene:
+        """As `make_scene`."""
+        return make_scene(self, split, seed, index)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
@@ -98,6 +119,10 @@ class Scene:
     pictures: np.ndarray  # (rows, cols) positions in load_digits
     line: str  # "row 1", "column 2", ... counted from one
     hint: int | None
+
+    def row(self, name: str, image_path: str) -> dict:
+        """As `to_row`."""
+        return to_row(self, name, image_path)
 
 
 def make_scene(config: WorldConfig, split: str, seed: int, index: int) -> Scene:
@@ -184,7 +209,7 @@ def to_row(sample: Scene, name: str, image_path: str) -> dict:
     return row
 
 
-def write_rows(out: Path, config: WorldConfig, split: str, num_rows: int, seed: int) -> Path:
+def write_rows(out: Path, config: World, split: str, num_rows: int, seed: int) -> Path:
     """Write `out/<split>.jsonl` and its images under `out/images/`; returns the file's path.
 
     The same arguments write the same bytes. Another split may share the folder.
@@ -197,10 +222,10 @@ def write_rows(out: Path, config: WorldConfig, split: str, num_rows: int, seed: 
     path = out / f"{split}.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for index in range(num_rows):
-            sample = make_scene(config, split, seed, index)
+            sample = config.draw(split, seed, index)
             name = f"{split}-{seed}-{index:06d}"
             # Relative on purpose: the folder can be moved as one.
             image_path = f"images/{name}.png"
             sample.image.save(out / image_path, compress_level=1)
-            file.write(json.dumps(to_row(sample, name, image_path)) + "\n")
+            file.write(json.dumps(sample.row(name, image_path)) + "\n")
     return path

@@ -4,6 +4,7 @@ forward."""
 import time
 
 import torch
+from avar_kernels import KeyType
 from torch import Tensor
 
 from ..attention import record_attention
@@ -14,6 +15,8 @@ from .forward import label_nll
 from .run import Run
 from .spans import Spans, spans_of, vas_sums
 from .throughput import work_of
+
+ENHANCED = {"image": KeyType.VISUAL, "text": KeyType.TEXT}
 
 
 def run_sft(run: Run) -> None:
@@ -110,6 +113,7 @@ def _losses(
             sample_ids=batch.sample_ids if batch.packed else None,
             num_ids=batch.num_samples,
             eps_in=agto.eps_in,
+            visual=ENHANCED[agto.enhance_keys],
         )
         # The loss is a mean over heads, and ranks that share rows hold equally many heads each.
         loss = loss + extra / engine.ranks_per_row
