@@ -19,7 +19,7 @@ from ..attention import (
 from ..attention.attachment import attachment_of
 from ..attention.visual_ids import without_featureless
 from ..config.agto import AgtoConfig
-from ..objectives import AgtoParts, agto_loss, scheduled_weights
+from ..objectives import ENHANCED, AgtoParts, agto_loss, scheduled_weights
 from .fit import require_fit, require_token_mean
 
 IGNORE = -100  # transformers' label of tokens without a loss
@@ -154,6 +154,7 @@ class AgtoMixin:
                 self.agto.eps,
                 num_samples=self._agto_count.clamp(min=1),
                 eps_in=self.agto.eps_in,
+                visual=ENHANCED[self.agto.enhance_keys],
             )
         sums = _sums(parts)
         self._agto_sums = sums if self._agto_sums is None else self._agto_sums + sums

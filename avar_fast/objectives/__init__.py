@@ -1,6 +1,6 @@
 """AGTO, VARS and the GRPO family: pure functions on tensors."""
 
-from .agto import AgtoParts, agto_loss
+from .agto import ENHANCED, AgtoParts, agto_loss
 from .agto_schedule import scheduled_weight, scheduled_weights
 from .grpo import POLICY_LOSSES, PolicyStats, group_advantages, informative_groups, policy_loss
 from .importance import ImportanceWeights, importance_weights
@@ -11,6 +11,7 @@ from .token_advantages import token_advantages
 from .visual_reward import total_reward, visual_reward
 
 __all__ = [
+    "ENHANCED",
     "POLICY_LOSSES",
     "AgtoParts",
     "HeadMemoryError",

@@ -25,6 +25,8 @@ from ..attention import sees_image
 from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask, check_types
 
 EPS_IN = ("both", "suppress")
+ENHANCED = {"image": KeyType.VISUAL, "text": KeyType.TEXT}
+"""Keys of a recipe's ``agto.enhance_keys``; text is a placebo."""
 
 
 class AgtoParts(NamedTuple):

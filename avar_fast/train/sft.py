@@ -4,19 +4,16 @@ forward."""
 import time
 
 import torch
-from avar_kernels import KeyType
 from torch import Tensor
 
 from ..attention import record_attention
 from ..data import IGNORE, NO_SAMPLE, Batch
-from ..objectives import agto_loss, scheduled_weights
+from ..objectives import ENHANCED, agto_loss, scheduled_weights
 from ..vas import FORMS
 from .forward import label_nll
 from .run import Run
 from .spans import Spans, spans_of, vas_sums
 from .throughput import work_of
-
-ENHANCED = {"image": KeyType.VISUAL, "text": KeyType.TEXT}
 
 
 def run_sft(run: Run) -> None:
