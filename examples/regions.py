@@ -38,15 +38,15 @@ class InBoxes:
         return types
 
 
-def box_loss(model, inputs, weight=0.15):
-    """Raises the attention of the response's tokens on the boxes; added to the LM loss."""
+def loss_with_boxes(model, inputs, labels, weight=0.15):
+    """The LM loss, and a term that raises the attention of the response's tokens on the boxes."""
     with aa.record_attention(model) as recording:
-        model(**inputs)
+        loss = model(**inputs, labels=labels).loss
     queries = recording.queries("response")
-    loss, _ = agto_loss(
+    on_boxes, _ = agto_loss(
         recording.mass, queries, recording.key_types, alpha=weight, beta=0.0, visual=BOX
     )
-    return loss
+    return loss, on_boxes
 
 
 @torch.no_grad()
@@ -82,6 +82,8 @@ def find_sinks(model, batches, times=5.0):
         with aa.record_maps(model, "response") as maps:
             model(**inputs, use_cache=False)
         for layer in maps.weights.values():
-            totals += [weights.mean(dim=0) for weights in layer]
+            totals += [weights.mean(dim=0) for weights in layer if len(weights)]
+    if not totals:
+        raise ValueError("the rows must have responses, whose attention is read; none has one.")
     mean = torch.stack(totals).mean(dim=0)
     return (mean > times * mean.mean()).nonzero()[:, 0].tolist()

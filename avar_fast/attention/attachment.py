@@ -118,7 +118,7 @@ class Attachment:
                 types = torch.cat([prompts.types(self.typing)[rows], types], dim=1)
                 ids = torch.cat([prompts.ids[rows], ids], dim=1)
         if self.recording is not None:
-            self.recording.begin(ids, types, input_ids.shape[1], self.tokens)
+            self.recording.begin(ids, types, input_ids.shape[1], self.tokens, order)
             call.mass, call.record_layers = self.recording.mass, self.record_layers
         if self.maps is not None:
             whole = packing is None and prompts is None and ids.shape == input_ids.shape
@@ -131,12 +131,12 @@ class Attachment:
             queries = self.maps.chosen
             if isinstance(queries, str):
                 queries = query_mask(ids, types >= 0, role=queries, tokens=self.tokens)
-            elif queries.shape != ids.shape:
+            elif queries.shape != ids.shape or queries.dtype != torch.bool:
                 raise ValueError(
-                    f"queries must be of shape {tuple(ids.shape)}, as input_ids; got"
-                    f" {tuple(queries.shape)}."
+                    f"queries must be bool of shape {tuple(ids.shape)}, as input_ids; got"
+                    f" {queries.dtype} {tuple(queries.shape)}."
                 )
-            self.maps.begin(queries, types == self.maps.key_type)
+            self.maps.begin(queries.to(ids.device), types == self.maps.key_type)
             call.maps = self.maps
         if self.intervention is not None:
             chosen = self._changed_queries(ids, types, order)
@@ -216,10 +216,10 @@ class Attachment:
         """Pre-forward hook of the text tower: keeps this rank's part of the tokens if the sequence
         is split. It raises if a recording or intervention would have no effect."""
         call = kwargs.get(CALL_ARGUMENT)
-        if call is None and (self.recording or self.intervention or self.sequence):
+        if call is None and (self.recording or self.maps or self.intervention or self.sequence):
             raise RuntimeError(
-                "record_attention, intervene and split_sequence act on forwards of the attached"
-                " model; its text tower was called alone. Call model(input_ids=...) or"
+                "record_attention, record_maps, intervene and split_sequence act on forwards of the"
+                " attached model; its text tower was called alone. Call model(input_ids=...) or"
                 " model.model(input_ids=...)."
             )
         if self.sequence is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -101,6 +102,7 @@ def intervene(
         scales, biases: {key type: value}, for types of ``attach(classify=)`` and for TEXT.
 
     Raises:
+        TypeError: a key type is no integer.
         RuntimeError: an intervention is already active on this model.
         ValueError: the model does not have these layers, heads or key types, a key type is given
             twice, a value is not finite, a scale of weights is not positive, heads are given while
@@ -164,17 +166,18 @@ def _by_type(
     """The values of all key types."""
     named = {int(KeyType.VISUAL): visual, int(KeyType.SYSTEM): system}
     values = {key_type: value for key_type, value in named.items() if value != neutral}
+    plural = f"{name}s" if name == "scale" else f"{name}es"
     for key_type, value in (others or {}).items():
-        plural = f"{name}s" if name == "scale" else f"{name}es"
-        if not 0 <= int(key_type) < num_types:
+        key_type = operator.index(key_type)
+        if not 0 <= key_type < num_types:
             raise ValueError(
-                f"{plural} must be of key types 0 to {num_types - 1}; got {int(key_type)}. More"
-                " types come from attach(num_types=, classify=)."
+                f"{plural} must be of key types 0 to {num_types - 1}; got {key_type}. More types"
+                " come from attach(num_types=, classify=)."
             )
-        if int(key_type) in values:
-            word = "visual" if int(key_type) == KeyType.VISUAL else "system"
-            raise ValueError(f"{plural} gives type {int(key_type)} again; leave out {word}_{name}.")
-        values[int(key_type)] = value
+        if key_type in values:
+            word = "visual" if key_type == KeyType.VISUAL else "system"
+            raise ValueError(f"{plural} gives type {key_type} again; leave out {word}_{name}.")
+        values[key_type] = value
     table = [float(values.get(key_type, neutral)) for key_type in range(num_types)]
     if not all(map(math.isfinite, table)):
         raise ValueError(f"every {name} must be finite; got {table}.")

@@ -7,6 +7,7 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
+from .refusal import refuse
 from .tokens import PLAIN, SpecialTokens, key_types
 from .turns import TokenOrder
 
@@ -46,7 +47,7 @@ class KeyTyping:
         if self.classify is None:
             return types
         refined = self.classify(ids, types.clone())
-        if not isinstance(refined, Tensor) or refined.dtype in _NO_TYPES:
+        if not isinstance(refined, Tensor) or not _is_integer(refined):
             got = refined.dtype if isinstance(refined, Tensor) else type(refined).__name__
             raise TypeError(
                 f"classify must return a tensor of integers, (B, L) key types; got {got}. Return"
@@ -57,20 +58,15 @@ class KeyTyping:
                 f"classify must return a type for each of the {tuple(types.shape)} tokens; got"
                 f" shape {tuple(refined.shape)}."
             )
-        bad = (refined >= self.num_types) | ((refined < 0) & (types >= 0))
-        if bad.is_cuda:
-            torch.ops.aten._assert_async.msg(
-                ~bad.any(), "classify must return types from 0 to num_types - 1"
-            )
-        elif bad.any():
-            raise ValueError(
-                f"classify must return types from 0 to {self.num_types - 1} (num_types - 1); got"
-                f" {int(refined[bad][0])}."
-            )
+        bad = ((refined >= self.num_types) | (refined < 0)) & (types >= 0)
+        refuse(
+            bad.any(),
+            f"classify must return types from 0 to {self.num_types - 1} (num_types - 1) for every"
+            " token; it returned others.",
+        )
         # Padding stays padding, whatever the function says of it.
         return torch.where(types < 0, int(KeyType.PAD), refined).to(torch.int32)
 
 
-_NO_TYPES = frozenset(
-    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.complex64}
-)
+def _is_integer(x: Tensor) -> bool:
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)

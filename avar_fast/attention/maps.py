@@ -1,6 +1,7 @@
 """Attention of chosen queries to single keys, without a matrix of all queries and keys."""
 
 import contextlib
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -44,6 +45,15 @@ class AttentionMaps:
         """
         if layer not in self.layers or layer in self.weights:
             return
+        # The kernels attend to inputs in autocast's dtype. Here it would also round the logits, whose
+        # errors grow in the exponential.
+        if torch.is_autocast_enabled(q.device.type):
+            dtype = torch.get_autocast_dtype(q.device.type)
+            q, k = q.to(dtype), k.to(dtype)
+        with torch.autocast(q.device.type, enabled=False):
+            self.weights[layer] = self._rows(q, k, lse, scale)
+
+    def _rows(self, q: Tensor, k: Tensor, lse: Tensor, scale: float) -> list[Tensor]:
         assert self.queries is not None
         assert self.keys is not None
         group = q.shape[2] // k.shape[2]
@@ -55,7 +65,7 @@ class AttentionMaps:
                 logits = q[row, at, head].float() @ k[row, on, head // group].float().T * scale
                 total += torch.exp(logits - lse[row, head, at].float()[:, None])
             rows.append(torch.where(on <= at[:, None], total / q.shape[2], 0.0))
-        self.weights[layer] = rows
+        return rows
 
 
 @contextlib.contextmanager
@@ -93,12 +103,13 @@ def record_maps(
         )
     if isinstance(queries, str) and queries not in ROLES:
         raise ValueError(f"queries must be one of {', '.join(ROLES)}, or a mask; got {queries!r}.")
+    key_type = operator.index(key_type)
     if not 0 <= key_type < attachment.typing.num_types:
         raise ValueError(
             f"key_type must be from 0 to {attachment.typing.num_types - 1}; got {key_type}."
         )
     chosen_layers = subset("layers", layers, attachment.layers)
-    attachment.maps = AttentionMaps(queries, int(key_type), chosen_layers)
+    attachment.maps = AttentionMaps(queries, key_type, chosen_layers)
     try:
         yield attachment.maps
     finally:

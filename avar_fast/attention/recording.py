@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from .tokens import SpecialTokens, query_mask
+from .tokens import PLAIN, SpecialTokens, query_mask
+from .turns import TokenOrder
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Recorded:
     """L, the number of new tokens."""
     tokens: SpecialTokens | None = None
     """The ids of the model's special tokens."""
+    order: TokenOrder = PLAIN
+    """The order of the tokens in a row, in which turns are found."""
 
     def queries(self, role: str = "user") -> Tensor:
         """(B, L) bool: the new tokens with a role, as in ``query_mask``. Padding has none.
@@ -39,7 +42,7 @@ class Recorded:
         if self.token_ids is None or self.key_types is None or self.tokens is None:
             raise RuntimeError("queries are those of a forward; none has run in record_attention.")
         real = self.key_types >= 0
-        chosen = query_mask(self.token_ids, real, role=role, tokens=self.tokens)
+        chosen = query_mask(self.token_ids, real, role=role, tokens=self.tokens, order=self.order)
         return chosen[:, -self.num_queries :]
 
 
@@ -53,16 +56,24 @@ class Recording(Recorded):
     forwards: list[Recorded] = field(default_factory=list)
     """All forwards, the latest last; empty unless ``keep`` is "all"."""
 
-    def begin(self, ids: Tensor, types: Tensor, num_queries: int, tokens: SpecialTokens) -> None:
+    def begin(
+        self,
+        ids: Tensor,
+        types: Tensor,
+        num_queries: int,
+        tokens: SpecialTokens,
+        order: TokenOrder,
+    ) -> None:
         """A forward begins: its masses go into a new ``mass``."""
         self.mass, self.token_ids, self.key_types = {}, ids, types
-        self.num_queries, self.tokens = num_queries, tokens
+        self.num_queries, self.tokens, self.order = num_queries, tokens, order
 
     def end(self) -> None:
         """A forward has ended."""
         if self.keep == "last":
             return
-        done = Recorded(self.mass, self.key_types, self.token_ids, self.num_queries, self.tokens)
+        fields = (self.mass, self.key_types, self.token_ids, self.num_queries)
+        done = Recorded(*fields, self.tokens, self.order)
         if self.keep == "all":
             self.forwards.append(done)
         else:

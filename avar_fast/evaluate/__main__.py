@@ -57,6 +57,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
         parser.add_argument(_flag(name), type=float, default=neutral, help=what)
     options = parser.parse_args(arguments)
     settings = settings_of(options, **{name: getattr(options, name) for name in INTERVENTIONS})
+    settings.require_effect()
     chosen = chosen_of(options)
     model = Model(options.model, options.dtype, local_device(), rollout_of(options))
     with Ranks() as ranks, open_tasks(chosen, settings) as tasks:

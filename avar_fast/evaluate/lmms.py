@@ -40,8 +40,8 @@ class Avar(lmms):
         max_new_tokens: overrides the limit of the tasks, which is often too short for reasoning.
         min_pixels, max_pixels: smallest and largest image after resizing.
         record: JSON lines file for the VAS of every request; None does not measure VAS.
-        visual_scale, system_scale, visual_bias, system_bias, form: see
-            ``avar_fast.attention.intervene``.
+        visual_scale, system_scale, visual_bias, system_bias, form, changed_queries: see
+            ``Settings``.
         layers: text layers to intervene in, by their index in the model, such as "0;1;5"; None for
             all with attention.
         device, max_batch_size: passed by lmms-eval and ignored; the device is this rank's.
@@ -65,6 +65,7 @@ class Avar(lmms):
         system_bias: float = 0.0,
         layers: str | int | None = None,
         form: str = "logits",
+        changed_queries: str = "all",
         device: str | None = None,
         max_batch_size: int | None = None,
     ) -> None:
@@ -82,7 +83,9 @@ class Avar(lmms):
             system_bias=float(system_bias),
             layers=chosen,
             form=form,
+            changed_queries=changed_queries,
         )
+        self._settings.require_effect()
         self._max_new_tokens, self._batch_size = max_new_tokens, int(batch_size)
         self._record = None if record is None else Path(record)
         self.device = local_device()

@@ -107,6 +107,17 @@ class Settings:
         where = {"layers": self.layers, "form": self.form, "queries": self.changed_queries}
         return values | where
 
+    def require_effect(self) -> None:
+        """Raises ValueError if the settings say how to intervene, but not to intervene."""
+        default = Settings()
+        for name in ("layers", "form", "changed_queries"):
+            value = getattr(self, name)
+            if value != getattr(default, name) and not self.intervention:
+                raise ValueError(
+                    f"{name} = {value} says how an intervention acts, but there is none. Give"
+                    f" {', '.join(INTERVENTIONS)}, or leave it out."
+                )
+
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
         return values | {"layers": None if self.layers is None else list(self.layers)}

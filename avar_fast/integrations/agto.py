@@ -148,7 +148,7 @@ class AgtoMixin:
         with torch.autocast(device_type, enabled=False):  # masses stay float32
             loss, parts = agto_loss(
                 recording.mass,
-                queries,
+                queries & sees_image(recording.key_types),
                 recording.key_types,
                 *weights,
                 self.agto.eps,

@@ -21,7 +21,6 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention import sees_image
 from ..attention.masses import MassByLayer, as_layers, check_ids, check_mask, check_types
 
 EPS_IN = ("both", "suppress")
@@ -97,11 +96,11 @@ def agto_loss(
             f"key_types must be (B, Lk) with B = {queries.shape[0]}; got {tuple(key_types.shape)}."
         )
     if sample_ids is None:
-        count, summed = _by_row
+        count, summed, seen = _by_row
     else:
-        count, summed = _by_id(check_ids(sample_ids, layers, key_types), num_ids)
-    seeing = sees_image(key_types, sample_ids, visual)[:, -queries.shape[1] :]
-    queries = queries & seeing.to(queries.device)
+        count, summed, seen = _by_id(check_ids(sample_ids, layers, key_types), num_ids)
+    is_image = (key_types == visual).to(queries.device)
+    queries = queries & seen(is_image)[:, -queries.shape[1] :]
     num_image = count(key_types == visual)  # (N,) for N samples
     num_system = count(key_types == system)
     num_queries = count(queries)
@@ -112,6 +111,8 @@ def agto_loss(
     mean_mass = torch.stack([summed(m, weights) for m in layers])
     mean_mass = mean_mass / num_queries.clamp(min=1)[:, None, None]
     per_image_key = mean_mass[..., visual] / num_image.clamp(min=1)[:, None]
+    # A logarithm of 0 that is not used would still have a gradient of NaN.
+    per_image_key = torch.where(counts[:, None], per_image_key, 1.0)
     per_system_key = mean_mass[..., system] / num_system.clamp(min=1)[:, None]
     eps_enhance = eps if eps_in == "both" else 0.0
     enhance = -torch.log(per_image_key + eps_enhance).mean(dim=(0, 2))  # (N,)
@@ -131,21 +132,26 @@ def agto_loss(
     return loss, parts
 
 
-_Sums = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
-# Two functions: one counts a (B, L) mask per sample, one sums masses over each sample's queries.
+_Sums = tuple[
+    Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]
+]
+# Three functions: one counts a (B, L) mask per sample, one sums masses over each sample's queries,
+# one finds the tokens at or behind the first true one of their sample.
 _by_row: _Sums = (
     lambda mask: mask.sum(1),
     lambda mass, queries: torch.einsum("bqht,bq->bht", mass, queries),
+    lambda mask: mask.cumsum(1) > 0,
 )
 
 
 def _by_id(sample_ids: Tensor, num_ids: int | None) -> _Sums:
-    """The same two functions for packed rows. They multiply with an (N, B, L) membership mask,
-    because sums by index are not deterministic on a GPU."""
+    """The same functions for packed rows. They multiply with an (N, B, L) membership mask, because
+    sums by index are not deterministic on a GPU."""
     num_ids = int(sample_ids.max()) + 1 if num_ids is None else num_ids
     ids = torch.arange(num_ids, device=sample_ids.device)
     member = sample_ids == ids[:, None, None]  # (N, B, L)
     return (
         lambda mask: (member & mask).sum((1, 2)),
         lambda mass, queries: torch.einsum("bqht,nbq->nht", mass, member * queries),
+        lambda mask: (((member & mask).cumsum(2) > 0) & member).any(0),
     )

@@ -99,6 +99,7 @@ def _row(number: int, models: Mapping[str, ResponseMaps]) -> str:
 
 def _model(name: str, maps: ResponseMaps) -> str:
     top = max(float(one.max()) for one in maps.maps)
+    strongest_mean = max(*(float(one.mean(dim=0).max()) for one in maps.maps), 1e-30)
     images = zip(maps.images, maps.maps, strict=True)
     shares = [f"{100 * float(maps.masses[:, kind].mean()):.1f} % {name}" for name, kind in SHARES]
     notes = [_note(piece, mass) for piece, mass in zip(maps.pieces, maps.masses, strict=True)]
@@ -112,7 +113,7 @@ def _model(name: str, maps: ResponseMaps) -> str:
     )
     return (
         f'<div class="model"><h3>{html.escape(name)}</h3>'
-        f"{''.join(_seen(image, one) for image, one in images)}"
+        f"{''.join(_seen(image, one / strongest_mean) for image, one in images)}"
         f'<p class="note">mean over the answer: {", ".join(shares)}</p>'
         f'<p class="tokens">{html.escape(maps.opened)}{tokens}</p>{_chart(maps.masses)}'
         f'<script type="application/json">{_json(data)}</script></div>'
@@ -121,14 +122,14 @@ def _model(name: str, maps: ResponseMaps) -> str:
 
 def _note(piece: str, mass: Tensor) -> str:
     shares = ", ".join(f"{100 * float(mass[kind]):.1f} % {name}" for name, kind in SHARES)
-    return f"{piece.strip() or 'a space'}: {shares}"
+    label = piece.strip() or ("a space" if piece else "part of a character")
+    return f"{label}: {shares}"
 
 
 def _seen(image: Image.Image, one: Tensor) -> str:
-    """An image under the mean of its maps, of which the strongest cell is the reddest."""
+    """An image under the mean of its maps, which are at most 1."""
     mean = one.mean(dim=0)
     rows, columns = mean.shape
-    mean = mean / mean.max().clamp(min=1e-30)
     cells = "".join(f'<i style="opacity:{0.85 * float(x):.3f}"></i>' for x in mean.flatten())
     grid = f"grid-template:repeat({rows},1fr)/repeat({columns},1fr)"
     return (

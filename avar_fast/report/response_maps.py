@@ -1,11 +1,12 @@
 """Where a model looks while it writes each token of its answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attention import record_attention, record_maps
 from ..data import Encoder, Row, Sample, prompt_inputs
@@ -26,8 +27,10 @@ class ResponseMaps:
     """Per image (T, rows, columns) float32: attention weight of each visual token."""
     masses: Tensor
     """(T, 3) float32: attention mass of text, image and system keys."""
+    token_ids: list[int]
+    """The tokens."""
     pieces: list[str]
-    """The text of each token."""
+    """The text of each token; empty for part of a character, whose text the last part has."""
     num_kept: int
     """Tokens without the one that ended the answer."""
     question: str
@@ -83,7 +86,6 @@ def response_maps(
         pad_id=tokenizer.pad_token_id,
         banned_ids=encoder.tokens.visual,
     )
-    model.eval()
     rollouts = generate(model, [sample], inputs_of, sampling)
     written = rollouts.completion_ids[0][rollouts.completion_mask[0]]
     inputs = _followed_by(inputs_of([sample]), written)
@@ -97,6 +99,7 @@ def response_maps(
         model(**inputs, use_cache=False, logits_to_keep=1)
     weights = torch.stack([rows[0] for rows in maps.weights.values()]).mean(dim=0)
     masses = torch.stack([mass[0, writing[0]].mean(dim=1) for mass in recording.mass.values()])
+    turn = row.messages[-1]["content"]
     assert sample.image_grid_thw is not None
     sides = (sample.image_grid_thw[:, 1:] // loaded.image_processor.merge_size).tolist()
     parts = weights.cpu().split([height * width for height, width in sides], dim=1)
@@ -104,9 +107,10 @@ def response_maps(
         images=[open_image(image, row.where) for image in row.images],
         maps=[part.unflatten(1, side) for part, side in zip(parts, sides, strict=True)],
         masses=masses.mean(dim=0).cpu(),
+        token_ids=written.tolist(),
         pieces=_pieces(written.tolist(), tokenizer.decode),
         num_kept=len(without_end(written, loaded.eos_ids)),
-        question="".join(part.get("text", "") for part in row.messages[-1]["content"]),
+        question=" ".join(part["text"].strip() for part in turn if part.get("text")),
         opened=sample.opened,
         answer=None if row.answer is None else str(row.answer),
     )
@@ -131,4 +135,17 @@ def _pieces(ids: list[int], decode: Callable[[list[int]], str]) -> list[str]:
             continue
         pieces.append(text[len(before) :])
         before = text
+    if pieces:
+        pieces[-1] += decode(ids)[len(before) :]  # a character that was never completed
     return pieces
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout; the model's mode is put back."""
+    mode = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(mode)

@@ -199,11 +199,17 @@ def mass_settings(options: argparse.Namespace) -> MassSettings:
 
 
 def _intervention(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of ``intervene``; empty for a study without these options, or with neutral ones."""
-    if not hasattr(options, "form"):
+    """Arguments of ``intervene``; empty for a study without these options, or with neutral ones.
+
+    Raises:
+        ValueError: a value is out of range, or options say how to intervene, but not to.
+    """
+    values = {name: getattr(options, name, None) for name in INTERVENTIONS}
+    if None in values.values():
         return {}
-    values = {name: getattr(options, name) for name in INTERVENTIONS}
-    return Settings(**values, **place_of_change(options)).intervention
+    settings = Settings(**values, **place_of_change(options))
+    settings.require_effect()
+    return settings.intervention
 
 
 def _add_intervention(parser: argparse.ArgumentParser) -> None:

@@ -117,7 +117,7 @@ def test_the_gradient_of_every_form(form):
 
 
 def test_forms_are_what_their_formulas_say():
-    """One query, three keys with weights 1/2, 1/4, 1/4 by hand."""
+    """The masses of the first layer, changed by hand."""
     fast, _ = models()
     inputs = batch("right")
     with torch.no_grad(), record_attention(fast, layers=[0]) as rec:
@@ -211,8 +211,9 @@ def test_types_of_ones_own_while_tokens_are_generated():
         (lambda ids, types: types.float(), TypeError, "tensor of integers.*got torch.float32"),
         (lambda ids, types: types == 1, TypeError, "got torch.bool"),
         (lambda ids, types: None, TypeError, "got NoneType"),
-        (lambda ids, types: types + 2, ValueError, r"from 0 to 3 \(num_types - 1\); got 4"),
-        (lambda ids, types: types - 1, ValueError, "from 0 to 3.*got -1"),
+        (lambda ids, types: types.to(torch.complex128), TypeError, "got torch.complex128"),
+        (lambda ids, types: types + 2, ValueError, r"from 0 to 3 \(num_types - 1\) for every"),
+        (lambda ids, types: types - 1, ValueError, "from 0 to 3"),
     ],
 )
 def test_what_a_function_of_types_may_not_return(classify, error, message):
@@ -222,11 +223,14 @@ def test_what_a_function_of_types_may_not_return(classify, error, message):
         fast(**batch())
 
 
-def test_a_function_of_types_cannot_change_padding_or_the_plain_types():
+@pytest.mark.parametrize("at_padding", [1, 99, -7])
+def test_a_function_of_types_cannot_change_padding_or_the_plain_types(at_padding):
     fast, _ = models()
 
     def everything(ids, types):
+        padding = types < 0
         types[:] = 1
+        types[padding] = at_padding
         return types
 
     attach(fast, TOKENIZER, classify=everything)
@@ -234,6 +238,16 @@ def test_a_function_of_types_cannot_change_padding_or_the_plain_types():
     with torch.no_grad(), record_attention(fast) as rec:
         fast(**inputs)
     assert torch.equal(rec.key_types, inputs["attention_mask"].int() * 2 - 1)
+
+
+def test_the_check_of_attach_does_not_ask_a_function_of_types():
+    """Its row has no image, and is no row of the user's."""
+    fast, _ = models()
+
+    def never(ids, types):
+        raise AssertionError
+
+    attach(fast, TOKENIZER, num_types=4, classify=never)
 
 
 @pytest.mark.parametrize(

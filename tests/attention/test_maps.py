@@ -52,11 +52,26 @@ def test_queries_can_be_a_mask():
     assert torch.equal(maps.weights[1][0], everyone.weights[1][0][40:43])
 
 
+def test_sums_are_masses_under_autocast():
+    fast, _ = models()
+    recorded = record_attention(fast)
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16)
+    with torch.no_grad(), autocast, record_maps(fast) as maps, recorded as recording:
+        fast(**batch("right"))
+    for row in (0, 1):
+        mass = recording.mass[3][row][maps.queries[row]][..., KeyType.VISUAL].mean(1)
+        assert torch.allclose(maps.weights[3][row].sum(1), mass, atol=1e-5)
+
+
 def test_what_is_refused():
     fast, _ = models()
     inputs = batch("left")
-    with record_maps(fast, torch.ones(2, 3).bool()), pytest.raises(ValueError, match="of shape"):
-        fast(**inputs)
+    for mask in (torch.ones(2, 3).bool(), torch.full(inputs["input_ids"].shape, 0.5)):
+        with record_maps(fast, mask), pytest.raises(ValueError, match="must be bool of shape"):
+            fast(**inputs)
+    embeds = torch.zeros(1, 3, fast.config.text_config.hidden_size)
+    with record_maps(fast), pytest.raises(RuntimeError, match="text tower was called alone"):
+        fast.model.language_model(inputs_embeds=embeds)
     with torch.no_grad():
         cache = given(fast, cache_in(fast(**inputs, use_cache=True)))
         last = {"input_ids": inputs["input_ids"][:, -1:], **cache}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avar_fast.attention import SpecialTokens, attach, query_mask
+from avar_fast.attention import SpecialTokens, attach, query_mask, record_attention
 
 from .tiny_models import TOKENIZER, batch, models
 
@@ -24,12 +24,15 @@ def regions():
 def test_losses_and_rewards_of_boxes(regions):
     fast, slow = models()
     boxes = regions.InBoxes()
-    attach(fast, TOKENIZER, num_types=4, classify=boxes, check=False)
+    attach(fast, TOKENIZER, num_types=4, classify=boxes)
     inputs = batch("right", images=(1, 1))
     boxes.grids = [(2, 2), (2, 2)]
     boxes.boxes = [(0.0, 0.0, 1.0, 0.5), (0.5, 0.5, 1.0, 1.0)]  # the upper row; the last cell
     inside = [[0, 1], [3]]
-    loss = regions.box_loss(fast, inputs)
+    labels = inputs["input_ids"].clone()
+    lm_loss, loss = regions.loss_with_boxes(fast, inputs, labels)
+    with torch.no_grad():
+        assert torch.allclose(lm_loss, slow(**inputs, labels=labels).loss, atol=1e-5)
     rewards = regions.box_reward(fast, inputs, torch.tensor([True, True]))
     with torch.no_grad():
         attentions = torch.stack(slow(**inputs, output_attentions=True).attentions)
@@ -57,10 +60,12 @@ def test_sinks_are_found_and_left_out(regions):
     inputs = batch("right", images=(1, 1))
     found = regions.find_sinks(fast, [inputs], times=1.0)
     assert 0 < len(found) < 4
-    attach(fast, TOKENIZER, num_types=4, classify=regions.Sinks(found), check=False)
-    from avar_fast.attention import record_attention
-
+    attach(fast, TOKENIZER, num_types=4, classify=regions.Sinks(found))
     with torch.no_grad(), record_attention(fast) as recording:
         fast(**inputs)
     counts = [(recording.key_types == kind).sum(1).tolist() for kind in (1, 3)]
     assert counts == [[4 - len(found)] * 2, [len(found)] * 2]
+    prompts = {name: value[:, :30] for name, value in inputs.items() if value.dim() == 2}
+    prompts |= {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
+    with pytest.raises(ValueError, match="the rows must have responses"):
+        regions.find_sinks(fast, [prompts])

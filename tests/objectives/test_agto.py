@@ -155,3 +155,34 @@ def test_key_types_may_stand_for_image_and_system_turn():
         agto_loss(mass, USER, TYPES, visual=3)
     with pytest.raises(ValueError, match="eps_in must be one of both, suppress; got 'enhance'"):
         agto_loss(mass, USER, TYPES, eps_in="enhance")
+
+
+@pytest.mark.parametrize("in_one_row", [False, True])
+def test_gradients_are_finite_where_a_sample_does_not_count(in_one_row):
+    """A logarithm of 0 that is not used must leave no trace."""
+    z = logits()
+    mass = masses(matrices(z))
+    spans, options = (USER, TYPES), {}
+    if in_one_row:
+        mass, ids = packed(mass)
+        spans, options = (USER.flatten()[None], TYPES.flatten()[None]), {"sample_ids": ids}
+    loss, parts = agto_loss(mass, *spans, eps_in="suppress", **options)
+    (grad,) = torch.autograd.grad(loss, z)
+    assert int(parts.num_skipped) == 1
+    assert torch.isfinite(grad).all()
+    assert grad.abs().max() > 0
+
+
+def test_samples_may_be_in_pieces():
+    """Prompts first, then replies: a sample's tokens need not lie together."""
+    mass = masses(matrices(logits()))
+    row, ids = packed(mass)
+    order = torch.cat(
+        [torch.arange(0, 5), torch.arange(10, 15), torch.arange(5, 10), torch.arange(15, 30)]
+    )
+    spans = (USER.flatten()[None, order], TYPES.flatten()[None, order])
+    moved = {i: m[:, order] for i, m in row.items()}
+    got, parts = agto_loss(moved, *spans, sample_ids=ids[:, order])
+    want, _ = agto_loss(mass, USER, TYPES)
+    assert int(parts.num_samples) == 2
+    assert torch.allclose(got, want)

@@ -11,7 +11,7 @@ from avar_kernels import KeyType
 from avar_fast.attention import record_attention
 from avar_fast.data import Encoder
 from avar_fast.report.look_page import look_parts
-from avar_fast.report.response_maps import ResponseMaps, response_maps
+from avar_fast.report.response_maps import ResponseMaps, _pieces, response_maps
 from avar_fast.studies.__main__ import main
 
 from .model_and_rows import WITH_GAPS, edited, loaded_pair, ragged_rows
@@ -27,27 +27,35 @@ def test_a_token_has_the_attention_of_the_position_that_wrote_it(tmp_path, famil
     assert len(found.pieces) == len(found.masses) == 6
     encoder = Encoder(loaded.tokenizer, loaded.image_processor, PROMPT, max_length=1 << 20)
     sample = encoder(row)
-    written = loaded.tokenizer.encode(found.response[len(found.opened) :], add_special_tokens=False)
-    if len(written) == 6:  # the text names its tokens
-        prompt = sample.prompt_ids
-        ids = torch.cat([prompt, torch.tensor(written)])[None]
-        types = torch.zeros_like(ids)
-        types[ids == encoder.image_pad] = 1
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "mm_token_type_ids": types,
-            "pixel_values": sample.pixel_values,
-            "image_grid_thw": sample.image_grid_thw,
-        }
-        with torch.no_grad():
-            attentions = slow(**inputs, output_attentions=True).attentions
-        mean = torch.stack(attentions).mean(dim=(0, 2))[0, len(prompt) - 1 : -1]
-        (grid,) = found.maps
-        want = mean[:, ids[0] == encoder.image_pad]
-        assert torch.allclose(grid.flatten(1), want, atol=2e-6)
+    prompt = sample.prompt_ids
+    ids = torch.cat([prompt, torch.tensor(found.token_ids)])[None]
+    is_image = ids == encoder.image_pad
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": is_image.int(),
+        "pixel_values": sample.pixel_values,
+        "image_grid_thw": sample.image_grid_thw,
+    }
+    with torch.no_grad():
+        out = slow(**inputs, output_attentions=True)
+    attentions = [weights for weights in out.attentions if weights is not None]
+    mean = torch.stack(attentions).mean(dim=(0, 2))[0, len(prompt) - 1 : -1]
+    (grid,) = found.maps
+    assert torch.allclose(grid.flatten(1), mean[:, is_image[0]], atol=2e-6)
+    # The position before a token wrote it: its logits have the token on top.
+    assert out.logits[0, len(prompt) - 1 : -1].argmax(-1).tolist() == found.token_ids
     assert grid_sums(found) == pytest.approx(found.masses[:, KeyType.VISUAL].tolist(), abs=1e-5)
     assert found.masses.sum(1).tolist() == pytest.approx([1.0] * 6, abs=1e-5)
+
+
+def test_pieces_are_the_whole_text():
+    loaded, _ = loaded_pair()
+    words = loaded.tokenizer.encode("n\u00e9 \u4f60x", add_special_tokens=False)
+    for stop in range(1, len(words) + 1):
+        pieces = _pieces(words[:stop], loaded.tokenizer.decode)
+        assert len(pieces) == stop
+        assert "".join(pieces) == loaded.tokenizer.decode(words[:stop])
 
 
 def grid_sums(found):
@@ -72,9 +80,8 @@ def an_answer(pieces, steps=None):
     visual = maps.flatten(1).sum(1)
     masses = torch.stack([0.7 * (1 - visual), visual, 0.3 * (1 - visual)], dim=1)
     image = Image.new("RGB", (84, 56))
-    return ResponseMaps(
-        [image], [maps], masses, pieces, count, "<image>Add <b>1</b>", "<think>", "7"
-    )
+    texts = ("<image>Add <b>1</b>", "<think>", "7")
+    return ResponseMaps([image], [maps], masses, [0] * count, pieces, count, *texts)
 
 
 def test_the_page_holds_every_map_and_no_foreign_markup():
