@@ -45,8 +45,8 @@ class AttentionMaps:
         """
         if layer not in self.layers or layer in self.weights:
             return
-        # The kernels attend to inputs in autocast's dtype. Here it would also round the logits, whose
-        # errors grow in the exponential.
+        # The kernels attend to inputs in autocast's dtype. Here it would also round the logits,
+        # whose errors grow in the exponential.
         if torch.is_autocast_enabled(q.device.type):
             dtype = torch.get_autocast_dtype(q.device.type)
             q, k = q.to(dtype), k.to(dtype)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from avar_fast.attention import detach, record_attention
+from avar_fast.attention import SpecialTokens, detach, query_mask, record_attention
 from avar_fast.attention.call import avar_attention
 
 from .caches import cache_in, given
-from .tiny_models import batch, models, text_models, text_rows
+from .tiny_models import TOKENIZER, batch, models, text_models, text_rows
 
 LENGTHS = ((8, 12), (1, 1, 18), (5, 1, 6, 8))
 
@@ -220,3 +220,36 @@ def test_packed_rows_with_images_and_the_same_name_in_both_towers(attached):
         got = fast(**packed).logits[0]
         want = slow(**inputs).logits[real]
     assert torch.allclose(got, want, atol=2e-5)
+
+
+def test_queries_of_replies_that_share_a_prompt_are_those_of_separate_rows():
+    """The second reply's turn was opened by the prompt, before the first reply ended it."""
+    fast, _ = models()
+    prompt, replies = (
+        TOKENIZER.encode(text, add_special_tokens=False)
+        for text in (
+            "<|im_start|>system\nLook.<|im_end|>\n<|im_start|>user\nAdd<|im_end|>\n"
+            "<|im_start|>assistant\n",
+            "<answer>3</answer><|im_end|>\n",
+        )
+    )
+    rows = [prompt, replies, replies[:4]]
+    lengths = torch.tensor([0, *map(len, rows)])
+    offsets = lengths.cumsum(0).int()
+    positions = [range(len(prompt))] + [range(len(prompt), len(prompt) + len(r)) for r in rows[1:]]
+    flat = torch.tensor([p for each in positions for p in each])
+    ids = torch.tensor([token for row in rows for token in row])[None]
+    longest = int(lengths.max())
+    with torch.no_grad(), record_attention(fast) as recording:
+        fast.model(
+            input_ids=ids, position_ids=flat.expand(3, 1, -1), use_cache=False,
+            cu_seq_lens_q=offsets, cu_seq_lens_k=offsets, max_length_q=longest,
+            max_length_k=longest, prefix_index=torch.tensor([-1, 0, 0], dtype=torch.int32),
+        )  # fmt: skip
+    tokens = SpecialTokens.from_processor(TOKENIZER)
+    for role in ("response", "user", "all"):
+        whole = [
+            query_mask(torch.tensor([prompt + row]), role=role, tokens=tokens)[0, len(prompt) :]
+            for row in rows[1:]
+        ]
+        assert torch.equal(recording.queries(role)[0, len(prompt) :], torch.cat(whole)), role

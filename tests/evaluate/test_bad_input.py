@@ -285,3 +285,25 @@ def test_layers_that_the_model_lacks(tmp_path, model, capsys):
     given = [model, f"--data={rows}", f"--out={tmp_path / 'r.json'}", "--dtype=float32"]
     assert main([*given, "--visual-scale=2", "--layers=0-9"]) == 1
     assert "layers must be a non-empty subset of 0..3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [{"form": "weights"}, {"changed_queries": "response"}, {"layers": (1,)}]
+)
+def test_how_to_intervene_without_an_intervention_is_refused(options):
+    with pytest.raises(ValueError, match="says how an intervention acts, but there is none"):
+        Settings(**options).require_effect()
+    Settings(**options, visual_scale=1.1).require_effect()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "softmax"}, "form must be one of logits, weights, weights_unnormalized; got"),
+        ({"changed_queries": "system"}, "changed_queries must be one of"),
+        ({"form": "weights", "system_scale": 0.0}, "system_scale must be positive with form"),
+    ],
+)
+def test_interventions_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**options)

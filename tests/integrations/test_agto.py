@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
+from avar_kernels import KeyType
 
-from avar_fast.attention import detach, key_types, query_mask, record_attention
+from avar_fast.attention import detach, key_types, query_mask, record_attention, sees_image
 from avar_fast.data import IGNORE, collate
 from avar_fast.objectives import agto_loss
 from avar_fast.train.forward import HeadLimits, label_nll
@@ -22,7 +23,7 @@ def samples(rows_file):
     return samples_of(rows_file, 7)
 
 
-def whole_batch(model, samples, *, alpha=0.15, beta=0.15, role="user"):
+def whole_batch(model, samples, *, alpha=0.15, beta=0.15, role="user", keys=KeyType.VISUAL):
     """(LM loss, AGTO, gradients of their sum) of one forward over all samples."""
     model = copy.deepcopy(model).train()
     batch = collate(samples, TOKENIZER.pad_token_id, TOKENS.visual)
@@ -32,7 +33,8 @@ def whole_batch(model, samples, *, alpha=0.15, beta=0.15, role="user"):
     ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
     queries = query_mask(ids, mask, role=role, tokens=TOKENS)
     types = key_types(ids, mask, tokens=TOKENS)
-    extra, parts = agto_loss(recording.mass, queries, types, alpha, beta)
+    queries &= sees_image(types)
+    extra, parts = agto_loss(recording.mass, queries, types, alpha, beta, visual=keys)
     assert int(parts.num_samples) == len(samples) - 2
     (lm + extra).backward()
     return lm.item(), extra.item(), gradients(model)
@@ -186,3 +188,13 @@ def test_what_cannot_be_right_is_refused(samples, tmp_path):
         trainer.get_batch_samples(iter([packed]), 1, torch.device("cpu"))
     with pytest.raises(ValueError, match="needs input_ids in every micro-batch; got list"):
         trainer.get_batch_samples(iter([[{"prompt": "x"}]]), 1, torch.device("cpu"))
+
+
+def test_the_placebo_is_that_of_the_whole_batch(samples, tmp_path):
+    """Rows without an image count neither in the sum nor in the divisor."""
+    model = tiny_model()
+    lm, extra, want = whole_batch(model, samples, keys=KeyType.TEXT)
+    logs, got = train(model, samples, tmp_path, 4, agto={"enhance_keys": "text"})
+    assert difference(got, want) < 1e-5
+    assert logs["loss"] == pytest.approx(lm + extra, rel=1e-5)
+    assert logs["agto_skipped"] == 2
