@@ -61,7 +61,7 @@ def test_tables_of_an_intervention_are_made_once(model):
     seen = []
 
     def spy(module, args, kwargs):
-        seen.append((kwargs["avar_call"].type_bias, kwargs["avar_call"].type_scale))
+        seen.append(kwargs["avar_call"].change.tables)
 
     hook = model.model.language_model.layers[0].register_forward_pre_hook(spy, with_kwargs=True)
     try:
@@ -71,7 +71,7 @@ def test_tables_of_an_intervention_are_made_once(model):
                 model(**inputs)
     finally:
         hook.remove()
-    assert [scale.tolist()[1] for _, scale in seen] == pytest.approx([1.3, 1.3, 0.7, 0.7])
+    assert [tables.type_scale.tolist()[1] for tables in seen] == pytest.approx([1.3, 1.3, 0.7, 0.7])
     for first, second in (seen[:2], seen[2:]):
         assert all(a is b for a, b in zip(first, second, strict=True))
 

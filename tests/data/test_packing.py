@@ -113,7 +113,10 @@ def test_turns_are_labeled_packed_as_padded_and_are_the_queries_of_the_response(
             assert torch.equal(batch.labels[batch.sample_ids == i], sample.labels)
         ends = (batch.labels == TOKENS.turn_end) & (batch.sample_ids == 1)
         assert int(ends.sum()) == trained
-        assert torch.equal(spans_of(batch, "response", TOKENS).queries, batch.labels != IGNORE)
+        with_image = [i for i, s in enumerate(together) if s.pixel_values is not None]
+        seeing = (batch.labels != IGNORE) & torch.isin(batch.sample_ids, torch.tensor(with_image))
+        assert with_image == [0]
+        assert torch.equal(spans_of(batch, "response", TOKENS).queries, seeing)
     behind = packed.labels[0, 1:] != IGNORE
     assert torch.equal(packed.label_positions, behind.nonzero()[:, 0])
 
