@@ -113,7 +113,8 @@ class Attachment:
         call.num_types = num_types
         if prompts is not None:
             call.prompts, call.prompt_plan = prompts.layers, prompts.plan(self.typing)
-            if self.recording is not None or self.intervention is not None:
+            by_role = self.intervention is not None and self.intervention.queries != "all"
+            if self.recording is not None or by_role:
                 rows = prompts.rows.long()
                 types = torch.cat([prompts.types(self.typing)[rows], types], dim=1)
                 ids = torch.cat([prompts.ids[rows], ids], dim=1)

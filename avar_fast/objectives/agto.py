@@ -101,7 +101,7 @@ def agto_loss(
         count, summed, seen = _by_id(check_ids(sample_ids, layers, key_types), num_ids)
     is_image = (key_types == visual).to(queries.device)
     queries = queries & seen(is_image)[:, -queries.shape[1] :]
-    num_image = count(key_types == visual)  # (N,) for N samples
+    num_image = count(is_image)  # (N,) for N samples
     num_system = count(key_types == system)
     num_queries = count(queries)
     counts = (num_image > 0) & (num_system > 0) & (num_queries > 0)
