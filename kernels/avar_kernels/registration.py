@@ -17,13 +17,6 @@ _LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 _KEYS_BELOW_AUTOGRAD = torch._C._after_autograd_keyset
 
 
-def _any_requires_grad_before_2_8(*arguments: Any) -> bool:
-    return any(isinstance(each, Tensor) and each.requires_grad for each in arguments)
-
-
-_any_requires_grad = getattr(torch._C, "_any_requires_grad", _any_requires_grad_before_2_8)
-
-
 def register_operator(
     schema: str,
     kernel: Callable[..., Any],
@@ -68,7 +61,7 @@ def register_operator(
     Differentiable.__name__ = f"{name}_autograd"
 
     def dispatch(keys: Any, *arguments: Any) -> Any:
-        if torch.is_grad_enabled() and _any_requires_grad(*arguments):
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
             return Differentiable.apply(keys, *arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return operator.redispatch(keys & _KEYS_BELOW_AUTOGRAD, *arguments)

@@ -149,10 +149,7 @@ def _as_dense(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _precision() -> str:
     """``input_precision`` of float32 products. The switch is that of float32 torch.matmul: they are
     exact unless it is set to "tf32"."""
-    matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):
-        return "tf32" if matmul.fp32_precision == "tf32" else "ieee"
-    return "tf32" if matmul.allow_tf32 else "ieee"  # torch before 2.9
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def _arch(device: torch.device) -> str:
