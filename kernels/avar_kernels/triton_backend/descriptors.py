@@ -1,0 +1,149 @@
+"""Finds matrix instructions of sm_90 whose operand descriptor comes from the wrong register.
+
+A warpgroup product (HGMMA) reads tiles in shared memory through descriptors, 64-bit values in
+uniform registers that hold an address in shared memory. Such an address is made of constants, of
+the thread's number and of loop counters. No argument of the kernel and nothing that was loaded
+belongs in it. ptxas 12.8 puts them there in some kernels: it takes a descriptor from a register
+that it has overwritten. The kernel then reads other shared memory than it should, and its results
+are wrong without an error. Emulating PTX cannot show this; the text of the machine code can.
+
+The check follows values through the program. A register is *foreign* while it may hold a value
+made from a kernel argument or from loaded data.
+"""
+
+import re
+
+from .main_loop import sass_lines
+
+FIRST_ARGUMENT = 0x210  # where arguments begin in constant bank 0 of sm_90
+_REGISTER = re.compile(r"\b(U?R)(\d+)\b")
+_WRITES_NOTHING = (
+    "ST", "LDGSTS", "LDGDEPBAR", "DEPBAR", "RED", "BAR", "BRA", "BSSY", "BSYNC", "CALL", "EXIT",
+    "RET", "WARP", "MEMBAR", "FENCE", "ERRBAR", "NOP", "YIELD", "CCTL", "UTMA", "SYNCS", "BPT",
+)  # fmt: skip
+
+Place = tuple[str, int | str]
+"""A register, as ("R" or "UR", number), or a word of spilled registers, as ("L", address)."""
+
+
+class _Instruction:
+    """One line of SASS."""
+
+    def __init__(self, line: str) -> None:
+        self.text = line
+        predicated = re.match(r"@!?U?P\w+\s+", line)
+        self.certain = predicated is None
+        self.name, _, rest = line[predicated.end() if predicated else 0 :].partition(" ")
+        self.operands = [x.strip() for x in re.split(r",(?![^\[]*\])", rest)] if rest else []
+        self.target = (re.findall(r"`\((\.L\w+)\)", line) or [None])[0]
+
+    def may_continue(self) -> bool:
+        """Whether the next instruction may follow."""
+        conditional = any(re.match(r"!?U?P\d", x) for x in self.operands)
+        ends = self.name == "EXIT" or (self.name.startswith("BRA") and not conditional)
+        return not (ends and self.certain)
+
+    def words(self) -> int:
+        """Registers that it writes."""
+        if ".128" in self.name:
+            return 4
+        wide = ".64" in self.name or ".WIDE" in self.name
+        return 2 if wide and "SHF" not in self.name else 1
+
+    def written(self) -> list[Place]:
+        return _registers(self.operands[0], self.words()) if self.operands else []
+
+    def reads_argument(self) -> bool:
+        offsets = re.findall(r"c\[0x0\]\[(0x[0-9a-f]+|U?R)", self.text)
+        return any(x[0] != "0" or int(x, 16) >= FIRST_ARGUMENT for x in offsets)
+
+
+def wrong_products(cubin: bytes) -> list[str]:
+    """The warpgroup products of a kernel for sm_90 that read a foreign descriptor."""
+    return wrong_products_of(sass_lines(cubin))
+
+
+def wrong_products_of(lines: list[str]) -> list[str]:
+    """The same of labels and instructions."""
+    program: list[_Instruction] = []
+    labels: dict[str, int] = {}
+    for line in lines:
+        if line.endswith(":"):
+            labels[line[:-1]] = len(program)
+        else:
+            program.append(_Instruction(line))
+    before: list[frozenset[Place] | None] = [None] * len(program)
+    before[0] = frozenset()
+    pending = [0]
+    while pending:
+        at = pending.pop()
+        instruction = program[at]
+        foreign = _after(instruction, set(before[at] or ()))
+        follow = [at + 1] if instruction.may_continue() and at + 1 < len(program) else []
+        if instruction.target in labels and instruction.name.startswith("BRA"):
+            follow.append(labels[instruction.target])
+        for place in follow:
+            known = before[place]
+            merged = foreign if known is None else known | foreign
+            if merged != known:
+                before[place] = merged
+                pending.append(place)
+    return [
+        instruction.text
+        for instruction, foreign in zip(program, before, strict=True)
+        if foreign and "HGMMA" in instruction.name and _descriptors(instruction) & foreign
+    ]
+
+
+def _after(instruction: _Instruction, foreign: set[Place]) -> frozenset[Place]:
+    """The foreign places after an instruction, from those before it."""
+    name, operands = instruction.name, instruction.operands
+    if name.startswith("STL"):
+        slots = _slots(operands[0], instruction.words())
+        stored = _registers(operands[1], instruction.words())
+        _update(foreign, slots, bool(foreign & {*stored}), instruction.certain)
+    elif name.startswith("LDL"):
+        slots = _slots(operands[1], instruction.words())
+        _update(foreign, instruction.written(), bool(foreign & {*slots}), instruction.certain)
+    elif not name.startswith(_WRITES_NOTHING) and "HGMMA" not in name:
+        loaded = name.startswith(("LD", "ATOM")) and not name.startswith("LDC")
+        foreign_now = loaded or instruction.reads_argument()
+        foreign_now = foreign_now or bool(_read(operands[1:]) & foreign)
+        _update(foreign, instruction.written(), foreign_now, instruction.certain)
+    return frozenset(foreign)
+
+
+def _update(foreign: set[Place], places: list[Place], are_foreign: bool, certain: bool) -> None:
+    if are_foreign:
+        foreign.update(places)
+    elif certain:
+        foreign.difference_update(places)
+
+
+def _registers(operand: str, words: int) -> list[Place]:
+    """A register and those after it; none if the operand is something else."""
+    found = _REGISTER.match(operand)
+    return [(found[1], int(found[2]) + i) for i in range(words)] if found else []
+
+
+def _read(operands: list[str]) -> set[Place]:
+    return {(kind, int(number)) for x in operands for kind, number in _REGISTER.findall(x)}
+
+
+def _slots(address: str, words: int) -> list[Place]:
+    """Words of spilled registers, such as [R1+0x4]."""
+    base, _, offset = address.strip("[]").partition("+")
+    first = int(offset, 16) if offset else 0
+    return [("L", f"{base}+{first + 4 * i}") for i in range(words)]
+
+
+def _descriptors(instruction: _Instruction) -> set[Place]:
+    """The registers of its descriptors: two pairs, the first unused if registers hold the left
+    operand."""
+    places: set[Place] = set()
+    for operand in instruction.operands:
+        if found := re.match(r"gdesc\[UR(\d+)\]", operand):
+            left_in_registers = instruction.operands[1].startswith("R")
+            first = int(found[1])
+            places |= {("UR", i) for i in range(first + 2 * left_in_registers, first + 4)}
+    return places
