@@ -4,12 +4,15 @@ Compilation runs in a child process, because pytest's own may have imported trit
 interpreter on. A kernel takes 1 to 5 seconds the first time; later it comes from triton's cache.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+
+from avar_kernels.triton_backend.tiles import tile_for
 
 TRITON = tuple(int(part) for part in version("triton").split(".")[:2])
 WORKER = Path(__file__).with_name("worker.py")
@@ -72,11 +75,13 @@ MATRIX |= {
     for arch in SHARED_LIMIT_BYTES
     for kind in ("decode", "received")
 }  # fmt: skip
-# What types cost in the commonest case: these main loops stand beside those with types.
+# What types cost in the commonest case: these main loops, with the tiles of calls with types, stand
+# beside those with types.
 WITHOUT_TYPES = {
     f"sm90-untyped_causal-{kind}": {
         "arch": "sm90", "kind": kind, "dtype": "float16", "head_dim": 128, "value_dim": 128,
         **UNTYPED, "causal": True,
+        "tile": dataclasses.astuple(tile_for(kind, "sm90", 2, 128, 128, "typed")),
     }
     for kind in ("forward", "dq", "dkdv")
 }  # fmt: skip
@@ -98,12 +103,14 @@ def compiled(names: list[str]) -> dict:
 
 
 def assert_fits(resources: dict, name: str) -> None:
-    """A kernel of the matrix spills nothing, fits its chip's memories, and prefetches."""
+    """A kernel of the matrix spills nothing, fits its chip's memories, prefetches, and multiplies
+    what it should."""
     used = resources[name]
     assert used is not None, f"the child process stopped before this kernel: {resources['stderr']}"
     assert "error" not in used, used["error"]
     assert used["spill_bytes"] <= SPILLED_BYTES.get(name, 0), used
     assert used["shared_bytes"] <= SHARED_LIMIT_BYTES[MATRIX[name]["arch"]], used
+    assert not used["wrong_products"], used
     assert used["tensor_memory_columns"] <= TENSOR_MEMORY_LIMIT_COLUMNS, used
     if prefetches(name):
         assert used["loads_in_flight"], f"every step of the main loop waits for its loads: {used}"

@@ -190,13 +190,18 @@ def _poison_allocations() -> None:
 
 
 def compile_all(requests: list[str]) -> None:
-    """Resources of kernels given as JSON: {"kind", **arguments of make_variant}."""
+    """Resources of kernels given as JSON: {"kind", "tile" or none, **arguments of make_variant}."""
     from avar_kernels.triton_backend import aot
+    from avar_kernels.triton_backend.tiles import Tile
 
     for text in requests:
         request = json.loads(text)
         kind = request.pop("kind")
+        sizes = request.pop("tile", None)
         variant = aot.make_variant(**request)
+        if sizes is not None:  # instead of the table's
+            tile = Tile(*sizes)
+            object.__setattr__(variant, "tile", lambda kind, tile=tile: tile)
         try:
             used = aot.compile_kernel(kind, variant, request["dtype"])
             loop = used.main_loop
@@ -207,6 +212,7 @@ def compile_all(requests: list[str]) -> None:
                 "tensor_memory_columns": used.tensor_memory_columns,
                 "instructions": loop and loop.instructions,
                 "loads_in_flight": loop and loop.loads_in_flight,
+                "wrong_products": used.wrong_products,
             }
         except Exception:
             result = {"error": traceback.format_exc()[-2000:]}
