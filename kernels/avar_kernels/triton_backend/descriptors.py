@@ -35,7 +35,8 @@ class _Instruction:
         self.certain = predicated is None
         self.name, _, rest = line[predicated.end() if predicated else 0 :].partition(" ")
         self.operands = [x.strip() for x in re.split(r",(?![^\[]*\])", rest)] if rest else []
-        self.target = (re.findall(r"`\((\.L\w+)\)", line) or [None])[0]
+        jump = re.search(r"`\((\.L\w+)\)", line) if self.name.startswith("BRA") else None
+        self.target = jump[1] if jump else None
 
     def may_continue(self) -> bool:
         """Whether the next instruction may follow."""
@@ -65,6 +66,8 @@ def wrong_products(cubin: bytes) -> list[str]:
 
 def wrong_products_of(lines: list[str]) -> list[str]:
     """The same of labels and instructions."""
+    if not any("HGMMA" in line for line in lines):
+        return []
     program: list[_Instruction] = []
     labels: dict[str, int] = {}
     for line in lines:
@@ -72,31 +75,38 @@ def wrong_products_of(lines: list[str]) -> list[str]:
             labels[line[:-1]] = len(program)
         else:
             program.append(_Instruction(line))
-    before: list[frozenset[Place] | None] = [None] * len(program)
-    before[0] = frozenset()
+    # Foreign places where a stretch of instructions without a jump begins; they only become more.
+    begins = {0, *labels.values(), *(i + 1 for i, x in enumerate(program) if x.target)}
+    before: dict[int, frozenset[Place]] = {0: frozenset()}
+    wrong: dict[int, str] = {}
     pending = [0]
     while pending:
         at = pending.pop()
-        instruction = program[at]
-        foreign = _after(instruction, set(before[at] or ()))
-        follow = [at + 1] if instruction.may_continue() and at + 1 < len(program) else []
-        if instruction.target in labels and instruction.name.startswith("BRA"):
-            follow.append(labels[instruction.target])
+        foreign = set(before[at])
+        follow: list[int] = []
+        while at < len(program):
+            instruction = program[at]
+            if "HGMMA" in instruction.name and _descriptors(instruction) & foreign:
+                wrong[at] = instruction.text
+            _follow(instruction, foreign)
+            if instruction.target in labels:
+                follow.append(labels[instruction.target])
+            at += 1
+            if not instruction.may_continue():
+                break
+            if at in begins:
+                follow.append(at)
+                break
         for place in follow:
-            known = before[place]
-            merged = foreign if known is None else known | foreign
-            if merged != known:
+            merged = before.get(place, frozenset()) | foreign
+            if merged != before.get(place) and place < len(program):
                 before[place] = merged
                 pending.append(place)
-    return [
-        instruction.text
-        for instruction, foreign in zip(program, before, strict=True)
-        if foreign and "HGMMA" in instruction.name and _descriptors(instruction) & foreign
-    ]
+    return [wrong[at] for at in sorted(wrong)]
 
 
-def _after(instruction: _Instruction, foreign: set[Place]) -> frozenset[Place]:
-    """The foreign places after an instruction, from those before it."""
+def _follow(instruction: _Instruction, foreign: set[Place]) -> None:
+    """Makes of the foreign places before an instruction those after it."""
     name, operands = instruction.name, instruction.operands
     if name.startswith("STL"):
         slots = _slots(operands[0], instruction.words())
@@ -110,7 +120,6 @@ def _after(instruction: _Instruction, foreign: set[Place]) -> frozenset[Place]:
         foreign_now = loaded or instruction.reads_argument()
         foreign_now = foreign_now or bool(_read(operands[1:]) & foreign)
         _update(foreign, instruction.written(), foreign_now, instruction.certain)
-    return frozenset(foreign)
 
 
 def _update(foreign: set[Place], places: list[Place], are_foreign: bool, certain: bool) -> None:

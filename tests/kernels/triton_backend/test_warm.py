@@ -15,6 +15,8 @@ PROGRAM = """
 import json, pytest, torch
 from bench import stand_in_driver
 stand_in_driver.install(pytest.MonkeyPatch())
+from avar_kernels.triton_backend import launch
+launch.multiprocessors = lambda device: stand_in_driver.MULTIPROCESSORS
 from triton import knobs
 compiled = []
 def listener(*, src, **unused):
@@ -23,7 +25,7 @@ knobs.compilation.listener = listener
 from avar_kernels import (plan_keys, plan_prefixes, visual_attn_func, visual_attn_varlen_func,
                           visual_attn_with_kvcache)
 from avar_kernels.warm import warm
-calls = list(warm(4, 2, 64, device="cpu"))
+calls = list(warm(4, 2, 64, device="cpu", check=False))  # nothing is computed here
 after_warm = len(compiled)
 for batch, length in ((1, 1), (1, 16), (3, 31), (2, 129), (1, 1000)):
     q = torch.zeros(batch, length, 4, 64, dtype=torch.bfloat16, requires_grad=True)
@@ -56,18 +58,47 @@ print(json.dumps({"calls": [name for name, _ in calls], "warm": after_warm,
 """
 
 
-def test_no_length_or_batch_size_compiles_more():
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False,
-        env=environment | {"PYTHONPATH": paths + os.pathsep + os.environ.get("PYTHONPATH", "")},
+CHECKING = """
+import torch
+from avar_kernels import warm
+from avar_kernels.triton_backend import launch
+warm.MANY_KEYS = 0  # the interpreter is slow
+calls = warm.warm(2, 1, 16, dtype=torch.float32, device="cpu")
+print(next(calls)[0])
+print(next(calls)[0])  # the first call's results were right
+right = launch.forward
+def wrong(call):
+    out, mass, lse = right(call)
+    return type(right(call))(out, mass.roll(1, -1), lse)
+launch.forward = wrong
+calls = warm.warm(2, 1, 16, dtype=torch.float32, device="cpu")
+next(calls)
+next(calls)
+"""
+
+
+def run(program, **environment):
+    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False,
+        env=kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
+
+
+def test_no_length_or_batch_size_compiles_more():
+    done = run(PROGRAM)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found["calls"]) == 7
-    assert found["warm"] == 18
+    assert len(found["calls"]) == 10
+    assert found["warm"] == 21  # three more than kinds of calls: dk and dv of shared heads
     assert found["later"] == []
+
+
+def test_a_wrong_result_is_an_error():
+    done = run(CHECKING, TRITON_INTERPRET="1")
+    assert done.stdout.splitlines() == ["dense, forward and backward", "dense, many rows"]
+    assert "dense, forward and backward: result 1 is off by" in done.stderr, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(
