@@ -141,6 +141,7 @@ _SINGLE_EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, Tile, Tile] | Tile] =
 # tiles, and with bias and scale, or in float32, some of them spill up to 68 bytes.
 # {(kind, arch, bytes per element, padded head dimension): tile, or one per level}
 _WITH_PREFIX: dict[tuple[str, str, int, int], tuple[Tile, Tile, Tile] | Tile] = {
+    ("dkdv", "sm90", 2, 128): (Tile(32, 128, 8, 3), Tile(64, 128, 8, 3), Tile(16, 128, 8, 3)),
     ("dq", "sm100", 2, 128): (Tile(128, 64, 8, 3), Tile(128, 32, 8, 4), Tile(128, 32, 8, 3)),
     ("dkdv", "sm100", 2, 128): (Tile(64, 64, 8, 3), Tile(64, 64, 8, 3), Tile(32, 32, 8, 3)),
 }
