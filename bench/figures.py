@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 CsvRows = list[dict[str, str]]
-COLORS = [*mpl.colormaps["tab10"].colors, *mpl.colormaps["Dark2"].colors]  # pyright: ignore
+COLORS = 2 * [*mpl.colormaps["tab10"].colors, *mpl.colormaps["Dark2"].colors]  # pyright: ignore
 PLOTTED = ("time_over_anchor", "extra_memory")
 ANCHOR = {  # what a ratio is over, by op
     "decode": "torch's fused attention",

@@ -21,7 +21,7 @@ def install(monkeypatch: Any) -> None:
     monkeypatch.setattr(backends, "interpreting", lambda: True)
     monkeypatch.setattr(launch_inputs, "_arch", lambda device: ARCH)
     monkeypatch.setattr(cache_launch, "multiprocessors", lambda device: MULTIPROCESSORS)
-    # Enough programs for one: else torch would add up shares of dk and dv, here on the CPU.
+    # One multiprocessor, so that heads are not shared out: torch adds up the shares, here on the CPU.
     monkeypatch.setattr(launch, "multiprocessors", lambda device: 1)
 
 

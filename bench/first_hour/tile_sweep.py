@@ -19,7 +19,7 @@ from ..shapes import Inputs, make_inputs
 from .clock import milliseconds_in_turns
 from .part_report import PartReport
 
-DTYPE = torch.bfloat16
+DTYPE, LENGTH = torch.bfloat16, 8192
 KINDS = ("forward", "dkdv", "dq")
 SIZES = {  # rows, keys, warps, stages of the pipeline
     "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
@@ -28,12 +28,12 @@ SIZES = {  # rows, keys, warps, stages of the pipeline
 }
 
 
-COMPILED_LENGTH = 512  # the length of a call decides nothing about its kernel
+MOST_PROCESSES = 16  # each takes half a GiB of the device
 
 
 def run(report: PartReport) -> None:
     """One row per (kind, inputs, tile): milliseconds beside those of the table's tile, in turns."""
-    length, rounds = (96, 2) if report.dry else (8192, 10)
+    length, rounds = (96, 2) if report.dry else (LENGTH, 10)
     levels = (True,) if report.dry else (True, False)
     if not report.dry:
         _compile_all(levels)
@@ -57,12 +57,13 @@ def _compile_all(levels: tuple[bool, ...]) -> None:
         for sizes in itertools.product(*SIZES[kind])
     ]
     context = multiprocessing.get_context("spawn")  # a forked process cannot use the device
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+    processes = min(os.cpu_count() or 1, MOST_PROCESSES)
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         list(pool.map(_compile, *zip(*cases, strict=True)))
 
 
 def _compile(kind: str, tile: Tile, typed: bool) -> None:
-    inputs = make_inputs(COMPILED_LENGTH, DTYPE)
+    inputs = make_inputs(LENGTH, DTYPE)
     inputs = inputs._replace(types=plan_keys(inputs.types)) if typed else inputs
     with tile_instead(kind, tile), contextlib.suppress(OutOfResources, CompilationError):
         _call(kind, inputs, typed)()

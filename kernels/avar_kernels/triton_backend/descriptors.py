@@ -1,4 +1,4 @@
-"""Finds matrix instructions of sm_90 whose operand descriptor comes from the wrong register.
+"""Finds matrix instructions of sm_90 whose operand descriptor is made from what is no address.
 
 A warpgroup product (HGMMA) reads tiles in shared memory through descriptors, 64-bit values in
 uniform registers that hold an address in shared memory. Such an address is made of constants, of
@@ -8,19 +8,21 @@ that it has overwritten. The kernel then reads other shared memory than it shoul
 are wrong without an error. Emulating PTX cannot show this; the text of the machine code can.
 
 The check follows values through the program. A register is *foreign* while it may hold a value
-made from a kernel argument or from loaded data.
+made from a kernel argument or from loaded data. A descriptor of another tile is not noticed.
 """
 
+import itertools
 import re
 
 from .main_loop import sass_lines
 
 FIRST_ARGUMENT = 0x210  # where arguments begin in constant bank 0 of sm_90
 _REGISTER = re.compile(r"\b(U?R)(\d+)\b")
-_WRITES_NOTHING = (
-    "ST", "LDGSTS", "LDGDEPBAR", "DEPBAR", "RED", "BAR", "BRA", "BSSY", "BSYNC", "CALL", "EXIT",
-    "RET", "WARP", "MEMBAR", "FENCE", "ERRBAR", "NOP", "YIELD", "CCTL", "UTMA", "SYNCS", "BPT",
-)  # fmt: skip
+_PREDICATE = re.compile(r"!?U?P(\d|T)$")
+_WRITES_NOTHING = re.compile(
+    r"(ST|STG|STS|STSM|LDGSTS|LDGDEPBAR|DEPBAR|RED|BAR|BRA|BSSY|BSYNC|CALL|EXIT|RET|WARP\w*|MEMBAR"
+    r"|FENCE|ERRBAR|NOP|YIELD|CCTL|UTMA\w*|SYNCS|BPT)(\.|$)"
+)
 
 Place = tuple[str, int | str]
 """A register, as ("R" or "UR", number), or a word of spilled registers, as ("L", address)."""
@@ -45,14 +47,30 @@ class _Instruction:
         return not (ends and self.certain)
 
     def words(self) -> int:
-        """Registers that it writes."""
-        if ".128" in self.name:
+        """Registers that each 64- or 128-bit operand takes."""
+        if product := re.match(r"HGMMA\.64x(\d+)x", self.name):
+            return int(product[1]) // 2
+        if ".128" in self.name or self.name.endswith(".M88.4"):
             return 4
-        wide = ".64" in self.name or ".WIDE" in self.name
+        wide = ".64" in self.name or ".WIDE" in self.name or self.name.endswith(".M88.2")
         return 2 if wide and "SHF" not in self.name else 1
 
     def written(self) -> list[Place]:
-        return _registers(self.operands[0], self.words()) if self.operands else []
+        return _registers(self.operands[self._first()], self.words()) if self.operands else []
+
+    def read(self) -> set[Place]:
+        """Registers that it reads; of 64-bit operands both."""
+        words = 2 if ".64" in self.name and self.words() == 2 else 1
+        operands = self.operands[self._first() + 1 :]
+        found = {place for x in operands for place in _read(x, words)}
+        if ".WIDE" in self.name:  # only the addend has 64 bits
+            found |= _read(operands[-1], 2)
+        return found
+
+    def _first(self) -> int:
+        """The place of the operand that is written, behind predicates."""
+        predicates = (bool(_PREDICATE.match(x)) for x in self.operands)
+        return min(sum(itertools.takewhile(bool, predicates)), len(self.operands) - 1)
 
     def reads_argument(self) -> bool:
         offsets = re.findall(r"c\[0x0\]\[(0x[0-9a-f]+|U?R)", self.text)
@@ -114,11 +132,12 @@ def _follow(instruction: _Instruction, foreign: set[Place]) -> None:
         _update(foreign, slots, bool(foreign & {*stored}), instruction.certain)
     elif name.startswith("LDL"):
         slots = _slots(operands[1], instruction.words())
-        _update(foreign, instruction.written(), bool(foreign & {*slots}), instruction.certain)
-    elif not name.startswith(_WRITES_NOTHING) and "HGMMA" not in name:
-        loaded = name.startswith(("LD", "ATOM")) and not name.startswith("LDC")
-        foreign_now = loaded or instruction.reads_argument()
-        foreign_now = foreign_now or bool(_read(operands[1:]) & foreign)
+        loads_foreign = bool(foreign & {*slots}) or not operands[1].startswith("[R1")
+        _update(foreign, instruction.written(), loads_foreign, instruction.certain)
+    elif not _WRITES_NOTHING.match(name):
+        data = name.startswith(("LD", "ATOM", "HGMMA")) and not name.startswith("LDC")
+        foreign_now = data or instruction.reads_argument()
+        foreign_now = foreign_now or bool(instruction.read() & foreign)
         _update(foreign, instruction.written(), foreign_now, instruction.certain)
 
 
@@ -135,8 +154,10 @@ def _registers(operand: str, words: int) -> list[Place]:
     return [(found[1], int(found[2]) + i) for i in range(words)] if found else []
 
 
-def _read(operands: list[str]) -> set[Place]:
-    return {(kind, int(number)) for x in operands for kind, number in _REGISTER.findall(x)}
+def _read(operand: str, words: int) -> set[Place]:
+    """The registers that are named in an operand, and those after them."""
+    named = _REGISTER.findall(operand)
+    return {(kind, int(number) + i) for kind, number in named for i in range(words)}
 
 
 def _slots(address: str, words: int) -> list[Place]:

@@ -3,6 +3,8 @@
 Every launch lists its tensors and then its numbers, in the order of the kernel's own list.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,9 @@ from .kernel_dq import visual_attn_bwd_dq_kernel, visual_attn_bwd_stats_kernel
 from .kernel_forward import visual_attn_fwd_kernel
 from .launch_inputs import LaunchInputs, aligned, trimmed
 
-# Of the kernel for dk and dv, whose programs are few and, under a causal mask, of unequal length.
-# On an H100, a share per head more than halves its time at 2k tokens; from 16k on none helps.
+# The programs of the kernel for dk and dv are few and, under a causal mask, of unequal length, so
+# each takes a share of its group's heads. On an H100, a share per head more than halves its time at
+# 2k tokens; from 16k on none helps.
 MOST_PROGRAMS_PER_MULTIPROCESSOR = 6
 
 
@@ -95,7 +98,7 @@ def _dkdv(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     block_n = call.prepared.tile("dkdv").block_n
     group = call.heads // call.kv_heads
-    num_keys = call.k[..., 0, 0].numel()  # of all sequences
+    num_keys = math.prod(call.k.shape[:-2])  # of all sequences
     shares = head_shares(
         group, -(-num_keys // block_n) * call.kv_heads, multiprocessors(call.q.device)
     )

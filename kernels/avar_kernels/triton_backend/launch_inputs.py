@@ -18,7 +18,8 @@ class LaunchInputs:
     """What the launches of forward and backward share.
 
     q, k and v have aligned rows (see ``aligned``), so their last dimensions may be longer than
-    those of the call. Decoding reads the cache as it is.
+    those of the call. Decoding reads the cache as it is: to copy it for every token would take far
+    longer, and its tiles are too short for wgmma.
 
     Dense (B, L, H, D) and packed (T, H, D) calls run the same kernels: a packed call is one batch
     entry whose batch stride is 0 and whose sequences are found through cu_seqlens.
@@ -158,7 +159,8 @@ def aligned(x: Tensor) -> Tensor:
     """
     missing = -x.shape[-1] % ALIGNMENT
     if missing:
-        return torch.nn.functional.pad(x, (0, missing))
+        # Contiguous first: padding keeps a channels-last layout, whose last dimension has gaps.
+        return torch.nn.functional.pad(x.contiguous(), (0, missing))
     together = x.data_ptr()
     for stride in x.stride()[:-1]:
         together |= stride
@@ -173,7 +175,8 @@ def trimmed(x: Tensor, size: int) -> Tensor:
 
 
 def _as_dense(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
+    x = x.to(dtype).contiguous()
+    return x.clone() if x.data_ptr() % ALIGNMENT else x
 
 
 def _precision() -> str:

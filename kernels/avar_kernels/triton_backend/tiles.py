@@ -5,8 +5,8 @@ the variants that the tests compile spill no registers on Triton 3.6 and 3.7, fi
 and keep loads in flight. One exception: dq in float32 with all inputs on sm80 spills 8 bytes with
 every tile tried. The entries of sm90 for 2-byte inputs were timed on an H100 instead, at 8192
 tokens, causal, with Triton 3.6 (docs/LOG.md): some of the fastest spill. Not timed there: float32,
-"bare" of dq and dkdv and "rich" for widths 64 and 256, prefixes. Other chips have not been timed;
-``python -m bench.first_hour`` does it.
+"bare" of dq and dkdv and "rich" for widths 64 and 256, prefixes. On other chips nothing was timed:
+``python -m bench.first_hour`` times tiles.
 """
 
 from dataclasses import dataclass
@@ -147,7 +147,8 @@ _WITH_PREFIX: dict[tuple[str, str, int, int], tuple[Tile, Tile, Tile] | Tile] = 
 }
 _STATS = Tile(64, 16, 4, 1)
 # Reading K and V is the bound: short tiles, many in flight. block_m is the most (query, head of the
-# group) pairs that a tile holds; fewer pairs take the next power of two.
+# group) pairs that a tile holds; fewer pairs take the next power of two. It stays below the 64 rows
+# of wgmma, which must not read unaligned rows (``launch_inputs.aligned``).
 _DECODE = {
     2: {64: Tile(32, 64, 4, 3), 128: Tile(32, 64, 4, 3), 256: Tile(32, 32, 8, 3)},
     4: {64: Tile(16, 16, 4, 2), 128: Tile(16, 16, 8, 2), 256: Tile(16, 16, 8, 2)},

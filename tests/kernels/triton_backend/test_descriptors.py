@@ -42,6 +42,25 @@ WRONG = {
     "overwritten only perhaps": (
         "ULDC UR46, c[0x0][0x210]", *ADDRESS, "@UP0 UMOV UR46, UR7", "UMOV UR47, 0x0", PRODUCT,
     ),
+    "behind a predicate": (
+        *DESCRIPTOR, "ULDC UR9, c[0x0][0x210]", "ULOP3.LUT UP0, UR46, UR9, 0x1, URZ, 0xc0, !UPT",
+        PRODUCT,
+    ),
+    "of another thread": (
+        *DESCRIPTOR, "LDC R5, c[0x0][0x210]", "SHFL.IDX PT, R3, R5, RZ, 0x1f", "R2UR UR46, R3",
+        PRODUCT,
+    ),
+    "reduced": (*DESCRIPTOR, "LDC R3, c[0x0][0x210]", "REDUX.SUM UR46, R3", PRODUCT),
+    "one of four loaded": (*DESCRIPTOR, "LDSM.16.M88.4 R4, [R20]", "R2UR UR46, R7", PRODUCT),
+    "upper half of an addend": (
+        "ULDC.64 UR8, c[0x0][0x210]", "UMOV UR8, 0x10", *DESCRIPTOR,
+        "UIADD3.64 UR46, UR8, 0x80, URZ", PRODUCT,
+    ),
+    "a product's result": (
+        *DESCRIPTOR, "HGMMA.64x16x16.F32 R88, R28, gdesc[UR44].tnspB, R88", "R2UR UR46, R90",
+        "HGMMA.64x16x16.F32 R96, R28, gdesc[UR44].tnspB, R96",
+    ),
+    "spilled elsewhere": (*DESCRIPTOR, "LDL R3, [R9]", "R2UR UR46, R3", PRODUCT),
     "spilled": (
         "LDC.64 R4, c[0x0][0x210]", "STL.64 [R1], R4", *DESCRIPTOR, "LDL R3, [R1+0x4]",
         "R2UR UR46, R3", PRODUCT,
