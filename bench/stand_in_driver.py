@@ -21,7 +21,7 @@ def install(monkeypatch: Any) -> None:
     monkeypatch.setattr(backends, "interpreting", lambda: True)
     monkeypatch.setattr(launch_inputs, "_arch", lambda device: ARCH)
     monkeypatch.setattr(cache_launch, "multiprocessors", lambda device: MULTIPROCESSORS)
-    # One multiprocessor, so that heads are not shared out: torch adds up the shares, here on the CPU.
+    # One, so that heads are not shared out: torch would add up the shares, here on the CPU.
     monkeypatch.setattr(launch, "multiprocessors", lambda device: 1)
 
 

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from avar_kernels.warm import shape_of_model
+import torch
+from avar_kernels.warm import WrongKernelError, compare, shape_of_model
+from avar_kernels.warm_calls import make_calls
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -53,27 +55,17 @@ for batch, length in ((1, 1), (1, 16), (3, 31), (2, 129), (1, 1000)):
         torch.zeros(rows, 1, 4, 64, dtype=torch.bfloat16), cache, cache,
         plan_keys(torch.zeros(rows, length, dtype=torch.int32)), backend="triton",
         prefix_k=k.detach(), prefix_v=k.detach(), prefix_index=plan)
-print(json.dumps({"calls": [name for name, _ in calls], "warm": after_warm,
+print(json.dumps({"calls": [call.name for call in calls], "warm": after_warm,
                   "later": compiled[after_warm:]}))
 """
 
 
 CHECKING = """
 import torch
-from avar_kernels import warm
-from avar_kernels.triton_backend import launch
-warm.MANY_KEYS = 0  # the interpreter is slow
+from avar_kernels import warm, warm_calls
+warm_calls.LENGTH = 96  # the interpreter is slow
 calls = warm.warm(2, 1, 16, dtype=torch.float32, device="cpu")
-print(next(calls)[0])
-print(next(calls)[0])  # the first call's results were right
-right = launch.forward
-def wrong(call):
-    out, mass, lse = right(call)
-    return type(right(call))(out, mass.roll(1, -1), lse)
-launch.forward = wrong
-calls = warm.warm(2, 1, 16, dtype=torch.float32, device="cpu")
-next(calls)
-next(calls)
+print([next(calls).checked for _ in range(3)])
 """
 
 
@@ -95,10 +87,42 @@ def test_no_length_or_batch_size_compiles_more():
     assert found["later"] == []
 
 
-def test_a_wrong_result_is_an_error():
+def test_right_kernels_pass():
     done = run(CHECKING, TRITON_INTERPRET="1")
-    assert done.stdout.splitlines() == ["dense, forward and backward", "dense, many rows"]
-    assert "dense, forward and backward: result 1 is off by" in done.stderr, done.stderr[-3000:]
+    assert done.stdout == "[True, True, True]\n", done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Of a dense call and of decoding, computed in bfloat16 and in float32."""
+    calls = make_calls(4, 2, 64, 3, torch.device("cpu"))
+    chosen = [calls["dense, forward and backward"], calls["decoding"]]
+    return [(call("cpu", torch.bfloat16), call("eager", torch.float32)) for call in chosen]
+
+
+def test_rounded_results_pass(results):
+    for got, want in results:
+        compare("a call", got, want, torch.bfloat16)
+
+
+FAULTS = {
+    "half of out": ("out", lambda x: x * 0.7),
+    "a block of dk": ("dk", lambda x: x.index_fill(1, torch.arange(512, 640), 0)),
+    "a block of dv": ("dv", lambda x: x.index_fill(1, torch.arange(512, 640), 0)),
+    "one row of dq": ("dq", lambda x: x.index_fill(1, torch.tensor([300]), torch.nan)),
+    "one mass": ("mass", lambda x: x + torch.tensor([0.05, 0, 0])),
+    "masses of other types": ("mass", lambda x: x.roll(1, -1)),
+    "lse": ("lse", lambda x: x + 0.01),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_result_is_an_error(results, fault):
+    name, spoil = FAULTS[fault]
+    for got, want in results:
+        if name in got:
+            with pytest.raises(WrongKernelError, match=f"a call: {name} is wrong in"):
+                compare("a call", got | {name: spoil(got[name])}, want, torch.bfloat16)
 
 
 @pytest.mark.parametrize(
