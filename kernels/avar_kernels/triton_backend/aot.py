@@ -83,8 +83,10 @@ class Resources:
     """Matrix instructions of sm_90 that the assembler gave a wrong address; see ``descriptors``."""
 
 
-def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
-    """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned."""
+def compile_kernel(kind: str, variant: Variant, dtype: str, shares: bool = False) -> Resources:
+    """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned.
+
+    With ``shares``, dk and dv are float32, as where heads of a group are shared out."""
     kernel = sort_blocks_kernel if kind == "sort" else KERNELS[kind]
     if kind == "sort":
         sizes = LIST_BLOCK_SIZES
@@ -101,6 +103,8 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
                 constexprs = variant.decode_constexprs(True, page_size, tile.block_m, False)
         options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
     types = {name: _type_of(name, dtype) for name in kernel.arg_names}
+    if shares:
+        types |= {"dk_ptr": "*fp32", "dv_ptr": "*fp32"}
     aligned = {
         (parameter.num,): [["tt.divisibility", 16]]
         for parameter in kernel.params

@@ -19,6 +19,8 @@ from .launch_inputs import LaunchInputs, aligned, trimmed
 # each takes a share of its group's heads. On an H100, a share per head more than halves its time at
 # 2k tokens; from 16k on none helps.
 MOST_PROGRAMS_PER_MULTIPROCESSOR = 6
+# Chips with room in shared memory for the float32 tiles of a share.
+SHARING_ARCHS = ("sm80", "sm90", "sm100", "interpreter")
 
 
 def forward(call: LaunchInputs) -> AttnOutput:
@@ -97,11 +99,12 @@ def _dkdv(
     call: LaunchInputs, dout: Tensor, stats: Tensor, strides: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     block_n = call.prepared.tile("dkdv").block_n
-    group = call.heads // call.kv_heads
-    num_keys = math.prod(call.k.shape[:-2])  # of all sequences
-    shares = head_shares(
-        group, -(-num_keys // block_n) * call.kv_heads, multiprocessors(call.q.device)
-    )
+    shares = 1
+    if call.variant.arch in SHARING_ARCHS:
+        num_keys = math.prod(call.k.shape[:-2])  # of all sequences
+        programs = -(-num_keys // block_n) * call.kv_heads
+        group = call.heads // call.kv_heads
+        shares = head_shares(group, programs, multiprocessors(call.q.device))
     dk, dv = (
         call.new(
             (*x.shape[:-2], call.kv_heads * shares, x.shape[-1]),

@@ -75,6 +75,12 @@ MATRIX |= {
     for arch in SHARED_LIMIT_BYTES
     for kind in ("decode", "received")
 }  # fmt: skip
+# dk and dv of shares, on the chips that have them.
+MATRIX |= {
+    f"{arch}-{name}-shares-dkdv": MATRIX[f"{arch}-{name}-dkdv"] | {"shares": True}
+    for arch in ("sm80", "sm90", "sm100")
+    for name in MODELS
+}
 # What types cost in the commonest case: these main loops, with the tiles of calls with types, stand
 # beside those with types.
 WITHOUT_TYPES = {

@@ -195,20 +195,21 @@ def _poison_allocations() -> None:
 
 
 def compile_all(requests: list[str]) -> None:
-    """Resources of kernels given as JSON: {"kind", "tile" or none, **arguments of make_variant}."""
+    """Resources of kernels given as JSON: {"kind", **arguments of make_variant}, perhaps with a
+    "tile" instead of the table's, and "shares" as in ``aot.compile_kernel``."""
     from avar_kernels.triton_backend import aot
     from avar_kernels.triton_backend.tiles import Tile
 
     for text in requests:
         request = json.loads(text)
         kind = request.pop("kind")
-        sizes = request.pop("tile", None)
+        sizes, shares = request.pop("tile", None), request.pop("shares", False)
         variant = aot.make_variant(**request)
         if sizes is not None:  # instead of the table's
             tile = Tile(*sizes)
             object.__setattr__(variant, "tile", lambda kind, tile=tile: tile)
         try:
-            used = aot.compile_kernel(kind, variant, request["dtype"])
+            used = aot.compile_kernel(kind, variant, request["dtype"], shares)
             loop = used.main_loop
             result = {
                 "registers": used.registers,
