@@ -1,0 +1,328 @@
+"""The walk study: when AGTO cures a lazy model, by how much, and when not.
+
+``python -m avar_fast.lab.walk_study --out runs/walk-study`` runs it.
+
+Every step of a walk needs a fresh look at the image, and the cold start's rows let a model guess
+instead. Several base models are trained, and from each of them several seeds of every arm. A seed
+has its own digits, walks and order, and all arms of one base and seed share them. Arms, endpoints
+and weights are fixed in this file. A stopped study goes on with the first unfinished run, and more
+bases and seeds may join it. Runs are processes with one thread each.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+from ..extras import needs
+
+with needs("avar_fast.lab.walk_study"):
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from ..attention import attach
+    from ..config import load_recipe
+    from ..data import load_rows
+    from ..loading import load
+    from ..progress import progress
+    from .curriculum import Phase, write_curriculum
+    from .dose import DOSES, score_doses
+    from .model import save_base
+    from .runs import CONFIGS, checkpoint, train_here
+    from .walk_runs import BASE, DATA, DIM_PRIOR, DIM_UNIFORM, WalkRun
+    from .walk_scores import score_model
+    from .walk_study_report import write_page
+
+MARKER = "walk-study.json"  # settings of the study that made the folder
+PLAIN, AGTO = "lab-walk-sft.yaml", "lab-walk-sft-agto.yaml"
+
+
+def _agto(key: str, title: str, queries: str, alpha: float, beta: float, *more: str) -> WalkRun:
+    weights = (f"agto.queries={queries}", f"agto.alpha={alpha}", f"agto.beta={beta}")
+    return WalkRun(key, title, AGTO, "base", (*weights, *more))
+
+
+ARMS = (
+    WalkRun("ceiling", "no prior in the rows (ceiling)", PLAIN, "base", data="uniform"),
+    WalkRun("plain", "plain", PLAIN, "base"),
+    _agto("agto-user-15", "AGTO, user, 0.15", "user", 0.15, 0.15),
+    _agto("agto-user-03", "AGTO, user, 0.03", "user", 0.03, 0.03),
+    _agto("agto-response-15", "AGTO, response, 0.15", "response", 0.15, 0.15),
+    _agto("agto-response-03", "AGTO, response, 0.03", "response", 0.03, 0.03),
+    _agto("enhance", "enhance only, response, 0.15", "response", 0.15, 0),
+    _agto("suppress", "suppress only, response, 0.15", "response", 0, 0.15),
+    _agto(
+        "placebo",
+        "placebo: enhance text, response, 0.15",
+        "response",
+        0.15,
+        0,
+        "agto.enhance_keys=text",
+    ),
+)
+"""The arms of the scarce tower, where text and image compete in one head a layer."""
+CONTROLLED = ("ceiling", "plain", "agto-response-15", "enhance")
+"""The arms of the plenty tower, the negative control."""
+TOWERS = {"scarce": tuple(arm.key for arm in ARMS), "plenty": CONTROLLED}
+"""{tower: keys of its arms}"""
+TESTS = {"uniform": (DIM_UNIFORM, 300), "prior": (DIM_PRIOR, 200)}
+"""{test: (its walks, their number)}, on handwriting that no model was trained on."""
+DOSE_ROWS = 200
+FIRST_PAIR_SEED = 1_000  # the seeds of the data of cold starts; base models have 0, 1, ...
+
+
+def settings() -> dict:
+    """All that decides the results of a pair; studies with other settings share no folder."""
+    recipes = {BASE.recipe, *(arm.recipe for arm in ARMS)}
+    return {
+        "recipes": {
+            name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()
+            for name in sorted(recipes)
+        },
+        "arms": {arm.key: [arm.recipe, arm.data, *arm.settings] for arm in ARMS},
+        "base": [BASE.recipe, *BASE.settings],
+        "towers": {tower: list(keys) for tower, keys in TOWERS.items()},
+        "data": {name: [asdict(phase) for phase in phases] for name, phases in DATA.items()},
+        "tests": {name: [asdict(world), count] for name, (world, count) in TESTS.items()},
+        "doses": [asdict(dose) for dose in DOSES],
+        "dose_rows": DOSE_ROWS,
+    }
+
+
+@needs("avar_fast.lab.walk_study")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.lab.walk_study",
+        description=__doc__,
+        epilog="example:\n  python -m avar_fast.lab.walk_study --out runs/walk-study --docs docs",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/walk-study"))
+    parser.add_argument("--bases", type=int, default=3, help="base models, from 0 on")
+    parser.add_argument("--seeds", type=int, default=5, help="of each base model, from 0 on")
+    parser.add_argument(
+        "--control-seeds", type=int, default=2, help="the same for the control, plenty of heads"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--docs", type=Path, help="folder for walk-study.md and its img/")
+    options = parser.parse_args(arguments)
+    for name, seeds in (("--seeds", options.seeds), ("--control-seeds", options.control_seeds)):
+        if seeds < 1 or options.bases < 1 or options.bases * seeds < 2:
+            parser.error(
+                f"--bases times {name} must be at least 2, for an interval; got"
+                f" {options.bases} times {seeds}."
+            )
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1; got {options.jobs}.")
+    out = options.out.resolve()
+    enter_folder(out)
+    pairs = {
+        tower: [(base, seed) for seed in range(seeds) for base in range(options.bases)]
+        for tower, seeds in (("scarce", options.seeds), ("plenty", options.control_seeds))
+    }
+    run_all(out, pairs, options.jobs)
+    command = "python -m avar_fast.lab.walk_study " + " ".join(sys.argv[1:])
+    results = {
+        tower: {key: [_result(out, tower, pair, key) for pair in pairs[tower]] for key in keys}
+        for tower, keys in TOWERS.items()
+    }
+    titles = {arm.key: arm.title for arm in ARMS}
+    print(write_page(options.docs or out, titles, results, pairs, setup(), command))
+
+
+def setup() -> str:
+    """What is trained and tested, in Markdown."""
+    recipe = load_recipe(CONFIGS / PLAIN, [])
+    optim, train = recipe.optim, recipe.train
+    clipping = f"at norm {optim.max_grad_norm:g}" if optim.max_grad_norm else "off"
+    tests = " and ".join(f"{count} {name}" for name, (_, count) in TESTS.items())
+    return "\n".join(
+        [
+            "What was fixed before any arm but `plain` and `ceiling` was looked at:",
+            "",
+            f"- World: walks of {DIM_PRIOR.steps} steps on {DIM_PRIOR.side} x {DIM_PRIOR.side}"
+            " handwritten digits. In the cold start's rows the next digit follows a rule with"
+            f" probability {DIM_PRIOR.prior:g}, so it can be guessed; images have contrast"
+            f" {DIM_PRIOR.contrast:g} and noise {DIM_PRIOR.noise:g}, the base model's 1 and 0.",
+            f"- Cold start: {train.steps} steps of {train.batch_size} rows, learning rate"
+            f" {optim.lr:g}, clipping {clipping}, the whole model with its vision tower.",
+            "- Towers: scarce heads (2 layers, 1 head), where text and image compete in one head,"
+            " and plenty (4 layers, 3 heads), the negative control.",
+            f"- Tests: {tests} walks on held-out handwriting. The true steps before each step are"
+            " given.",
+            "- Primary endpoint: late accuracy, the mean over the steps after the first, on uniform"
+            " walks. Others: accuracy at the first step, which no rule helps; how frequently the"
+            " rule's digit is predicted where it is wrong; attention on the image (visual mass)"
+            " where digits are predicted; accuracy without the image; VAS.",
+        ]
+    )
+
+
+def enter_folder(out: Path) -> None:
+    """Makes a study's folder, or exits if it is none of this study's."""
+    marker, text = out / MARKER, json.dumps(settings(), indent=1)
+    if marker.is_file():
+        if marker.read_text() != text:
+            sys.exit(
+                f"error: --out must be a new folder or one of a study with the same settings; {out}"
+                " holds a study with other recipes, arms or data. Name another."
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        sys.exit(f"error: --out must be a new folder; {out} holds other files. Name another.")
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text(text)
+
+
+def run_all(out: Path, pairs: dict[str, list[tuple[int, int]]], jobs: int) -> None:
+    """Makes what is not there yet: data, base models, and every arm of every pair.
+
+    Args:
+        out: the study's folder.
+        pairs: {tower: its bases and seeds}.
+        jobs: runs at a time.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes of the pool
+    whole = sorted({pair for of_tower in pairs.values() for pair in of_tower})
+    bases = sorted({base for base, _ in whole})
+    # A process that never ran torch's threads: forked ones of another could hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet) as pool:
+        stages = (
+            ("tests", [partial(make_test, out, test) for test in TESTS]),
+            ("data of base models", [partial(make_base_data, out, base) for base in bases]),
+            ("base models", [partial(make_base, out, tower, b) for tower in TOWERS for b in bases]),
+            ("data of cold starts", [partial(make_pair_data, out, pair) for pair in whole]),
+            (
+                "cold starts",
+                [
+                    partial(run_arm, out, tower, pair, key)
+                    for tower, keys in TOWERS.items()
+                    for pair in pairs[tower]
+                    for key in keys
+                ],
+            ),
+        )
+        for title, tasks in stages:
+            futures = [pool.submit(task) for task in tasks]
+            try:
+                for future in progress(as_completed(futures), desc=title, total=len(futures)):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _quiet() -> None:
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(1)
+
+
+def _whole(path: Path, make: Callable[[Path], object]) -> None:
+    """Makes a folder, if it is not there; under another name until it is whole."""
+    if path.exists():
+        return
+    making = path.with_name(f"{path.name}-making")
+    shutil.rmtree(making, ignore_errors=True)
+    making.parent.mkdir(parents=True, exist_ok=True)
+    make(making)
+    making.rename(path)
+
+
+def make_test(out: Path, test: str) -> None:
+    """The rows of a test, for all models: ``test/NAME/test.jsonl``."""
+    world, count = TESTS[test]
+    phases = (Phase((world,), pool=count, count=count),)
+    _whole(out / "test" / test, lambda path: write_curriculum(path, phases, 0, split="test"))
+
+
+def make_base_data(out: Path, base: int) -> None:
+    """The rows that a base model learns from."""
+    _whole(_base_data(out, base), lambda path: write_curriculum(path, DATA[BASE.data], base))
+
+
+def _base_data(out: Path, base: int) -> Path:
+    return out / "data" / f"base-{base}"
+
+
+def make_base(out: Path, tower: str, base: int) -> None:
+    """A base model: ``TOWER-BASE/base/latest``."""
+    folder = out / f"{tower}-{base}"
+    if (folder / BASE.key).exists():
+        return
+    _whole(folder / "init", lambda path: save_base(path, base, tower))
+    _train(BASE, folder, _base_data(out, base), base)
+
+
+def make_pair_data(out: Path, pair: tuple[int, int]) -> None:
+    """The rows of the cold starts of a base and seed."""
+    base, seed = pair
+    number = FIRST_PAIR_SEED * (base + 1) + seed
+    for data in {arm.data for arm in ARMS}:
+        path = _pair_data(out, pair, data)
+        _whole(path, partial(write_curriculum, phases=DATA[data], seed=number))
+
+
+def _pair_data(out: Path, pair: tuple[int, int], data: str) -> Path:
+    base, seed = pair
+    return out / "data" / f"pair-{base}-{seed}" / data
+
+
+def run_arm(out: Path, tower: str, pair: tuple[int, int], key: str) -> None:
+    """Trains and scores an arm: ``TOWER-BASE/seed-SEED/ARM.json``."""
+    scored = _scored(out, tower, pair, key)
+    if scored.exists():
+        return
+    _, seed = pair
+    folder = scored.parent
+    folder.mkdir(exist_ok=True)
+    if not (folder / BASE.key).is_symlink():
+        (folder / BASE.key).symlink_to(Path("..") / BASE.key)
+    (run,) = (arm for arm in ARMS if arm.key == key)
+    if not (folder / key).exists():
+        _train(run, folder, _pair_data(out, pair, run.data), seed)
+    loaded = load(str(checkpoint(folder, key)), torch.float32)
+    attach(loaded.model, loaded.tokenizer)
+    tests = [out / "test" / test / "test.jsonl" for test in TESTS]
+    uniform, prior = (load_rows(str(test)) for test in tests)
+    log = [json.loads(line) for line in (folder / key / "log.jsonl").read_text().splitlines()]
+    result: dict = {
+        "scores": score_model(loaded, uniform, prior),
+        "log": {name: [line[name] for line in log] for name in ("step", "lm_loss", "grad_norm")},
+    }
+    if (tower, key) == ("scarce", "plain"):
+        result["doses"] = score_doses(loaded, load_rows(str(tests[0]), limit=DOSE_ROWS))
+    unfinished = scored.with_suffix(".partial")
+    unfinished.write_text(json.dumps(result, indent=1))
+    unfinished.rename(scored)
+
+
+def _scored(out: Path, tower: str, pair: tuple[int, int], key: str) -> Path:
+    base, seed = pair
+    return out / f"{tower}-{base}" / f"seed-{seed}" / f"{key}.json"
+
+
+def _result(out: Path, tower: str, pair: tuple[int, int], key: str) -> dict:
+    return json.loads(_scored(out, tower, pair, key).read_text())
+
+
+def _train(run: WalkRun, folder: Path, data: Path, seed: int) -> None:
+    """Trains under another name until the run is whole. Keeps the weights and the log."""
+    making = replace(run, key=f"{run.key}-making")
+    shutil.rmtree(folder / making.key, ignore_errors=True)
+    train_here(making, folder, data / "train.jsonl", seed)
+    # The optimizer's state takes four times the room of the weights; no run continues from it.
+    shutil.rmtree(checkpoint(folder, making.key) / "engine")
+    (folder / making.key).rename(folder / run.key)
+
+
+if __name__ == "__main__":
+    main()
