@@ -95,7 +95,7 @@ def train(run: TrainingRun, out: Path, data: Path, seed: int, num_ranks: int = N
 
 def train_here(run: TrainingRun, out: Path, data: Path, seed: int) -> None:
     """Runs the run's recipe in this process, as a single rank; its output goes to
-    ``{run.key}.txt`` in ``out``. A process of its own would take as long to start as 50 steps.
+    ``{run.key}.txt`` in ``out``. A process can train only once.
 
     Exits the program where the run fails.
     """

@@ -16,8 +16,9 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -30,14 +31,15 @@ with needs("avar_fast.lab.walk_study"):
 
     from ..attention import attach
     from ..config import load_recipe
-    from ..data import load_rows
-    from ..loading import load
+    from ..data import Rows, load_rows
+    from ..loading import Loaded, load
     from ..progress import progress
     from .curriculum import Phase, write_curriculum
     from .dose import DOSES, score_doses
     from .model import save_base
     from .runs import CONFIGS, checkpoint, train_here
-    from .walk_runs import BASE, DATA, DIM_PRIOR, DIM_UNIFORM, WalkRun
+    from .steps import score_steps
+    from .walk_runs import BASE, DATA, DIM_PRIOR, DIM_UNIFORM, MORE, UNIFORM, WalkRun
     from .walk_scores import score_model
     from .walk_study_report import write_page
 
@@ -73,10 +75,19 @@ CONTROLLED = ("ceiling", "plain", "agto-response-15", "enhance")
 """The arms of the plenty tower, the negative control."""
 TOWERS = {"scarce": tuple(arm.key for arm in ARMS), "plenty": CONTROLLED}
 """{tower: keys of its arms}"""
-TESTS = {"uniform": (DIM_UNIFORM, 300), "prior": (DIM_PRIOR, 200)}
+TESTS = {"uniform": (DIM_UNIFORM, 300), "prior": (DIM_PRIOR, 200), "clean": (UNIFORM, 200)}
 """{test: (its walks, their number)}, on handwriting that no model was trained on."""
+READS = 0.85  # late accuracy on clean walks that a base model must have
+STRETCHES = 4  # of its training, at most
 DOSE_ROWS = 200
 FIRST_PAIR_SEED = 1_000  # the seeds of the data of cold starts; base models have 0, 1, ...
+
+PRELOADED = (
+    "avar_fast.lab.walk_study",
+    "avar_fast.train.setup",
+    "avar_fast.train.sft",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+)
 
 
 def settings() -> dict:
@@ -88,7 +99,8 @@ def settings() -> dict:
             for name in sorted(recipes)
         },
         "arms": {arm.key: [arm.recipe, arm.data, *arm.settings] for arm in ARMS},
-        "base": [BASE.recipe, *BASE.settings],
+        "base": [[run.recipe, *run.settings] for run in (BASE, MORE)],
+        "reads": [READS, STRETCHES],
         "towers": {tower: list(keys) for tower, keys in TOWERS.items()},
         "data": {name: [asdict(phase) for phase in phases] for name, phases in DATA.items()},
         "tests": {name: [asdict(world), count] for name, (world, count) in TESTS.items()},
@@ -193,37 +205,57 @@ def run_all(out: Path, pairs: dict[str, list[tuple[int, int]]], jobs: int) -> No
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes of the pool
     whole = sorted({pair for of_tower in pairs.values() for pair in of_tower})
     bases = sorted({base for base, _ in whole})
-    # A process that never ran torch's threads: forked ones of another could hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet) as pool:
-        stages = (
-            ("tests", [partial(make_test, out, test) for test in TESTS]),
-            ("data of base models", [partial(make_base_data, out, base) for base in bases]),
-            ("base models", [partial(make_base, out, tower, b) for tower in TOWERS for b in bases]),
-            ("data of cold starts", [partial(make_pair_data, out, pair) for pair in whole]),
+    stages = (
+        ("tests", [partial(make_test, out, test) for test in TESTS]),
+        ("data of base models", [partial(make_base_data, out, base) for base in bases]),
+        *(
             (
-                "cold starts",
-                [
-                    partial(run_arm, out, tower, pair, key)
-                    for tower, keys in TOWERS.items()
-                    for pair in pairs[tower]
-                    for key in keys
-                ],
-            ),
-        )
-        for title, tasks in stages:
-            futures = [pool.submit(task) for task in tasks]
-            try:
-                for future in progress(as_completed(futures), desc=title, total=len(futures)):
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                f"base models, stretch {stretch + 1} of at most {STRETCHES}",
+                [partial(train_base, out, tower, b, stretch) for tower in TOWERS for b in bases],
+            )
+            for stretch in range(STRETCHES)
+        ),
+        ("data of cold starts", [partial(make_pair_data, out, pair) for pair in whole]),
+        (
+            "cold starts",
+            [
+                partial(run_arm, out, tower, pair, key)
+                for tower, keys in TOWERS.items()
+                for pair in pairs[tower]
+                for key in keys
+            ],
+        ),
+    )
+    for title, tasks in stages:
+        _make_all(title, tasks, jobs)
 
 
-def _quiet() -> None:
+def _make_all(title: str, tasks: Sequence[Callable[[], None]], jobs: int) -> None:
+    """Runs the tasks, each in a process of its own, so many at a time."""
+    # Its processes are forks of one that has imported all modules, and has run nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED])
+    failed = threading.Event()
+
+    def run(task: Callable[[], None]) -> None:
+        if failed.is_set():
+            return
+        process = context.Process(target=_quietly, args=(task,))
+        process.start()
+        process.join()
+        if process.exitcode:
+            failed.set()
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in progress(pool.map(run, tasks), desc=title, total=len(tasks)):
+            if failed.is_set():
+                sys.exit(f"error: {title}: a part failed; its message is above.")
+
+
+def _quietly(task: Callable[[], None]) -> None:
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
+    task()
 
 
 def _whole(path: Path, make: Callable[[Path], object]) -> None:
@@ -253,13 +285,28 @@ def _base_data(out: Path, base: int) -> Path:
     return out / "data" / f"base-{base}"
 
 
-def make_base(out: Path, tower: str, base: int) -> None:
-    """A base model: ``TOWER-BASE/base/latest``."""
+def train_base(out: Path, tower: str, base: int, stretch: int) -> None:
+    """A stretch of the training of a base model: ``TOWER-BASE/stretch-STRETCH``. Once the model
+    reads, ``TOWER-BASE/base`` leads to it and further stretches do nothing.
+
+    Exits the program where the model does not read after the last stretch.
+    """
     folder = out / f"{tower}-{base}"
     if (folder / BASE.key).exists():
         return
+    key, before = f"stretch-{stretch}", f"stretch-{stretch - 1}"
+    run = replace(MORE, key=key, start=before) if stretch else replace(BASE, key=key)
     _whole(folder / "init", lambda path: save_base(path, base, tower))
-    _train(BASE, folder, _base_data(out, base), base)
+    if not (folder / key).exists():
+        _train(run, folder, _base_data(out, base), base)
+    accuracy = score_steps(_load(folder, key), _test_rows(out, "clean")).late_accuracy
+    if accuracy >= READS:
+        (folder / BASE.key).symlink_to(key)
+    elif stretch == STRETCHES - 1:
+        sys.exit(
+            f"error: base model {base} ({tower}) must be right at {READS:.0%} of the later steps of"
+            f" clean walks; it is at {accuracy:.0%} after its last stretch of training."
+        )
 
 
 def make_pair_data(out: Path, pair: tuple[int, int]) -> None:
@@ -289,20 +336,28 @@ def run_arm(out: Path, tower: str, pair: tuple[int, int], key: str) -> None:
     (run,) = (arm for arm in ARMS if arm.key == key)
     if not (folder / key).exists():
         _train(run, folder, _pair_data(out, pair, run.data), seed)
-    loaded = load(str(checkpoint(folder, key)), torch.float32)
-    attach(loaded.model, loaded.tokenizer)
-    tests = [out / "test" / test / "test.jsonl" for test in TESTS]
-    uniform, prior = (load_rows(str(test)) for test in tests)
+    loaded = _load(folder, key)
+    uniform, prior = _test_rows(out, "uniform"), _test_rows(out, "prior")
     log = [json.loads(line) for line in (folder / key / "log.jsonl").read_text().splitlines()]
     result: dict = {
         "scores": score_model(loaded, uniform, prior),
         "log": {name: [line[name] for line in log] for name in ("step", "lm_loss", "grad_norm")},
     }
     if (tower, key) == ("scarce", "plain"):
-        result["doses"] = score_doses(loaded, load_rows(str(tests[0]), limit=DOSE_ROWS))
+        result["doses"] = score_doses(loaded, _test_rows(out, "uniform", DOSE_ROWS))
     unfinished = scored.with_suffix(".partial")
     unfinished.write_text(json.dumps(result, indent=1))
     unfinished.rename(scored)
+
+
+def _load(folder: Path, key: str) -> Loaded:
+    loaded = load(str(checkpoint(folder, key)), torch.float32)
+    attach(loaded.model, loaded.tokenizer)
+    return loaded
+
+
+def _test_rows(out: Path, test: str, limit: int | None = None) -> Rows:
+    return load_rows(str(out / "test" / test / "test.jsonl"), limit=limit)
 
 
 def _scored(out: Path, tower: str, pair: tuple[int, int], key: str) -> Path:
