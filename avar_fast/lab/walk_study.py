@@ -69,6 +69,8 @@ ARMS = (
         0,
         "agto.enhance_keys=text",
     ),
+    # Its language-model loss ends where that of AGTO (response, 0.15) does.
+    WalkRun("slow", "plain, learning rate SLOW", PLAIN, "base", ("optim.lr=SLOW",)),
 )
 """The arms of the scarce tower, where text and image compete in one head a layer."""
 CONTROLLED = ("ceiling", "plain", "agto-response-15", "enhance")
@@ -121,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--bases", type=int, default=3, help="base models, from 0 on")
     parser.add_argument("--seeds", type=int, default=5, help="of each base model, from 0 on")
     parser.add_argument(
-        "--control-seeds", type=int, default=2, help="the same for the control, plenty of heads"
+        "--control-seeds", type=int, default=1, help="the same for the control, plenty of heads"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--docs", type=Path, help="folder for walk-study.md and its img/")

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..evaluate.provenance import short_version
 from ..tables import markdown, mean_and_deviation
 from .dose import DOSES, NONE
-from .paired import paired_difference, share_of_gap
+from .paired import Difference, paired_difference, share_of_gap
 from .walk_study_plots import plot_arms, plot_doses, plot_scores, plot_steps
 
 Results = dict[str, dict[str, list[dict]]]
@@ -31,6 +31,15 @@ VAS = tuple(
     (f"{form.replace('_', ' ')}, {role}", f"vas_{role}_{form}")
     for role in ("user", "response")
     for form in ("ratio", "log_ratio", "share")
+)
+COMPARED = (
+    ("agto-response-15", "slow"),
+    ("agto-response-15", "suppress"),
+    ("agto-response-15", "enhance"),
+    ("agto-response-15", "agto-user-15"),
+    ("enhance", "placebo"),
+    ("enhance", "slow"),
+    ("suppress", "slow"),
 )
 CORRELATED = (("visual mass", "visual_mass"), *VAS)
 LAST = 4  # logged steps whose LM loss is averaged
@@ -68,6 +77,11 @@ def write_page(
         "",
         setup,
         "",
+        "## What came out",
+        "",
+        *_findings(titles, scarce, "scarce"),
+        *_findings(titles, plenty, "plenty"),
+        "",
         "## Arms, scarce heads",
         "",
         "Mean and standard deviation over the runs. Differences are to `plain`, paired by base and"
@@ -80,6 +94,10 @@ def write_page(
         " intervals](img/walk-study-arms.png)",
         "",
         "![Accuracy by step of the walk: ceiling, plain and the arms](img/walk-study-steps.png)",
+        "",
+        "The arms against their controls, paired in the same way:",
+        "",
+        _comparisons(titles, scarce),
         "",
         "Difference in late accuracy to `plain` by base model, mean over its seeds. Runs of one"
         " base model are not independent; the intervals above treat them as if they were.",
@@ -160,6 +178,35 @@ def _arms(titles: dict[str, str], arms: dict[str, list[dict]]) -> str:
         lines.append(
             [titles[key], cells[0], difference, share, *cells[1:], mean_and_deviation(losses)]
         )
+    return markdown(lines)
+
+
+def _findings(titles: dict[str, str], arms: dict[str, list[dict]], tower: str) -> list[str]:
+    """A sentence per arm: what its interval says."""
+    plain = values(arms[PLAIN], "late_accuracy")
+    lines = [f"With {tower} heads, late accuracy against `plain`:", ""]
+    for key in _ordered(titles, arms):
+        if key != PLAIN:
+            difference = paired_difference(values(arms[key], "late_accuracy"), plain)
+            lines.append(f"- {titles[key]}: {_verdict(difference)}, {difference:+.3f}.")
+    return [*lines, ""]
+
+
+def _verdict(difference: Difference) -> str:
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "no difference shown"
+
+
+def _comparisons(titles: dict[str, str], arms: dict[str, list[dict]]) -> str:
+    columns = ENDPOINTS[:3]
+    lines = [["arm", "less", *(name for name, _ in columns)]]
+    for key, other in COMPARED:
+        cells = [
+            format(paired_difference(values(arms[key], name), values(arms[other], name)), "+.3f")
+            for _, name in columns
+        ]
+        lines.append([titles[key], titles[other], *cells])
     return markdown(lines)
 
 
