@@ -69,6 +69,23 @@ def test_arms_differ_in_the_objective_alone():
     assert {key for key, arm in RUNS.items() if arm.data == "uniform"} == {"ceiling"}
 
 
+def test_the_slow_arm_is_plain_with_smaller_steps():
+    slow, plain = recipe_of("slow"), recipe_of("plain")
+    assert slow.optim.lr < plain.optim.lr
+    assert dataclasses.replace(slow.optim, lr=plain.optim.lr) == plain.optim
+    assert (slow.agto, slow.train.steps) == (plain.agto, plain.train.steps)
+
+
+def fail():
+    raise SystemExit("error: no base model")
+
+
+def test_a_part_that_fails_ends_the_study(capfd):
+    with pytest.raises(SystemExit, match="cold starts: a part failed"):
+        study._make_all("cold starts", [fail, fail], jobs=1)
+    assert capfd.readouterr().err.count("error: no base model") == 1
+
+
 def test_arms_have_the_weights_that_their_names_say():
     weights = {}
     for key in RUNS:
