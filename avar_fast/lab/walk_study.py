@@ -42,6 +42,7 @@ with needs("avar_fast.lab.walk_study"):
     from .walk_runs import BASE, DATA, DIM_PRIOR, DIM_UNIFORM, MORE, UNIFORM, WalkRun
     from .walk_scores import score_model
     from .walk_study_report import write_page
+    from .walk_study_tables import Arms, Pair
 
 MARKER = "walk-study.json"  # settings of the study that made the folder
 PLAIN, AGTO = "lab-walk-sft.yaml", "lab-walk-sft-agto.yaml"
@@ -129,6 +130,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--docs", type=Path, help="folder for walk-study.md and its img/")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing, write the page of what is finished"
+    )
     options = parser.parse_args(arguments)
     for name, seeds in (("--seeds", options.seeds), ("--control-seeds", options.control_seeds)):
         if seeds < 1 or options.bases < 1 or options.bases * seeds < 2:
@@ -144,14 +148,33 @@ def main(arguments: list[str] | None = None) -> None:
         tower: [(base, seed) for seed in range(seeds) for base in range(options.bases)]
         for tower, seeds in (("scarce", options.seeds), ("plenty", options.control_seeds))
     }
-    run_all(out, pairs, options.jobs)
-    command = "python -m avar_fast.lab.walk_study " + " ".join(sys.argv[1:])
-    results = {
-        tower: {key: [_result(out, tower, pair, key) for pair in pairs[tower]] for key in keys}
-        for tower, keys in TOWERS.items()
-    }
+    if not options.page:
+        run_all(out, pairs, options.jobs)
     titles = {arm.key: arm.title for arm in ARMS}
-    print(write_page(options.docs or out, titles, results, pairs, setup(), command))
+    results = read_results(out, pairs)
+    command = "python -m avar_fast.lab.walk_study " + " ".join(sys.argv[1:])
+    print(write_page(options.docs or out, titles, results, setup(), command))
+
+
+def read_results(out: Path, pairs: dict[str, list[Pair]]) -> dict[str, Arms]:
+    """The finished runs of the pairs of each tower; of towers that have any."""
+    results: dict[str, Arms] = {}
+    for tower, keys in TOWERS.items():
+        arms: Arms = {key: {} for key in keys}
+        for key, runs in arms.items():
+            for pair in pairs[tower]:
+                if (scored := _scored(out, tower, pair, key)).exists():
+                    runs[pair] = json.loads(scored.read_text())
+        counts = {key: len(runs) for key, runs in arms.items()}
+        if tower == "scarce" or any(counts.values()):
+            results[tower] = arms
+            if min(counts.values()) < 2:
+                lacking = ", ".join(f"{key} ({n})" for key, n in counts.items() if n < 2)
+                sys.exit(
+                    f"error: every arm of the {tower} tower must have two finished runs for an"
+                    f" interval; {lacking} has fewer. Run the study without --page."
+                )
+    return results
 
 
 def setup() -> str:
@@ -198,7 +221,7 @@ def enter_folder(out: Path) -> None:
     marker.write_text(text)
 
 
-def run_all(out: Path, pairs: dict[str, list[tuple[int, int]]], jobs: int) -> None:
+def run_all(out: Path, pairs: dict[str, list[Pair]], jobs: int) -> None:
     """Makes what is not there yet: data, base models, and every arm of every pair.
 
     Args:
@@ -315,7 +338,7 @@ def train_base(out: Path, tower: str, base: int, stretch: int) -> None:
         )
 
 
-def make_pair_data(out: Path, pair: tuple[int, int]) -> None:
+def make_pair_data(out: Path, pair: Pair) -> None:
     """The rows of the cold starts of a base and seed."""
     base, seed = pair
     number = FIRST_PAIR_SEED * (base + 1) + seed
@@ -324,12 +347,12 @@ def make_pair_data(out: Path, pair: tuple[int, int]) -> None:
         _whole(path, partial(write_curriculum, phases=DATA[data], seed=number))
 
 
-def _pair_data(out: Path, pair: tuple[int, int], data: str) -> Path:
+def _pair_data(out: Path, pair: Pair, data: str) -> Path:
     base, seed = pair
     return out / "data" / f"pair-{base}-{seed}" / data
 
 
-def run_arm(out: Path, tower: str, pair: tuple[int, int], key: str) -> None:
+def run_arm(out: Path, tower: str, pair: Pair, key: str) -> None:
     """Trains and scores an arm: ``TOWER-BASE/seed-SEED/ARM.json``."""
     scored = _scored(out, tower, pair, key)
     if scored.exists():
@@ -366,13 +389,9 @@ def _test_rows(out: Path, test: str, limit: int | None = None) -> Rows:
     return load_rows(str(out / "test" / test / "test.jsonl"), limit=limit)
 
 
-def _scored(out: Path, tower: str, pair: tuple[int, int], key: str) -> Path:
+def _scored(out: Path, tower: str, pair: Pair, key: str) -> Path:
     base, seed = pair
     return out / f"{tower}-{base}" / f"seed-{seed}" / f"{key}.json"
-
-
-def _result(out: Path, tower: str, pair: tuple[int, int], key: str) -> dict:
-    return json.loads(_scored(out, tower, pair, key).read_text())
 
 
 def _train(run: WalkRun, folder: Path, data: Path, seed: int) -> None:

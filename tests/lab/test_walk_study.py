@@ -13,7 +13,8 @@ from avar_fast.lab.curriculum import Phase
 from avar_fast.lab.dose import DOSES
 from avar_fast.lab.paired import paired_difference, share_of_gap
 from avar_fast.lab.runs import CONFIGS
-from avar_fast.lab.walk_study_report import correlations, write_page
+from avar_fast.lab.walk_study_report import write_page
+from avar_fast.lab.walk_study_tables import correlations
 
 PAIR = (0, 1)
 RUNS = {arm.key: arm for arm in study.ARMS}
@@ -233,25 +234,52 @@ def test_the_page_compares_each_arm_with_plain(tmp_path):
         "enhance": [0.5, 0.5],
     }
     results = {
-        tower: {key: [result(value) for value in late[key]] for key in keys}
+        tower: {
+            key: {(base, 0): result(value) for base, value in enumerate(late[key])} for key in keys
+        }
         for tower, keys in study.TOWERS.items()
     }
-    pairs = {tower: [(0, 0), (1, 0)] for tower in study.TOWERS}
-    table = write_page(tmp_path, TITLES, results, pairs, study.setup(), "the command")
+    table = write_page(tmp_path, TITLES, results, study.setup(), "the command")
     (line,) = (line for line in table.splitlines() if TITLES["enhance"] in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     half_width = 12.7062 * (0.2 / math.sqrt(2)) / math.sqrt(2)  # t of one degree of freedom
-    assert cells[1] == "0.500 \u00b1 0.000"
-    assert cells[2] == f"+0.200 [{0.2 - half_width:+.3f}, {0.2 + half_width:+.3f}]"
-    assert cells[3] == "33%"
+    assert cells[1:3] == ["2", "0.500 \u00b1 0.000"]
+    assert cells[3] == f"+0.200 [{0.2 - half_width:+.3f}, {0.2 + half_width:+.3f}]"
+    assert cells[4] == "33%"
     assert cells[-1] == "0.500 \u00b1 0.000"
     page = (tmp_path / "walk-study.md").read_text()
     assert table in page
     assert "the command" in page
     assert "| +0.300 | +0.100 |" in page  # enhance by base model
+    assert "ceiling): better, +0.600 [+0.600, +0.600]." in page
+    assert f"- {TITLES['enhance']}: no difference shown, +0.200" in page
     for picture in ("arms", "steps", "scores", "doses"):
         assert f"img/walk-study-{picture}.png" in page
         assert (tmp_path / "img" / f"walk-study-{picture}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def write_results(out, tower, keys, pairs):
+    for base, seed in pairs:
+        folder = out / f"{tower}-{base}" / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for key in keys:
+            (folder / f"{key}.json").write_text(json.dumps(result(base + seed / 10)))
+
+
+def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
+    """Two pairs are whole, a third has one arm, and the control has not begun."""
+    study.enter_folder(tmp_path)
+    write_results(tmp_path, "scarce", RUNS, [(0, 0), (1, 0)])
+    write_results(tmp_path, "scarce", ["plain"], [(2, 0)])
+    study.main(["--out", str(tmp_path), "--page"])
+    counts = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert sorted(counts) == ["2"] * (len(RUNS) - 1) + ["3"]
+    assert "plenty of heads" not in (tmp_path / "walk-study.md").read_text().split("##")[2]
+    write_results(tmp_path, "plenty", ["plain"], [(0, 0), (1, 0)])
+    with pytest.raises(
+        SystemExit, match=r"plenty tower must have two finished runs.*ceiling \(0\)"
+    ):
+        study.main(["--out", str(tmp_path), "--page"])
 
 
 def test_phases_of_the_study_give_every_run_its_rows():
