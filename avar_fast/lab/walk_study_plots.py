@@ -20,7 +20,7 @@ def plot_arms(path: Path, titles: dict[str, str], results: dict[str, Arms]) -> N
 
     shown = [key for key in titles if key not in (PLAIN, CEILING)]
     figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots(1, len(results), sharey=True)
+    (axes,) = figure.subplots(1, len(results), sharey=True, squeeze=False)
     for axis, (tower, arms) in zip(axes, results.items(), strict=True):
         plain = arms[PLAIN]
         for place, key in enumerate(shown):

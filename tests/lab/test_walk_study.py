@@ -4,21 +4,25 @@ import dataclasses
 import json
 import math
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 
 from avar_fast.config import load_recipe
-from avar_fast.lab import walk_study as study
+from avar_fast.lab import walk_arms, walk_study
+from avar_fast.lab import walk_study_parts as parts
 from avar_fast.lab.curriculum import Phase
 from avar_fast.lab.dose import DOSES
 from avar_fast.lab.paired import paired_difference, share_of_gap
 from avar_fast.lab.runs import CONFIGS
+from avar_fast.lab.walk_arms import ARMS, STRETCHES, TESTS, TOWERS, setup
+from avar_fast.lab.walk_runs import BASE, DATA, MORE
 from avar_fast.lab.walk_study_report import write_page
 from avar_fast.lab.walk_study_tables import correlations
 
 PAIR = (0, 1)
-RUNS = {arm.key: arm for arm in study.ARMS}
-TITLES = {arm.key: arm.title for arm in study.ARMS}
+RUNS = {arm.key: arm for arm in ARMS}
+TITLES = {arm.key: arm.title for arm in ARMS}
 
 
 def test_a_paired_difference_is_that_of_a_t_table():
@@ -83,7 +87,7 @@ def fail():
 
 def test_a_part_that_fails_ends_the_study(capfd):
     with pytest.raises(SystemExit, match="cold starts: a part failed"):
-        study._make_all("cold starts", [fail, fail], jobs=1)
+        walk_study._make_all("cold starts", [fail, fail], jobs=1)
     assert capfd.readouterr().err.count("error: no base model") == 1
 
 
@@ -105,15 +109,15 @@ def test_arms_have_the_weights_that_their_names_say():
 
 
 def test_a_folder_of_other_settings_is_one_clear_error(tmp_path, monkeypatch):
-    study.enter_folder(tmp_path / "new")
-    study.enter_folder(tmp_path / "new")  # goes on
-    monkeypatch.setattr(study, "DOSE_ROWS", 7)
+    walk_study.enter_folder(tmp_path / "new")
+    walk_study.enter_folder(tmp_path / "new")  # goes on
+    monkeypatch.setattr(walk_arms, "DOSE_ROWS", 7)
     with pytest.raises(SystemExit, match="holds a study with other recipes, arms or data"):
-        study.enter_folder(tmp_path / "new")
+        walk_study.enter_folder(tmp_path / "new")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(SystemExit, match="must be a new folder"):
-        study.enter_folder(tmp_path / "mine")
+        walk_study.enter_folder(tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_a_folder_of_other_settings_is_one_clear_error(tmp_path, monkeypatch):
 )
 def test_too_few_runs_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        study.main(arguments)
+        walk_study.main(arguments)
     assert message in capsys.readouterr().err
 
 
@@ -135,15 +139,16 @@ def small(monkeypatch):
     """Few rows and two steps; everything else as in the study."""
     few = {
         name: tuple(dataclasses.replace(phase, pool=8, count=16) for phase in phases)
-        for name, phases in study.DATA.items()
+        for name, phases in DATA.items()
     }
     short = ("train.steps=2", "train.batch_size=4", "train.micro_batch_size=4")
-    monkeypatch.setattr(study, "DATA", few)
-    monkeypatch.setattr(study, "TESTS", {k: (world, 6) for k, (world, _) in study.TESTS.items()})
-    monkeypatch.setattr(study, "DOSE_ROWS", 4)
-    monkeypatch.setattr(study, "BASE", dataclasses.replace(study.BASE, settings=short))
-    arms = [dataclasses.replace(arm, settings=(*arm.settings, *short)) for arm in study.ARMS]
-    monkeypatch.setattr(study, "ARMS", tuple(arms))
+    monkeypatch.setattr(parts, "DATA", few)
+    monkeypatch.setattr(parts, "TESTS", {k: (world, 6) for k, (world, _) in TESTS.items()})
+    monkeypatch.setattr(parts, "DOSE_ROWS", 4)
+    monkeypatch.setattr(parts, "READS", 0.0)
+    monkeypatch.setattr(parts, "BASE", dataclasses.replace(BASE, settings=short))
+    arms = [dataclasses.replace(arm, settings=(*arm.settings, *short)) for arm in ARMS]
+    monkeypatch.setattr(parts, "ARMS", tuple(arms))
 
 
 def apart(make, *arguments):
@@ -158,20 +163,20 @@ def test_a_small_study_from_data_to_scores(small, tmp_path, monkeypatch):
     """Every kind of part is made, and what is made is not made again."""
 
     def make_all():
-        for test in study.TESTS:
-            study.make_test(tmp_path, test)
-        study.make_base_data(tmp_path, 0)
-        apart(study.make_base, tmp_path, "scarce", 0)
-        study.make_pair_data(tmp_path, PAIR)
+        for test in TESTS:
+            parts.make_test(tmp_path, test)
+        parts.make_base_data(tmp_path, 0)
+        apart(parts.train_base, tmp_path, "scarce", 0, 0)
+        parts.make_pair_data(tmp_path, PAIR)
         for key in ("plain", "placebo"):
-            apart(study.run_arm, tmp_path, "scarce", PAIR, key)
+            apart(parts.run_arm, tmp_path, "scarce", PAIR, key)
 
     def made_again(*_, **__):
         raise AssertionError("a finished part is made again")
 
     make_all()
     for part in ("train_here", "write_curriculum", "save_base", "score_model"):
-        monkeypatch.setattr(study, part, made_again)
+        monkeypatch.setattr(parts, part, made_again)
     make_all()
     folder = tmp_path / "scarce-0" / "seed-1"
     plain, placebo = (
@@ -187,6 +192,49 @@ def test_a_small_study_from_data_to_scores(small, tmp_path, monkeypatch):
     assert plain["scores"] != placebo["scores"]
 
 
+@pytest.fixture
+def reads(monkeypatch):
+    """No training; a base model reads what the list says after each stretch. Also the list of runs
+    and what they started from."""
+    accuracies, trained = [], []
+
+    def train_here(run, out, data, seed):
+        trained.append((run.key, run.start, run.settings))
+        (out / run.key / "checkpoints" / "step" / "engine").mkdir(parents=True)
+        (out / run.key / "latest").symlink_to("checkpoints/step")
+
+    monkeypatch.setattr(parts, "train_here", train_here)
+    monkeypatch.setattr(parts, "save_base", lambda path, *_: path.mkdir())
+    monkeypatch.setattr(parts, "_load", lambda *_: None)
+    monkeypatch.setattr(parts, "_test_rows", lambda *_: None)
+    monkeypatch.setattr(
+        parts, "score_steps", lambda *_: SimpleNamespace(late_accuracy=accuracies.pop(0))
+    )
+    return accuracies, trained
+
+
+def test_a_base_model_is_trained_until_it_reads(reads, tmp_path):
+    accuracies, trained = reads
+    accuracies += [0.5, 0.9]
+    for stretch in range(STRETCHES):
+        parts.train_base(tmp_path, "scarce", 3, stretch)
+    assert trained == [
+        ("stretch-0-making", "init", BASE.settings),
+        ("stretch-1-making", "stretch-0", MORE.settings),
+    ]
+    assert (tmp_path / "scarce-3" / "base" / "latest").resolve().is_dir()
+    assert (tmp_path / "scarce-3" / "base").resolve().name == "stretch-1"
+
+
+def test_a_base_model_that_never_reads_is_an_error(reads, tmp_path):
+    accuracies, _ = reads
+    accuracies += [0.5] * STRETCHES
+    for stretch in range(STRETCHES - 1):
+        parts.train_base(tmp_path, "scarce", 3, stretch)
+    with pytest.raises(SystemExit, match=r"base model 3 \(scarce\) must be right at 85%.*at 50%"):
+        parts.train_base(tmp_path, "scarce", 3, STRETCHES - 1)
+
+
 def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
     """A run that ends in its second step leaves nothing that would be taken for a result."""
 
@@ -195,18 +243,18 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     (tmp_path / "scarce-0").mkdir()
-    monkeypatch.setattr(study, "train_here", stopped)
+    monkeypatch.setattr(parts, "train_here", stopped)
     with pytest.raises(KeyboardInterrupt):
-        study.run_arm(tmp_path, "scarce", PAIR, "plain")
+        parts.run_arm(tmp_path, "scarce", PAIR, "plain")
     seen = []
 
     def trained(run, out, data, seed):
         seen.append((out / run.key).exists())
         raise SystemExit("error: no base model")
 
-    monkeypatch.setattr(study, "train_here", trained)
+    monkeypatch.setattr(parts, "train_here", trained)
     with pytest.raises(SystemExit, match="no base model"):
-        study.run_arm(tmp_path, "scarce", PAIR, "plain")
+        parts.run_arm(tmp_path, "scarce", PAIR, "plain")
     assert seen == [False]
 
 
@@ -223,7 +271,7 @@ def result(late):
     )
     names = ("late_accuracy", "first_accuracy", "follows_rule", "visual_mass")
     doses = [{name: late + number / 100 for name in names} for number in range(len(DOSES))]
-    return {"scores": scores, "log": {"lm_loss": [9.0, 1.0] + [0.5] * 4}, "doses": doses}
+    return {"scores": scores, "log": {"lm_loss": [9.0, 1.0] + [0.5] * 20}, "doses": doses}
 
 
 def test_the_page_compares_each_arm_with_plain(tmp_path):
@@ -237,9 +285,9 @@ def test_the_page_compares_each_arm_with_plain(tmp_path):
         tower: {
             key: {(base, 0): result(value) for base, value in enumerate(late[key])} for key in keys
         }
-        for tower, keys in study.TOWERS.items()
+        for tower, keys in TOWERS.items()
     }
-    table = write_page(tmp_path, TITLES, results, study.setup(), "the command")
+    table = write_page(tmp_path, TITLES, results, setup(), "the command")
     (line,) = (line for line in table.splitlines() if TITLES["enhance"] in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     half_width = 12.7062 * (0.2 / math.sqrt(2)) / math.sqrt(2)  # t of one degree of freedom
@@ -268,10 +316,10 @@ def write_results(out, tower, keys, pairs):
 
 def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
     """Two pairs are whole, a third has one arm, and the control has not begun."""
-    study.enter_folder(tmp_path)
+    walk_study.enter_folder(tmp_path)
     write_results(tmp_path, "scarce", RUNS, [(0, 0), (1, 0)])
     write_results(tmp_path, "scarce", ["plain"], [(2, 0)])
-    study.main(["--out", str(tmp_path), "--page"])
+    walk_study.main(["--out", str(tmp_path), "--page"])
     counts = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]
     assert sorted(counts) == ["2"] * (len(RUNS) - 1) + ["3"]
     assert "plenty of heads" not in (tmp_path / "walk-study.md").read_text().split("##")[2]
@@ -279,12 +327,12 @@ def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
     with pytest.raises(
         SystemExit, match=r"plenty tower must have two finished runs.*ceiling \(0\)"
     ):
-        study.main(["--out", str(tmp_path), "--page"])
+        walk_study.main(["--out", str(tmp_path), "--page"])
 
 
 def test_phases_of_the_study_give_every_run_its_rows():
     for key in ("plain", "ceiling"):
         recipe = recipe_of(key)
-        (phase,) = study.DATA[RUNS[key].data]
+        (phase,) = DATA[RUNS[key].data]
         assert isinstance(phase, Phase)
         assert phase.count == recipe.train.steps * recipe.train.batch_size
