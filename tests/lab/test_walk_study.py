@@ -202,6 +202,8 @@ def reads(monkeypatch):
         trained.append((run.key, run.start, run.settings))
         (out / run.key / "checkpoints" / "step" / "engine").mkdir(parents=True)
         (out / run.key / "latest").symlink_to("checkpoints/step")
+        steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
+        (out / run.key / "log.jsonl").write_text(json.dumps({"step": steps}))
 
     monkeypatch.setattr(parts, "train_here", train_here)
     monkeypatch.setattr(parts, "save_base", lambda path, *_: path.mkdir())
@@ -256,6 +258,20 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="no base model"):
         parts.run_arm(tmp_path, "scarce", PAIR, "plain")
     assert seen == [False]
+
+
+def test_a_run_that_sigterm_ended_is_no_result(reads, tmp_path, monkeypatch):
+    """The trainer then saves a checkpoint and returns as if it were done."""
+    whole = parts.train_here
+
+    def train_here(run, out, data, seed):
+        whole(run, out, data, seed)
+        (out / run.key / "log.jsonl").write_text(json.dumps({"step": 17}))
+
+    monkeypatch.setattr(parts, "train_here", train_here)
+    with pytest.raises(SystemExit, match="base model was stopped at step 17 of 600"):
+        parts.train_base(tmp_path, "scarce", 3, 0)
+    assert not (tmp_path / "scarce-3" / "stretch-0").exists()
 
 
 def result(late):
