@@ -18,6 +18,12 @@ def project() -> dict[str, Any]:
     return {"version": installed} | commit_of(Path(__file__).parents[2])
 
 
+def short_version() -> str:
+    """The abbreviated commit of a checkout; else the installed version."""
+    found = project()
+    return found["commit"][:7] if found["commit"] else found["version"]
+
+
 def commit_of(root: Path) -> dict[str, Any]:
     """The commit of a checkout. It is None if ``root`` is not the top folder of a checkout, for
     example if the package is installed in a virtual environment inside another checkout."""

@@ -1,6 +1,7 @@
 """Shared parts of the lab's studies: their folder, their data, and training runs by torchrun with
 the recipes in configs/."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -80,12 +81,7 @@ def train(run: TrainingRun, out: Path, data: Path, seed: int, num_ranks: int = N
             "--standalone",
             f"--nproc_per_node={num_ranks}",
         ),
-        *("-m", "avar_fast.train", str(CONFIGS / run.recipe)),
-        f"model.path={checkpoint(out, run.start)}",
-        f"data.path={data}",
-        f"train.output_dir={out / run.key}",
-        f"train.seed={seed}",
-        *run.settings,
+        *("-m", "avar_fast.train", *_arguments(run, out, data, seed)),
     ]
     started = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -95,3 +91,31 @@ def train(run: TrainingRun, out: Path, data: Path, seed: int, num_ranks: int = N
             f"error: {run.title} failed with exit code {done.returncode}; its messages are above."
         )
     return time.perf_counter() - started
+
+
+def train_here(run: TrainingRun, out: Path, data: Path, seed: int) -> None:
+    """Runs the run's recipe in this process, as a single rank; its output goes to
+    ``{run.key}.txt`` in ``out``. A process can train only once.
+
+    Exits the program where the run fails.
+    """
+    from ..train.__main__ import main
+
+    with (
+        (out / f"{run.key}.txt").open("w") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        main(_arguments(run, out, data, seed))
+
+
+def _arguments(run: TrainingRun, out: Path, data: Path, seed: int) -> list[str]:
+    """Of the trainer."""
+    return [
+        str(CONFIGS / run.recipe),
+        f"model.path={checkpoint(out, run.start)}",
+        f"data.path={data}",
+        f"train.output_dir={out / run.key}",
+        f"train.seed={seed}",
+        *run.settings,
+    ]

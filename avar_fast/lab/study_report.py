@@ -4,7 +4,7 @@ import os
 import statistics
 from pathlib import Path
 
-from ..evaluate.provenance import project
+from ..evaluate.provenance import short_version
 from ..tables import markdown, mean_and_deviation
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -53,7 +53,7 @@ def write_study(
         " nothing, so accuracy there is what the model reads off the image. VAS (eps 1e-6) over"
         " the user's tokens that see the image, with random hints.",
         "",
-        f"`{command}` at commit {_commit()}, {os.cpu_count()} CPU cores.",
+        f"`{command}` at commit {short_version()}, {os.cpu_count()} CPU cores.",
         "",
         table,
         "",
@@ -97,12 +97,6 @@ def _ends(curves: dict[str, list[list[float]]]) -> str:
             [title, mean_and_deviation([statistics.mean(steps[-LAST:]) for steps in seeds])]
         )
     return markdown(lines)
-
-
-def _commit() -> str:
-    """Of the checkout this runs from; else the installed version."""
-    found = project()
-    return found["commit"][:7] if found["commit"] else found["version"]
 
 
 def _plot(path: Path, titles: dict[str, str], results: list[Scores]) -> None:

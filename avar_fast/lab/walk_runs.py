@@ -9,7 +9,7 @@ from .walk import WalkConfig
 PRIOR = 0.97
 # The cold start comes with images of a kind that the base model has not seen, so that there is
 # something to learn.
-CONTRAST, NOISE = 0.4, 0.4
+CONTRAST, NOISE = 0.45, 0.35
 ONE_DIGIT = WalkConfig(one_digit=True, steps=1)
 UNIFORM = WalkConfig()
 DIM_UNIFORM = WalkConfig(contrast=CONTRAST, noise=NOISE)
@@ -17,8 +17,8 @@ DIM_PRIOR = WalkConfig(prior=PRIOR, contrast=CONTRAST, noise=NOISE)
 
 DATA = {
     "base": (Phase((ONE_DIGIT,), pool=1_000, count=120 * 32), Phase((UNIFORM,), 4_800, 480 * 32)),
-    "prior": (Phase((DIM_PRIOR,), pool=3_200, count=200 * 32),),
-    "uniform": (Phase((DIM_UNIFORM,), pool=3_200, count=200 * 32),),
+    "prior": (Phase((DIM_PRIOR,), pool=2_400, count=300 * 16),),
+    "uniform": (Phase((DIM_UNIFORM,), pool=2_400, count=300 * 16),),
 }
 """{data set: its phases}"""
 TEST = (Phase((DIM_UNIFORM,), pool=300, count=300),)
@@ -33,6 +33,15 @@ class WalkRun(TrainingRun):
 
 
 BASE = WalkRun("base", "base model", "lab-walk-base.yaml", "init", data="base")
+MORE = WalkRun(
+    "base",
+    "base model, more steps",
+    "lab-walk-base.yaml",
+    "base",
+    ("train.steps=300", "data.shuffle=true"),
+    data="base",
+)
+"""Base models differ in when they begin to find their cells. One that does not read yet goes on."""
 COLD_STARTS = (
     WalkRun("agto", "cold start + AGTO", "lab-walk-sft-agto.yaml", "base"),
     WalkRun("plain", "cold start", "lab-walk-sft.yaml", "base"),

@@ -1,0 +1,178 @@
+"""The walk study: when AGTO cures a lazy model, by how much, and when not.
+
+``python -m avar_fast.lab.walk_study --out runs/walk-study`` runs it.
+
+Every step of a walk needs a fresh look at the image, and the cold start's rows let a model guess
+instead. Several base models are trained, and from each of them several seeds of every arm. A seed
+has its own digits, walks and order, and all arms of one base and seed share them. Arms and settings
+are fixed in lab/walk_arms.py. A stopped study goes on with the first unfinished run, and more
+bases and seeds may join it. Runs are processes with one thread each.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from ..extras import needs
+
+with needs("avar_fast.lab.walk_study"):
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from ..progress import progress
+    from .walk_arms import ARMS, STRETCHES, TESTS, TOWERS, settings, setup
+    from .walk_study_parts import (
+        make_base_data,
+        make_pair_data,
+        make_test,
+        read_results,
+        run_arm,
+        train_base,
+    )
+    from .walk_study_report import write_page
+    from .walk_study_tables import Pair
+
+MARKER = "walk-study.json"  # settings of the study that made the folder
+PRELOADED = (
+    "avar_fast.lab.walk_study_parts",
+    "avar_fast.train.setup",
+    "avar_fast.train.sft",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+)
+
+
+@needs("avar_fast.lab.walk_study")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.lab.walk_study",
+        description=__doc__,
+        epilog="example:\n  python -m avar_fast.lab.walk_study --out runs/walk-study --docs docs",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/walk-study"))
+    parser.add_argument("--bases", type=int, default=3, help="base models, from 0 on")
+    parser.add_argument("--seeds", type=int, default=5, help="of each base model, from 0 on")
+    parser.add_argument(
+        "--control-seeds", type=int, default=1, help="the same for the control, plenty of heads"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--docs", type=Path, help="folder for walk-study.md and its img/")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing, write the page of what is finished"
+    )
+    options = parser.parse_args(arguments)
+    for name, seeds in (("--seeds", options.seeds), ("--control-seeds", options.control_seeds)):
+        if seeds < 1 or options.bases < 1 or options.bases * seeds < 2:
+            parser.error(
+                f"--bases times {name} must be at least 2, for an interval; got"
+                f" {options.bases} times {seeds}."
+            )
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1; got {options.jobs}.")
+    out = options.out.resolve()
+    enter_folder(out)
+    pairs = {
+        tower: [(base, seed) for seed in range(seeds) for base in range(options.bases)]
+        for tower, seeds in (("scarce", options.seeds), ("plenty", options.control_seeds))
+    }
+    if not options.page:
+        run_all(out, pairs, options.jobs)
+    titles = {arm.key: arm.title for arm in ARMS}
+    results = read_results(out, pairs)
+    command = "python -m avar_fast.lab.walk_study " + " ".join(sys.argv[1:])
+    print(write_page(options.docs or out, titles, results, setup(), command))
+
+
+def enter_folder(out: Path) -> None:
+    """Makes a study's folder, or exits if it is none of this study's."""
+    marker, text = out / MARKER, json.dumps(settings(), indent=1)
+    if marker.is_file():
+        if marker.read_text() != text:
+            sys.exit(
+                f"error: --out must be a new folder or one of a study with the same settings; {out}"
+                " holds a study with other recipes, arms or data. Name another."
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        sys.exit(f"error: --out must be a new folder; {out} holds other files. Name another.")
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text(text)
+
+
+def run_all(out: Path, pairs: dict[str, list[Pair]], jobs: int) -> None:
+    """Makes what is not there yet: data, base models, and every arm of every pair.
+
+    Args:
+        out: the study's folder.
+        pairs: {tower: its bases and seeds}.
+        jobs: runs at a time.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes of the pool
+    whole = sorted({pair for of_tower in pairs.values() for pair in of_tower})
+    bases = sorted({base for base, _ in whole})
+    stages = (
+        ("tests", [partial(make_test, out, test) for test in TESTS]),
+        ("data of base models", [partial(make_base_data, out, base) for base in bases]),
+        *(
+            (
+                f"base models, stretch {stretch + 1} of at most {STRETCHES}",
+                [partial(train_base, out, tower, b, stretch) for tower in TOWERS for b in bases],
+            )
+            for stretch in range(STRETCHES)
+        ),
+        ("data of cold starts", [partial(make_pair_data, out, pair) for pair in whole]),
+        (
+            "cold starts",
+            [
+                partial(run_arm, out, tower, pair, key)
+                for tower, keys in TOWERS.items()
+                for pair in pairs[tower]
+                for key in keys
+            ],
+        ),
+    )
+    for title, tasks in stages:
+        _make_all(title, tasks, jobs)
+
+
+def _make_all(title: str, tasks: Sequence[Callable[[], None]], jobs: int) -> None:
+    """Runs the tasks, each in a process of its own, so many at a time."""
+    # Its processes are forks of one that has imported all modules, and has run nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED])
+    stopped = threading.Event()
+
+    def run(task: Callable[[], None]) -> bool:
+        if stopped.is_set():
+            return False
+        process = context.Process(target=_quietly, args=(task,))
+        process.start()
+        process.join()
+        if process.exitcode:
+            stopped.set()  # no further part is begun
+        return process.exitcode == 0
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for done in progress(pool.map(run, tasks), desc=title, total=len(tasks)):
+                if not done:
+                    sys.exit(f"error: {title}: a part failed; its message is above.")
+        finally:
+            stopped.set()
+
+
+def _quietly(task: Callable[[], None]) -> None:
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    task()
+
+
+if __name__ == "__main__":
+    main()
