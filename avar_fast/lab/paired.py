@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A mean of paired differences and its t interval."""
 
     mean: float
@@ -33,7 +33,7 @@ class Difference:
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Difference:
+def paired_difference(values: Sequence[float], reference: Sequence[float]) -> PairedDifference:
     """The mean of ``values - reference`` with its 95 % t interval.
 
     Raises:
@@ -48,7 +48,7 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
     count = len(differences)
     quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1))
     half_width = quantile * statistics.stdev(differences) / count**0.5
-    return Difference(statistics.mean(differences), half_width)
+    return PairedDifference(statistics.mean(differences), half_width)
 
 
 def share_of_gap(

@@ -3,6 +3,7 @@ the recipes in configs/."""
 
 import contextlib
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -99,14 +100,16 @@ def train_here(run: TrainingRun, out: Path, data: Path, seed: int) -> None:
 
     Exits the program where the run fails.
     """
-    from ..train.__main__ import main
-
-    with (
-        (out / f"{run.key}.txt").open("w") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
-        main(_arguments(run, out, data, seed))
+    before, sys.argv = sys.argv, ["avar_fast.train", *_arguments(run, out, data, seed)]
+    try:
+        with (
+            (out / f"{run.key}.txt").open("w") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
+            runpy.run_module("avar_fast.train", run_name="__main__")
+    finally:
+        sys.argv = before
 
 
 def _arguments(run: TrainingRun, out: Path, data: Path, seed: int) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..tables import markdown, mean_and_deviation
 from .dose import DOSES, NONE
-from .paired import Difference, paired_difference, share_of_gap
+from .paired import PairedDifference, paired_difference, share_of_gap
 
 Pair = tuple[int, int]
 """Base model and seed."""
@@ -50,7 +50,7 @@ def values(runs: Runs, endpoint: str) -> list[float]:
     return [runs[pair]["scores"][endpoint] for pair in sorted(runs)]
 
 
-def difference(runs: Runs, reference: Runs, endpoint: str = "late_accuracy") -> Difference:
+def difference(runs: Runs, reference: Runs, endpoint: str = "late_accuracy") -> PairedDifference:
     """Paired difference over the pairs that both have."""
     both = runs.keys() & reference.keys()
     of_both = [{pair: arm[pair] for pair in both} for arm in (runs, reference)]
@@ -95,7 +95,7 @@ def findings(titles: dict[str, str], arms: Arms) -> list[str]:
     return lines
 
 
-def _verdict(found: Difference) -> str:
+def _verdict(found: PairedDifference) -> str:
     if found.low > 0:
         return "better"
     return "worse" if found.high < 0 else "no difference shown"
