@@ -61,6 +61,14 @@ COLD_STARTS = (
         "base",
         ("agto.beta=0", "agto.enhance_keys=text"),
     ),
+    # AGTO's runs learn more slowly. Is that all that they do?
+    WalkRun(
+        "slow",
+        "cold start, a quarter of the learning rate",
+        "lab-walk-sft.yaml",
+        "base",
+        ("optim.lr=5e-4",),
+    ),
     WalkRun("ceiling", "cold start without prior", "lab-walk-sft.yaml", "base", data="uniform"),
 )
 GRPO = (
@@ -68,4 +76,4 @@ GRPO = (
     WalkRun("vars", "AGTO, then GRPO + VARS", "lab-walk-grpo-vars.yaml", "agto", data="uniform"),
 )
 # As the table shows them: what it starts from, what goes wrong, the cures, their controls.
-ORDER = ("base", "plain", "enhance", "agto", "placebo", "ceiling", "grpo", "vars")
+ORDER = ("base", "plain", "enhance", "agto", "placebo", "slow", "ceiling", "grpo", "vars")

@@ -17,7 +17,6 @@ from ..attention import record_maps
 from ..data import Encoder, Row, collate
 from ..data.images import open_image
 from ..loading import Loaded
-from ..report.heat_map import color
 from .steps import predicting_positions
 from .tokenizer import DEFAULT_SYSTEM
 from .walk import CELL_NAMES, rule_digit
@@ -34,9 +33,9 @@ INTRO = """
 <p>An image shows handwritten digits in cells, named A, B, ... row by row. A walk starts at the cell
 that the question names. It reads the cell's digit d, goes d + 1 cells on (after the last cell comes
 A), reads there, and so on. Every step needs a fresh look. In the cold start's rows, though, the
-digit after d is {first} - d modulo 10 in {prior} of the steps, and the images are pale and noisy. A
+digit after d is ({first} - d) modulo 10 in {prior} of the steps, and the images are pale and noisy. A
 model can guess the digit instead of looking. The walks here do not follow that rule.</p>
-<p>Each picture is one step, with the true steps before it given. Brighter cells get more attention
+<p>Each picture is one step, with the true steps before it given. Red cells get the attention
 where the digit is predicted; a frame marks the cell to be read. <b class="is-right">Green</b>:
 right. <b class="is-tempted">Orange</b>: the rule's digit. <b class="is-wrong">Purple</b>: another
 wrong one.</p>"""
@@ -134,10 +133,10 @@ def _picture(image: Image.Image, step: Step, top: float) -> str:
     width, height = SIDE / columns, SIDE / rows
     for index, value in enumerate(step.looks.flatten().tolist()):
         x, y = index % columns * width, index // columns * height
-        fill = color(value, 0, top, "inferno")
         parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-            f' fill="{fill}" fill-opacity=".6"><title>{100 * value:.1f}%</title></rect>'
+            f' fill="#ff3b00" fill-opacity="{0.8 * value / top:.3f}">'
+            f"<title>{100 * value:.1f}%</title></rect>"
         )
     x, y = step.cell % columns * width, step.cell // columns * height  # a token is a cell
     parts.append(
