@@ -33,8 +33,8 @@ INTRO = """
 <p>An image shows handwritten digits in cells, named A, B, ... row by row. A walk starts at the cell
 that the question names. It reads the cell's digit d, goes d + 1 cells on (after the last cell comes
 A), reads there, and so on. Every step needs a fresh look. In the cold start's rows, though, the
-digit after d is ({first} - d) modulo 10 in {prior} of the steps, and the images are pale and noisy. A
-model can guess the digit instead of looking. The walks here do not follow that rule.</p>
+digit after d is ({first} - d) modulo 10 in {prior} of the steps, and the images are pale and noisy.
+A model can guess the digit instead of looking. The walks here do not follow that rule.</p>
 <p>Each picture is one step, with the true steps before it given. Red cells get the attention
 where the digit is predicted; a frame marks the cell to be read. <b class="is-right">Green</b>:
 right. <b class="is-tempted">Orange</b>: the rule's digit. <b class="is-wrong">Purple</b>: another
