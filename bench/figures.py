@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,9 +12,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 CsvRows = list[dict[str, str]]
+COLORS = 2 * [*mpl.colormaps["tab10"].colors, *mpl.colormaps["Dark2"].colors]  # pyright: ignore
 PLOTTED = ("time_over_anchor", "extra_memory")
 ANCHOR = {  # what a ratio is over, by op
     "decode": "torch's fused attention",
@@ -63,16 +66,23 @@ def draw_suite(suite: str, rows: CsvRows, folder: Path) -> list[tuple[Path, str]
             squeeze=False,
             layout="constrained",
         )
+        providers = sorted({row["provider"] for of_panel in panels.values() for row in of_panel})
+        legend = {}
         for axis, (panel, of_panel) in zip(axes.flat, panels.items(), strict=False):
             device, dtype, shape = panel
             for (provider,), line in sorted(grouped(of_panel, "provider").items()):
                 if len(line) > 1:
                     style = "o-" if provider.startswith("avar") else "s--"
-                    _line(axis, line, style, provider.replace("_", " "))
+                    color = COLORS[providers.index(provider)]
+                    label = provider.replace("_", " ")
+                    legend[label] = _line(axis, line, style, label, color)
             _finish(axis, f"{dtype}, {shape}\n{device}", metric)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
         figure.supylabel(quantity, fontsize=8)
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+        names = sorted(legend)
+        handles = [legend[name] for name in names]
+        figure.legend(handles, names, loc="outside right center", fontsize=8, frameon=False)
         figure.suptitle(subject, fontsize=11)
         path = folder / f"{_file_stem(suite, op, mode, metric)}.png"
         save_figure(figure, path, dpi=110)
@@ -134,9 +144,11 @@ def _quantity(op: str, metric: str) -> str:
     return f"time over {ANCHOR.get(op, 'the reference')}"
 
 
-def _line(axis: Axes, rows: CsvRows, style: str, label: str) -> None:
+def _line(axis: Axes, rows: CsvRows, style: str, label: str, color: object | None = None) -> Line2D:
     points = sorted((int(row["length"]), float(row["p50"])) for row in rows)
-    axis.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+    options: dict[str, Any] = {} if color is None else {"color": color}
+    (line,) = axis.plot(*zip(*points, strict=True), style, label=label, markersize=4, **options)
+    return line
 
 
 def _finish(axis: Axes, title: str, metric: str) -> None:

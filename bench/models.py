@@ -47,8 +47,9 @@ def build(
     text.initializer_range = config.initializer_range = 0.02
     config.vision_config.out_hidden_size = hidden
     torch.manual_seed(0)
-    model: Any = Qwen2_5_VLForConditionalGeneration(config)
-    model = model.to(device=DEVICE, dtype=DTYPE)
+    with torch.device(DEVICE):  # a CPU takes a minute to draw the weights of 3B parameters
+        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+    model = model.to(dtype=DTYPE)
     model.set_attn_implementation({"text_config": attention, "vision_config": "sdpa"})
     if attention == "avar":
         attach(model, TOKENIZER)

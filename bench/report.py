@@ -61,11 +61,11 @@ How to read the tables:
 - On the virtual Xeon, torch's bfloat16 was timed without AMX, because torch crashes there with it
   ([LOG.md](LOG.md)). That flatters the bfloat16 ratios.
 """
-NO_GPU = "- No suite has run on a GPU yet.\n"
 README_SUITE, README_MODES = "attention", ("forward", "forward_backward")
 README_ROWS = {
     "avar_cpu": "avar, backend cpu",
-    "avar_sdpa": "avar, backend sdpa",
+    "avar_triton": "avar, backend triton",
+    "flex_attention_without_mass": "FlexAttention, no mass",
     "second_sdpa_call": "fused attention called twice",
     "eager_output_attentions": "eager attention, weights kept",
 }
@@ -81,8 +81,7 @@ def main() -> None:
         raise SystemExit(f"no CSV file in {RESULTS}; run make bench first")
     for old in PICTURES.glob("bench-*.png"):
         old.unlink()
-    on_cpu = all(row["torch"].endswith("+cpu") for rows in suites.values() for row in rows)
-    parts = [INTRODUCTION + (NO_GPU if on_cpu else "")]
+    parts = [INTRODUCTION]
     for name, rows in suites.items():
         parts += [f"## {name}", ""]
         if name == STEP_SUITE:
@@ -108,7 +107,7 @@ def table(group: tuple[str, ...], rows: CsvRows) -> list[str]:
     lengths = sorted({int(row["length"]) for row in rows})
     stamp = sorted({f"torch {r['torch']}, commit {r['commit']}, {r['date']}" for r in rows})
     lines = [f"### {op}, {mode.replace('_', ' + ')}, {dtype}", ""]
-    lines += [f"{device}, {threads} threads; {'; '.join(stamp)}.", ""]
+    lines += [f"{_machine(device, threads)}; {'; '.join(stamp)}.", ""]
     for shape in shapes:
         for metric, unit in UNITS.items():
             cells = {
@@ -133,6 +132,11 @@ def table(group: tuple[str, ...], rows: CsvRows) -> list[str]:
     return lines
 
 
+def _machine(device: str, threads: str) -> str:
+    """A processor with its threads, or a GPU alone."""
+    return device if device.startswith("NVIDIA") else f"{device}, {threads} threads"
+
+
 def _cell(row: dict[str, str] | None) -> str:
     if row is None:
         return "-"
@@ -143,16 +147,18 @@ def _cell(row: dict[str, str] | None) -> str:
 
 
 def write_readme(rows: CsvRows) -> None:
-    """Writes the ratios at the longest length of each machine into the README's marked part, and
-    the picture that the README opens with."""
+    """Writes the ratios of each machine into the README's marked part, at the longest length at
+    which eager attention was tried, and the picture that the README opens with."""
     lines = []
-    for (device, threads), measured in grouped(rows, "device", "threads").items():
-        longest = max(int(row["length"]) for row in measured)
+    machines = grouped(rows, "device", "threads")
+    for (device, threads), measured in sorted(machines.items(), reverse=True):  # NVIDIA first
+        eager = [row for row in measured if row["provider"] == "eager_output_attentions"]
+        longest = max(int(row["length"]) for row in eager or measured)
         here = [row for row in measured if int(row["length"]) == longest]
         columns = [
             (dtype, mode) for (dtype,) in sorted(grouped(here, "dtype")) for mode in README_MODES
         ]
-        lines += [f"{device}, {threads} threads, L = {longest}:", ""]
+        lines += [f"{_machine(device, threads)}, L = {longest}:", ""]
         titles = [f"{dtype}, {mode.replace('_', ' + ')}" for dtype, mode in columns]
         lines += ["| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
         ratios = {
@@ -162,6 +168,8 @@ def write_readme(rows: CsvRows) -> None:
         }
         for provider, label in README_ROWS.items():
             cells = [ratios.get((provider, *column)) for column in columns]
+            if cells[-1] is None:  # not tried, or without a backward
+                continue
             shown = ["-" if ratio is None else f"{ratio:.2f}" for ratio in cells]
             lines.append(f"| {label} | " + " | ".join(shown) + " |")
         lines.append("")
@@ -174,7 +182,7 @@ def write_readme_step(rows: CsvRows) -> None:
     lines = []
     chosen = [row for row in rows if row["shape"] == STEP_SHAPE and row["length"] == "300"]
     for (device, threads), of_machine in grouped(chosen, "device", "threads").items():
-        lines += [f"{device}, {threads} threads:", "", *brief_table(of_machine), ""]
+        lines += [f"{_machine(device, threads)}:", "", *brief_table(of_machine), ""]
     _replace_in_readme(STEP_MARKERS, lines)
 
 

@@ -41,10 +41,11 @@ def key_types(length: int, shuffled: bool = False) -> Tensor:
 
 def make_inputs(length: int, dtype: torch.dtype, shuffled: bool = False) -> Inputs:
     """The same numbers on every call."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(DEVICE).manual_seed(0)
 
     def normal(heads: int, dim: int, kind: torch.dtype) -> Tensor:
-        return torch.randn(1, length, heads, dim, generator=generator).to(DEVICE, kind)
+        shape = (1, length, heads, dim)
+        return torch.randn(shape, generator=generator, device=DEVICE).to(kind)
 
     q = normal(HEADS, HEAD_DIM, dtype).requires_grad_()
     k, v = (normal(KV_HEADS, HEAD_DIM, dtype).requires_grad_() for _ in range(2))

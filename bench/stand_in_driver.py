@@ -14,13 +14,15 @@ ARCH, CAPABILITY, MULTIPROCESSORS = "sm90", 90, 132
 def install(monkeypatch: Any) -> None:
     """Makes backend "triton" take CPU tensors until the patches end; it computes no results."""
     from avar_kernels import backends
-    from avar_kernels.triton_backend import cache_launch, launch_inputs
+    from avar_kernels.triton_backend import cache_launch, launch, launch_inputs
     from triton.runtime import driver
 
     monkeypatch.setattr(driver, "_active", _driver())
     monkeypatch.setattr(backends, "interpreting", lambda: True)
     monkeypatch.setattr(launch_inputs, "_arch", lambda device: ARCH)
-    monkeypatch.setattr(cache_launch, "_multiprocessors", lambda device: MULTIPROCESSORS)
+    monkeypatch.setattr(cache_launch, "multiprocessors", lambda device: MULTIPROCESSORS)
+    # One, so that heads are not shared out: torch would add up the shares, here on the CPU.
+    monkeypatch.setattr(launch, "multiprocessors", lambda device: 1)
 
 
 class _Chip:

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 from ..attention import attach
+from ..config import load_recipe
 from ..data import Rows, load_rows
 from ..loading import Loaded, load
 from .curriculum import Phase, write_curriculum
 from .dose import score_doses
 from .model import save_base
-from .runs import checkpoint, train_here
+from .runs import CONFIGS, checkpoint, train_here
 from .steps import score_steps
 from .walk_arms import ARMS, DOSE_ROWS, READS, STRETCHES, TESTS, TOWERS
 from .walk_runs import BASE, DATA, MORE, WalkRun
@@ -107,7 +108,7 @@ def run_arm(out: Path, tower: str, pair: Pair, key: str) -> None:
         _train(run, folder, _pair_data(out, pair, run.data), seed)
     loaded = _load(folder, key)
     uniform, prior = _test_rows(out, "uniform"), _test_rows(out, "prior")
-    log = [json.loads(line) for line in (folder / key / "log.jsonl").read_text().splitlines()]
+    log = _logged(folder / key)
     result: dict = {
         "scores": score_model(loaded, uniform, prior),
         "log": {name: [line[name] for line in log] for name in ("step", "lm_loss", "grad_norm")},
@@ -155,11 +156,24 @@ def _scored(out: Path, tower: str, pair: Pair, key: str) -> Path:
     return out / f"{tower}-{base}" / f"seed-{seed}" / f"{key}.json"
 
 
+def _logged(run: Path) -> list[dict]:
+    """The lines of a run's log, one per step that was logged."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
 def _train(run: WalkRun, folder: Path, data: Path, seed: int) -> None:
     """Trains under another name until the run is whole. Keeps the weights and the log."""
     making = replace(run, key=f"{run.key}-making")
     shutil.rmtree(folder / making.key, ignore_errors=True)
     train_here(making, folder, data / "train.jsonl", seed)
+    # A trainer that receives SIGTERM saves what it has and ends as if it were done.
+    steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
+    done = _logged(folder / making.key)[-1]["step"]
+    if done < steps:
+        sys.exit(
+            f"error: {run.title} was stopped at step {done} of {steps}; the same command trains it"
+            " anew."
+        )
     # The optimizer's state takes four times the room of the weights; no run continues from it.
     shutil.rmtree(checkpoint(folder, making.key) / "engine")
     (folder / making.key).rename(folder / run.key)

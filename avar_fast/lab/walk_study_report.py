@@ -116,11 +116,12 @@ def write_page(
 
 
 def _control(titles: dict[str, str], arms: Arms | None) -> list[str]:
+    title = "## Negative control: plenty of heads"
     if arms is None:
-        return []
+        return [title, "", "No run of it is finished: nothing here says what happens there.", ""]
     tables = (arms_table(titles, arms), *(means_table(titles, arms, x) for x in (RELIANCE, VAS)))
     return [
-        "## Negative control: plenty of heads",
+        title,
         "",
         "The same tables as above and below, of the tower with plenty of heads.",
         "",

@@ -41,7 +41,7 @@ COMPARED = (
     ("enhance", "slow"),
     ("suppress", "slow"),
 )
-CORRELATED = (("visual mass", "visual_mass"), *VAS)
+CORRELATED = (("visual mass", "visual_mass"), *VAS, RELIANCE[-1])
 LAST = 20  # steps of training whose LM loss is averaged
 
 

@@ -2,7 +2,10 @@
 
 import contextlib
 import itertools
+import multiprocessing
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from avar_kernels import plan_keys, visual_attn_func
@@ -16,7 +19,7 @@ from ..shapes import Inputs, make_inputs
 from .clock import milliseconds_in_turns
 from .part_report import PartReport
 
-DTYPE = torch.bfloat16
+DTYPE, LENGTH = torch.bfloat16, 8192
 KINDS = ("forward", "dkdv", "dq")
 SIZES = {  # rows, keys, warps, stages of the pipeline
     "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
@@ -25,10 +28,15 @@ SIZES = {  # rows, keys, warps, stages of the pipeline
 }
 
 
+MOST_PROCESSES = 16  # each takes half a GiB of the device
+
+
 def run(report: PartReport) -> None:
     """One row per (kind, inputs, tile): milliseconds beside those of the table's tile, in turns."""
-    length, rounds = (96, 2) if report.dry else (8192, 10)
+    length, rounds = (96, 2) if report.dry else (LENGTH, 10)
     levels = (True,) if report.dry else (True, False)
+    if not report.dry:
+        _compile_all(levels)
     for typed, kind in itertools.product(levels, KINDS):
         inputs = make_inputs(length, DTYPE)
         inputs = inputs._replace(types=plan_keys(inputs.types)) if typed else inputs
@@ -39,6 +47,26 @@ def run(report: PartReport) -> None:
             if not report.has(**case):
                 report.add(**case, **_timed(kind, tile, inputs, typed, rounds))
                 (report.folder / "tiles.txt").write_text(table_of_best(report.rows))
+
+
+def _compile_all(levels: tuple[bool, ...]) -> None:
+    """Fills Triton's cache on disk from all cores; one process would compile for half an hour."""
+    cases = [
+        (kind, Tile(*sizes), typed)
+        for typed, kind in itertools.product(levels, KINDS)
+        for sizes in itertools.product(*SIZES[kind])
+    ]
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use the device
+    processes = min(os.cpu_count() or 1, MOST_PROCESSES)
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        list(pool.map(_compile, *zip(*cases, strict=True)))
+
+
+def _compile(kind: str, tile: Tile, typed: bool) -> None:
+    inputs = make_inputs(LENGTH, DTYPE)
+    inputs = inputs._replace(types=plan_keys(inputs.types)) if typed else inputs
+    with tile_instead(kind, tile), contextlib.suppress(OutOfResources, CompilationError):
+        _call(kind, inputs, typed)()
 
 
 def _timed(kind: str, tile: Tile, inputs: Inputs, typed: bool, rounds: int) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Compiles the Triton kernels of a training run ahead of it.
+"""Compiles the Triton kernels of a training run ahead of it, and checks them.
 
     python -m avar_kernels.warm --heads 28 --kv-heads 4 --head-dim 128
     python -m avar_kernels.warm --model path/to/Qwen2.5-VL-7B-Instruct
@@ -7,28 +7,42 @@ Triton compiles a kernel when it is first launched, and keeps it in its cache on
 every rank compiles the same kernels during its first step. Lengths and batch sizes do not matter:
 no kernel is compiled for them. The program makes small calls of each kind that a run makes (dense,
 packed and with shared prefixes, forward and backward, decoding), so it needs the GPU of the run.
+
+Each call's results are compared with the specification (backend "eager", float32). A compiler may
+get a kernel wrong on one chip and version without any error, as one has (docs/gpu.md).
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from .api import visual_attn_func, visual_attn_varlen_func
 from .backends import available_backends
-from .cache import visual_attn_with_kvcache
-from .decoding import MIN_DECODING_KEYS
-from .key_plan import plan_keys
-from .prefixes import plan_prefixes
-from .received import attn_received
-from .types import AttnOutput
+from .warm_calls import make_calls
 
-LENGTH = 80
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+ROUNDINGS = 8  # that a row may be off, of its own size and half of a usual row's
+# float32 products may be TF32. Masses and lse are float32 in any dtype; general blocks round the
+# weights of masses to float16.
+FLOAT32_UNIT, MASS_ERROR = 1e-3, 4e-3
+
+
+class WrongKernelError(RuntimeError):
+    """A compiled kernel does not compute what the specification says."""
+
+
+class Warmed(NamedTuple):
+    """One kind of call, made once."""
+
+    name: str
+    seconds: float
+    checked: bool
+    """False if there was no memory for the specification, or no check was asked for."""
 
 
 def warm(
@@ -39,114 +53,59 @@ def warm(
     dtype: torch.dtype = torch.bfloat16,
     num_types: int = 3,
     device: torch.device | str = "cuda",
-) -> Iterator[tuple[str, float]]:
-    """Makes every kind of call once; yields its name and the seconds that it took.
+    check: bool = True,
+) -> Iterator[Warmed]:
+    """Makes every kind of call once, and compares its results with the specification.
 
     Args:
         heads, kv_heads, head_dim: H, Hkv and D of the model's text layers.
         dtype: of q, k and v.
         num_types: number of key types.
         device: the GPU whose kernels are compiled.
+        check: compare the results.
+
+    Raises:
+        WrongKernelError: a result is wrong; Triton's compiler has a fault on this GPU.
     """
-    calls = _calls(heads, kv_heads, head_dim, dtype, num_types, torch.device(device))
+    calls = make_calls(heads, kv_heads, head_dim, num_types, torch.device(device))
     for name, call in calls.items():
         start = time.perf_counter()
-        call()
+        results = call("triton", dtype)
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize()
-        yield name, time.perf_counter() - start
+        seconds, checked = time.perf_counter() - start, check
+        if check:
+            try:
+                wanted = call("eager", torch.float32)
+            except torch.OutOfMemoryError:
+                checked = False
+            else:
+                compare(name, results, wanted, dtype)
+        yield Warmed(name, seconds, checked)
 
 
-def _calls(
-    heads: int,
-    kv_heads: int,
-    head_dim: int,
-    dtype: torch.dtype,
-    num_types: int,
-    device: torch.device,
-) -> dict[str, Callable[[], object]]:
-    def tensors(length: int) -> list[torch.Tensor]:
-        shapes = [(1, length, n, head_dim) for n in (heads, kv_heads, kv_heads)]
-        return [torch.zeros(s, dtype=dtype, device=device, requires_grad=True) for s in shapes]
-
-    def types(length: int) -> torch.Tensor:
-        return torch.zeros(1, length, dtype=torch.int32, device=device)
-
-    table = torch.zeros(heads, num_types, device=device)
-    offsets = torch.tensor([0, LENGTH], dtype=torch.int32, device=device)
-    lengths: dict[str, Any] = {
-        "cu_seqlens_q": offsets, "cu_seqlens_k": offsets,
-        "max_seqlen_q": LENGTH, "max_seqlen_k": LENGTH,
-    }  # fmt: skip
-    options: dict[str, Any] = {"num_types": num_types, "causal": True, "backend": "triton"}
-
-    def gradients(result: AttnOutput, leaves: list[torch.Tensor]) -> None:
-        loss = result.out.float().sum() + result.mass.sum() + result.lse.sum()
-        torch.autograd.grad(loss, leaves)
-
-    def dense() -> None:
-        leaves, plan = tensors(LENGTH), plan_keys(types(LENGTH), num_types=num_types)
-        q, k, v = leaves
-        gradients(visual_attn_func(q, k, v, plan, **options), leaves)
-
-    def packed() -> None:
-        leaves = tensors(LENGTH)
-        plan = plan_keys(types(LENGTH)[0], num_types=num_types, **lengths)
-        q, k, v = (x[0] for x in leaves)
-        result = visual_attn_varlen_func(q, k, v, **lengths, key_types=plan, **options)
-        gradients(result, leaves)
-
-    def prefixes() -> None:
-        leaves = tensors(2 * LENGTH)
-        q, k, v = (x[0] for x in leaves)
-        starts = torch.tensor([0, LENGTH, 2 * LENGTH], dtype=torch.int32, device=device)
-        index = torch.tensor([-1, 0], dtype=torch.int32, device=device)
-        shared: dict[str, Any] = lengths | {
-            "cu_seqlens_q": starts,
-            "cu_seqlens_k": starts,
-            "prefix_index": index,
-        }
-        plan = plan_keys(types(2 * LENGTH)[0], num_types=num_types, **shared)
-        result = visual_attn_varlen_func(q, k, v, **shared, key_types=plan, **options)
-        gradients(result, leaves)
-
-    @torch.no_grad()
-    def intervened() -> None:
-        (q, k, v), plan = tensors(LENGTH), plan_keys(types(LENGTH), num_types=num_types)
-        tables = {"type_bias": table, "type_scale": table}
-        visual_attn_func(q, k, v, plan, **tables, **options)
-
-    @torch.no_grad()
-    def decoding() -> None:
-        q, k, v = tensors(MIN_DECODING_KEYS)
-        visual_attn_func(q[:, -1:], k, v, types(MIN_DECODING_KEYS), **options)
-        visual_attn_with_kvcache(q[:, -1:], k, v, types(MIN_DECODING_KEYS), **options)
-
-    @torch.no_grad()
-    def decoding_prefixes() -> None:
-        (q, k, v), own = tensors(MIN_DECODING_KEYS), plan_keys(types(LENGTH), num_types=num_types)
-        index = torch.zeros(1, dtype=torch.int32, device=device)
-        prefixes = plan_prefixes(index, types(MIN_DECODING_KEYS), num_types=num_types)
-        visual_attn_with_kvcache(
-            q[:, -1:], k[:, :LENGTH], v[:, :LENGTH], own, **options,
-            prefix_k=k, prefix_v=v, prefix_index=prefixes,
-        )  # fmt: skip
-
-    @torch.no_grad()
-    def columns() -> None:
-        q, k, _ = tensors(LENGTH)
-        lse, weight = torch.zeros(1, heads, LENGTH, device=device), q[..., 0, 0].float()
-        attn_received(q, k, lse, weight, types(LENGTH), **options)
-
-    return {
-        "dense, forward and backward": dense,
-        "packed, forward and backward": packed,
-        "packed with shared prefixes, forward and backward": prefixes,
-        "forward with bias and scale": intervened,
-        "decoding": decoding,
-        "decoding with shared prefixes": decoding_prefixes,
-        "column sums": columns,
-    }
+def compare(
+    call: str, results: dict[str, Tensor], wanted: dict[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Raises WrongKernelError if a result is not the wanted one, rounded."""
+    unit = FLOAT32_UNIT if dtype == torch.float32 else torch.finfo(dtype).eps
+    for name, got in results.items():
+        want, got = wanted[name].float(), got.float()
+        if name.startswith(("mass", "lse")):
+            same = torch.where(want.isinf(), got == want, (got - want).abs() <= MASS_ERROR)
+        else:
+            width = want.shape[-1]
+            sizes = want.reshape(-1, width).norm(dim=1)
+            errors = (got - want).reshape(-1, width).norm(dim=1)
+            usual = sizes.square().mean().sqrt()
+            same = errors <= ROUNDINGS * unit * (sizes + usual / 2)  # not so for NaN
+        if not same.all():
+            raise WrongKernelError(
+                f"{call}: {name} is wrong in {int((~same).sum())} of {same.numel()} places. A"
+                " kernel was compiled wrongly for this GPU. Use another version of Triton"
+                " (docs/versions.md), or backend='eager', and report it with the versions of torch,"
+                " Triton and the driver."
+            )
 
 
 def shape_of_model(folder: Path) -> dict[str, int]:
@@ -162,7 +121,7 @@ def shape_of_model(folder: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    """Compiles, and says how long each kind of call took."""
+    """Compiles and checks, and says how long each kind of call took."""
     parser = argparse.ArgumentParser(
         prog="python -m avar_kernels.warm",
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -189,9 +148,13 @@ def main() -> None:
         shape["heads"], shape["kv_heads"], shape["head_dim"],
         dtype=DTYPES[options.dtype], num_types=options.num_types,
     )  # fmt: skip
-    for name, seconds in calls:
-        total += seconds
-        print(f"{name}: {seconds:.1f} s", flush=True)
+    try:
+        for name, seconds, checked in calls:
+            total += seconds
+            verdict = "right" if checked else "not checked: too little memory for the specification"
+            print(f"{name}: {seconds:.1f} s, {verdict}", flush=True)
+    except WrongKernelError as error:
+        parser.exit(1, f"{error}\n")
     print(f"all: {total:.1f} s")
 
 

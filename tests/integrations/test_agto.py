@@ -130,6 +130,17 @@ def test_ranks_and_micro_batches_make_the_same_step(rows_file, tmp_path):
     assert difference(torch.load(tmp_path / "gradients.pt"), want) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["zero-2", "zero-3", "fsdp"])
+def test_sharded_weights_make_the_same_step(rows_file, tmp_path, kind):
+    """Weights minus weights after a step lose a rounding of the weights."""
+    if kind != "fsdp":
+        pytest.importorskip("deepspeed")
+    _, _, want = whole_batch(tiny_model(), samples_of(rows_file, 8))
+    on_ranks(["tests.integrations.sharded_worker", str(rows_file), str(tmp_path), kind], ranks=2)
+    got = torch.load(tmp_path / "gradients.pt")
+    assert difference({name: got[name] for name in want}, want) < 1e-5
+
+
 def test_offsets_of_one_sample_change_nothing(samples, tmp_path):
     """Some collators pass them for a batch of one row."""
     model = tiny_model()

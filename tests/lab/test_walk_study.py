@@ -202,6 +202,8 @@ def reads(monkeypatch):
         trained.append((run.key, run.start, run.settings))
         (out / run.key / "checkpoints" / "step" / "engine").mkdir(parents=True)
         (out / run.key / "latest").symlink_to("checkpoints/step")
+        steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
+        (out / run.key / "log.jsonl").write_text(json.dumps({"step": steps}))
 
     monkeypatch.setattr(parts, "train_here", train_here)
     monkeypatch.setattr(parts, "save_base", lambda path, *_: path.mkdir())
@@ -256,6 +258,20 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="no base model"):
         parts.run_arm(tmp_path, "scarce", PAIR, "plain")
     assert seen == [False]
+
+
+def test_a_run_that_sigterm_ended_is_no_result(reads, tmp_path, monkeypatch):
+    """The trainer then saves a checkpoint and returns as if it were done."""
+    whole = parts.train_here
+
+    def train_here(run, out, data, seed):
+        whole(run, out, data, seed)
+        (out / run.key / "log.jsonl").write_text(json.dumps({"step": 17}))
+
+    monkeypatch.setattr(parts, "train_here", train_here)
+    with pytest.raises(SystemExit, match="base model was stopped at step 17 of 600"):
+        parts.train_base(tmp_path, "scarce", 3, 0)
+    assert not (tmp_path / "scarce-3" / "stretch-0").exists()
 
 
 def result(late):
@@ -322,7 +338,7 @@ def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
     walk_study.main(["--out", str(tmp_path), "--page"])
     counts = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]
     assert sorted(counts) == ["2"] * (len(RUNS) - 1) + ["3"]
-    assert "plenty of heads" not in (tmp_path / "walk-study.md").read_text().split("##")[2]
+    assert "No run of it is finished" in (tmp_path / "walk-study.md").read_text()
     write_results(tmp_path, "plenty", ["plain"], [(0, 0), (1, 0)])
     with pytest.raises(
         SystemExit, match=r"plenty tower must have two finished runs.*ceiling \(0\)"

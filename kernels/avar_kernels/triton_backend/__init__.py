@@ -4,7 +4,9 @@ It runs on NVIDIA chips from compute capability 8.0, and on AMD chips of the MI2
 families. On CPU it runs in Triton's interpreter, in float32 and float16 only, if
 ``TRITON_INTERPRET=1`` was set before triton was imported.
 
-inputs: float16, bfloat16, float32; any strides (a last dimension that is not contiguous is copied).
+inputs: float16, bfloat16, float32; any strides. A tensor whose last dimension is not contiguous, or
+    whose rows do not start at whole 16 elements, is copied; other head dimensions than multiples of
+    16 are padded to one, in the forward and again in the backward.
 heads: MHA, GQA of any group size, MQA.
 head dims: 1 to 256, odd ones too, and D != Dv. Tiles are padded to the next power of two, which
     costs time.

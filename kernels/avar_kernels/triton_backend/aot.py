@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from . import main_loop
+from . import descriptors, main_loop
 from .block_lists import sort_constexprs
 from .blocks import sort_blocks_kernel
 from .kernel_decode import visual_attn_decode_kernel
@@ -79,10 +79,14 @@ class Resources:
     """Of the tensor memory of sm_100; 0 on other chips."""
     main_loop: MainLoop | None
     """None if no loop has a matrix product."""
+    wrong_products: int = 0
+    """Matrix instructions of sm_90 that the assembler gave a wrong address; see ``descriptors``."""
 
 
-def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
-    """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned."""
+def compile_kernel(kind: str, variant: Variant, dtype: str, shares: bool = False) -> Resources:
+    """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned.
+
+    With ``shares``, dk and dv are float32, as where heads of a group are shared out."""
     kernel = sort_blocks_kernel if kind == "sort" else KERNELS[kind]
     if kind == "sort":
         sizes = LIST_BLOCK_SIZES
@@ -99,6 +103,8 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
                 constexprs = variant.decode_constexprs(True, page_size, tile.block_m, False)
         options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
     types = {name: _type_of(name, dtype) for name in kernel.arg_names}
+    if shares:
+        types |= {"dk_ptr": "*fp32", "dv_ptr": "*fp32"}
     aligned = {
         (parameter.num,): [["tt.divisibility", 16]]
         for parameter in kernel.params
@@ -122,7 +128,9 @@ def compile_kernel(kind: str, variant: Variant, dtype: str) -> Resources:
     ptx = compiled.asm["ptx"]
     loop = main_loop.of_nvidia(compiled.asm["cubin"], ptx)
     tensor_memory = getattr(compiled.metadata, "tmem_size", 0) or 0
-    return Resources(*_read_ptxas(ptx, variant.arch), shared, tensor_memory, loop)
+    wrong = descriptors.wrong_products(compiled.asm["cubin"]) if variant.arch == "sm90" else []
+    used = (*_read_ptxas(ptx, variant.arch), shared, tensor_memory, loop)
+    return Resources(*used, wrong_products=len(wrong))
 
 
 def _type_of(name: str, dtype: str) -> str:

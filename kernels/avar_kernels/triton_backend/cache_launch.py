@@ -36,7 +36,7 @@ def with_kvcache(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """out, mass, lse of few queries on a cache; arguments already validated."""
     q, k_cache, v_cache, _, *tables, _, _ = inputs
-    call = LaunchInputs(inputs, params)
+    call = LaunchInputs(inputs, params, decoding=True)
     batch, num_rows, heads, _ = q.shape
     page_size = 0 if block_table is None else k_cache.shape[1]
     capacity = k_cache.shape[1] if block_table is None else block_table.shape[1] * page_size
@@ -45,12 +45,13 @@ def with_kvcache(
     block_m = min(padded_dim(num_rows * group), tile.block_m)
     row_blocks = -(-num_rows * group // block_m)
     splits, keys_per_split = split_keys(
-        capacity, row_blocks * call.kv_heads * batch, tile.block_n, _multiprocessors(q.device)
+        capacity, row_blocks * call.kv_heads * batch, tile.block_n, multiprocessors(q.device)
     )
     shared = None
     if prefixes is not None:
         of_prefixes = AttnInputs(q, prefixes.k, prefixes.v, prefixes.key_types, *tables)
-        shared = _SharedKeys(LaunchInputs(of_prefixes, params._replace(causal=False)), prefixes)
+        read_by_all = params._replace(causal=False)
+        shared = _SharedKeys(LaunchInputs(of_prefixes, read_by_all, decoding=True), prefixes)
     num_slots = splits + (0 if shared is None else shared.splits)
     single = {"dtype": torch.float32, "device": q.device}
     out = q.new_empty(batch, num_rows, heads, value_dim)
@@ -98,7 +99,7 @@ class _SharedKeys:
             call.max_keys,
             self.row_blocks * call.kv_heads,
             self.tile.block_n,
-            _multiprocessors(call.q.device),
+            multiprocessors(call.q.device),
         )
 
     def launch(
@@ -142,12 +143,6 @@ def split_keys(capacity: int, programs: int, block_n: int, multiprocessors: int)
     keys_per_split = -(-capacity // splits)
     keys = max(-(-keys_per_split // block_n), 1) * block_n
     return max(1, -(-capacity // keys)), keys
-
-
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 4  # Triton's interpreter: a few stretches, so that tests merge them
-    return multiprocessors(torch.cuda.current_device() if device.index is None else device.index)
 
 
 def received(inputs: AttnInputs, params: AttnParams, lse: Tensor, query_weight: Tensor) -> Tensor:

@@ -38,7 +38,14 @@ def arch_of_gpu(index: int) -> str:
     return "gfx942"
 
 
+def multiprocessors(device: torch.device) -> int:
+    """The number of multiprocessors (compute units) of a GPU; a few for Triton's interpreter, so
+    that tests split their work too."""
+    if device.type != "cuda":
+        return 4
+    return _multiprocessors(torch.cuda.current_device() if device.index is None else device.index)
+
+
 @cache
-def multiprocessors(index: int) -> int:
-    """The number of multiprocessors (compute units) of a GPU."""
+def _multiprocessors(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count

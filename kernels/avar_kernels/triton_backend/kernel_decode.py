@@ -119,10 +119,15 @@ def visual_attn_decode_kernel(
     mass = tl.zeros([BLOCK_M, 16], tl.float32)
     row_max = tl.full([BLOCK_M], ROW_MAX_FLOOR, tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)
+    following, _ = types_of(types_ptr, begin + tl.arange(0, BLOCK_N), stop, HAS_TYPES)
     for start in range(begin, stop, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
         inside = keys < stop
-        types, exists = types_of(types_ptr, keys, stop, HAS_TYPES)
+        types = following
+        following, _ = types_of(types_ptr, keys + BLOCK_N, stop, HAS_TYPES)
+        exists = inside
+        if HAS_TYPES:
+            exists = types >= 0
         k_offsets = _cache_offsets(keys, inside, table_ptr, stride_kb, stride_kl, PAGE_SIZE)
         k_ptrs = k_ptr + k_offsets[:, None] + dims[None, :]
         # Not masked by ``exists``: waiting for the types would take the loads out of the pipeline.
@@ -140,9 +145,7 @@ def visual_attn_decode_kernel(
         logits = tl.where(visible, logits, float("-inf"))
         v_offsets = _cache_offsets(keys, inside, table_ptr, stride_vb, stride_vl, PAGE_SIZE)
         v_ptrs = v_ptr + v_offsets[:, None] + value_dims[None, :]
-        v = tl.load(v_ptrs, mask=inside[:, None] & value_mask, other=0.0)  # [N, DV]
-        if HAS_TYPES:  # values of keys that do not exist may be NaN, which no weight of 0 removes
-            v = tl.where(exists[:, None], v, 0.0)
+        v = tl.load(v_ptrs, mask=exists[:, None] & value_mask, other=0.0)  # [N, DV]
         acc, row_max, row_sum, weights, decay = accumulate(
             acc, row_max, row_sum, logits, 0.0, v, 1.0, True, PRECISION
         )

@@ -6,9 +6,11 @@
 with dZ as in ``kernel_dq``; sums over i include the query heads of the key head's group.
 
 One program per (key block, key head, sequence) loops over the group's query heads and their query
-blocks. Nothing is added atomically, so the result is the same on every run. For the tables'
-gradients each program writes two float32 rows of 16 channels per query head, one for the query
-blocks without a mask and one for the others; the launcher adds the rows up in a fixed order.
+blocks. Where that is too few programs for the device, each takes a share of the group's heads, and
+the launcher adds up float32 dk and dv of the shares. Nothing is added atomically, so the result is
+the same on every run. For the tables' gradients each program writes two float32 rows of 16 channels
+per query head, one for the query blocks without a mask and one for the others; the launcher adds
+the rows up in a fixed order.
 
 The keys of a prefix are seen by the queries of its own sequence, and by all queries of its users.
 A program of such keys goes through these sequences one after another, the users in ascending order.
@@ -62,15 +64,15 @@ def _readers_of(reader_starts_ptr, index, HAS_PREFIX: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "num_rows", "num_keys", "left", "right", "stride_sb", "stride_sh", "stride_sc",
-        "stride_tb",
+        "num_rows", "num_keys", "num_shares", "left", "right", "stride_sb", "stride_sh",
+        "stride_sc", "stride_tb",
     ]
 )  # fmt: skip
 def visual_attn_bwd_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, types_ptr, bias_ptr, scale_ptr, cu_seqlens_q_ptr, cu_seqlens_k_ptr,
     reader_starts_ptr, readers_ptr,
     dout_ptr, stats_ptr, dk_ptr, dv_ptr, dbias_ptr, dscale_ptr,
-    softmax_scale, num_rows, num_keys, group, left, right,
+    softmax_scale, num_rows, num_keys, group, num_shares, left, right,
     stride_qb, stride_ql, stride_qh, stride_kb, stride_kl, stride_kh,
     stride_vb, stride_vl, stride_vh,
     stride_dob, stride_dol, stride_doh, stride_sb, stride_sh, stride_sc,
@@ -81,9 +83,11 @@ def visual_attn_bwd_dkdv_kernel(
     PRECISION: tl.constexpr, SHIFT_DTYPE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
-    """Grid (key blocks, Hkv, N). dbias and dscale: contiguous (N, key blocks, H, 2, 16);
-    with prefixes (N, 2, key blocks, H, 2, 16), of the prefix's keys and of the sequence's own."""
-    kv_head = tl.program_id(1)
+    """Grid (key blocks, Hkv * num_shares, N); dk and dv have Hkv * num_shares heads. dbias and
+    dscale: contiguous (N, key blocks, H, 2, 16); with prefixes (N, 2, key blocks, H, 2, 16), of the
+    prefix's keys and of the sequence's own."""
+    out_head = tl.program_id(1)
+    kv_head = out_head // num_shares
     index = tl.program_id(2)
     q_first, num_rows = sequence_of(cu_seqlens_q_ptr, index, num_rows, PACKED)
     k_first, num_keys = sequence_of(cu_seqlens_k_ptr, index, num_keys, PACKED)
@@ -107,6 +111,9 @@ def visual_attn_bwd_dkdv_kernel(
     dout_offsets = tile_rows[:, None] * stride_dol + value_dims[None, :]
     first_token = k_first + key_first  # int64
     softmax_scale_log2 = softmax_scale * LOG2E
+    share = tl.cdiv(group, num_shares)  # query heads of a program; the last may have fewer
+    first_head = kv_head * group + out_head % num_shares * share
+    num_heads = tl.minimum(share, (kv_head + 1) * group - first_head)
     own_types = types_ptr + (batch * stride_tb + k_first)
     types, exists = types_of(own_types, keys, num_keys, HAS_TYPES)
     k_base = k_ptr + batch * stride_kb + kv_head.to(tl.int64) * stride_kh + first_token * stride_kl
@@ -185,9 +192,9 @@ def visual_attn_bwd_dkdv_kernel(
                     if MASKED:  # [start, lo), then [hi, end)
                         first = tl.where(start < lo, start, hi)
                         num_blocks = (lo - start) + (end - hi)
-                    following_head = kv_head * group
+                    following_head = first_head
                     following_block = first
-                    for _step in range(0, group * num_blocks):
+                    for _step in range(0, num_heads * num_blocks):
                         head, block = following_head, following_block
                         following_block = block + 1
                         if MASKED:
@@ -260,7 +267,8 @@ def visual_attn_bwd_dkdv_kernel(
                         if HAS_BIAS or HAS_SCALE:  # noqa: SIM102 (known at compile time)
                             if is_last:
                                 program = part * tl.num_programs(0) + tl.program_id(0)
-                                slot = (program * tl.num_programs(1) * group + head) * 2 + MASKED
+                                all_heads = tl.num_programs(1) // num_shares * group
+                                slot = (program * all_heads + head) * 2 + MASKED
                                 if not GENERAL:
                                     exists = keys < num_keys
                                 _store_by_type(
@@ -289,7 +297,7 @@ def visual_attn_bwd_dkdv_kernel(
             dk_base = (
                 dk_ptr
                 + batch * stride_dkb
-                + kv_head.to(tl.int64) * stride_dkh
+                + out_head.to(tl.int64) * stride_dkh
                 + first_token * stride_dkl
             )
             tl.store(
@@ -300,7 +308,7 @@ def visual_attn_bwd_dkdv_kernel(
             dv_base = (
                 dv_ptr
                 + batch * stride_dvb
-                + kv_head.to(tl.int64) * stride_dvh
+                + out_head.to(tl.int64) * stride_dvh
                 + first_token * stride_dvl
             )
             tl.store(

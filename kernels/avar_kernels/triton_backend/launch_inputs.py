@@ -11,25 +11,32 @@ from .devices import arch_of_gpu
 from .launchers import prepared_variant
 
 MAX_TILE_ROWS = 256
+ALIGNMENT = 16  # elements; bytes of an address
 
 
 class LaunchInputs:
     """What the launches of forward and backward share.
 
+    q, k and v have aligned rows (see ``aligned``), so their last dimensions may be longer than
+    those of the call. Decoding reads the cache as it is: to copy it for every token would take far
+    longer, and its tiles are too short for wgmma.
+
     Dense (B, L, H, D) and packed (T, H, D) calls run the same kernels: a packed call is one batch
     entry whose batch stride is 0 and whose sequences are found through cu_seqlens.
     """
 
-    def __init__(self, inputs: AttnInputs, params: AttnParams) -> None:
+    def __init__(self, inputs: AttnInputs, params: AttnParams, decoding: bool = False) -> None:
         q, k, v, key_types, type_bias, type_scale, packed, self.blocks = inputs
-        self.q, self.k, self.v = addressable(q), addressable(k), addressable(v)
+        prepared = addressable if decoding else aligned
+        self.q, self.k, self.v = prepared(q), prepared(k), prepared(v)
+        self.head_dim, self.value_dim = q.shape[-1], v.shape[-1]
         self.types = None if key_types is None else _as_dense(key_types, torch.int32)
         self.bias = None if type_bias is None else _as_dense(type_bias, torch.float32)
         self.scale = None if type_scale is None else _as_dense(type_scale, torch.float32)
         self.softmax_scale = params.softmax_scale
         self.packed = packed is not None
-        *leading, self.rows, self.heads, head_dim = q.shape  # rows per batch entry
-        num_keys, self.kv_heads, value_dim = v.shape[-3:]
+        *leading, self.rows, self.heads, _ = q.shape  # rows per batch entry
+        num_keys, self.kv_heads, _ = v.shape[-3:]
         if packed is None:
             self.cu_q = self.cu_k = self.prefix_index = None
             self.max_rows, self.max_keys = self.rows, num_keys
@@ -46,8 +53,8 @@ class LaunchInputs:
         self.prepared = prepared_variant(
             _arch(q.device),
             element_bytes,
-            head_dim,
-            value_dim,
+            self.q.shape[-1],
+            self.v.shape[-1],
             params.num_types,
             key_types is not None,
             type_bias is not None,
@@ -142,8 +149,34 @@ def addressable(x: Tensor) -> Tensor:
     return x if strides[-1] == 1 and fits else x.contiguous()
 
 
+def aligned(x: Tensor) -> Tensor:
+    """``x`` with rows that start at whole 16 elements: zeros fill up a last dimension of another
+    size, and a view with other strides is copied.
+
+    Rows without this are right on paper and wrong on an H100: the ptxas of Triton 3.6 (12.8) takes
+    the descriptor of a wgmma from a register that it has overwritten, where four-byte copies crowd
+    the uniform registers. Aligned rows are also read four times as wide.
+    """
+    missing = -x.shape[-1] % ALIGNMENT
+    if missing:
+        # Contiguous first: padding keeps a channels-last layout, whose last dimension has gaps.
+        return torch.nn.functional.pad(x.contiguous(), (0, missing))
+    together = x.data_ptr()
+    for stride in x.stride()[:-1]:
+        together |= stride
+    if together % ALIGNMENT:
+        return x.clone(memory_format=torch.contiguous_format)
+    return addressable(x)
+
+
+def trimmed(x: Tensor, size: int) -> Tensor:
+    """``x`` without the zeros that ``aligned`` gave to its last dimension."""
+    return x if x.shape[-1] == size else x[..., :size].contiguous()
+
+
 def _as_dense(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
+    x = x.to(dtype).contiguous()
+    return x.clone() if x.data_ptr() % ALIGNMENT else x
 
 
 def _precision() -> str:

@@ -54,7 +54,7 @@ class MainLoop:
 
 def of_nvidia(cubin: bytes, ptx: str) -> MainLoop | None:
     """The main loop of a kernel for an NVIDIA chip; None if no loop has a matrix product."""
-    instructions = _shortest_loop(_sass_lines(cubin), _SASS_PRODUCT)
+    instructions = _shortest_loop(sass_lines(cubin), _SASS_PRODUCT)
     # A second reading, because only PTX says how many groups of copies a wait leaves in flight.
     virtual = _shortest_loop(_ptx_lines(ptx), _PTX_PRODUCT)
     if instructions is None or virtual is None:
@@ -116,7 +116,7 @@ def _shortest_loop(lines: list[str], product: re.Pattern[str]) -> list[str] | No
     return min(with_product, key=len, default=None)
 
 
-def _sass_lines(cubin: bytes) -> list[str]:
+def sass_lines(cubin: bytes) -> list[str]:
     """Labels and instructions."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)

@@ -4,12 +4,15 @@ Compilation runs in a child process, because pytest's own may have imported trit
 interpreter on. A kernel takes 1 to 5 seconds the first time; later it comes from triton's cache.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+
+from avar_kernels.triton_backend.tiles import tile_for
 
 TRITON = tuple(int(part) for part in version("triton").split(".")[:2])
 WORKER = Path(__file__).with_name("worker.py")
@@ -72,11 +75,19 @@ MATRIX |= {
     for arch in SHARED_LIMIT_BYTES
     for kind in ("decode", "received")
 }  # fmt: skip
-# What types cost in the commonest case: these main loops stand beside those with types.
+# dk and dv of shares, on the chips that have them.
+MATRIX |= {
+    f"{arch}-{name}-shares-dkdv": MATRIX[f"{arch}-{name}-dkdv"] | {"shares": True}
+    for arch in ("sm80", "sm90", "sm100")
+    for name in MODELS
+}
+# What types cost in the commonest case: these main loops, with the tiles of calls with types, stand
+# beside those with types.
 WITHOUT_TYPES = {
     f"sm90-untyped_causal-{kind}": {
         "arch": "sm90", "kind": kind, "dtype": "float16", "head_dim": 128, "value_dim": 128,
         **UNTYPED, "causal": True,
+        "tile": dataclasses.astuple(tile_for(kind, "sm90", 2, 128, 128, "typed")),
     }
     for kind in ("forward", "dq", "dkdv")
 }  # fmt: skip
@@ -98,12 +109,14 @@ def compiled(names: list[str]) -> dict:
 
 
 def assert_fits(resources: dict, name: str) -> None:
-    """A kernel of the matrix spills nothing, fits its chip's memories, and prefetches."""
+    """A kernel of the matrix spills nothing, fits its chip's memories, prefetches, and multiplies
+    what it should."""
     used = resources[name]
     assert used is not None, f"the child process stopped before this kernel: {resources['stderr']}"
     assert "error" not in used, used["error"]
-    assert used["spill_bytes"] <= SPILLED_BYTES.get(name, 0), used
+    assert used["spill_bytes"] <= _most_spilled_bytes(name), used
     assert used["shared_bytes"] <= SHARED_LIMIT_BYTES[MATRIX[name]["arch"]], used
+    assert not used["wrong_products"], used
     assert used["tensor_memory_columns"] <= TENSOR_MEMORY_LIMIT_COLUMNS, used
     if prefetches(name):
         assert used["loads_in_flight"], f"every step of the main loop waits for its loads: {used}"
@@ -111,18 +124,24 @@ def assert_fits(resources: dict, name: str) -> None:
 
 SPILLED_BYTES = {
     "sm80-float32-dq": 8,  # with every tile tried; outside of all loops
+    "sm80-everything_128-dkdv": 176,  # since heads of a group are shared out
+    "sm80-everything_128-shares-dkdv": 272,
     "sm90-prefix_float32-dq": 60,  # with five tiles; one load in a general block
-    "sm90-prefix_everything_128-dkdv": 12,  # outside of all loops; the next tile is half as wide
 }
 if TRITON >= (3, 8):  # the tiles were chosen with 3.6 and 3.7
-    SPILLED_BYTES |= {
-        "sm90-types_128-dkdv": 64,
-        "sm90-prefix_everything_128-dkdv": 24,
-        "sm89-everything_128-dkdv": 8,
-        "gfx942-everything_128-dq": 92,
-    }
+    SPILLED_BYTES |= {"sm89-everything_128-dkdv": 8, "gfx942-everything_128-dq": 92}
+# These tiles were the fastest on an H100 although they spill: most of it lies outside of all loops.
+SPILLED_WHERE_TIMED = {"forward": 192, "dq": 64, "dkdv": 2048}
+
+
+def _most_spilled_bytes(name: str) -> int:
+    kernel = MATRIX[name]
+    timed = kernel["arch"] == "sm90" and kernel["dtype"] != "float32"
+    return SPILLED_WHERE_TIMED.get(kernel["kind"], 0) if timed else SPILLED_BYTES.get(name, 0)
+
+
 # Three stages of the pipeline need more registers than the chip has.
-NO_ROOM_TO_PREFETCH = ("sm80-everything_128-dkdv",)
+NO_ROOM_TO_PREFETCH = ("sm80-everything_128-dkdv", "sm80-everything_128-shares-dkdv")
 
 
 def prefetches(name: str) -> bool:

@@ -44,8 +44,13 @@ def imitate(requests: list[str]) -> None:
 
 def prepare() -> None:
     """One thread, and NaN wherever memory is allocated."""
+    from avar_kernels.triton_backend import launch
+
     torch.set_num_threads(1)
     _poison_allocations()
+    # Then the heads of a group are in one share in some cases, and in even or uneven shares in
+    # others.
+    launch.multiprocessors = lambda device: 1
 
 
 def _report(key: str, name: str, case: Any) -> None:
@@ -190,15 +195,21 @@ def _poison_allocations() -> None:
 
 
 def compile_all(requests: list[str]) -> None:
-    """Resources of kernels given as JSON: {"kind", **arguments of make_variant}."""
+    """Resources of kernels given as JSON: {"kind", **arguments of make_variant}, perhaps with a
+    "tile" instead of the table's, and "shares" as in ``aot.compile_kernel``."""
     from avar_kernels.triton_backend import aot
+    from avar_kernels.triton_backend.tiles import Tile
 
     for text in requests:
         request = json.loads(text)
         kind = request.pop("kind")
+        sizes, shares = request.pop("tile", None), request.pop("shares", False)
         variant = aot.make_variant(**request)
+        if sizes is not None:  # instead of the table's
+            tile = Tile(*sizes)
+            object.__setattr__(variant, "tile", lambda kind, tile=tile: tile)
         try:
-            used = aot.compile_kernel(kind, variant, request["dtype"])
+            used = aot.compile_kernel(kind, variant, request["dtype"], shares)
             loop = used.main_loop
             result = {
                 "registers": used.registers,
@@ -207,6 +218,7 @@ def compile_all(requests: list[str]) -> None:
                 "tensor_memory_columns": used.tensor_memory_columns,
                 "instructions": loop and loop.instructions,
                 "loads_in_flight": loop and loop.loads_in_flight,
+                "wrong_products": used.wrong_products,
             }
         except Exception:
             result = {"error": traceback.format_exc()[-2000:]}

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from avar_kernels.triton_backend.descriptors import wrong_products
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver as runtime_driver
 
+from .errors import KernelFaultError
 from .launch import Launch, kernel_of
 
 # Limits and names that Triton asks a device for; shared memory per block by compute capability.
@@ -62,6 +64,7 @@ class _Device:
     """What Triton asks of the CUDA module. A loaded kernel is its PTX."""
 
     def __init__(self, capability: int) -> None:
+        self._capability = capability
         self._shared_bytes = _SHARED_LIMIT_BYTES[capability]
         self.ptx = ""
 
@@ -69,7 +72,14 @@ class _Device:
         return {"max_shared_mem": self._shared_bytes, "multiprocessor_count": 4, "warpSize": 32}
 
     def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple:
-        """(module, function, registers, spills, most threads)."""
+        """(module, function, registers, spills, most threads).
+
+        Raises:
+            KernelFaultError: the machine code, which nothing here runs, reads a wrong descriptor.
+        """
+        wrong = wrong_products(binary) if self._capability == 90 else []
+        if wrong:
+            raise KernelFaultError(f"{name}: descriptors in the wrong registers: {wrong}")
         return name, self.ptx, 0, 0, _THREADS_LIMIT
 
 
