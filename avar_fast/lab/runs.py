@@ -69,10 +69,18 @@ def checkpoint(out: Path, key: str) -> Path:
     return out / "init" if key == "init" else out / key / "latest"
 
 
-def train(run: TrainingRun, out: Path, data: Path, seed: int, num_ranks: int = NUM_RANKS) -> float:
+def train(
+    run: TrainingRun,
+    out: Path,
+    data: Path,
+    seed: int,
+    num_ranks: int = NUM_RANKS,
+    messages: Path | None = None,
+) -> float:
     """Runs the run's recipe with torchrun, one thread a rank; returns its seconds.
 
-    Exits the program where the run fails.
+    What it prints goes to the file ``messages``, if one is given. Exits the program where the run
+    fails.
     """
     command = [
         *(
@@ -86,10 +94,14 @@ def train(run: TrainingRun, out: Path, data: Path, seed: int, num_ranks: int = N
     ]
     started = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, check=False)
+    with contextlib.nullcontext() if messages is None else messages.open("a") as file:
+        done = subprocess.run(
+            command, env=environment, check=False, stdout=file, stderr=file and subprocess.STDOUT
+        )
     if done.returncode:
+        where = "above" if messages is None else f"in {messages}"
         sys.exit(
-            f"error: {run.title} failed with exit code {done.returncode}; its messages are above."
+            f"error: {run.title} failed with exit code {done.returncode}; its messages are {where}."
         )
     return time.perf_counter() - started
 
