@@ -69,18 +69,10 @@ def checkpoint(out: Path, key: str) -> Path:
     return out / "init" if key == "init" else out / key / "latest"
 
 
-def train(
-    run: TrainingRun,
-    out: Path,
-    data: Path,
-    seed: int,
-    num_ranks: int = NUM_RANKS,
-    messages: Path | None = None,
-) -> float:
+def train(run: TrainingRun, out: Path, data: Path, seed: int, num_ranks: int = NUM_RANKS) -> float:
     """Runs the run's recipe with torchrun, one thread a rank; returns its seconds.
 
-    What it prints goes to the file ``messages``, if one is given. Exits the program where the run
-    fails.
+    Exits the program where the run fails.
     """
     command = [
         *(
@@ -94,14 +86,10 @@ def train(
     ]
     started = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with contextlib.nullcontext() if messages is None else messages.open("a") as file:
-        done = subprocess.run(
-            command, env=environment, check=False, stdout=file, stderr=file and subprocess.STDOUT
-        )
+    done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
-        where = "above" if messages is None else f"in {messages}"
         sys.exit(
-            f"error: {run.title} failed with exit code {done.returncode}; its messages are {where}."
+            f"error: {run.title} failed with exit code {done.returncode}; its messages are above."
         )
     return time.perf_counter() - started
 

@@ -93,7 +93,7 @@ def _predict(
     """(N, K, 10) log-probabilities of the digits, and (layers, N, K, H, 3) masses, at the positions
     that predict the digits of the walks."""
     batch = collate(samples, loaded.tokenizer.pad_token_id, encoder.tokens.visual)
-    at = torch.stack([predicting_positions(sample, digit_ids, num_steps) for sample in samples])
+    at = torch.stack([_predicting(sample, digit_ids, num_steps) for sample in samples])
     with record_attention(loaded.model) as recording:
         logits = loaded.model(**batch.inputs, use_cache=False).logits
     rows = torch.arange(len(samples))[:, None]
@@ -101,7 +101,7 @@ def _predict(
     return logits[rows, at].float().log_softmax(-1)[..., digit_ids], masses
 
 
-def predicting_positions(sample: Sample, digit_ids: Tensor, num_steps: int) -> Tensor:
+def _predicting(sample: Sample, digit_ids: Tensor, num_steps: int) -> Tensor:
     """(K,) int64: the positions before the digits of the chain, the first K digits of the
     target."""
     digits = torch.isin(sample.target_ids, digit_ids).nonzero()[:num_steps, 0]

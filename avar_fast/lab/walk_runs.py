@@ -1,4 +1,4 @@
-"""The data and the training runs of the demo on walks."""
+"""The data and the training runs on walks: a base model, and cold starts with their controls."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,6 @@ DATA = {
 }
 """{data set: its phases}"""
 TEST = (Phase((DIM_UNIFORM,), pool=300, count=300),)
-MAX_NEW_TOKENS = 24
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,8 @@ MORE = WalkRun(
     data="base",
 )
 """Base models differ in when they begin to find their cells. One that does not read yet goes on."""
-AGTO = WalkRun("agto", "cold start + AGTO", "lab-walk-sft-agto.yaml", "base")
 COLD_STARTS = (
-    AGTO,
+    WalkRun("agto", "cold start + AGTO", "lab-walk-sft-agto.yaml", "base"),
     WalkRun("plain", "cold start", "lab-walk-sft.yaml", "base"),
     WalkRun(
         "enhance",
@@ -61,19 +59,5 @@ COLD_STARTS = (
         "base",
         ("agto.beta=0", "agto.enhance_keys=text"),
     ),
-    # AGTO's runs learn more slowly. Is that all that they do?
-    WalkRun(
-        "slow",
-        "cold start, a quarter of the learning rate",
-        "lab-walk-sft.yaml",
-        "base",
-        ("optim.lr=5e-4",),
-    ),
     WalkRun("ceiling", "cold start without prior", "lab-walk-sft.yaml", "base", data="uniform"),
 )
-GRPO = (
-    WalkRun("grpo", "AGTO, then GRPO", "lab-walk-grpo.yaml", "agto", data="uniform"),
-    WalkRun("vars", "AGTO, then GRPO + VARS", "lab-walk-grpo-vars.yaml", "agto", data="uniform"),
-)
-# As the table shows them: what it starts from, what goes wrong, the cures, their controls.
-ORDER = ("base", "plain", "enhance", "agto", "placebo", "slow", "ceiling", "grpo", "vars")

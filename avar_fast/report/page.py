@@ -1,7 +1,6 @@
 """The page of a study: table, training curves, VAS per layer and head, attention on images."""
 
 import html
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..tables import markdown
@@ -53,37 +52,21 @@ def text_table(entries: list[ReportEntry]) -> str:
     return markdown(table_rows(entries))
 
 
-def write_report(
-    path: Path,
-    title: str,
-    intro: str,
-    entries: list[ReportEntry],
-    table: Sequence[Sequence[str]] | None = None,
-    story: str = "",
-) -> None:
-    """Writes the page.
-
-    Args:
-        path, title: of the page.
-        intro: plain text.
-        entries: the models.
-        table: header and lines of another table than that of ``table_rows``.
-        story: HTML between the table and the curves.
-    """
+def write_report(path: Path, title: str, intro: str, entries: list[ReportEntry]) -> None:
+    """Writes the page; ``intro`` is plain text."""
     logs = {e.name: e.log for e in entries if e.log}
     tables = {e.name: (e.vas_layers, e.vas_table["log_ratio"]) for e in entries}
     shares = {e.name: (e.vas_layers, e.vas_table["share"]) for e in entries}
     maps = {e.name: e.maps for e in entries if e.maps}
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>",
-        html_table(table or table_rows(entries)),
+        html_table(table_rows(entries)),
         (
             '<p class="note">VAS: mean over layers, heads and the user\'s text tokens of visual'
             " over system attention mass. The plain ratio explodes where system mass nears zero"
             " (eps 1e-6 bounds it), so read the log ratio and the share, visual / (visual +"
             " system), beside it.</p>"
         ),
-        story,
         f"<h2>Training</h2>{figures.curves(logs, CURVES)}" if logs else "",
         (
             f"<h2>VAS per layer and head</h2>{figures.vas_tables(tables, 'log ratio')}"
