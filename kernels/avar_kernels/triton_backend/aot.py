@@ -86,7 +86,8 @@ class Resources:
 def compile_kernel(kind: str, variant: Variant, dtype: str, shares: bool = False) -> Resources:
     """Compiles kernel ``kind`` ("sort" too) for ``variant.arch``; arguments are aligned.
 
-    With ``shares``, dk and dv are float32, as where heads of a group are shared out."""
+    With ``shares``, dk and dv are float32, as where heads of a group are shared out. Else there is
+    one share, which launches compile as a constant."""
     kernel = sort_blocks_kernel if kind == "sort" else KERNELS[kind]
     if kind == "sort":
         sizes = LIST_BLOCK_SIZES
@@ -105,6 +106,8 @@ def compile_kernel(kind: str, variant: Variant, dtype: str, shares: bool = False
     types = {name: _type_of(name, dtype) for name in kernel.arg_names}
     if shares:
         types |= {"dk_ptr": "*fp32", "dv_ptr": "*fp32"}
+    elif kind == "dkdv":
+        constexprs = constexprs | {"num_shares": 1}
     aligned = {
         (parameter.num,): [["tt.divisibility", 16]]
         for parameter in kernel.params

@@ -64,8 +64,8 @@ def _readers_of(reader_starts_ptr, index, HAS_PREFIX: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "num_rows", "num_keys", "num_shares", "left", "right", "stride_sb", "stride_sh",
-        "stride_sc", "stride_tb",
+        "num_rows", "num_keys", "left", "right", "stride_sb", "stride_sh", "stride_sc",
+        "stride_tb",
     ]
 )  # fmt: skip
 def visual_attn_bwd_dkdv_kernel(

@@ -19,6 +19,7 @@ from .launch_inputs import LaunchInputs, aligned, trimmed
 # each takes a share of its group's heads. On an H100, a share per head more than halves its time at
 # 2k tokens; from 16k on none helps.
 MOST_PROGRAMS_PER_MULTIPROCESSOR = 6
+MOST_SHARES = 15  # Triton compiles a kernel anew for multiples of 16
 # Chips with room in shared memory for the float32 tiles of a share.
 SHARING_ARCHS = ("sm80", "sm90", "sm100", "interpreter")
 
@@ -146,7 +147,7 @@ def head_shares(group: int, programs: int, multiprocessors: int) -> int:
     As many as keep the device evenly busy, where one share per group makes ``programs``
     programs."""
     most = MOST_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // max(programs, 1)
-    heads_per_share = -(-group // min(group, max(most, 1)))
+    heads_per_share = -(-group // min(group, max(most, 1), MOST_SHARES))
     return -(-group // heads_per_share)
 
 

@@ -3,7 +3,7 @@
 An entry is the tile of the lowest modeled cost (``bench/bounds.py``) among those tried for which
 the variants that the tests compile spill no registers on Triton 3.6 and 3.7, fit the chip's memory,
 and keep loads in flight. Two exceptions on sm80: dq in float32 with all inputs spills 8 bytes with
-every tile tried, and dk/dv in half precision with all inputs 176.
+every tile tried, and dk/dv of shares in half precision with all inputs 272.
 
 The entries of sm90 for 2-byte inputs were timed on an H100 instead, at 8192 tokens, causal, with
 Triton 3.6 (docs/LOG.md): some of the fastest spill. Not timed there: float32, "bare" of dq and dkdv
