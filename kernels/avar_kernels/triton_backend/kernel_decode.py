@@ -119,6 +119,7 @@ def visual_attn_decode_kernel(
     mass = tl.zeros([BLOCK_M, 16], tl.float32)
     row_max = tl.full([BLOCK_M], ROW_MAX_FLOOR, tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)
+    # Types are loaded one block ahead, so that the load of V, which they mask, is prefetched too.
     following, _ = types_of(types_ptr, begin + tl.arange(0, BLOCK_N), stop, HAS_TYPES)
     for start in range(begin, stop, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
@@ -130,7 +131,7 @@ def visual_attn_decode_kernel(
             exists = types >= 0
         k_offsets = _cache_offsets(keys, inside, table_ptr, stride_kb, stride_kl, PAGE_SIZE)
         k_ptrs = k_ptr + k_offsets[:, None] + dims[None, :]
-        # Not masked by ``exists``: waiting for the types would take the loads out of the pipeline.
+        # Keys that do not exist need no mask here: their logits are replaced.
         k = tl.load(k_ptrs, mask=inside[:, None] & dim_mask, other=0.0)  # [N, D]
         logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (softmax_scale * LOG2E)
         tables = heads[:, None] * NUM_TYPES + types[None, :]  # [M, N]
@@ -145,6 +146,7 @@ def visual_attn_decode_kernel(
         logits = tl.where(visible, logits, float("-inf"))
         v_offsets = _cache_offsets(keys, inside, table_ptr, stride_vb, stride_vl, PAGE_SIZE)
         v_ptrs = v_ptr + v_offsets[:, None] + value_dims[None, :]
+        # Values of keys that do not exist may be NaN, which no weight of 0 removes.
         v = tl.load(v_ptrs, mask=exists[:, None] & value_mask, other=0.0)  # [N, DV]
         acc, row_max, row_sum, weights, decay = accumulate(
             acc, row_max, row_sum, logits, 0.0, v, 1.0, True, PRECISION
