@@ -132,9 +132,10 @@ def run_all(out: Path, pairs: dict[str, list[Pair]], jobs: int) -> None:
             "cold starts",
             [
                 partial(run_arm, out, tower, pair, key)
+                for pair in sorted(whole, key=lambda pair: pair[1])  # a seed of all, then the next
                 for tower, keys in TOWERS.items()
-                for pair in pairs[tower]
                 for key in keys
+                if pair in pairs[tower]
             ],
         ),
     )
