@@ -5,6 +5,7 @@ import torch
 from avar_kernels import (
     attn_received,
     available_backends,
+    plan_keys,
     visual_attn_func,
     visual_attn_with_kvcache,
 )
@@ -30,18 +31,18 @@ def test_decode(record, backend, keys, batch, dtype):
     q = torch.randn(batch, 1, HEADS, HEAD_DIM, device=DEVICE).to(dtype)
     k, v = (torch.randn(batch, keys, KV_HEADS, HEAD_DIM, device=DEVICE).to(dtype) for _ in range(2))
     types = key_types(keys).expand(batch, -1).contiguous()
+    plan = plan_keys(types, sort=False)  # a model makes it once for all its layers
 
-    def ours(count=keys):
-        return visual_attn_with_kvcache(
-            q, k[:, :count], v[:, :count], types[:, :count], backend=backend
-        )
+    def ours():
+        return visual_attn_with_kvcache(q, k, v, plan, backend=backend)
 
     def sdpa():
         queries, keys_, values = (x.transpose(1, 2) for x in (q, k, v))
         scaled_dot_product_attention(queries, keys_, values, enable_gqa=True)
 
     if backend != "sdpa_without_mass":
-        got = ours(300)
+        few = q, k[:, :300], v[:, :300], types[:, :300]
+        got = visual_attn_with_kvcache(*few, backend=backend)
         doubles = q.double(), k[:, :300].double(), v[:, :300].double()
         want = visual_attn_with_kvcache(*doubles, types[:, :300], backend="eager")
         assert (got.mass - want.mass).abs().max() < (1e-5 if dtype == torch.float32 else 2e-2)

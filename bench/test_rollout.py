@@ -13,21 +13,26 @@ import torch
 from avar_fast.rollout import Sampling, generate
 
 from .measure import synchronize
-from .models import SMALL, TOKENIZER, build, sample
+from .models import DTYPE, SMALL, TOKENIZER, build, sample
+from .shapes import DEVICE
 
-GROUP, NEW_TOKENS, VOCABULARY = 8, 32, 8192
+# The text tower of Qwen2.5-VL-3B on a GPU: layers, width, width of the MLP, heads, key heads.
+SIZE, WIDTHS, VOCABULARY = (
+    ("3B", (36, 2048, 11008, 16, 2), 151936) if DEVICE == "cuda" else ("30 M", SMALL, 8192)
+)
+GROUP, NEW_TOKENS = 8, 32
 PROMPT_LENGTHS = (300, 1200)
 EOS: Any = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
 IMAGE_IDS: Any = TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
 PAD: Any = TOKENIZER.pad_token_id
 BANNED = (*IMAGE_IDS, EOS)  # so that every completion has all its tokens
-SHAPE = f"30 M, group of {GROUP}, {NEW_TOKENS} new tokens"
+SHAPE = f"{SIZE}, group of {GROUP}, {NEW_TOKENS} new tokens"
 PROVIDERS = ("avar", "num_return_sequences", "repeated_prompt")
 
 
 @functools.cache
 def model(attention):
-    return build(attention, VOCABULARY, SMALL).eval()
+    return build(attention, VOCABULARY, WIDTHS).eval()
 
 
 @functools.cache
@@ -70,7 +75,8 @@ def gate(length):
     """All ways draw the same completions with the same seed.
 
     Only the first tokens are compared: later on, two kinds of attention may differ where two tokens
-    are almost equally likely."""
+    are almost equally likely. In bfloat16 that happens in some completions even there, so half of
+    them may differ; by chance none would agree."""
     _ = model("avar"), model("sdpa"), prompt(length)  # not made with the seed of the samples
     drawn = []
     for call in (ours, transformers, functools.partial(transformers, repeated=True)):
@@ -79,7 +85,8 @@ def gate(length):
         drawn.append(result.completion_ids if call is ours else result)
     for ids in drawn:
         assert ids.shape == (GROUP, NEW_TOKENS)
-        assert torch.equal(ids[:, :8], drawn[0][:, :8])
+        agree = (ids[:, :8] == drawn[0][:, :8]).all(1).float().mean()
+        assert agree >= (1.0 if torch.float32 == DTYPE else 0.5)
     assert len(drawn[0].unique()) > GROUP
 
 

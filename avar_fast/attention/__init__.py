@@ -12,6 +12,7 @@ with needs("avar_fast.attention"):
     from .caches import cache_argument, set_cached_ids
     from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
     from .contexts import given_ids, intervene, record_attention
+    from .fixed_step import FixedStep, takes_fixed_steps
     from .intervention import FORMS as INTERVENTION_FORMS
     from .maps import AttentionMaps, record_maps
     from .padding import padding_mask
@@ -30,6 +31,7 @@ __all__ = [
     "INTERVENTION_FORMS",
     "VISION_ATTN_NAME",
     "AttentionMaps",
+    "FixedStep",
     "Recorded",
     "Recording",
     "SequenceSplit",
@@ -48,5 +50,6 @@ __all__ = [
     "set_cached_ids",
     "set_prompts",
     "split_sequence",
+    "takes_fixed_steps",
     "turn_content",
 ]

@@ -27,7 +27,7 @@ from .packing import (
     refuse_packing,
 )
 from .padding import is_causal, known_padding, recurrent_mask
-from .prompts import prompts_of
+from .prompts import call_of, prompts_of
 from .recording import Recording
 from .tokens import PLAIN, query_mask
 from .turns import SharedOrder, TokenOrder
@@ -86,7 +86,10 @@ class Attachment:
         """Pre-forward hook: adds the ``AttnCall`` to the arguments."""
         if args:
             kwargs = dict(inspect.signature(model.forward).bind_partial(*args).arguments) | kwargs
-        input_ids, cache = self._new_ids(kwargs), given_cache(kwargs)
+        cache = given_cache(kwargs)
+        if (fixed := call_of(cache)) is not None:
+            return (), kwargs | {CALL_ARGUMENT: fixed}
+        input_ids = self._new_ids(kwargs)
         ids, slots = with_cached_ids(input_ids, cache), num_slots(cache)
         mask = known_padding(kwargs.get("attention_mask"), ids, slots)
         packing, prompts = self._packing(kwargs, mask, ids), prompts_of(cache)

@@ -5,9 +5,11 @@ from avar_kernels import PrefixPlan, plan_prefixes
 from torch import Tensor
 from transformers import Cache
 
+from .call import AttnCall
 from .key_typing import KeyTyping
 
 _PROMPTS_OF_CACHE = "avar_prompts"
+_CALL_OF_CACHE = "avar_call"
 
 
 class SharedPrompts:
@@ -101,3 +103,13 @@ def set_prompts(cache: Cache, prompts: SharedPrompts) -> None:
 def prompts_of(cache: object) -> SharedPrompts | None:
     """The prompts that a cache's rows continue; None for other caches."""
     return getattr(cache, _PROMPTS_OF_CACHE, None)
+
+
+def set_call(cache: Cache, call: AttnCall) -> None:
+    """Makes the forwards with a cache read this call, and derive none of their own."""
+    setattr(cache, _CALL_OF_CACHE, call)
+
+
+def call_of(cache: object) -> AttnCall | None:
+    """The call that the forwards with a cache read; None for other caches."""
+    return getattr(cache, _CALL_OF_CACHE, None)

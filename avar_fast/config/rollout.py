@@ -19,8 +19,8 @@ class RolloutConfig:
     kv_cache_gib: float | None = None
     """GiB for vLLM's key-value cache. Null takes what ``rollout.gpu_memory`` leaves."""
     cuda_graphs: bool = True
-    """vLLM compiles the model and captures CUDA graphs. If false, it starts faster and decodes more
-    slowly."""
+    """On a GPU the model's own decoding steps are replayed from CUDA graphs, and vLLM compiles the
+    model and captures graphs. If false, vLLM starts faster; both decode more slowly."""
     sleep: bool = False
     """vLLM in a rank's process gives its GPU memory back while the model is updated. Needs
     ``rollout.engine=vllm``."""

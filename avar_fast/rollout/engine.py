@@ -49,6 +49,7 @@ class ModelEngine:
         collate: makes left-padded inputs of prompts, on the device.
         at_once: most prompts that are completed at the same time.
         prompt_context: entered around every forward that reads prompts.
+        cuda_graphs: as in ``generate``.
     """
 
     def __init__(
@@ -57,14 +58,21 @@ class ModelEngine:
         collate: Callable[[list[Sample]], dict[str, Tensor]],
         at_once: int,
         prompt_context: PromptContext | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         self._whole_weights, self._collate, self._at_once = whole_weights, collate, at_once
-        self._prompt_context = prompt_context
+        self._prompt_context, self._cuda_graphs = prompt_context, cuda_graphs
 
     def generate(self, prompts: Sequence[Sample], sampling: Sampling) -> Rollouts:
         with self._whole_weights() as model:
             return generate(
-                model, prompts, self._collate, sampling, self._at_once, self._prompt_context
+                model,
+                prompts,
+                self._collate,
+                sampling,
+                self._at_once,
+                self._prompt_context,
+                self._cuda_graphs,
             )
 
     def sync_weights(self, model: nn.Module) -> None:

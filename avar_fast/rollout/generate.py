@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from ..attention import SharedPrompts, SpecialTokens, cache_argument
+from ..attention import SharedPrompts, SpecialTokens, cache_argument, takes_fixed_steps
 from ..models import family_of
+from .cache_layers import RecurrentLayer
 from .masses import SampledMasses
-from .rows import DecodingRows, RecurrentLayer
+from .rows import DecodingRows
 
 Prompt = TypeVar("Prompt")
 PromptContext = Callable[[int, dict[str, Tensor]], AbstractContextManager[Any]]
@@ -70,6 +71,7 @@ def generate(
     sampling: Sampling,
     at_once: int | None = None,
     prompt_context: PromptContext | None = None,
+    cuda_graphs: bool = True,
 ) -> Rollouts:
     """Completes every prompt ``sampling.num_samples`` times.
 
@@ -85,15 +87,20 @@ def generate(
         sampling: settings of sampling.
         at_once: most prompts that are completed at the same time; None completes all.
         prompt_context: context for the forwards that read prompts, and for no other forwards.
+        cuda_graphs: on a GPU, replay decoding steps from CUDA graphs. Recurrent layers, models of
+            other families, interventions, recordings of the caller's and autocast go without.
 
     Raises:
         FloatingPointError: the model's logits are not finite.
+        RuntimeError: a decoding step waits for the device, which a CUDA graph cannot contain.
     """
     family = family_of(model)
     was_training, saved_deltas = model.training, family.get_rope_deltas(model)
     model.eval()
+    graphs = cuda_graphs and _on_gpu(model) and takes_fixed_steps(model)
+    at_once = at_once or len(prompts)
     try:
-        return _generate(model, prompts, collate, sampling, at_once or len(prompts), prompt_context)
+        return _generate(model, prompts, collate, sampling, at_once, prompt_context, graphs)
     finally:
         family.set_rope_deltas(model, saved_deltas)
         model.train(was_training)
@@ -106,6 +113,7 @@ def _generate(
     sampling: Sampling,
     at_once: int,
     prompt_context: PromptContext | None,
+    graphs: bool,
 ) -> Rollouts:
     group = sampling.num_samples
     completions: list[list[int]] = [[] for _ in range(len(prompts) * group)]
@@ -121,7 +129,7 @@ def _generate(
         if next_prompts:
             inputs = collate(next_prompts)
             with nullcontext() if prompt_context is None else prompt_context(num_read, inputs):
-                new_rows = _read(model, inputs, num_read, group)
+                new_rows = _read(model, inputs, num_read, group, graphs)
             num_read += len(next_prompts)
             if rows is None:
                 rows = new_rows
@@ -155,12 +163,17 @@ def _generate(
     return _rollouts(completions, sampling, next(model.parameters()).device, masses)
 
 
+def _on_gpu(model: nn.Module) -> bool:
+    """Whether CUDA graphs can be captured. Autocast would keep copies of weights in a graph."""
+    return next(model.parameters()).is_cuda and not torch.is_autocast_enabled("cuda")
+
+
 def _is_over(ids: list[int], sampling: Sampling) -> bool:
     return len(ids) >= sampling.max_new_tokens or (bool(ids) and ids[-1] in sampling.eos_ids)
 
 
 def _read(
-    model: nn.Module, inputs: dict[str, Tensor], first: int, num_samples: int
+    model: nn.Module, inputs: dict[str, Tensor], first: int, num_samples: int, graphs: bool
 ) -> DecodingRows:
     """Reads prompts: returns ``num_samples`` rows per prompt, with the logits of their first
     token."""
@@ -188,7 +201,7 @@ def _read(
     owners = list(range(first * num_samples, (first + len(mask)) * num_samples))
     for layer in recurrent.values():
         layer.choose(rows)
-    return DecodingRows(prompts, starts[rows], logits[rows], owners, recurrent)
+    return DecodingRows(prompts, starts[rows], logits[rows], owners, recurrent, graphs)
 
 
 class _Noise:

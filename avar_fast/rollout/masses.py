@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from ..attention import record_attention
 from .rows import DecodingRows
 
 
@@ -25,10 +24,9 @@ class SampledMasses:
     ) -> None:
         """Feeds a token to each row, and keeps the masses of the rows in ``appended``, whose token
         is at ``positions`` of its completion."""
-        with record_attention(model, self.layers) as recording:
-            rows.feed(model, tokens)
-        by_layer = [recording.mass[layer][:, -1].sum(dim=1) for layer in self.layers]  # (rows, 3)
-        self.values.append(torch.stack(by_layer, dim=1)[appended])
+        masses = rows.feed(model, tokens, self.layers)
+        assert masses is not None
+        self.values.append(masses[appended])
         self.places.append(([rows.owners[i] for i in appended], positions))
 
     def collected(self, longest: int) -> Tensor | None:

@@ -1,75 +1,21 @@
 """The batch of unfinished completions: a KV cache that rows can leave and join, behind the caches
 of their prompts."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-from ..attention import SharedPrompts, cache_argument, set_cached_ids, set_prompts
-
-ROOM = 64  # tokens that a cache grows by, so that most steps copy a single token
-
-
-class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer, as views of buffers with room for future tokens."""
-
-    _buffers: tuple[Tensor, Tensor] | None = None
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        num_cached = self.get_seq_length()
-        length = num_cached + key_states.shape[-2]
-        if self._buffers is None or self._buffers[0].shape[-2] < length:
-            buffers = self._buffers = (
-                _with_room(key_states, length + ROOM),
-                _with_room(value_states, length + ROOM),
-            )
-            if num_cached:
-                for buffer, x in zip(buffers, self.cached, strict=True):
-                    buffer[:, :, :num_cached] = x
-        keys, values = self._buffers
-        keys[:, :, num_cached:length] = key_states
-        values[:, :, num_cached:length] = value_states
-        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
-        return self.keys, self.values
-
-    @property
-    def cached(self) -> tuple[Tensor, Tensor]:
-        """The cached keys and values, (rows, Hkv, L, D) each."""
-        assert self.keys is not None
-        assert self.values is not None
-        return self.keys, self.values
-
-    def replace(self, keys: Tensor, values: Tensor) -> None:
-        """Replaces the cached keys and values by these (rows, Hkv, L, D) tensors."""
-        self.keys, self.values, self._buffers = keys, values, None
-
-
-def _with_room(x: Tensor, length: int) -> Tensor:
-    return x.new_empty(*x.shape[:2], length, x.shape[-1])
-
-
-class RecurrentLayer(LinearAttentionLayer):
-    """The states of one recurrent layer, in which every row has its own."""
-
-    def choose(self, rows: Tensor) -> None:
-        """Keeps the rows with these indices, which may repeat."""
-        self.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
-
-    def append(self, others: "RecurrentLayer") -> None:
-        """Appends the rows of others."""
-        for mine, theirs in (
-            (self.conv_states, others.conv_states),
-            (self.recurrent_states, others.recurrent_states),
-        ):
-            for index, state in mine.items():
-                other = theirs[index]
-                if state is not None and other is not None:
-                    mine[index] = torch.cat([state, other])
+from ..attention import (
+    SharedPrompts,
+    cache_argument,
+    record_attention,
+    set_cached_ids,
+    set_prompts,
+)
+from .cache_layers import RecurrentLayer, RoomyLayer
+from .decoding_graph import DecodingGraph
 
 
 class DecodingRows:
@@ -81,6 +27,7 @@ class DecodingRows:
         logits: (rows, V) logits of the next token.
         owners: index of the completion of each row.
         recurrent: {layer: states} of the recurrent layers behind the rows' prompts.
+        graphs: whether the rows decode in fixed steps, which a GPU replays from a CUDA graph.
     """
 
     def __init__(
@@ -90,6 +37,7 @@ class DecodingRows:
         logits: Tensor,
         owners: list[int],
         recurrent: dict[int, RecurrentLayer],
+        graphs: bool,
     ) -> None:
         self.attention = {layer: RoomyLayer() for layer in prompts.layers}
         self.recurrent = recurrent
@@ -99,6 +47,7 @@ class DecodingRows:
         self.ids = torch.empty(len(owners), 0, dtype=torch.int64, device=logits.device)
         self.mask = torch.empty_like(self.ids, dtype=torch.bool)
         set_prompts(self.cache, prompts)
+        self.graphs, self._graph = graphs, None
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -108,24 +57,53 @@ class DecodingRows:
         position = self.mask.sum(dim=1, keepdim=True) - 1 + self.starts
         return position.expand(3, -1, -1)
 
-    def feed(self, model: nn.Module, tokens: Tensor) -> None:
-        """Appends (rows,) tokens, one to each row, and computes the logits of the next tokens."""
+    def feed(
+        self, model: nn.Module, tokens: Tensor, mass_layers: tuple[int, ...] = ()
+    ) -> Tensor | None:
+        """Appends (rows,) tokens, one to each row, and computes the logits of the next tokens.
+
+        Returns:
+            (rows, layers, C) float32, the masses of the tokens in ``mass_layers``, summed over
+            heads; None without such layers.
+        """
+        if self._graph is not None and self._graph.capacity == self.ids.shape[1]:
+            self._leave_graph()
+        if self.graphs and self._graph is None:
+            num_tokens = self.ids.shape[1] + 1
+            self._graph = DecodingGraph(
+                model, self.attention, self.prompts, num_tokens, mass_layers
+            )
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self), 1)], dim=1)
-        # Without position_ids the model would use its offsets from its last forward with images,
-        # which may have been of another batch.
-        self.logits = model(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask.long(),
-            position_ids=self.positions(),
-            use_cache=True,
-            logits_to_keep=1,
-            **{cache_argument(model): self.cache},
-        ).logits[:, -1]
+        if self._graph is not None:
+            self.logits, masses = self._graph.step(self.ids, self.mask, self.positions())
+            return masses
+        with record_attention(model, mass_layers) if mass_layers else nullcontext() as recording:
+            # Without position_ids the model would use its offsets from its last forward with
+            # images, which may have been of another batch.
+            self.logits = model(
+                input_ids=tokens[:, None],
+                attention_mask=self.mask.long(),
+                position_ids=self.positions(),
+                use_cache=True,
+                logits_to_keep=1,
+                **{cache_argument(model): self.cache},
+            ).logits[:, -1]
+        if recording is None:
+            return None
+        return torch.stack([recording.mass[i][:, -1].sum(dim=1) for i in mass_layers], dim=1)
+
+    def _leave_graph(self) -> None:
+        """Shows the tokens that a graph has written to the layers of the cache."""
+        if self._graph is not None:
+            for layer in self.attention.values():
+                layer.show(self.ids.shape[1])
+            self._graph = None
 
     def keep(self, rows: list[int]) -> None:
         """Keeps only the rows with these indices, and drops columns that are padding in all of
         them."""
+        self._leave_graph()
         chosen = torch.tensor(rows, device=self.mask.device)
         self.starts, self.owners = self.starts[chosen], [self.owners[i] for i in rows]
         self.logits = self.logits[chosen]
@@ -145,6 +123,7 @@ class DecodingRows:
 
     def join(self, others: "DecodingRows") -> None:
         """Appends rows that have no tokens yet."""
+        self._leave_graph()
         length, added = self.ids.shape[1], len(others)
         self.ids = torch.cat([self.ids, self.ids.new_zeros(added, length)])
         self.mask = torch.cat([self.mask, self.mask.new_zeros(added, length)])

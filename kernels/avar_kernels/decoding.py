@@ -2,8 +2,8 @@
 splits the keys among programs, and reads no sorted key blocks."""
 
 MAX_DECODING_ROWS = 32  # queries times query heads per key head
-MIN_KEYS_PER_SPLIT = 256
-MIN_DECODING_KEYS = 4 * MIN_KEYS_PER_SPLIT
+MIN_KEYS_PER_SPLIT = 128
+MIN_DECODING_KEYS = 1024
 
 
 def is_decoding(num_queries: int, num_keys: int, group: int) -> bool:

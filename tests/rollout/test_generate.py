@@ -1,6 +1,7 @@
 """Shared-prefix sampling against transformers' own repetition of whole prompts."""
 
 import dataclasses
+import importlib
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +20,13 @@ from ..attention.tiny_models import TOKENIZER, batch, models
 
 EOS, PAD = TOKENIZER.convert_tokens_to_ids("<|im_end|>"), TOKENIZER.pad_token_id
 BANNED = tuple(TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"]))
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["free_steps", "fixed_steps"])
+def _steps(request, monkeypatch):
+    """Every test runs with the steps of a CPU, and with the fixed ones that a GPU's graphs need."""
+    module = importlib.import_module("avar_fast.rollout.generate")  # the package has the function
+    monkeypatch.setattr(module, "_on_gpu", lambda model: request.param)
 
 
 def drawing(num_samples, max_new_tokens, temperature, *eos_ids):

@@ -84,7 +84,15 @@ def _sample(
             banned_ids=tuple(sorted({*attachment.tokens.visual, *suppressed(trainer)})),
             mass_layers=chosen,
         )
-        rollouts = generate(model, encoded, lambda rows: collate(rows, pad_id), sampling, at_once)
+        rollouts = generate(
+            model,
+            encoded,
+            lambda rows: collate(rows, pad_id),
+            sampling,
+            at_once,
+            # FSDP's hooks gather layers from other ranks.
+            cuda_graphs=not trainer.is_fsdp_enabled,
+        )
         places = [place for group in of_size for place in group]
         for i, (place, mask) in enumerate(zip(places, rollouts.completion_mask, strict=True)):
             inputs, completion = encoded[i // size], rollouts.completion_ids[i][mask]

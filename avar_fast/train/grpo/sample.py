@@ -27,7 +27,12 @@ def open_rollout(run: Run) -> RolloutEngine:
     random_state = get_random_state()
     engine = open_engine(
         recipe.rollout,
-        ModelEngine(run.engine.whole_weights, run.collate_prompts, at_once),
+        ModelEngine(
+            run.engine.whole_weights,
+            run.collate_prompts,
+            at_once,
+            cuda_graphs=recipe.rollout.cuda_graphs,
+        ),
         path=whole_model_at(recipe.model.path),
         dtype=recipe.model.dtype,
         system_prompt=recipe.data.system_prompt,
