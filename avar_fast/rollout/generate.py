@@ -87,8 +87,9 @@ def generate(
         sampling: settings of sampling.
         at_once: most prompts that are completed at the same time; None completes all.
         prompt_context: context for the forwards that read prompts, and for no other forwards.
-        cuda_graphs: on a GPU, replay decoding steps from CUDA graphs. Recurrent layers, models of
-            other families, interventions, recordings of the caller's and autocast go without.
+        cuda_graphs: on a GPU, replay decoding steps from CUDA graphs. Recurrent layers, experts,
+            models of other families, interventions, recordings of the caller's, and autocast go
+            without.
 
     Raises:
         FloatingPointError: the model's logits are not finite.
@@ -97,7 +98,7 @@ def generate(
     family = family_of(model)
     was_training, saved_deltas = model.training, family.get_rope_deltas(model)
     model.eval()
-    graphs = cuda_graphs and _on_gpu(model) and takes_fixed_steps(model)
+    graphs = cuda_graphs and _can_capture(model) and takes_fixed_steps(model)
     at_once = at_once or len(prompts)
     try:
         return _generate(model, prompts, collate, sampling, at_once, prompt_context, graphs)
@@ -163,9 +164,13 @@ def _generate(
     return _rollouts(completions, sampling, next(model.parameters()).device, masses)
 
 
-def _on_gpu(model: nn.Module) -> bool:
-    """Whether CUDA graphs can be captured. Autocast would keep copies of weights in a graph."""
-    return next(model.parameters()).is_cuda and not torch.is_autocast_enabled("cuda")
+def _can_capture(model: nn.Module) -> bool:
+    """Whether a decoding step fits into a CUDA graph. Autocast would keep copies of weights in it,
+    and the grouped products of experts may read their sizes on the host."""
+    config: Any = model.config
+    has_experts = hasattr(config.get_text_config(), "num_experts")
+    on_gpu = next(model.parameters()).is_cuda
+    return on_gpu and not has_experts and not torch.is_autocast_enabled("cuda")
 
 
 def _is_over(ids: list[int], sampling: Sampling) -> bool:

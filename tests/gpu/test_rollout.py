@@ -8,8 +8,8 @@ import torch
 from avar_fast.rollout import Sampling, decoding_graph, generate
 
 from ..models import families
-from .device import DEVICE, GPU_TIER, ON_GPU
-from .test_model import conversation
+from .conversations import conversation
+from .device import DEVICE, GPU_TIER, ON_GPU, needs_gpu
 
 pytestmark = GPU_TIER
 
@@ -28,7 +28,7 @@ def captures(monkeypatch):
     monkeypatch.setattr(decoding_graph.DecodingGraph, kept, counted)
     if not ON_GPU:
         module = importlib.import_module("avar_fast.rollout.generate")
-        monkeypatch.setattr(module, "_on_gpu", lambda model: True)
+        monkeypatch.setattr(module, "_can_capture", lambda model: True)
     return found
 
 
@@ -37,7 +37,7 @@ def inputs_of(prompts):
     return conversation(DEVICE, 16 + 4 * index, response="")
 
 
-@pytest.mark.parametrize("family", families.WITHOUT_RECURRENT)
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_replayed_steps_sample_what_single_steps_sample(family, captures, monkeypatch):
     """Rows end at different steps and leave, prompts join, and caches grow: every one of these
     needs another graph. float32; the masses of the same weights in another split of the keys."""
@@ -59,3 +59,16 @@ def test_replayed_steps_sample_what_single_steps_sample(family, captures, monkey
     assert torch.equal(got.completion_ids, want.completion_ids)
     assert torch.allclose(got.masses, want.masses, atol=1e-4)
     assert want.masses[want.completion_mask].sum(-1).min() > 3.9  # of four heads
+
+
+@needs_gpu
+@pytest.mark.parametrize("family", ["qwen3_vl_moe", "qwen3_5"])
+def test_families_that_take_no_graphs_decode_without(family, captures):
+    model = families.models(family)[0].to(DEVICE)
+    sampling = Sampling(
+        num_samples=2, max_new_tokens=6, temperature=0.0, eos_ids=(), banned_ids=(),
+        pad_id=families.TOKENIZER.pad_token_id,
+    )  # fmt: skip
+    rollouts = generate(model, range(1), inputs_of, sampling)
+    assert rollouts.completion_mask.all()
+    assert not captures

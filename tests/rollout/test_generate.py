@@ -26,7 +26,7 @@ BANNED = tuple(TOKENIZER.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"
 def _steps(request, monkeypatch):
     """Every test runs with the steps of a CPU, and with the fixed ones that a GPU's graphs need."""
     module = importlib.import_module("avar_fast.rollout.generate")  # the package has the function
-    monkeypatch.setattr(module, "_on_gpu", lambda model: request.param)
+    monkeypatch.setattr(module, "_can_capture", lambda model: request.param)
 
 
 def drawing(num_samples, max_new_tokens, temperature, *eos_ids):

@@ -155,6 +155,7 @@ _DECODE = {
     2: {64: Tile(32, 64, 4, 3), 128: Tile(32, 64, 4, 3), 256: Tile(32, 32, 8, 3)},
     4: {64: Tile(16, 16, 4, 2), 128: Tile(16, 16, 8, 2), 256: Tile(16, 16, 8, 2)},
 }
+_DECODE_EXCEPTIONS = {("sm90", 2, 128): Tile(32, 128, 4, 2)}  # timed: 1.08 times as fast
 _DECODE_GFX942 = {
     2: {64: Tile(16, 64, 4, 1), 128: Tile(16, 64, 8, 1), 256: Tile(16, 32, 8, 1)},
     4: {64: Tile(16, 32, 4, 1), 128: Tile(16, 16, 4, 1), 256: Tile(16, 16, 4, 1)},
@@ -200,7 +201,7 @@ def tile_for(
         return _INTERPRETER
     if kind == "decode":
         table = _DECODE_GFX942 if arch == "gfx942" else _DECODE
-        return table[element_bytes][width]
+        return _DECODE_EXCEPTIONS.get((arch, element_bytes, width), table[element_bytes][width])
     if kind == "received":
         return _RECEIVED[element_bytes][width]
     if element_bytes == 4:

@@ -14,7 +14,7 @@ generator = torch.Generator().manual_seed(0)
 LENGTHS = torch.tensor([540, 70, 0, 2])
 def normal(*shape):
     return torch.randn(shape, generator=generator)
-assert split_keys(544, 2, 32, 4) == (2, 288)  # several stretches are merged below
+assert split_keys(544, 2, 32, 4) == (4, 160)  # several stretches are merged below
 for heads, kv_heads, queries, dim, value_dim, dtype, options in (
     (14, 2, 1, 16, 16, torch.float32, {}),
     (4, 2, 3, 40, 24, torch.float32, dict(window_size=(300, -1))),
