@@ -9,13 +9,15 @@ and compares its accuracy with that of the commonest answer, overall and of each
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE.parent / "configs"
 
 
 def write_rows(folder, split, questions, image_paths, limit=None):
@@ -51,9 +53,17 @@ def run(module, *arguments):
     subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True)
 
 
-def main(out, steps=500, questions=1000, seed=0):
-    import easy_vqa
+def load_package():
+    """The package. Python looks in the script's own folder first, where this file has its name."""
+    sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != HERE]
+    try:
+        return importlib.import_module("easy_vqa")
+    except ModuleNotFoundError:
+        sys.exit("error: easy-vqa is not installed; run pip install easy-vqa")
 
+
+def main(out, steps=500, questions=1000, seed=0):
+    easy_vqa = load_package()
     train = write_rows(
         out, "train", easy_vqa.get_train_questions(), easy_vqa.get_train_image_paths()
     )

@@ -6,6 +6,7 @@ it holds for the same rows, until their cache is full.
 """
 
 import contextlib
+import functools
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ class DecodingGraph:
         return logits, self._fixed.masses()
 
     def _capture(self) -> None:
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        graph, stream = torch.cuda.CUDAGraph(), _capture_stream(self._tokens.get_device())
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             # Other threads, such as NCCL's watchdog, may go on to use the device.
@@ -115,3 +116,9 @@ class DecodingGraph:
             graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = graph
+
+
+@functools.cache
+def _capture_stream(device: int) -> torch.cuda.Stream:
+    """The stream of all captures, as cuBLAS keeps a workspace for every stream."""
+    return torch.cuda.Stream(device)
