@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -102,14 +104,24 @@ def train_here(run: TrainingRun, out: Path, data: Path, seed: int) -> None:
     """
     before, sys.argv = sys.argv, ["avar_fast.train", *_arguments(run, out, data, seed)]
     try:
-        with (
-            (out / f"{run.key}.txt").open("w") as log,
-            contextlib.redirect_stdout(log),
-            contextlib.redirect_stderr(log),
-        ):
+        with (out / f"{run.key}.txt").open("w") as log, _output_to(log):
             runpy.run_module("avar_fast.train", run_name="__main__")
     finally:
         sys.argv = before
+
+
+@contextlib.contextmanager
+def _output_to(log: TextIO) -> Iterator[None]:
+    """Writes the output of this process into a file, with that of programs it starts: DeepSpeed
+    tries a linker, which writes to the descriptor."""
+    error = os.dup(2)
+    os.dup2(log.fileno(), 2)
+    try:
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            yield
+    finally:
+        os.dup2(error, 2)
+        os.close(error)
 
 
 def _arguments(run: TrainingRun, out: Path, data: Path, seed: int) -> list[str]:
