@@ -8,7 +8,7 @@ with needs("avar_fast.attention"):
 
     from . import versions as versions  # first: it names a version that the other imports fail on
     from .attach import ATTN_NAME, attach
-    from .attachment import detach, split_sequence
+    from .attached import detach, split_sequence
     from .caches import cache_argument, set_cached_ids
     from .call import VISION_ATTN_NAME, SequenceSplit, avar_attention
     from .contexts import given_ids, intervene, record_attention

@@ -5,7 +5,8 @@ from typing import Any
 from torch import nn
 
 from ..models.decoders import decoder_of, unwrapped
-from .attachment import Attachment, detach
+from .attached import detach
+from .attachment import Attachment
 from .key_typing import MIN_TYPES, Classify, KeyTyping
 from .self_check import check_attached, has_weights
 from .tokens import SpecialTokens

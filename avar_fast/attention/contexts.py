@@ -9,7 +9,8 @@ from typing import Literal
 from avar_kernels import KeyType
 from torch import Tensor, nn
 
-from .attachment import Attachment, attachment_of
+from .attached import attachment_of
+from .attachment import Attachment
 from .intervention import FORMS, Intervention
 from .recording import Recorded, Recording
 from .tokens import ROLES

@@ -11,7 +11,8 @@ from avar_kernels import plan_keys
 from torch import Tensor, nn
 from transformers import Cache
 
-from .attachment import Attachment, attachment_of
+from .attached import attachment_of
+from .attachment import Attachment
 from .call import AttnCall
 from .contexts import subset
 from .prompts import SharedPrompts, set_call

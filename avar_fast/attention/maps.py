@@ -9,7 +9,7 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor, nn
 
-from .attachment import attachment_of
+from .attached import attachment_of
 from .contexts import subset
 from .tokens import ROLES
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from ..models import NAMES
-from .attachment import attachment_of
+from .attached import attachment_of
 from .caches import cache_argument
 from .contexts import record_attention
 from .tokens import SpecialTokens

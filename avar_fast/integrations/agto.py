@@ -16,7 +16,7 @@ from ..attention import (
     record_attention,
     sees_image,
 )
-from ..attention.attachment import attachment_of
+from ..attention.attached import attachment_of
 from ..attention.visual_ids import without_featureless
 from ..config.agto import AgtoConfig
 from ..objectives import ENHANCED, AgtoParts, agto_loss, scheduled_weights

@@ -11,7 +11,7 @@ from trl.models.utils import (  # pyright: ignore[reportMissingImports]
 )
 
 from ...attention import SpecialTokens, key_types, record_attention
-from ...attention.attachment import attachment_of
+from ...attention.attached import attachment_of
 from ...models.decoders import unwrapped
 from ...rollout import Sampling, generate
 from .prompts import collate, encode, groups_of
