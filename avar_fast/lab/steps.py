@@ -17,8 +17,8 @@ from ..attention import record_attention
 from ..attention.masses import as_layers
 from ..data import Encoder, Rows, Sample, collate
 from ..loading import Loaded
-from .tokenizer import DEFAULT_SYSTEM
 from .walk import rule_digit
+from .world import DEFAULT_SYSTEM
 
 _TYPES = {"text": KeyType.TEXT, "visual": KeyType.VISUAL, "system": KeyType.SYSTEM}
 

@@ -36,8 +36,7 @@ with needs("avar_fast.lab.study"):
     from .model import save_base
     from .runs import CHAIN, MAX_NEW_TOKENS, MIXED, ONE_DIGIT, TrainingRun, checkpoint, say, train
     from .study_report import write_study
-    from .tokenizer import DEFAULT_SYSTEM
-    from .world import WorldConfig
+    from .world import DEFAULT_SYSTEM, WorldConfig
 
 RHO = 0.7
 # The base model meets hints that are as good as random, in chains: it can read past them.
