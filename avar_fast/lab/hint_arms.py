@@ -67,7 +67,7 @@ DATA = {
     },
 }
 """{place of the hints: phases of a cold start}"""
-NUM_TEST = 500
+NUM_TEST = 300
 ABSENT = "absent"
 TESTS = {
     ABSENT: DIM,
@@ -107,13 +107,13 @@ def setup() -> str:
     base = load_recipe(CONFIGS / BASE.recipe, list(BASE.settings)).train
     return "\n".join(
         [
-            "- World: an image of one handwritten digit; the question asks for the sum of its row or"
-            " column, which is the digit. One look at the image answers it. In the cold start's"
+            "- World: an image of one handwritten digit; the question asks for the sum of its row"
+            " or column, which is the digit. One look at the image answers it. In the cold start's"
             f" rows a hint is right with probability {RHO:g}, else it is a random wrong digit; it"
             " is the same text, `Hint: 7.`, at the end of the system turn or before the question."
             f" Images have contrast {CONTRAST:g} and noise {NOISE:g}, the base model's 1 and 0.",
-            f"- Model: the tower with scarce heads (2 layers, 1 head). All seeds start from one base"
-            f" model of {base.steps} steps, which met hints that tell nothing in both turns.",
+            "- Model: the tower with scarce heads (2 layers, 1 head). All seeds start from one"
+            f" base model of {base.steps} steps, which met hints that tell nothing in both turns.",
             f"- Cold start: {STEPS} steps of {ROWS} rows, learning rate {optim.lr:g}, clipping off,"
             " the whole model with its vision tower. A seed has its own digits, hints and order."
             " All arms of a seed share them; only the turn of the hint differs.",

@@ -60,12 +60,13 @@ def write_page(
         "",
         *verdicts(results),
         "",
-        "Difference in accuracy with wrong hints between suppression and no AGTO, by the turn of the"
-        " hint, paired by seed, with a 95 % t interval:",
+        "Difference in accuracy with wrong hints between suppression and no AGTO, by the turn of"
+        " the hint, paired by seed, with a 95 % t interval:",
         "",
         prediction_table(results),
         "",
-        "![Accuracy with wrong hints of every arm, by the turn of the hint](img/hint-study-arms.png)",
+        "![Accuracy with wrong hints of every arm, by the turn of the"
+        " hint](img/hint-study-arms.png)",
         "",
     ]
     for place, table in zip(HINT_PLACES, tables, strict=True):
@@ -99,10 +100,8 @@ def _size(results: Results) -> str:
     counts = {key: len(runs) for key, runs in results.items()}
     least, most = min(counts.values()), max(counts.values())
     each = f"{least}" if least == most else f"{least} to {most}"
-    few = " One run of an arm has no interval: its numbers show what happened once." * (least < 2)
-    return (
-        f"{sum(counts.values())} runs: {each} of each of {len(counts)} arms, one base model.{few}"
-    )
+    size = f"{sum(counts.values())} runs: {each} of each of {len(counts)} arms, one base model."
+    return size + " An arm with one run has no interval: it shows what happened once." * (least < 2)
 
 
 def _arms(place: str) -> list[HintArm]:
