@@ -196,7 +196,6 @@ def test_the_command_writes_what_the_function_writes(tmp_path, capsys):
         ("--seed", "-1", "must be a whole number of at least 0; got '-1'"),
         ("--split", "dev", "invalid choice: 'dev'"),
         ("--hint-place", "image", "invalid choice: 'image'"),
-        ("--contrast", "2", "must be above 0 and at most 1; got 2.0"),
     ],
 )
 def test_the_command_says_what_is_wrong(tmp_path, capsys, option, value, expected):
