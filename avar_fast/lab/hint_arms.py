@@ -10,11 +10,11 @@ from .world import HINT_PLACES, WorldConfig
 
 PLAIN, AGTO = "lab-walk-sft.yaml", "lab-walk-sft-agto.yaml"
 TOWER = "scarce"
-RHO = 0.9  # probability that a hint of the cold start is right
+RHO = 0.97  # probability that a hint of the cold start is right
 # The cold start comes with images of a kind that the base model has not seen, so that there is
 # something to learn.
 CONTRAST, NOISE = 0.45, 0.35
-STEPS, ROWS = 120, 16  # of a cold start
+STEPS, ROWS = 160, 16  # of a cold start
 POOL = 1_600  # different rows of a cold start
 WEIGHT = 0.15  # of AGTO's terms, the paper's
 TERMS = {"enhance": (WEIGHT, 0.0), "suppress": (0.0, WEIGHT), "both": (WEIGHT, WEIGHT)}

@@ -172,7 +172,9 @@ def make_scene(config: WorldConfig, split: str, seed: int, index: int) -> Scene:
         question = f"Hint: {hint}. {question}"
     reasoning = f"{' + '.join(map(str, addends))} = {total}" if style == "chain" else None
     image = draw_grid(pictures, rng if config.vary and split == "train" else None)
-    image = degraded(image, config.contrast, config.noise, rng)
+    # A stream of its own, so that the noise does not depend on the hint.
+    of_noise = np.random.default_rng([seed, SPLITS.index(split), index, 1])
+    image = degraded(image, config.contrast, config.noise, of_noise)
     return Scene(
         image=image,
         question=question,

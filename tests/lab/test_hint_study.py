@@ -82,16 +82,17 @@ def test_answers_and_masses_are_those_of_attention_matrices(folder, tmp_path):
     attach_with_hints(loaded)
     found = answer(loaded, rows)
     eager = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager")
-    encoder = Encoder(TOKENIZER, loaded.image_processor, DEFAULT_SYSTEM)
+    tokenizer = loaded.tokenizer
+    encoder = Encoder(tokenizer, loaded.image_processor, DEFAULT_SYSTEM)
     answered, hinted, masses = [], [], []
     for row in rows:
         sample = encoder(row)
         batch = collate([sample], 0, encoder.tokens.visual)
         with torch.no_grad():
             out = eager(**batch.inputs, use_cache=False, output_attentions=True)
-        pieces = TOKENIZER.convert_ids_to_tokens(batch.inputs["input_ids"][0])
+        pieces = tokenizer.convert_ids_to_tokens(batch.inputs["input_ids"][0])
         at = pieces.index("<answer>")
-        digit = out.logits[0, at, [TOKENIZER.convert_tokens_to_ids(str(d)) for d in range(10)]]
+        digit = out.logits[0, at, [tokenizer.convert_tokens_to_ids(str(d)) for d in range(10)]]
         answered.append(str(int(digit.argmax())) == row.answer)
         hinted.append(int(digit.argmax()) == row.columns["meta"]["hint"])
         weights = torch.stack(out.attentions)[:, 0, :, at].mean((0, 1))
