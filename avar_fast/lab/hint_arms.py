@@ -17,9 +17,9 @@ CONTRAST, NOISE = 0.45, 0.35
 STEPS, ROWS = 160, 16  # of a cold start
 POOL = 1_600  # different rows of a cold start
 WEIGHT = 0.15  # of AGTO's terms, the paper's
-TERMS = {"enhance": (WEIGHT, 0.0), "suppress": (0.0, WEIGHT), "both": (WEIGHT, WEIGHT)}
+TERMS = {"suppress": (0.0, WEIGHT), "both": (WEIGHT, WEIGHT), "enhance": (WEIGHT, 0.0)}
 """{part of AGTO: (alpha, beta)}"""
-QUERIES = ("user", "response")
+QUERIES = ("response", "user")
 NO_HINTS = "none"
 _LENGTH = (f"train.steps={STEPS}", f"train.batch_size={ROWS}", f"train.micro_batch_size={ROWS}")
 
@@ -37,23 +37,30 @@ class HintArm(TrainingRun):
     """The turn with the hints of its rows, or ``NO_HINTS``."""
 
 
-def _arms_of(place: str) -> list[HintArm]:
-    arms = [HintArm(arm_key(place), "no AGTO", PLAIN, "base", _LENGTH, place)]
-    for term, (alpha, beta) in TERMS.items():
-        for queries in QUERIES:
-            weights = (f"agto.queries={queries}", f"agto.alpha={alpha}", f"agto.beta={beta}")
-            key, title = arm_key(place, term, queries), f"{term}, {queries} queries"
-            arms.append(HintArm(key, title, AGTO, "base", (*weights, *_LENGTH), place))
-    return arms
-
-
 def arm_key(place: str, term: str = "none", queries: str = "") -> str:
     """The key of an arm, such as "system-suppress-response"; "system-none" has no queries."""
     return "-".join(part for part in (place, term, queries) if part)
 
 
 CEILING = HintArm("ceiling", "no hints in the rows (ceiling)", PLAIN, "base", _LENGTH)
-ARMS = (CEILING, *(arm for place in HINT_PLACES for arm in _arms_of(place)))
+ARMS = (
+    *(HintArm(arm_key(place), "no AGTO", PLAIN, "base", _LENGTH, place) for place in HINT_PLACES),
+    CEILING,
+    *(
+        HintArm(
+            arm_key(place, term, queries),
+            f"{term}, {queries} queries",
+            AGTO,
+            "base",
+            (f"agto.queries={queries}", f"agto.alpha={alpha}", f"agto.beta={beta}", *_LENGTH),
+            place,
+        )
+        for term, (alpha, beta) in TERMS.items()
+        for queries in QUERIES
+        for place in HINT_PLACES
+    ),
+)
+"""In the order in which a seed runs them: those that the prediction is about come first."""
 
 # The base model meets hints that tell nothing, in both turns: it can read past them.
 _READ = (CLEAR, *(replace(CLEAR, shortcut=0.1, hint_place=place) for place in HINT_PLACES))

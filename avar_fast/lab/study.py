@@ -9,7 +9,8 @@ seed trains a cold start on questions with hints, most of them answered at once,
 AGTO. From the AGTO checkpoint it then runs GRPO without VARS and with each form of VARS. Every
 checkpoint answers held-out questions greedily: once with hints as in training, once with random
 hints. The hints stand in the user turn, whose keys AGTO's suppressing term does not touch;
-lab/hint_study.py compares both turns. Seeds run in parallel, one process with one thread each. Finished parts are not run again.
+lab/hint_study.py compares both turns. Seeds run in parallel, one process with one thread each.
+Finished parts are not run again.
 """
 
 import argparse

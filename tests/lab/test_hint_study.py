@@ -264,7 +264,7 @@ def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path):
     assert "14 runs: 0 to 1 of each of 15 arms" in page
     assert "not decided, because an interval needs two runs" in page
     assert "+0.250" in page
-    (_, of_user) = tables.split("\n\n")
+    (of_user, _) = tables.split("\n\n")
     (line,) = (x for x in of_user.splitlines() if x.startswith("| both, response queries"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:] == ["0", "", "", "", "", ""]
