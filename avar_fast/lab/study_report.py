@@ -22,8 +22,8 @@ LAST = 5
 READING = (
     "The hints stand in the user turn. AGTO's suppressing term lowers attention on the keys of the"
     " system turn, and no hint is among them, so the term could hardly have taken the shortcut"
-    " away. That AGTO leaves the shortcut in place here says nothing about hints in the system turn;"
-    " `make hint-study` compares both turns ([hint-study.md](hint-study.md))."
+    " away. That AGTO leaves the shortcut in place here says nothing about hints in the system"
+    " turn; `make hint-study` compares both turns ([hint-study.md](hint-study.md))."
 )
 
 
