@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study shortcut-study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
+.PHONY: install demo study shortcut-study hint-study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,10 @@ study: install
 # About an hour on two idle cores. What is finished is kept; docs/study.md and its pictures are written.
 shortcut-study: install
 	$(BIN)/python -m avar_fast.lab.study --out runs/study --docs docs
+
+# About a quarter of an hour on two idle cores. What is finished is kept; docs/hint-study.md and its picture are written.
+hint-study: install
+	$(BIN)/python -m avar_fast.lab.hint_study --out runs/hint-study --docs docs
 
 # One process per core, at most four, with one thread each. Tests of a file share a process and its fixtures.
 test: install

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .model import build_image_processor, build_model, save_base
-    from .tokenizer import DEFAULT_SYSTEM, build_tokenizer
-    from .world import Scene, WorldConfig, make_scene, to_row, write_rows
+    from .tokenizer import build_tokenizer
+    from .world import DEFAULT_SYSTEM, Scene, WorldConfig, make_scene, to_row, write_rows
 
 __all__ = [
     "DEFAULT_SYSTEM",
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "DEFAULT_SYSTEM": ".tokenizer",
+    "DEFAULT_SYSTEM": ".world",
     "Scene": ".world",
     "WorldConfig": ".world",
     "build_image_processor": ".model",

@@ -2,7 +2,8 @@
 
 python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
                               [--style mixed|direct|chain] [--open] [--grid 2x2] [--smaller]
-                              [--shortcut RHO] [--test-hint random|absent|training] [--plain]
+                              [--shortcut RHO] [--test-hint random|wrong|absent|training]
+                              [--hint-place user|system] [--contrast 1] [--noise 0] [--plain]
 python -m avar_fast.lab walks --out DIR --rows N --split train|test --seed S
                               [--side 4] [--steps 6] [--prior RHO] [--contrast 1] [--noise 0]
                               [--plain]
@@ -22,7 +23,7 @@ from ..extras import needs
 with needs("avar_fast.lab"):
     from .digits import SPLITS
     from .walk import WalkConfig
-    from .world import MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
+    from .world import HINT_PLACES, MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
 
 TOWER_NAMES = ("sums", "scarce", "plenty")
 
@@ -95,6 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
         rows.add_argument(
             "--plain", action="store_true", help="do not vary size, slant, angle, place in training"
         )
+        rows.add_argument("--contrast", type=float, default=1.0, help="of the image, default 1")
+        rows.add_argument("--noise", type=float, default=0.0, help="of the image, default 0")
     data.add_argument("--style", choices=STYLE_CHOICES, default="mixed")
     data.add_argument("--open", action="store_true", help="do not name the style in the question")
     data.add_argument(
@@ -116,6 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
         default="random",
         help="with --shortcut, what test questions carry (default random)",
     )
+    data.add_argument(
+        "--hint-place", choices=HINT_PLACES, default="user", help="turn of the hint (default user)"
+    )
 
     walks.add_argument("--side", type=int, default=4, help="digits in a row, default 4")
     walks.add_argument("--steps", type=int, default=6, help="cells a walk visits, default 6")
@@ -126,8 +132,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RHO",
         help="probability that a digit follows the rule (default 0: uniform digits)",
     )
-    walks.add_argument("--contrast", type=float, default=1.0, help="of the image, default 1")
-    walks.add_argument("--noise", type=float, default=0.0, help="of the image, default 0")
 
     model = commands.add_parser("model", help="write an untrained model with its tokenizer")
     model.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -150,30 +154,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             f"argument --out: must be a folder; got the file {args.out}. Name another folder."
         )
-    if args.command == "data":
-        rows, cols = args.grid
-        config = WorldConfig(
-            rows=rows,
-            cols=cols,
-            smaller=args.smaller,
-            style=args.style,
-            open=args.open,
-            shortcut=args.shortcut,
-            test_hint=args.test_hint,
-            vary=not args.plain,
-        )
-        path = write_rows(args.out, config, args.split, args.rows, args.seed)
-        print(f"wrote {args.rows} rows to {path}")
-    elif args.command == "walks":
+    if args.command in ("data", "walks"):
         try:
-            config = WalkConfig(
-                side=args.side,
-                steps=args.steps,
-                prior=args.prior,
-                contrast=args.contrast,
-                noise=args.noise,
-                vary=not args.plain,
-            )
+            config = _world(args)
         except ValueError as error:
             parser.error(f"argument --{error}")
         path = write_rows(args.out, config, args.split, args.rows, args.seed)
@@ -184,6 +167,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"wrote the untrained model to {save_base(args.out, args.seed, args.tower)}")
     return 0
+
+
+def _world(args: argparse.Namespace) -> WorldConfig | WalkConfig:
+    """The kind of rows that the options ask for."""
+    image = {"contrast": args.contrast, "noise": args.noise, "vary": not args.plain}
+    if args.command == "walks":
+        return WalkConfig(side=args.side, steps=args.steps, prior=args.prior, **image)
+    rows, cols = args.grid
+    return WorldConfig(
+        rows=rows,
+        cols=cols,
+        smaller=args.smaller,
+        style=args.style,
+        open=args.open,
+        shortcut=args.shortcut,
+        test_hint=args.test_hint,
+        hint_place=args.hint_place,
+        **image,
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ with needs("avar_fast.lab.demo"):
         say,
         train,
     )
-    from .tokenizer import DEFAULT_SYSTEM
+    from .world import DEFAULT_SYSTEM
 
 MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
 NUM_PICTURES = 4

@@ -119,3 +119,32 @@ def draw_grid(pictures: np.ndarray, rng: np.random.Generator | None = None) -> I
 
     lines = [np.concatenate([draw_tile(int(p), rng) for p in row], axis=1) for row in pictures]
     return Image.fromarray(np.concatenate(lines, axis=0)).convert("RGB")
+
+
+def degraded(
+    image: Image.Image, contrast: float, noise: float, rng: np.random.Generator
+) -> Image.Image:
+    """A gray image with less contrast and with noise.
+
+    Args:
+        image: RGB, all channels equal.
+        contrast: factor on the gray values, above 0 and up to 1; 1 with no noise leaves the image
+            as it is and draws no random numbers.
+        noise: standard deviation of the normal noise added to each pixel, as a share of white.
+        rng: of the noise.
+    """
+    if contrast == 1.0 and noise == 0.0:
+        return image
+    from PIL import Image
+
+    gray = np.asarray(image)[..., 0] / 255.0 * contrast
+    gray = gray + noise * rng.standard_normal(gray.shape)
+    return Image.fromarray((np.clip(gray, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)).convert("RGB")
+
+
+def check_degraded(contrast: float, noise: float) -> None:
+    """Raises ValueError if `degraded` cannot have this contrast or noise."""
+    if not 0.0 < contrast <= 1.0:
+        raise ValueError(f"contrast must be above 0 and at most 1; got {contrast}. Use 1.")
+    if not 0.0 <= noise < 1.0:
+        raise ValueError(f"noise must be from 0 to below 1; got {noise}. Use 0.")

@@ -17,8 +17,8 @@ from ..attention import record_attention
 from ..attention.masses import as_layers
 from ..data import Encoder, Rows, Sample, collate
 from ..loading import Loaded
-from .tokenizer import DEFAULT_SYSTEM
 from .walk import rule_digit
+from .world import DEFAULT_SYSTEM
 
 _TYPES = {"text": KeyType.TEXT, "visual": KeyType.VISUAL, "system": KeyType.SYSTEM}
 
@@ -81,19 +81,32 @@ def score_steps(loaded: Loaded, rows: Rows, batch_size: int = 100) -> StepScores
     log_probs, masses = [], []
     for start in range(0, len(rows), batch_size):
         samples = [encoder(rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
-        digits, mass = _predict(loaded, encoder, samples, digit_ids, num_steps)
+        digits, mass = predict_digits(loaded, encoder, samples, digit_ids, num_steps)
         log_probs.append(digits)
         masses.append(mass)
     return _scores(torch.cat(log_probs), torch.cat(masses, dim=1), torch.tensor(walks))
 
 
-def _predict(
-    loaded: Loaded, encoder: Encoder, samples: list[Sample], digit_ids: Tensor, num_steps: int
+@torch.no_grad()
+def predict_digits(
+    loaded: Loaded, encoder: Encoder, samples: list[Sample], digit_ids: Tensor, num_digits: int
 ) -> tuple[Tensor, Tensor]:
-    """(N, K, 10) log-probabilities of the digits, and (layers, N, K, H, 3) masses, at the positions
-    that predict the digits of the walks."""
+    """What a model reads where it predicts the first K digits of N targets, the true ones before
+    them given.
+
+    Args:
+        loaded: a model with attention attached.
+        encoder: that made the samples.
+        samples: whose targets have at least K digits.
+        digit_ids: (10,) int64, the tokens of the digits.
+        num_digits: K.
+
+    Returns:
+        log_probs: (N, K, 10) float32 of the digits.
+        masses: (layers, N, K, H, C) float32.
+    """
     batch = collate(samples, loaded.tokenizer.pad_token_id, encoder.tokens.visual)
-    at = torch.stack([_predicting(sample, digit_ids, num_steps) for sample in samples])
+    at = torch.stack([_predicting(sample, digit_ids, num_digits) for sample in samples])
     with record_attention(loaded.model) as recording:
         logits = loaded.model(**batch.inputs, use_cache=False).logits
     rows = torch.arange(len(samples))[:, None]
@@ -101,10 +114,9 @@ def _predict(
     return logits[rows, at].float().log_softmax(-1)[..., digit_ids], masses
 
 
-def _predicting(sample: Sample, digit_ids: Tensor, num_steps: int) -> Tensor:
-    """(K,) int64: the positions before the digits of the chain, the first K digits of the
-    target."""
-    digits = torch.isin(sample.target_ids, digit_ids).nonzero()[:num_steps, 0]
+def _predicting(sample: Sample, digit_ids: Tensor, num_digits: int) -> Tensor:
+    """(K,) int64: the positions before the first K digits of the target."""
+    digits = torch.isin(sample.target_ids, digit_ids).nonzero()[:num_digits, 0]
     return len(sample.prompt_ids) + digits - 1
 
 

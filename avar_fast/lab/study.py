@@ -8,7 +8,9 @@ model that can read, as from a pretrained model. Each seed has its own digits, o
 seed trains a cold start on questions with hints, most of them answered at once, with and without
 AGTO. From the AGTO checkpoint it then runs GRPO without VARS and with each form of VARS. Every
 checkpoint answers held-out questions greedily: once with hints as in training, once with random
-hints. Seeds run in parallel, one process with one thread each. Finished parts are not run again.
+hints. The hints stand in the user turn, whose keys AGTO's suppressing term does not touch;
+lab/hint_study.py compares both turns. Seeds run in parallel, one process with one thread each.
+Finished parts are not run again.
 """
 
 import argparse
@@ -36,8 +38,7 @@ with needs("avar_fast.lab.study"):
     from .model import save_base
     from .runs import CHAIN, MAX_NEW_TOKENS, MIXED, ONE_DIGIT, TrainingRun, checkpoint, say, train
     from .study_report import write_study
-    from .tokenizer import DEFAULT_SYSTEM
-    from .world import WorldConfig
+    from .world import DEFAULT_SYSTEM, WorldConfig
 
 RHO = 0.7
 # The base model meets hints that are as good as random, in chains: it can read past them.

@@ -19,6 +19,12 @@ COLUMNS = (
 )
 PLOTTED = COLUMNS[1:5]
 LAST = 5
+READING = (
+    "The hints stand in the user turn. AGTO's suppressing term lowers attention on the keys of the"
+    " system turn, and no hint is among them, so the term could hardly have taken the shortcut"
+    " away. That AGTO leaves the shortcut in place here says nothing about hints in the system"
+    " turn; `make hint-study` compares both turns ([hint-study.md](hint-study.md))."
+)
 
 
 def write_study(
@@ -52,6 +58,8 @@ def write_study(
         f" Hints tell the right answer with probability {rho:g} in training; a random hint tells"
         " nothing, so accuracy there is what the model reads off the image. VAS (eps 1e-6) over"
         " the user's tokens that see the image, with random hints.",
+        "",
+        READING,
         "",
         f"`{command}` at commit {short_version()}, {os.cpu_count()} CPU cores.",
         "",

@@ -16,7 +16,7 @@ def write_text_rows(source: Path, out: Path) -> Path:
     lines = []
     for line in source.read_text().splitlines():
         row = json.loads(line)
-        (turn,) = row["messages"]
+        turn = row["messages"][-1]  # a hint may stand in a system turn before it
         # " row 1" with its blank is the token that the question names the line with.
         grid = "".join(
             f" row {at + 1}: {' '.join(map(str, digits))}"

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from .world import MAX_SIDE, STYLE_REQUEST
+from .world import DEFAULT_SYSTEM, MAX_SIDE, STYLE_REQUEST
 
-DEFAULT_SYSTEM = "You are a helpful assistant."
 PAD = "<|endoftext|>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"

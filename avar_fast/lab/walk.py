@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .digits import SPLITS, digit_part, draw_grid
+from .digits import SPLITS, check_degraded, degraded, digit_part, draw_grid
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,10 +83,7 @@ class WalkConfig:
                 f"prior must be a probability from 0 to 1; got {self.prior}. "
                 "Use 0 for uniform digits."
             )
-        if not 0.0 < self.contrast <= 1.0:
-            raise ValueError(f"contrast must be above 0 and at most 1; got {self.contrast}. Use 1.")
-        if not 0.0 <= self.noise < 1.0:
-            raise ValueError(f"noise must be from 0 to below 1; got {self.noise}. Use 0.")
+        check_degraded(self.contrast, self.noise)
         if self.one_digit and self.steps > 1:
             raise ValueError(
                 f"one_digit must come with steps of 1, as all steps would read the same; got"
@@ -102,8 +99,7 @@ class WalkConfig:
         part = digit_part(split)
         pictures = np.array([[part.draw(int(value), rng) for value in row] for row in board])
         image = draw_grid(pictures, rng if self.vary and split == "train" else None)
-        if self.contrast < 1.0 or self.noise > 0.0:
-            image = _degraded(image, self.contrast, self.noise, rng)
+        image = degraded(image, self.contrast, self.noise, rng)
         return Walk(image=image, board=board, pictures=pictures, cells=cells)
 
 
@@ -161,13 +157,3 @@ def _walk(config: WalkConfig, rng: np.random.Generator) -> tuple[np.ndarray, tup
             cells.append(cell)
         else:
             return board.reshape(config.side, config.side), tuple(cells)
-
-
-def _degraded(
-    image: Image.Image, contrast: float, noise: float, rng: np.random.Generator
-) -> Image.Image:
-    from PIL import Image
-
-    gray = np.asarray(image)[..., 0] / 255.0 * contrast
-    gray = gray + noise * rng.standard_normal(gray.shape)
-    return Image.fromarray((np.clip(gray, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)).convert("RGB")

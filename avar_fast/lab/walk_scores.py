@@ -9,7 +9,7 @@ from ..data import Encoder, Rows, collate
 from ..loading import Loaded
 from ..vas import FORMS, visual_attention_score
 from .steps import score_steps
-from .tokenizer import DEFAULT_SYSTEM
+from .world import DEFAULT_SYSTEM
 
 HIDDEN = -1e4  # bias of the logits of visual keys that leaves them no attention
 VAS_ROWS = 100

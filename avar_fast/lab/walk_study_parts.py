@@ -2,9 +2,7 @@
 is whole, and a part that trains needs a process of its own."""
 
 import json
-import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,43 +10,32 @@ from pathlib import Path
 import torch
 
 from ..attention import attach
-from ..config import load_recipe
 from ..data import Rows, load_rows
 from ..loading import Loaded, load
 from .curriculum import Phase, write_curriculum
 from .dose import score_doses
 from .model import save_base
-from .runs import CONFIGS, checkpoint, train_here
+from .runs import checkpoint
 from .steps import score_steps
+from .study_folder import logged, make_whole, train_whole, write_whole
 from .walk_arms import ARMS, DOSE_ROWS, READS, STRETCHES, TESTS, TOWERS
-from .walk_runs import BASE, DATA, MORE, WalkRun
+from .walk_runs import BASE, DATA, MORE
 from .walk_scores import score_model
 from .walk_study_tables import Arms, Pair
 
 FIRST_PAIR_SEED = 1_000  # the seeds of the data of cold starts; base models have 0, 1, ...
 
 
-def _whole(path: Path, make: Callable[[Path], object]) -> None:
-    """Makes a folder, if it is not there; under another name until it is whole."""
-    if path.exists():
-        return
-    making = path.with_name(f"{path.name}-making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.parent.mkdir(parents=True, exist_ok=True)
-    make(making)
-    making.rename(path)
-
-
 def make_test(out: Path, test: str) -> None:
     """The rows of a test, for all models: ``test/NAME/test.jsonl``."""
     world, count = TESTS[test]
     phases = (Phase((world,), pool=count, count=count),)
-    _whole(out / "test" / test, lambda path: write_curriculum(path, phases, 0, split="test"))
+    make_whole(out / "test" / test, lambda path: write_curriculum(path, phases, 0, split="test"))
 
 
 def make_base_data(out: Path, base: int) -> None:
     """The rows that a base model learns from."""
-    _whole(_base_data(out, base), lambda path: write_curriculum(path, DATA[BASE.data], base))
+    make_whole(_base_data(out, base), lambda path: write_curriculum(path, DATA[BASE.data], base))
 
 
 def _base_data(out: Path, base: int) -> Path:
@@ -66,9 +53,9 @@ def train_base(out: Path, tower: str, base: int, stretch: int) -> None:
         return
     key, before = f"stretch-{stretch}", f"stretch-{stretch - 1}"
     run = replace(MORE, key=key, start=before) if stretch else replace(BASE, key=key)
-    _whole(folder / "init", lambda path: save_base(path, base, tower))
+    make_whole(folder / "init", lambda path: save_base(path, base, tower))
     if not (folder / key).exists():
-        _train(run, folder, _base_data(out, base), base)
+        train_whole(run, folder, _base_data(out, base), base)
     accuracy = score_steps(_load(folder, key), _test_rows(out, "clean")).late_accuracy
     if accuracy >= READS:
         (folder / BASE.key).symlink_to(key)
@@ -85,7 +72,7 @@ def make_pair_data(out: Path, pair: Pair) -> None:
     number = FIRST_PAIR_SEED * (base + 1) + seed
     for data in {arm.data for arm in ARMS}:
         path = _pair_data(out, pair, data)
-        _whole(path, partial(write_curriculum, phases=DATA[data], seed=number))
+        make_whole(path, partial(write_curriculum, phases=DATA[data], seed=number))
 
 
 def _pair_data(out: Path, pair: Pair, data: str) -> Path:
@@ -105,19 +92,17 @@ def run_arm(out: Path, tower: str, pair: Pair, key: str) -> None:
         (folder / BASE.key).symlink_to(Path("..") / BASE.key)
     (run,) = (arm for arm in ARMS if arm.key == key)
     if not (folder / key).exists():
-        _train(run, folder, _pair_data(out, pair, run.data), seed)
+        train_whole(run, folder, _pair_data(out, pair, run.data), seed)
     loaded = _load(folder, key)
     uniform, prior = _test_rows(out, "uniform"), _test_rows(out, "prior")
-    log = _logged(folder / key)
+    log = logged(folder / key)
     result: dict = {
         "scores": score_model(loaded, uniform, prior),
         "log": {name: [line[name] for line in log] for name in ("step", "lm_loss", "grad_norm")},
     }
     if (tower, key) == ("scarce", "plain"):
         result["doses"] = score_doses(loaded, _test_rows(out, "uniform", DOSE_ROWS))
-    unfinished = scored.with_suffix(".partial")
-    unfinished.write_text(json.dumps(result, indent=1))
-    unfinished.rename(scored)
+    write_whole(scored, result)
 
 
 def read_results(out: Path, pairs: dict[str, list[Pair]]) -> dict[str, Arms]:
@@ -154,26 +139,3 @@ def _test_rows(out: Path, test: str, limit: int | None = None) -> Rows:
 def _scored(out: Path, tower: str, pair: Pair, key: str) -> Path:
     base, seed = pair
     return out / f"{tower}-{base}" / f"seed-{seed}" / f"{key}.json"
-
-
-def _logged(run: Path) -> list[dict]:
-    """The lines of a run's log, one per step that was logged."""
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-def _train(run: WalkRun, folder: Path, data: Path, seed: int) -> None:
-    """Trains under another name until the run is whole. Keeps the weights and the log."""
-    making = replace(run, key=f"{run.key}-making")
-    shutil.rmtree(folder / making.key, ignore_errors=True)
-    train_here(making, folder, data / "train.jsonl", seed)
-    # A trainer that receives SIGTERM saves what it has and ends as if it were done.
-    steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
-    done = _logged(folder / making.key)[-1]["step"]
-    if done < steps:
-        sys.exit(
-            f"error: {run.title} was stopped at step {done} of {steps}; the same command trains it"
-            " anew."
-        )
-    # The optimizer's state takes four times the room of the weights; no run continues from it.
-    shutil.rmtree(checkpoint(folder, making.key) / "engine")
-    (folder / making.key).rename(folder / run.key)

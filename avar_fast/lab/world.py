@@ -15,8 +15,11 @@ question names the style, so accuracy can be measured per style. Open questions 
 
 The shortcut: with `shortcut = rho > 0` every training question carries a hint. The hint is right
 with probability rho, else it is a random wrong sum. In a test the hint is drawn without regard to
-the image or left out, unless the test asks for hints as in training. A model that reads the hint
-instead of the image does well in training and fails the test: lazy attention in miniature.
+the image, wrong or left out, unless the test asks for hints as in training. A model that reads the
+hint instead of the image does well in training and fails the test: lazy attention in miniature. The
+hint stands before the question, or at the end of the system turn, which the row then has:
+
+    {"role": "system", "content": "You are a helpful assistant. Hint: 7."}
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .digits import SPLITS, digit_part, draw_grid
+from .digits import SPLITS, check_degraded, degraded, digit_part, draw_grid
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
 STYLES = ("direct", "chain")
 STYLE_CHOICES = ("mixed", *STYLES)
 STYLE_REQUEST = {"direct": "Answer at once.", "chain": "Think first."}
-TEST_HINTS = ("random", "absent", "training")
+TEST_HINTS = ("random", "wrong", "absent", "training")
+HINT_PLACES = ("user", "system")
+DEFAULT_SYSTEM = "You are a helpful assistant."
 MAX_SIDE = 8
 
 
@@ -76,8 +81,14 @@ class WorldConfig:
     shortcut: float = 0.0
     """Probability that the hint in a training question is right; 0 leaves hints out."""
     test_hint: str = "random"
-    """With a shortcut, what test questions carry: a "random" hint, none ("absent"), or one as in
-    "training"."""
+    """With a shortcut, what test questions carry: a "random" hint, a "wrong" one, none ("absent"),
+    or one as in "training"."""
+    hint_place: str = "user"
+    """The turn in which hints stand: "user" or "system"."""
+    contrast: float = 1.0
+    """Factor on the gray values, above 0 and up to 1."""
+    noise: float = 0.0
+    """Standard deviation of the normal noise added to each pixel, as a share of white."""
     vary: bool = True
     """Vary size, slant, angle and place of training digits. Test digits are drawn plainly."""
 
@@ -100,6 +111,11 @@ class WorldConfig:
             raise ValueError(
                 f"test_hint must be one of {TEST_HINTS}; got {self.test_hint!r}. Use 'random'."
             )
+        if self.hint_place not in HINT_PLACES:
+            raise ValueError(
+                f"hint_place must be one of {HINT_PLACES}; got {self.hint_place!r}. Use 'user'."
+            )
+        check_degraded(self.contrast, self.noise)
 
     def draw(self, split: str, seed: int, index: int) -> Scene:
         """As `make_scene`."""
@@ -119,6 +135,8 @@ class Scene:
     pictures: np.ndarray  # (rows, cols) positions in load_digits
     line: str  # "row 1", "column 2", ... counted from one
     hint: int | None
+    system: str | None
+    """Text of the system turn, if it has a hint."""
 
     def row(self, name: str, image_path: str) -> dict:
         """As `to_row`."""
@@ -147,10 +165,16 @@ def make_scene(config: WorldConfig, split: str, seed: int, index: int) -> Scene:
     question = f"Add {line}."
     if not config.open:
         question += f" {STYLE_REQUEST[style]}"
-    if hint is not None:
+    system = None
+    if hint is not None and config.hint_place == "system":
+        system = f"{DEFAULT_SYSTEM} Hint: {hint}."
+    elif hint is not None:
         question = f"Hint: {hint}. {question}"
     reasoning = f"{' + '.join(map(str, addends))} = {total}" if style == "chain" else None
     image = draw_grid(pictures, rng if config.vary and split == "train" else None)
+    # A stream of its own, so that the noise does not depend on the hint.
+    of_noise = np.random.default_rng([seed, SPLITS.index(split), index, 1])
+    image = degraded(image, config.contrast, config.noise, of_noise)
     return Scene(
         image=image,
         question=question,
@@ -161,6 +185,7 @@ def make_scene(config: WorldConfig, split: str, seed: int, index: int) -> Scene:
         pictures=pictures,
         line=line,
         hint=hint,
+        system=system,
     )
 
 
@@ -182,7 +207,8 @@ def _choose_hint(
     fresh = int(rng.integers(10, size=num_addends).sum())
     if split == "test" and config.test_hint == "random":
         return fresh
-    if rng.random() < config.shortcut:
+    wrong = split == "test" and config.test_hint == "wrong"
+    if not wrong and rng.random() < config.shortcut:
         return total
     while fresh == total:
         fresh = int(rng.integers(10, size=num_addends).sum())
@@ -191,9 +217,12 @@ def _choose_hint(
 
 def to_row(sample: Scene, name: str, image_path: str) -> dict:
     """The JSON object of a sample whose image lies at `image_path` beside the JSONL file."""
+    messages = [{"role": "user", "content": f"<image>{sample.question}"}]
+    if sample.system is not None:
+        messages.insert(0, {"role": "system", "content": sample.system})
     row = {
         "id": name,
-        "messages": [{"role": "user", "content": f"<image>{sample.question}"}],
+        "messages": messages,
         "images": [image_path],
         "answer": sample.answer,
         "meta": {

@@ -12,8 +12,8 @@ from avar_fast.data import Encoder, collate, load_rows
 from avar_fast.evaluate import Settings, answerer, evaluate_rows, read_result
 from avar_fast.evaluate.__main__ import main
 from avar_fast.lab.model import build_image_processor, save_base
-from avar_fast.lab.tokenizer import DEFAULT_SYSTEM, build_tokenizer
-from avar_fast.lab.world import WorldConfig, write_rows
+from avar_fast.lab.tokenizer import build_tokenizer
+from avar_fast.lab.world import DEFAULT_SYSTEM, WorldConfig, write_rows
 from avar_fast.loading import Loaded
 from avar_fast.rollout import greedy_texts
 from avar_fast.vas import visual_attention_score

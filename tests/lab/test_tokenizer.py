@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from avar_fast.lab.tokenizer import ANSWER_TOKENS, DEFAULT_SYSTEM, SPECIAL_TOKENS, build_tokenizer
-from avar_fast.lab.world import WorldConfig, make_scene
+from avar_fast.lab.tokenizer import ANSWER_TOKENS, SPECIAL_TOKENS, build_tokenizer
+from avar_fast.lab.world import DEFAULT_SYSTEM, WorldConfig, make_scene
 
 IMAGE_TURN = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Add row 1.<|im_end|>\n"
 DEFAULT_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"

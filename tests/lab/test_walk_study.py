@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from avar_fast.config import load_recipe
-from avar_fast.lab import walk_arms, walk_study
+from avar_fast.lab import processes, study_folder, walk_arms, walk_study
 from avar_fast.lab import walk_study_parts as parts
 from avar_fast.lab.curriculum import Phase
 from avar_fast.lab.dose import DOSES
@@ -92,7 +92,7 @@ def fail():
 
 def test_a_part_that_fails_ends_the_study(capfd):
     with pytest.raises(SystemExit, match="cold starts: a part failed"):
-        walk_study._make_all("cold starts", [fail, fail], jobs=1)
+        processes.make_all("cold starts", [fail, fail], jobs=1)
     assert capfd.readouterr().err.count("error: no base model") == 1
 
 
@@ -113,16 +113,20 @@ def test_arms_have_the_weights_that_their_names_say():
     }
 
 
+def enter(folder):
+    study_folder.enter_folder(folder, walk_study.MARKER, walk_arms.settings())
+
+
 def test_a_folder_of_other_settings_is_one_clear_error(tmp_path, monkeypatch):
-    walk_study.enter_folder(tmp_path / "new")
-    walk_study.enter_folder(tmp_path / "new")  # goes on
+    enter(tmp_path / "new")
+    enter(tmp_path / "new")  # goes on
     monkeypatch.setattr(walk_arms, "DOSE_ROWS", 7)
     with pytest.raises(SystemExit, match="holds a study with other recipes, arms or data"):
-        walk_study.enter_folder(tmp_path / "new")
+        enter(tmp_path / "new")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(SystemExit, match="must be a new folder"):
-        walk_study.enter_folder(tmp_path / "mine")
+        enter(tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +195,7 @@ def test_a_small_study_from_data_to_scores(small, tmp_path, monkeypatch):
         raise AssertionError("a finished part is made again")
 
     make_all()
-    for part in ("train_here", "write_curriculum", "save_base", "score_model"):
+    for part in ("train_whole", "write_curriculum", "save_base", "score_model"):
         monkeypatch.setattr(parts, part, made_again)
     make_all()
     folder = tmp_path / "scarce-0" / "seed-1"
@@ -221,7 +225,7 @@ def reads(monkeypatch):
         steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
         (out / run.key / "log.jsonl").write_text(json.dumps({"step": steps}))
 
-    monkeypatch.setattr(parts, "train_here", train_here)
+    monkeypatch.setattr(study_folder, "train_here", train_here)
     monkeypatch.setattr(parts, "save_base", lambda path, *_: path.mkdir())
     monkeypatch.setattr(parts, "_load", lambda *_: None)
     monkeypatch.setattr(parts, "_test_rows", lambda *_: None)
@@ -261,7 +265,7 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     (tmp_path / "scarce-0").mkdir()
-    monkeypatch.setattr(parts, "train_here", stopped)
+    monkeypatch.setattr(study_folder, "train_here", stopped)
     with pytest.raises(KeyboardInterrupt):
         parts.run_arm(tmp_path, "scarce", PAIR, "plain")
     seen = []
@@ -270,7 +274,7 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
         seen.append((out / run.key).exists())
         raise SystemExit("error: no base model")
 
-    monkeypatch.setattr(parts, "train_here", trained)
+    monkeypatch.setattr(study_folder, "train_here", trained)
     with pytest.raises(SystemExit, match="no base model"):
         parts.run_arm(tmp_path, "scarce", PAIR, "plain")
     assert seen == [False]
@@ -278,13 +282,13 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
 
 def test_a_run_that_sigterm_ended_is_no_result(reads, tmp_path, monkeypatch):
     """The trainer then saves a checkpoint and returns as if it were done."""
-    whole = parts.train_here
+    whole = study_folder.train_here
 
     def train_here(run, out, data, seed):
         whole(run, out, data, seed)
         (out / run.key / "log.jsonl").write_text(json.dumps({"step": 17}))
 
-    monkeypatch.setattr(parts, "train_here", train_here)
+    monkeypatch.setattr(study_folder, "train_here", train_here)
     with pytest.raises(SystemExit, match="base model was stopped at step 17 of 600"):
         parts.train_base(tmp_path, "scarce", 3, 0)
     assert not (tmp_path / "scarce-3" / "stretch-0").exists()
@@ -348,7 +352,7 @@ def write_results(out, tower, keys, pairs):
 
 def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
     """Two pairs are whole, a third has one arm, and the control has not begun."""
-    walk_study.enter_folder(tmp_path)
+    enter(tmp_path)
     write_results(tmp_path, "scarce", RUNS, [(0, 0), (1, 0)])
     write_results(tmp_path, "scarce", ["plain"], [(2, 0)])
     walk_study.main(["--out", str(tmp_path), "--page"])

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from avar_fast.data import load_rows
 from avar_fast.lab.__main__ import main
 from avar_fast.lab.digits import SPLITS, TILE_PX, digit_part, draw_tile
 from avar_fast.lab.world import WorldConfig, make_scene, to_row, write_rows
@@ -175,9 +176,11 @@ def test_a_longer_data_set_begins_with_the_shorter_one(tmp_path):
 
 def test_the_command_writes_what_the_function_writes(tmp_path, capsys):
     line = ["data", "--rows", "4", "--split", "train", "--seed", "5", "--grid", "1x2"]
-    assert main([*line, "--style", "chain", "--shortcut", "0.5", "--out", str(tmp_path)]) == 0
+    line += ["--style", "chain", "--shortcut", "0.5", "--hint-place", "system"]
+    assert main([*line, "--contrast", "0.5", "--noise", "0.1", "--out", str(tmp_path)]) == 0
     assert "train.jsonl" in capsys.readouterr().out
-    config = WorldConfig(rows=1, cols=2, style="chain", shortcut=0.5)
+    image = {"contrast": 0.5, "noise": 0.1}
+    config = WorldConfig(rows=1, cols=2, style="chain", shortcut=0.5, hint_place="system", **image)
     for index, row in enumerate(read(tmp_path, "train")):
         sample = make_scene(config, "train", 5, index)
         assert row == json.loads(json.dumps(to_row(sample, row["id"], row["images"][0])))
@@ -192,6 +195,7 @@ def test_the_command_writes_what_the_function_writes(tmp_path, capsys):
         ("--rows", "0", "must be a whole number of at least 1; got '0'"),
         ("--seed", "-1", "must be a whole number of at least 0; got '-1'"),
         ("--split", "dev", "invalid choice: 'dev'"),
+        ("--hint-place", "image", "invalid choice: 'image'"),
     ],
 )
 def test_the_command_says_what_is_wrong(tmp_path, capsys, option, value, expected):
@@ -214,11 +218,67 @@ def test_the_command_refuses_a_file_as_folder(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("rows", 0), ("cols", 9), ("style", "long"), ("shortcut", -0.1), ("test_hint", "wrong")],
+    [
+        ("rows", 0),
+        ("cols", 9),
+        ("style", "long"),
+        ("shortcut", -0.1),
+        ("test_hint", "false"),
+        ("hint_place", "image"),
+        ("contrast", 0.0),
+        ("noise", 1.0),
+    ],
 )
 def test_a_wrong_setting_is_named(field, value):
     with pytest.raises(ValueError, match=rf"^{field} must .*got {value!r}.* Use "):
         WorldConfig(**{field: value})
+
+
+def test_wrong_test_hints_are_never_right():
+    config = WorldConfig(shortcut=1.0, test_hint="wrong")
+    samples = [make_scene(config, "test", 3, index) for index in range(200)]
+    assert all(sample.hint is not None for sample in samples)
+    assert not any(str(sample.hint) == sample.answer for sample in samples)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_hint_in_the_system_turn_is_the_same_hint_before_the_question(tmp_path, split):
+    """The rows differ in the turn of the hint alone, and both are read back as they were."""
+    folders = {place: tmp_path / place for place in ("user", "system")}
+    for place, folder in folders.items():
+        write_rows(folder, WorldConfig(shortcut=0.7, hint_place=place), split, 8, seed=4)
+    for in_user, in_system in zip(
+        *(read(folder, split) for folder in folders.values()), strict=True
+    ):
+        hint = f"Hint: {in_user['meta']['hint']}."
+        (user,) = in_user.pop("messages")
+        system, question = in_system.pop("messages")
+        assert in_user == in_system
+        assert user["content"] == f"<image>{hint} {question['content'].removeprefix('<image>')}"
+        assert system == {"role": "system", "content": f"You are a helpful assistant. {hint}"}
+    for folder in folders.values():
+        for row in load_rows(str(folder / f"{split}.jsonl")):
+            places = {turn["role"] for turn in row.messages if "Hint" in str(turn["content"])}
+            assert places == {folder.name}
+
+
+def test_rows_without_a_hint_have_no_system_turn():
+    config = WorldConfig(shortcut=0.9, test_hint="absent", hint_place="system")
+    row = to_row(make_scene(config, "test", 0, 0), "name", "path")
+    assert [turn["role"] for turn in row["messages"]] == ["user"]
+
+
+def test_contrast_and_noise_change_the_image_and_nothing_else():
+    clear, dim, noisy = (
+        make_scene(WorldConfig(**image), "test", 2, 0)
+        for image in ({}, {"contrast": 0.6}, {"contrast": 0.6, "noise": 0.2})
+    )
+    before, after = (np.asarray(sample.image, dtype=float) for sample in (clear, dim))
+    assert np.abs(after - 0.6 * before).max() <= 1
+    assert np.asarray(noisy.image).std() > after.std()
+    for sample in (dim, noisy):
+        assert (sample.digits == clear.digits).all()
+        assert (sample.question, sample.answer) == (clear.question, clear.answer)
 
 
 def test_an_unknown_split_is_named():

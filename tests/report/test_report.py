@@ -7,8 +7,7 @@ import torch
 
 from avar_fast.data import load_rows
 from avar_fast.lab.model import build_image_processor
-from avar_fast.lab.tokenizer import DEFAULT_SYSTEM
-from avar_fast.lab.world import WorldConfig, write_rows
+from avar_fast.lab.world import DEFAULT_SYSTEM, WorldConfig, write_rows
 from avar_fast.loading import Loaded
 from avar_fast.report import write_report
 from avar_fast.report.attention_maps import attention_map
