@@ -5,7 +5,7 @@ python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
                               [--shortcut RHO] [--test-hint random|absent|training] [--plain]
 python -m avar_fast.lab walks --out DIR --rows N --split train|test --seed S
                               [--side 4] [--steps 6] [--prior RHO] [--contrast 1] [--noise 0]
-                              [--plain]
+                              [--transcript SHARE] [--slip RATE] [--plain]
 python -m avar_fast.lab model --out DIR --seed S [--tower sums|scarce|plenty]
 """
 
@@ -21,7 +21,7 @@ from ..extras import needs
 
 with needs("avar_fast.lab"):
     from .digits import SPLITS
-    from .walk import WalkConfig
+    from .walk_styles import StyledWalkConfig
     from .world import MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
 
 TOWER_NAMES = ("sums", "scarce", "plenty")
@@ -128,6 +128,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     walks.add_argument("--contrast", type=float, default=1.0, help="of the image, default 1")
     walks.add_argument("--noise", type=float, default=0.0, help="of the image, default 0")
+    walks.add_argument(
+        "--transcript",
+        type=parse_probability,
+        default=0.0,
+        metavar="SHARE",
+        help="of the rows whose response writes down the board before it walks (default 0)",
+    )
+    walks.add_argument(
+        "--slip",
+        type=parse_probability,
+        default=0.0,
+        metavar="RATE",
+        help="probability that a transcript has a wrong digit (default 0)",
+    )
 
     model = commands.add_parser("model", help="write an untrained model with its tokenizer")
     model.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -165,13 +179,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = write_rows(args.out, config, args.split, args.rows, args.seed)
         print(f"wrote {args.rows} rows to {path}")
     elif args.command == "walks":
+        if args.slip and not args.transcript:
+            parser.error(
+                f"argument --slip must come with --transcript; got --slip {args.slip:g} alone. Add"
+                " e.g. --transcript 0.5."
+            )
         try:
-            config = WalkConfig(
+            config = StyledWalkConfig(
                 side=args.side,
                 steps=args.steps,
                 prior=args.prior,
                 contrast=args.contrast,
                 noise=args.noise,
+                transcript=args.transcript,
+                slip=args.slip,
                 vary=not args.plain,
             )
         except ValueError as error:

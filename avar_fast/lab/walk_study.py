@@ -10,23 +10,16 @@ bases and seeds may join it. Runs are processes with one thread each.
 """
 
 import argparse
-import json
-import multiprocessing
 import os
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from ..extras import needs
 
 with needs("avar_fast.lab.walk_study"):
-    import torch
-    from transformers.utils import logging as transformers_logging
-
-    from ..progress import progress
+    from .study_folder import enter_folder
+    from .task_pool import make_all
     from .walk_arms import ARMS, STRETCHES, TESTS, TOWERS, settings, setup
     from .walk_study_parts import (
         make_base_data,
@@ -40,12 +33,6 @@ with needs("avar_fast.lab.walk_study"):
     from .walk_study_tables import Pair
 
 MARKER = "walk-study.json"  # settings of the study that made the folder
-PRELOADED = (
-    "avar_fast.lab.walk_study_parts",
-    "avar_fast.train.setup",
-    "avar_fast.train.sft",
-    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
-)
 
 
 @needs("avar_fast.lab.walk_study")
@@ -77,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1; got {options.jobs}.")
     out = options.out.resolve()
-    enter_folder(out)
+    enter_folder(out, MARKER, settings())
     pairs = {
         tower: [(base, seed) for seed in range(seeds) for base in range(options.bases)]
         for tower, seeds in (("scarce", options.seeds), ("plenty", options.control_seeds))
@@ -90,22 +77,6 @@ def main(arguments: list[str] | None = None) -> None:
     print(write_page(options.docs or out, titles, results, setup(), command))
 
 
-def enter_folder(out: Path) -> None:
-    """Makes a study's folder, or exits if it is none of this study's."""
-    marker, text = out / MARKER, json.dumps(settings(), indent=1)
-    if marker.is_file():
-        if marker.read_text() != text:
-            sys.exit(
-                f"error: --out must be a new folder or one of a study with the same settings; {out}"
-                " holds a study with other recipes, arms or data. Name another."
-            )
-        return
-    if out.exists() and any(out.iterdir()):
-        sys.exit(f"error: --out must be a new folder; {out} holds other files. Name another.")
-    out.mkdir(parents=True, exist_ok=True)
-    marker.write_text(text)
-
-
 def run_all(out: Path, pairs: dict[str, list[Pair]], jobs: int) -> None:
     """Makes what is not there yet: data, base models, and every arm of every pair.
 
@@ -114,7 +85,6 @@ def run_all(out: Path, pairs: dict[str, list[Pair]], jobs: int) -> None:
         pairs: {tower: its bases and seeds}.
         jobs: runs at a time.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes of the pool
     whole = sorted({pair for of_tower in pairs.values() for pair in of_tower})
     bases = sorted({base for base, _ in whole})
     stages = (
@@ -140,39 +110,7 @@ def run_all(out: Path, pairs: dict[str, list[Pair]], jobs: int) -> None:
         ),
     )
     for title, tasks in stages:
-        _make_all(title, tasks, jobs)
-
-
-def _make_all(title: str, tasks: Sequence[Callable[[], None]], jobs: int) -> None:
-    """Runs the tasks, each in a process of its own, so many at a time."""
-    # Its processes are forks of one that has imported all modules, and has run nothing.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED])
-    stopped = threading.Event()
-
-    def run(task: Callable[[], None]) -> bool:
-        if stopped.is_set():
-            return False
-        process = context.Process(target=_quietly, args=(task,))
-        process.start()
-        process.join()
-        if process.exitcode:
-            stopped.set()  # no further part is begun
-        return process.exitcode == 0
-
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            for done in progress(pool.map(run, tasks), desc=title, total=len(tasks)):
-                if not done:
-                    sys.exit(f"error: {title}: a part failed; its message is above.")
-        finally:
-            stopped.set()
-
-
-def _quietly(task: Callable[[], None]) -> None:
-    transformers_logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    task()
+        make_all(title, tasks, jobs)
 
 
 if __name__ == "__main__":

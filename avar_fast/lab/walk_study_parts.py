@@ -2,9 +2,7 @@
 is whole, and a part that trains needs a process of its own."""
 
 import json
-import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,14 +10,14 @@ from pathlib import Path
 import torch
 
 from ..attention import attach
-from ..config import load_recipe
 from ..data import Rows, load_rows
 from ..loading import Loaded, load
 from .curriculum import Phase, write_curriculum
 from .dose import score_doses
 from .model import save_base
-from .runs import CONFIGS, checkpoint, train_here
+from .runs import checkpoint
 from .steps import score_steps
+from .study_folder import make_whole, read_log, train_whole, write_whole
 from .walk_arms import ARMS, DOSE_ROWS, READS, STRETCHES, TESTS, TOWERS
 from .walk_runs import BASE, DATA, MORE, WalkRun
 from .walk_scores import score_model
@@ -28,27 +26,16 @@ from .walk_study_tables import Arms, Pair
 FIRST_PAIR_SEED = 1_000  # the seeds of the data of cold starts; base models have 0, 1, ...
 
 
-def _whole(path: Path, make: Callable[[Path], object]) -> None:
-    """Makes a folder, if it is not there; under another name until it is whole."""
-    if path.exists():
-        return
-    making = path.with_name(f"{path.name}-making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.parent.mkdir(parents=True, exist_ok=True)
-    make(making)
-    making.rename(path)
-
-
 def make_test(out: Path, test: str) -> None:
     """The rows of a test, for all models: ``test/NAME/test.jsonl``."""
     world, count = TESTS[test]
     phases = (Phase((world,), pool=count, count=count),)
-    _whole(out / "test" / test, lambda path: write_curriculum(path, phases, 0, split="test"))
+    make_whole(out / "test" / test, lambda path: write_curriculum(path, phases, 0, split="test"))
 
 
 def make_base_data(out: Path, base: int) -> None:
     """The rows that a base model learns from."""
-    _whole(_base_data(out, base), lambda path: write_curriculum(path, DATA[BASE.data], base))
+    make_whole(_base_data(out, base), lambda path: write_curriculum(path, DATA[BASE.data], base))
 
 
 def _base_data(out: Path, base: int) -> Path:
@@ -62,19 +49,40 @@ def train_base(out: Path, tower: str, base: int, stretch: int) -> None:
     Exits the program where the model does not read after the last stretch.
     """
     folder = out / f"{tower}-{base}"
+    make_whole(folder / "init", lambda path: save_base(path, base, tower))
+    rows = _test_rows(out, "clean")
+    train_reader((BASE, MORE), folder, _base_data(out, base), base, stretch, rows)
+
+
+def train_reader(
+    runs: tuple[WalkRun, WalkRun], folder: Path, data: Path, seed: int, stretch: int, rows: Rows
+) -> None:
+    """A stretch of the training of a model until it reads: ``stretch-STRETCH`` in its folder, which
+    has the untrained model ``init``. ``base`` then leads to the stretch after which it reads.
+
+    Exits the program where the model does not read after the last stretch.
+
+    Args:
+        runs: the first stretch and the later ones.
+        folder: of the model.
+        data: the folder of its rows.
+        seed: of the order of its rows.
+        stretch: number of the stretch, from 0 on.
+        rows: walks at whose later steps it must be right.
+    """
     if (folder / BASE.key).exists():
         return
     key, before = f"stretch-{stretch}", f"stretch-{stretch - 1}"
-    run = replace(MORE, key=key, start=before) if stretch else replace(BASE, key=key)
-    _whole(folder / "init", lambda path: save_base(path, base, tower))
+    first, more = runs
+    run = replace(more, key=key, start=before) if stretch else replace(first, key=key)
     if not (folder / key).exists():
-        _train(run, folder, _base_data(out, base), base)
-    accuracy = score_steps(_load(folder, key), _test_rows(out, "clean")).late_accuracy
+        train_whole(run, folder, data, seed)
+    accuracy = score_steps(load_attached(folder, key), rows).late_accuracy
     if accuracy >= READS:
         (folder / BASE.key).symlink_to(key)
     elif stretch == STRETCHES - 1:
         sys.exit(
-            f"error: base model {base} ({tower}) must be right at {READS:.0%} of the later steps of"
+            f"error: base model {folder.name} must be right at {READS:.0%} of the later steps of"
             f" clean walks; it is at {accuracy:.0%} after its last stretch of training."
         )
 
@@ -85,7 +93,7 @@ def make_pair_data(out: Path, pair: Pair) -> None:
     number = FIRST_PAIR_SEED * (base + 1) + seed
     for data in {arm.data for arm in ARMS}:
         path = _pair_data(out, pair, data)
-        _whole(path, partial(write_curriculum, phases=DATA[data], seed=number))
+        make_whole(path, partial(write_curriculum, phases=DATA[data], seed=number))
 
 
 def _pair_data(out: Path, pair: Pair, data: str) -> Path:
@@ -105,19 +113,17 @@ def run_arm(out: Path, tower: str, pair: Pair, key: str) -> None:
         (folder / BASE.key).symlink_to(Path("..") / BASE.key)
     (run,) = (arm for arm in ARMS if arm.key == key)
     if not (folder / key).exists():
-        _train(run, folder, _pair_data(out, pair, run.data), seed)
-    loaded = _load(folder, key)
+        train_whole(run, folder, _pair_data(out, pair, run.data), seed)
+    loaded = load_attached(folder, key)
     uniform, prior = _test_rows(out, "uniform"), _test_rows(out, "prior")
-    log = _logged(folder / key)
+    log = read_log(folder / key)
     result: dict = {
         "scores": score_model(loaded, uniform, prior),
         "log": {name: [line[name] for line in log] for name in ("step", "lm_loss", "grad_norm")},
     }
     if (tower, key) == ("scarce", "plain"):
         result["doses"] = score_doses(loaded, _test_rows(out, "uniform", DOSE_ROWS))
-    unfinished = scored.with_suffix(".partial")
-    unfinished.write_text(json.dumps(result, indent=1))
-    unfinished.rename(scored)
+    write_whole(scored, result)
 
 
 def read_results(out: Path, pairs: dict[str, list[Pair]]) -> dict[str, Arms]:
@@ -141,7 +147,8 @@ def read_results(out: Path, pairs: dict[str, list[Pair]]) -> dict[str, Arms]:
     return results
 
 
-def _load(folder: Path, key: str) -> Loaded:
+def load_attached(folder: Path, key: str) -> Loaded:
+    """A trained model with attention attached."""
     loaded = load(str(checkpoint(folder, key)), torch.float32)
     attach(loaded.model, loaded.tokenizer)
     return loaded
@@ -154,26 +161,3 @@ def _test_rows(out: Path, test: str, limit: int | None = None) -> Rows:
 def _scored(out: Path, tower: str, pair: Pair, key: str) -> Path:
     base, seed = pair
     return out / f"{tower}-{base}" / f"seed-{seed}" / f"{key}.json"
-
-
-def _logged(run: Path) -> list[dict]:
-    """The lines of a run's log, one per step that was logged."""
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-def _train(run: WalkRun, folder: Path, data: Path, seed: int) -> None:
-    """Trains under another name until the run is whole. Keeps the weights and the log."""
-    making = replace(run, key=f"{run.key}-making")
-    shutil.rmtree(folder / making.key, ignore_errors=True)
-    train_here(making, folder, data / "train.jsonl", seed)
-    # A trainer that receives SIGTERM saves what it has and ends as if it were done.
-    steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
-    done = _logged(folder / making.key)[-1]["step"]
-    if done < steps:
-        sys.exit(
-            f"error: {run.title} was stopped at step {done} of {steps}; the same command trains it"
-            " anew."
-        )
-    # The optimizer's state takes four times the room of the weights; no run continues from it.
-    shutil.rmtree(checkpoint(folder, making.key) / "engine")
-    (folder / making.key).rename(folder / run.key)

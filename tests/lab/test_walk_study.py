@@ -12,14 +12,17 @@ from types import SimpleNamespace
 import pytest
 
 from avar_fast.config import load_recipe
-from avar_fast.lab import walk_arms, walk_study
+from avar_fast.lab import study_folder, walk_arms, walk_study
 from avar_fast.lab import walk_study_parts as parts
 from avar_fast.lab.curriculum import Phase
 from avar_fast.lab.dose import DOSES
 from avar_fast.lab.paired import paired_difference, share_of_gap
 from avar_fast.lab.runs import CONFIGS
-from avar_fast.lab.walk_arms import ARMS, STRETCHES, TESTS, TOWERS, setup
+from avar_fast.lab.study_folder import enter_folder
+from avar_fast.lab.task_pool import make_all
+from avar_fast.lab.walk_arms import ARMS, STRETCHES, TESTS, TOWERS, settings, setup
 from avar_fast.lab.walk_runs import BASE, DATA, MORE
+from avar_fast.lab.walk_study import MARKER
 from avar_fast.lab.walk_study_report import write_page
 from avar_fast.lab.walk_study_tables import correlations
 
@@ -92,7 +95,7 @@ def fail():
 
 def test_a_part_that_fails_ends_the_study(capfd):
     with pytest.raises(SystemExit, match="cold starts: a part failed"):
-        walk_study._make_all("cold starts", [fail, fail], jobs=1)
+        make_all("cold starts", [fail, fail], jobs=1)
     assert capfd.readouterr().err.count("error: no base model") == 1
 
 
@@ -114,15 +117,15 @@ def test_arms_have_the_weights_that_their_names_say():
 
 
 def test_a_folder_of_other_settings_is_one_clear_error(tmp_path, monkeypatch):
-    walk_study.enter_folder(tmp_path / "new")
-    walk_study.enter_folder(tmp_path / "new")  # goes on
+    enter_folder(tmp_path / "new", MARKER, settings())
+    enter_folder(tmp_path / "new", MARKER, settings())  # goes on
     monkeypatch.setattr(walk_arms, "DOSE_ROWS", 7)
     with pytest.raises(SystemExit, match="holds a study with other recipes, arms or data"):
-        walk_study.enter_folder(tmp_path / "new")
+        enter_folder(tmp_path / "new", MARKER, settings())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(SystemExit, match="must be a new folder"):
-        walk_study.enter_folder(tmp_path / "mine")
+        enter_folder(tmp_path / "mine", MARKER, settings())
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_a_small_study_from_data_to_scores(small, tmp_path, monkeypatch):
         raise AssertionError("a finished part is made again")
 
     make_all()
-    for part in ("train_here", "write_curriculum", "save_base", "score_model"):
+    for part in ("train_whole", "write_curriculum", "save_base", "score_model"):
         monkeypatch.setattr(parts, part, made_again)
     make_all()
     folder = tmp_path / "scarce-0" / "seed-1"
@@ -221,9 +224,9 @@ def reads(monkeypatch):
         steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
         (out / run.key / "log.jsonl").write_text(json.dumps({"step": steps}))
 
-    monkeypatch.setattr(parts, "train_here", train_here)
+    monkeypatch.setattr(study_folder, "train_here", train_here)
     monkeypatch.setattr(parts, "save_base", lambda path, *_: path.mkdir())
-    monkeypatch.setattr(parts, "_load", lambda *_: None)
+    monkeypatch.setattr(parts, "load_attached", lambda *_: None)
     monkeypatch.setattr(parts, "_test_rows", lambda *_: None)
     monkeypatch.setattr(
         parts, "score_steps", lambda *_: SimpleNamespace(late_accuracy=accuracies.pop(0))
@@ -249,7 +252,7 @@ def test_a_base_model_that_never_reads_is_an_error(reads, tmp_path):
     accuracies += [0.5] * STRETCHES
     for stretch in range(STRETCHES - 1):
         parts.train_base(tmp_path, "scarce", 3, stretch)
-    with pytest.raises(SystemExit, match=r"base model 3 \(scarce\) must be right at 85%.*at 50%"):
+    with pytest.raises(SystemExit, match=r"base model scarce-3 must be right at 85%.*at 50%"):
         parts.train_base(tmp_path, "scarce", 3, STRETCHES - 1)
 
 
@@ -261,7 +264,7 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     (tmp_path / "scarce-0").mkdir()
-    monkeypatch.setattr(parts, "train_here", stopped)
+    monkeypatch.setattr(study_folder, "train_here", stopped)
     with pytest.raises(KeyboardInterrupt):
         parts.run_arm(tmp_path, "scarce", PAIR, "plain")
     seen = []
@@ -270,7 +273,7 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
         seen.append((out / run.key).exists())
         raise SystemExit("error: no base model")
 
-    monkeypatch.setattr(parts, "train_here", trained)
+    monkeypatch.setattr(study_folder, "train_here", trained)
     with pytest.raises(SystemExit, match="no base model"):
         parts.run_arm(tmp_path, "scarce", PAIR, "plain")
     assert seen == [False]
@@ -278,13 +281,13 @@ def test_a_run_that_was_stopped_is_trained_anew(small, tmp_path, monkeypatch):
 
 def test_a_run_that_sigterm_ended_is_no_result(reads, tmp_path, monkeypatch):
     """The trainer then saves a checkpoint and returns as if it were done."""
-    whole = parts.train_here
+    whole = study_folder.train_here
 
     def train_here(run, out, data, seed):
         whole(run, out, data, seed)
         (out / run.key / "log.jsonl").write_text(json.dumps({"step": 17}))
 
-    monkeypatch.setattr(parts, "train_here", train_here)
+    monkeypatch.setattr(study_folder, "train_here", train_here)
     with pytest.raises(SystemExit, match="base model was stopped at step 17 of 600"):
         parts.train_base(tmp_path, "scarce", 3, 0)
     assert not (tmp_path / "scarce-3" / "stretch-0").exists()
@@ -348,7 +351,7 @@ def write_results(out, tower, keys, pairs):
 
 def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
     """Two pairs are whole, a third has one arm, and the control has not begun."""
-    walk_study.enter_folder(tmp_path)
+    enter_folder(tmp_path, MARKER, settings())
     write_results(tmp_path, "scarce", RUNS, [(0, 0), (1, 0)])
     write_results(tmp_path, "scarce", ["plain"], [(2, 0)])
     walk_study.main(["--out", str(tmp_path), "--page"])

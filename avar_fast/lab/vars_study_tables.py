@@ -1,0 +1,116 @@
+"""The tables and the picture of the VARS study."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..tables import markdown, mean_and_deviation
+from .paired import paired_difference
+from .style_curves import KEYS, area, mean_of
+from .vars_arms import LAST
+from .vars_study_parts import Seeds
+
+Endpoint = Callable[[dict], float]
+
+ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
+    ("area under accuracy", lambda run: area(run["accuracy"])),
+    ("accuracy at the end", lambda run: area(run["accuracy"][-LAST:])),
+    ("looks back at the end", lambda run: area(run["look_back"][-LAST:])),
+)
+"""Title and value of a run's endpoints; the first is the primary one."""
+AT_START: Endpoint = lambda run: area(run["look_back"][:LAST])  # noqa: E731
+
+
+def arms_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
+    """Every arm's endpoints and their paired differences to the first arm."""
+    reference = next(iter(titles))
+    names = [cell for name, _ in ENDPOINTS for cell in (name, "difference")]
+    lines = [["", "runs", *names, f"looks back in the first {LAST} steps"]]
+    for key, title in titles.items():
+        runs = results[key]
+        cells = [str(len(runs))]
+        for _, endpoint in ENDPOINTS:
+            compared = "" if key == reference else _difference(runs, results[reference], endpoint)
+            cells += [_mean([endpoint(run) for run in runs.values()]), compared]
+        lines.append([title, *cells, _mean([AT_START(run) for run in runs.values()])])
+    return markdown(lines)
+
+
+def findings(titles: dict[str, str], results: dict[str, Seeds]) -> list[str]:
+    """A line per arm with VARS: what its difference in the primary endpoint says."""
+    (reference, _), *others = titles.items()
+    name, endpoint = ENDPOINTS[0]
+    lines = []
+    for key, title in others:
+        pairs = _paired(results[key], results[reference], endpoint)
+        verdict = "one pair, which says nothing about chance"
+        if len(pairs[0]) > 1:
+            found = paired_difference(*pairs)
+            verdict = "higher" if found.low > 0 else "lower" if found.high < 0 else "not shown"
+            verdict = {"not shown": "no difference shown"}.get(verdict, verdict)
+        difference = _difference(results[key], results[reference], endpoint)
+        lines.append(f"- {title}, {name}: {verdict}, {difference}.")
+    return lines
+
+
+def styles_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
+    """Accuracy and VARS by style, at the start and at the end."""
+    columns = [
+        (f"{name}, {style}", f"{curve}_{key}")
+        for name, curve in (("accuracy", "accuracy"), ("VARS", "vars"))
+        for style, key in KEYS.items()
+    ]
+    lines = [["", "steps", *(name for name, _ in columns), "follows"]]
+    for key, title in titles.items():
+        for when, chosen in (("first", slice(LAST)), ("last", slice(-LAST, None))):
+            cells = []
+            for curve in (*(curve for _, curve in columns), "follows_transcript"):
+                means = [mean_of(run[curve][chosen]) for run in results[key].values()]
+                known = [mean for mean in means if mean is not None]
+                cells.append(f"{statistics.mean(known):.3g}" if known else "")
+            lines.append([title, when, *cells])
+    return markdown(lines)
+
+
+def plot_curves(path: Path, titles: dict[str, str], results: dict[str, Seeds]) -> None:
+    """Accuracy and the share that looks back over the steps; a thin line per seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, (curve, name) in zip(
+        axes,
+        (("accuracy", "accuracy of the samples"), ("look_back", "share that looks back")),
+        strict=True,
+    ):
+        for color, (key, title) in enumerate(titles.items()):
+            seeds = [run[curve] for run in results[key].values()]
+            steps = range(1, len(seeds[0]) + 1)
+            for values in seeds:
+                axis.plot(steps, values, color=f"C{color}", alpha=0.25, linewidth=0.8)
+            means = [statistics.mean(at_step) for at_step in zip(*seeds, strict=True)]
+            axis.plot(steps, means, color=f"C{color}", label=title)
+        axis.set_xlabel("step")
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _paired(runs: Seeds, reference: Seeds, endpoint: Endpoint) -> tuple[list[float], list[float]]:
+    """An endpoint of the seeds that both have."""
+    both = sorted(runs.keys() & reference.keys())
+    values, others = ([endpoint(arm[seed]) for seed in both] for arm in (runs, reference))
+    return values, others
+
+
+def _difference(runs: Seeds, reference: Seeds, endpoint: Endpoint) -> str:
+    values, others = _paired(runs, reference, endpoint)
+    if len(values) > 1:
+        return f"{paired_difference(values, others):+.3f}"
+    return f"{values[0] - others[0]:+.3f}" if values else ""
+
+
+def _mean(values: Sequence[float]) -> str:
+    """A cell with the mean, and the standard deviation of two values or more."""
+    return mean_and_deviation(values) if len(values) > 1 else f"{values[0]:.3f}"
