@@ -5,55 +5,62 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from .walk_styles import follows_transcript, style_of
+import numpy as np
+
+from .walk_styles import pairs_of, read_response
 
 CORRECT, VISUAL = "exact", "visual"
 """Names of rewards."""
 KEYS = {"look back": "look_back", "transcribe": "transcribe"}
+"""{style: its name in curves}"""
+Curves = dict[str, list[float | None]]
 
 
-def read_curves(run: Path) -> dict[str, list[float | None]]:
-    """Curves over the steps of a run, from its ``completions.jsonl``; each a list with a value per
-    step.
+def read_curves(run: Path, data: Path) -> Curves:
+    """Curves over the steps of a run, from its ``completions.jsonl``: lists with a value per step.
 
-    ``accuracy`` is the share of right completions. ``look_back`` and ``transcribe`` are the shares
-    of completions in these styles. ``accuracy_STYLE`` is the share of right completions among those
-    of a style, ``vars_STYLE`` the mean VARS of the right ones, before its weight, and
-    ``follows_transcript`` the share of transcribing completions whose walk reads what they wrote.
-    The latter are None where a step has no such completion, or the run no VARS.
+    ``accuracy`` is the share of right completions, ``STYLE`` the share of completions in a style,
+    ``accuracy_STYLE`` the share of right ones among these, and ``vars_STYLE`` the mean VARS of the
+    right ones, before its weight. ``wrong_transcripts`` is the share of transcripts that differ
+    from the board, and ``follows_wrong`` the share of these on which the walk goes on all the same.
+    A value is None where a step has no such completion, or the run no VARS.
+
+    Args:
+        run: the run's folder.
+        data: the JSONL file of its rows.
     """
+    boards = [np.array(json.loads(row)["meta"]["board"]) for row in data.open()]
     steps: dict[int, list[dict]] = defaultdict(list)
-    with (run / "completions.jsonl").open() as lines:
-        for line in lines:
-            record = json.loads(line)
-            steps[record["step"]].append(record)
-    points = [_point(steps[step]) for step in sorted(steps)]
+    for line in (run / "completions.jsonl").open():
+        record = json.loads(line)
+        steps[record["step"]].append(record)
+    points = [_point(steps[step], boards) for step in sorted(steps)]
     return {name: [point[name] for point in points] for name in points[0]}
 
 
-def _point(records: list[dict]) -> dict[str, float | None]:
+def _point(records: list[dict], boards: list[np.ndarray]) -> dict[str, float | None]:
     """The values of a step."""
-    point: dict[str, float | None] = {"accuracy": _mean([r["rewards"][CORRECT] for r in records])}
+    point = {"accuracy": mean_of([r["rewards"][CORRECT] for r in records])}
+    read = [(r, response) for r in records if (response := read_response(r["completion"]))]
     for style, key in KEYS.items():
-        chosen = [r for r in records if style_of(r["completion"]) == style]
-        right = [r for r in chosen if r["rewards"][CORRECT] >= 0.5]
-        point[key] = len(chosen) / len(records)
-        point[f"accuracy_{key}"] = _mean([r["rewards"][CORRECT] for r in chosen])
-        point[f"vars_{key}"] = _mean([r["rewards"][VISUAL] for r in right if VISUAL in r["rewards"]])
-    followed = [follows_transcript(r["completion"]) for r in records]
-    point["follows_transcript"] = _mean([float(x) for x in followed if x is not None])
+        rewards = [r["rewards"] for r, response in read if response.style == style]
+        right = [reward for reward in rewards if reward[CORRECT] >= 0.5]
+        point[key] = len(rewards) / len(records)
+        point[f"accuracy_{key}"] = mean_of([reward[CORRECT] for reward in rewards])
+        point[f"vars_{key}"] = mean_of([reward.get(VISUAL) for reward in right])
+    written = [(r, response) for r, response in read if response.transcript is not None]
+    wrong = [x for r, x in written if x.transcript != pairs_of(boards[_row_number(r)])]
+    point["wrong_transcripts"] = len(wrong) / len(written) if written else None
+    point["follows_wrong"] = mean_of([float(response.follows_transcript) for response in wrong])
     return point
 
 
-def _mean(values: list[float]) -> float | None:
-    return statistics.mean(values) if values else None
+def _row_number(record: dict) -> int:
+    """The place of a completion's row in its file, from 0 on; "FILE row 1" is the first."""
+    return int(record["row"].rpartition(" row ")[2]) - 1
 
 
-def area(curve: list[float]) -> float:
-    """The area under a curve over the steps, divided by their number: its mean."""
-    return statistics.mean(curve)
-
-
-def mean_of(curve: list[float | None]) -> float | None:
-    """The mean of the steps that have a value; None if none has."""
-    return _mean([value for value in curve if value is not None])
+def mean_of(values: list[float | None]) -> float | None:
+    """The mean of the values that are there; None if none is."""
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None

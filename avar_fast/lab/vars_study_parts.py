@@ -1,5 +1,5 @@
-"""The parts of the VARS study: data, base models, cold starts and runs of GRPO. Each is kept once it
-is whole, and a part that trains needs a process of its own."""
+"""The parts of the VARS study: data, base models, cold starts and runs of GRPO. Each is kept once
+it is whole, and a part that trains needs a process of its own."""
 
 import json
 from functools import partial
@@ -54,7 +54,8 @@ def run_arm(out: Path, seed: int, key: str) -> None:
     (run,) = (arm for arm in ARMS if arm.key == key)
     if not (_folder(out, seed) / key).exists():
         _train(run, out, seed)
-    write_whole(read, read_curves(_folder(out, seed) / key))
+    data = _data(out, seed, run.data) / "train.jsonl"
+    write_whole(read, read_curves(_folder(out, seed) / key, data))
 
 
 def read_results(out: Path, seeds: int) -> dict[str, Seeds]:

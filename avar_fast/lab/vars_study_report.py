@@ -51,8 +51,8 @@ def write_page(
         "",
         "Accuracy of the completions of each style, and VARS of the right ones among them before"
         f" its weight, in the first and the last {LAST} steps; means over the runs that have such"
-        " completions. `follows` is the share of transcribing completions whose walk reads what"
-        " they wrote. Completions in neither style are left out.",
+        " completions. Wrong transcripts differ from the board; `followed` is the share of them on"
+        " which the walk goes on all the same. Completions in neither style are left out.",
         "",
         styles_table(titles, results),
     ]

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from ..tables import markdown, mean_and_deviation
 from .paired import paired_difference
-from .style_curves import KEYS, area, mean_of
+from .style_curves import KEYS, mean_of
 from .vars_arms import LAST
 from .vars_study_parts import Seeds
 
 Endpoint = Callable[[dict], float]
 
 ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
-    ("area under accuracy", lambda run: area(run["accuracy"])),
-    ("accuracy at the end", lambda run: area(run["accuracy"][-LAST:])),
-    ("looks back at the end", lambda run: area(run["look_back"][-LAST:])),
+    ("area under accuracy", lambda run: statistics.mean(run["accuracy"])),
+    ("accuracy at the end", lambda run: statistics.mean(run["accuracy"][-LAST:])),
+    ("looks back at the end", lambda run: statistics.mean(run["look_back"][-LAST:])),
 )
 """Title and value of a run's endpoints; the first is the primary one."""
-AT_START: Endpoint = lambda run: area(run["look_back"][:LAST])  # noqa: E731
+AT_START: Endpoint = lambda run: statistics.mean(run["look_back"][:LAST])  # noqa: E731
 
 
 def arms_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
@@ -60,11 +60,12 @@ def styles_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
         for name, curve in (("accuracy", "accuracy"), ("VARS", "vars"))
         for style, key in KEYS.items()
     ]
-    lines = [["", "steps", *(name for name, _ in columns), "follows"]]
+    columns += [("wrong transcripts", "wrong_transcripts"), ("followed", "follows_wrong")]
+    lines = [["", "steps", *(name for name, _ in columns)]]
     for key, title in titles.items():
         for when, chosen in (("first", slice(LAST)), ("last", slice(-LAST, None))):
             cells = []
-            for curve in (*(curve for _, curve in columns), "follows_transcript"):
+            for _, curve in columns:
                 means = [mean_of(run[curve][chosen]) for run in results[key].values()]
                 known = [mean for mean in means if mean is not None]
                 cells.append(f"{statistics.mean(known):.3g}" if known else "")

@@ -79,30 +79,49 @@ class TranscribedWalk(Walk):
 
     def row(self, name: str, image_path: str) -> dict:
         row = super().row(name, image_path)
-        pairs = zip(CELL_NAMES, self.written.ravel(), strict=False)
-        transcript = "".join(f"{cell}{digit}" for cell, digit in pairs)
+        transcript = "".join(pairs_of(self.written))
         row["reasoning"] = f"{transcript}{END_OF_TRANSCRIPT}{row['reasoning']}"
         row["meta"]["transcript"] = self.written.tolist()
         return row
 
 
-def style_of(completion: str) -> Style | None:
-    """The style of a completion; None if its thoughts are no walk, with or without a transcript."""
+@dataclass(frozen=True)
+class Response:
+    """What a response writes, cell by cell: pairs of a cell and its digit such as "A3"."""
+
+    walk: tuple[str, ...]
+    transcript: tuple[str, ...] | None
+    """None if it looks back."""
+
+    @property
+    def style(self) -> Style:
+        return "look back" if self.transcript is None else "transcribe"
+
+    @property
+    def follows_transcript(self) -> bool:
+        """Whether the walk reads nothing but what the transcript says."""
+        return self.transcript is not None and set(self.walk) <= set(self.transcript)
+
+
+def read_response(completion: str) -> Response | None:
+    """What a completion writes; None if its thoughts are no walk, with or without a transcript."""
     found = _THOUGHTS.match(completion)
     if found is None:
         return None
-    return "look back" if found["transcript"] is None else "transcribe"
+    walk, transcript = (
+        None if chain is None else tuple(chain[i : i + 2] for i in range(0, len(chain), 2))
+        for chain in (found["walk"], found["transcript"])
+    )
+    assert walk is not None
+    return Response(walk, transcript)
 
 
 def looks_back(completion: str) -> bool:
     """Whether a completion reads each digit when it comes to its cell, without a transcript."""
-    return style_of(completion) == "look back"
+    response = read_response(completion)
+    return response is not None and response.transcript is None
 
 
-def follows_transcript(completion: str) -> bool | None:
-    """Whether the walk of a completion reads what its transcript says; None without one."""
-    found = _THOUGHTS.match(completion)
-    if found is None or found["transcript"] is None:
-        return None
-    transcript, walk = (set(re.findall("..", found[name])) for name in ("transcript", "walk"))
-    return walk <= transcript
+def pairs_of(board: np.ndarray) -> tuple[str, ...]:
+    """A right transcript of a board."""
+    return tuple(f"{cell}{digit}" for cell, digit in zip(CELL_NAMES, board.ravel(), strict=False))

@@ -55,33 +55,36 @@ def test_completions_fit_into_the_longest_that_grpo_samples():
     assert all(recipe_of(arm).grpo.max_new_tokens >= tokens for arm in ARMS)
 
 
-def completion(step, thoughts, right, visual=None):
+def completion(step, row, thoughts, right, visual=None):
     rewards = {"exact": float(right)} | ({} if visual is None else {"visual": visual})
     text = f"<think>{thoughts}</think><answer>1</answer>"
-    return {"step": step, "completion": text, "rewards": rewards}
+    return {"step": step, "row": f"x.jsonl row {row}", "completion": text, "rewards": rewards}
 
 
-def write_completions(run, records):
-    run.mkdir()
-    lines = "".join(json.dumps(record) + "\n" for record in records)
-    (run / "completions.jsonl").write_text(lines)
+def curves_of(folder, records):
+    """Of completions on two boards, of ones and of twos."""
+    boards = ([[1, 1], [1, 1]], [[2, 2], [2, 2]])
+    for name, lines in (
+        ("rows.jsonl", [{"meta": {"board": board}} for board in boards]),
+        ("completions.jsonl", records),
+    ):
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_curves(folder, folder / "rows.jsonl")
 
 
 def test_curves_are_shares_of_the_completions_of_a_step(tmp_path):
     records = [
-        completion(1, "A1C1", True, visual=0.4),
-        completion(1, "A1C2", True, visual=0.6),
-        completion(1, "A1C3", False, visual=0.0),
-        completion(1, "A1B1C1D1;A1C1", True, visual=0.2),
-        completion(1, "A1B1C1D1;A1C2", False, visual=0.0),
-        completion(1, "nothing", False, visual=0.0),
-        completion(1, "A1B1C1D1;A1C1", False, visual=0.0),
-        completion(1, "A1B1C1D1;A1C1", False, visual=0.0),
-        completion(2, "A1C1", False, visual=0.0),
+        completion(1, 1, "A1C1", True, visual=0.4),
+        completion(1, 1, "A1C2", True, visual=0.6),
+        completion(1, 2, "A1C3", False, visual=0.0),
+        completion(1, 1, "A1B1C1D1;A1C1", True, visual=0.2),
+        completion(1, 2, "A1B1C1D1;A1C1", False, visual=0.0),
+        completion(1, 2, "A2B2C2D2;A2C2", False, visual=0.0),
+        completion(1, 2, "A2B2C1D2;A2C2", False, visual=0.0),
+        completion(1, 2, "nothing", False, visual=0.0),
+        completion(2, 1, "A1C1", False, visual=0.0),
     ]
-    write_completions(tmp_path / "run", records)
-    curves = read_curves(tmp_path / "run")
-    assert curves == {
+    assert curves_of(tmp_path, records) == {
         "accuracy": [pytest.approx(3 / 8), 0.0],
         "look_back": [pytest.approx(3 / 8), 1.0],
         "transcribe": [pytest.approx(4 / 8), 0.0],
@@ -89,13 +92,13 @@ def test_curves_are_shares_of_the_completions_of_a_step(tmp_path):
         "accuracy_transcribe": [pytest.approx(1 / 4), None],
         "vars_look_back": [pytest.approx(0.5), None],  # of right answers alone
         "vars_transcribe": [pytest.approx(0.2), None],
-        "follows_transcript": [pytest.approx(3 / 4), None],
+        "wrong_transcripts": [pytest.approx(2 / 4), None],
+        "follows_wrong": [pytest.approx(1 / 2), None],
     }
 
 
 def test_without_vars_its_curves_are_empty(tmp_path):
-    write_completions(tmp_path / "run", [completion(1, "A1C1", True)])
-    curves = read_curves(tmp_path / "run")
+    curves = curves_of(tmp_path, [completion(1, 1, "A1C1", True)])
     assert curves["vars_look_back"] == [None]
     assert curves["accuracy_look_back"] == [1.0]
 
@@ -112,7 +115,8 @@ def curves(accuracy, look_back, visual=0.5, steps=20):
         "accuracy_transcribe": [0.25] * half + [None] * half,
         "vars_look_back": [visual] * steps,
         "vars_transcribe": [None] * steps,
-        "follows_transcript": [0.875] * steps,
+        "wrong_transcripts": [0.125] * steps,
+        "follows_wrong": [0.875] * steps,
     }
 
 

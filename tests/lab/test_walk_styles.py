@@ -9,7 +9,7 @@ import pytest
 from avar_fast.data.rows import parse_row
 from avar_fast.lab.__main__ import main
 from avar_fast.lab.walk import WalkConfig
-from avar_fast.lab.walk_styles import StyledWalkConfig, follows_transcript, looks_back, style_of
+from avar_fast.lab.walk_styles import StyledWalkConfig, looks_back, read_response
 from avar_fast.lab.world import write_rows
 
 COUNT = 400
@@ -88,23 +88,27 @@ def target(reasoning):
     ],
 )
 def test_the_style_is_read_off_the_response(completion, style):
-    assert style_of(completion) == style
+    response = read_response(completion)
+    assert (response and response.style) == style
     assert looks_back(completion) == (style == "look back")
 
 
 def test_a_walk_follows_its_transcript_or_does_not():
-    assert follows_transcript(target("A3B7C1D0;C1A3B7D0")) is True
-    assert follows_transcript(target("A3B7C1D0;C1A4B7D0")) is False
-    assert follows_transcript(target("C1A3B7D0")) is None
+    response = read_response(target("A3B7C1D0;C1A3B7D0"))
+    assert response.walk == ("C1", "A3", "B7", "D0")
+    assert response.transcript == ("A3", "B7", "C1", "D0")
+    assert response.follows_transcript
+    assert not read_response(target("A3B7C1D0;C1A4B7D0")).follows_transcript
+    assert not read_response(target("C1A3B7D0")).follows_transcript
 
 
 def test_the_trainers_target_of_a_row_has_its_style(tmp_path):
     (tmp_path / "images").mkdir()
     styles = set()
     for row in rows()[:20]:
-        message = parse_row(row, "row", tmp_path)
-        styles.add((style_of(message.target), "transcript" in row["meta"]))
-    assert styles == {("look back", False), ("transcribe", True)}
+        reply = parse_row(row, "row", tmp_path).target
+        styles.add((looks_back(reply), "transcript" in row["meta"]))
+    assert styles == {(True, False), (False, True)}
 
 
 def test_the_command_writes_what_the_function_writes(tmp_path, capsys):
