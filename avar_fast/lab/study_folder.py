@@ -59,7 +59,7 @@ def train_whole(run: TrainingRun, folder: Path, data: Path, seed: int) -> None:
     train_here(making, folder, data / "train.jsonl", seed)
     # A trainer that receives SIGTERM saves what it has and ends as if it were done.
     steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
-    done = read_log(folder / making.key)[-1]["step"]
+    done = read_lines(folder / making.key / "log.jsonl")[-1]["step"]
     if done < steps:
         sys.exit(
             f"error: {run.title} was stopped at step {done} of {steps}; the same command trains it"
@@ -70,6 +70,6 @@ def train_whole(run: TrainingRun, folder: Path, data: Path, seed: int) -> None:
     (folder / making.key).rename(folder / run.key)
 
 
-def read_log(run: Path) -> list[dict]:
-    """The lines of a run's log, one per step that was logged."""
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,12 +1,12 @@
 """What the completions of a run of GRPO on styled walks show, step by step."""
 
-import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from .study_folder import read_lines
 from .walk_styles import pairs_of, read_response
 
 CORRECT, VISUAL = "exact", "visual"
@@ -29,10 +29,9 @@ def read_curves(run: Path, data: Path) -> Curves:
         run: the run's folder.
         data: the JSONL file of its rows.
     """
-    boards = [np.array(json.loads(row)["meta"]["board"]) for row in data.open()]
+    boards = [np.array(row["meta"]["board"]) for row in read_lines(data)]
     steps: dict[int, list[dict]] = defaultdict(list)
-    for line in (run / "completions.jsonl").open():
-        record = json.loads(line)
+    for record in read_lines(run / "completions.jsonl"):
         steps[record["step"]].append(record)
     points = [_point(steps[step], boards) for step in sorted(steps)]
     return {name: [point[name] for point in points] for name in points[0]}

@@ -12,9 +12,9 @@ from .walk_runs import BASE, MORE, WalkRun
 from .walk_styles import StyledWalkConfig
 
 SIDE, STEPS = 2, 4
-CONTRAST, NOISE = 0.7, 0.15
+CONTRAST, NOISE = 0.6, 0.2
 SLIP = 0.1
-TOWER = "scarce"
+TOWER = "plenty"
 
 ONE_DIGIT = WalkConfig(side=SIDE, steps=1, one_digit=True)
 CLEAN = WalkConfig(side=SIDE, steps=STEPS)
@@ -22,13 +22,16 @@ DIM = WalkConfig(side=SIDE, steps=STEPS, contrast=CONTRAST, noise=NOISE)
 STYLED = StyledWalkConfig(
     side=SIDE, steps=STEPS, contrast=CONTRAST, noise=NOISE, transcript=0.5, slip=SLIP
 )
-READER = replace(BASE, settings=("train.steps=380",))
+# A wrong digit in every transcript: a walk on them cannot be read off the image, so the base model
+# learns to walk on what it wrote.
+COPIED = StyledWalkConfig(side=SIDE, steps=STEPS, transcript=1.0, slip=1.0)
+READER = replace(BASE, settings=("train.steps=460",))
 COLD = WalkRun(
     "cold",
     "cold start in two styles",
     "lab-walk-sft.yaml",
     BASE.key,
-    ("optim.lr=1e-3", "train.steps=250", "train.batch_size=32"),
+    ("optim.lr=1e-3", "train.steps=200", "train.batch_size=32"),
     data="cold",
 )
 PLAIN = "plain"
@@ -48,9 +51,13 @@ ARMS = (
     ),
 )
 DATA = {
-    "base": (Phase((ONE_DIGIT,), 1_000, 80 * 32), Phase((CLEAN,), 4_000, 300 * 32)),
-    "cold": (Phase((STYLED,), 4_000, 250 * 32),),
-    "grpo": (Phase((DIM,), 960, 960),),
+    "base": (
+        Phase((ONE_DIGIT,), pool=1_000, count=80 * 32),
+        Phase((CLEAN,), pool=4_000, count=140 * 32),
+        Phase((COPIED, CLEAN), pool=2_000, count=240 * 32),
+    ),
+    "cold": (Phase((STYLED,), pool=4_000, count=200 * 32),),
+    "grpo": (Phase((DIM,), pool=640, count=640),),
 }
 """{data set: its phases}; the cold start's rows alone are answered in two styles."""
 CLEAN_ROWS = 200
@@ -91,9 +98,10 @@ def setup() -> str:
             " a wrong digit at a cell of the walk, and walk and answer follow it: so a model"
             " learns to walk on the transcript, and transcripts are less reliable than looking"
             " back.",
-            f"- Each seed has its own base model (scarce heads, trained until {READS:.0%} of the"
-            " later steps of clean walks are right), rows, order and cold start. All arms of a seed"
-            " start from its cold start and see the same prompts.",
+            f"- Each seed has its own base model (4 layers, 3 heads; trained until {READS:.0%} of"
+            " the later steps of clean walks are right, and on transcripts that all have a wrong"
+            " digit), rows, order and cold start. All arms of a seed start from its cold start and"
+            " see the same prompts.",
             f"- GRPO: {grpo.train.steps} steps of {grpo.train.batch_size} prompts with"
             f" {grpo.grpo.group_size} completions, learning rate {grpo.optim.lr:g}, temperature"
             f" {grpo.grpo.temperature:g}. Rewards: {weights}; the arm without VARS has no visual"

@@ -17,7 +17,7 @@ from .dose import score_doses
 from .model import save_base
 from .runs import checkpoint
 from .steps import score_steps
-from .study_folder import make_whole, read_log, train_whole, write_whole
+from .study_folder import make_whole, read_lines, train_whole, write_whole
 from .walk_arms import ARMS, DOSE_ROWS, READS, STRETCHES, TESTS, TOWERS
 from .walk_runs import BASE, DATA, MORE, WalkRun
 from .walk_scores import score_model
@@ -116,7 +116,7 @@ def run_arm(out: Path, tower: str, pair: Pair, key: str) -> None:
         train_whole(run, folder, _pair_data(out, pair, run.data), seed)
     loaded = load_attached(folder, key)
     uniform, prior = _test_rows(out, "uniform"), _test_rows(out, "prior")
-    log = read_log(folder / key)
+    log = read_lines(folder / key / "log.jsonl")
     result: dict = {
         "scores": score_model(loaded, uniform, prior),
         "log": {name: [line[name] for line in log] for name in ("step", "lm_loss", "grad_norm")},
