@@ -110,5 +110,13 @@ def setup() -> str:
             " divided by their number. Others: accuracy and the share of completions that look"
             f" back in the last {LAST} steps. All are of the completions sampled in training, so"
             " on training handwriting.",
+            "",
+            "Pilots chose world and tower. On 3 x 3 boards with walks of 4 steps, VARS (share) of"
+            " right answers was higher for transcripts (0.38 against 0.26), because most of a long"
+            " transcript reads the image and most of a short walk's response is tags. On 2 x 2"
+            " boards, where both styles read four cells, looking back has more. The tower with"
+            " scarce heads read the image again in 70 % of the cases in which a transcript was"
+            " wrong. The one with plenty did so in 30 %, after a base model that had learned to"
+            " copy.",
         ]
     )

@@ -35,6 +35,8 @@ def write_page(
         "",
         "## What came out",
         "",
+        "Area under the curve of sampled accuracy, against GRPO without VARS:",
+        "",
         *findings(titles, results),
         "",
         "## Arms",

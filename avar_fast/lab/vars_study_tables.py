@@ -1,7 +1,7 @@
 """The tables and the picture of the VARS study."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from ..tables import markdown, mean_and_deviation
@@ -12,44 +12,62 @@ from .vars_study_parts import Seeds
 
 Endpoint = Callable[[dict], float]
 
-ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
-    ("area under accuracy", lambda run: statistics.mean(run["accuracy"])),
-    ("accuracy at the end", lambda run: statistics.mean(run["accuracy"][-LAST:])),
-    ("looks back at the end", lambda run: statistics.mean(run["look_back"][-LAST:])),
+
+def area(run: dict) -> float:
+    """The area under the curve of accuracy over the steps, divided by their number."""
+    return statistics.mean(run["accuracy"])
+
+
+def last_accuracy(run: dict) -> float:
+    """Accuracy in the last steps."""
+    return statistics.mean(run["accuracy"][-LAST:])
+
+
+def first_looks(run: dict) -> float:
+    """The share of completions that look back in the first steps."""
+    return statistics.mean(run["look_back"][:LAST])
+
+
+def last_looks(run: dict) -> float:
+    """The share of completions that look back in the last steps."""
+    return statistics.mean(run["look_back"][-LAST:])
+
+
+COMPARED: tuple[tuple[str, Endpoint], ...] = (
+    ("area under accuracy", area),
+    (f"accuracy, last {LAST} steps", last_accuracy),
+    (f"looks back, last {LAST} steps", last_looks),
 )
-"""Title and value of a run's endpoints; the first is the primary one."""
-AT_START: Endpoint = lambda run: statistics.mean(run["look_back"][:LAST])  # noqa: E731
+"""Title and value of what is compared with GRPO alone; the first is the primary endpoint."""
 
 
 def arms_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
     """Every arm's endpoints and their paired differences to the first arm."""
     reference = next(iter(titles))
-    names = [cell for name, _ in ENDPOINTS for cell in (name, "difference")]
-    lines = [["", "runs", *names, f"looks back in the first {LAST} steps"]]
+    names = [cell for name, _ in COMPARED for cell in (name, "difference")]
+    lines = [["", "runs", *names, f"looks back, first {LAST} steps"]]
     for key, title in titles.items():
         runs = results[key]
         cells = [str(len(runs))]
-        for _, endpoint in ENDPOINTS:
+        for _, endpoint in COMPARED:
             compared = "" if key == reference else _difference(runs, results[reference], endpoint)
-            cells += [_mean([endpoint(run) for run in runs.values()]), compared]
-        lines.append([title, *cells, _mean([AT_START(run) for run in runs.values()])])
+            cells += [_mean(runs, endpoint), compared]
+        lines.append([title, *cells, _mean(runs, first_looks)])
     return markdown(lines)
 
 
 def findings(titles: dict[str, str], results: dict[str, Seeds]) -> list[str]:
     """A line per arm with VARS: what its difference in the primary endpoint says."""
     (reference, _), *others = titles.items()
-    name, endpoint = ENDPOINTS[0]
     lines = []
     for key, title in others:
-        pairs = _paired(results[key], results[reference], endpoint)
-        verdict = "one pair, which says nothing about chance"
-        if len(pairs[0]) > 1:
-            found = paired_difference(*pairs)
-            verdict = "higher" if found.low > 0 else "lower" if found.high < 0 else "not shown"
-            verdict = {"not shown": "no difference shown"}.get(verdict, verdict)
-        difference = _difference(results[key], results[reference], endpoint)
-        lines.append(f"- {title}, {name}: {verdict}, {difference}.")
+        values, compared = _paired(results[key], results[reference], area)
+        verdict = "no interval from fewer than two pairs"
+        if len(values) > 1:
+            verdict = paired_difference(values, compared).verdict
+        lines.append(
+            f"- {title}: {verdict}, {_difference(results[key], results[reference], area)}."
+        )
     return lines
 
 
@@ -112,6 +130,7 @@ def _difference(runs: Seeds, reference: Seeds, endpoint: Endpoint) -> str:
     return f"{values[0] - others[0]:+.3f}" if values else ""
 
 
-def _mean(values: Sequence[float]) -> str:
-    """A cell with the mean, and the standard deviation of two values or more."""
+def _mean(runs: Seeds, endpoint: Endpoint) -> str:
+    """A cell with the mean, and the standard deviation of two runs or more."""
+    values = [endpoint(run) for run in runs.values()]
     return mean_and_deviation(values) if len(values) > 1 else f"{values[0]:.3f}"

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from avar_fast.data.rows import parse_row
+from avar_fast.data import load_rows
 from avar_fast.lab.__main__ import main
 from avar_fast.lab.walk import WalkConfig
 from avar_fast.lab.walk_styles import StyledWalkConfig, looks_back, read_response
@@ -103,21 +103,21 @@ def test_a_walk_follows_its_transcript_or_does_not():
 
 
 def test_the_trainers_target_of_a_row_has_its_style(tmp_path):
-    (tmp_path / "images").mkdir()
-    styles = set()
-    for row in rows()[:20]:
-        reply = parse_row(row, "row", tmp_path).target
-        styles.add((looks_back(reply), "transcript" in row["meta"]))
+    path = write_rows(tmp_path, StyledWalkConfig(side=2, steps=4), "train", 20, seed=0)
+    styles = {
+        (looks_back(row.target), "transcript" in row.columns["meta"])
+        for row in load_rows(str(path))
+    }
     assert styles == {(True, False), (False, True)}
 
 
 def test_the_command_writes_what_the_function_writes(tmp_path, capsys):
-    line = ["walks", "--rows", "6", "--split", "train", "--seed", "4", "--side", "2"]
+    line = ["walks", "--rows", "20", "--split", "train", "--seed", "4", "--side", "2"]
     line += ["--steps", "4", "--transcript", "0.5", "--slip", "0.5"]
     assert main([*line, "--out", str(tmp_path / "command")]) == 0
-    assert "wrote 6 rows" in capsys.readouterr().out
+    assert "wrote 20 rows" in capsys.readouterr().out
     config = StyledWalkConfig(side=2, steps=4, transcript=0.5, slip=0.5)
-    path = write_rows(tmp_path / "function", config, "train", 6, seed=4)
+    path = write_rows(tmp_path / "function", config, "train", 20, seed=4)
     text = path.read_text()
     assert text == (tmp_path / "command" / "train.jsonl").read_text()
     styles = {";" in json.loads(row)["reasoning"] for row in text.splitlines()}
