@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from .study_folder import read_lines
-from .walk_styles import pairs_of, read_response
+from .walk_styles import looks_back, pairs_of, read_response
 
 CORRECT, VISUAL = "exact", "visual"
 """Names of rewards."""
-KEYS = {"look back": "look_back", "transcribe": "transcribe"}
-"""{style: its name in curves}"""
+STYLES = ("look_back", "transcribe")
 Curves = dict[str, list[float | None]]
 
 
@@ -40,14 +39,15 @@ def read_curves(run: Path, data: Path) -> Curves:
 def _point(records: list[dict], boards: list[np.ndarray]) -> dict[str, float | None]:
     """The values of a step."""
     point = {"accuracy": mean_of([r["rewards"][CORRECT] for r in records])}
-    read = [(r, response) for r in records if (response := read_response(r["completion"]))]
-    for style, key in KEYS.items():
-        rewards = [r["rewards"] for r, response in read if response.style == style]
+    responses = [(r, read_response(r["completion"])) for r in records]
+    written = [(r, x) for r, x in responses if x is not None and x.transcript is not None]
+    looking = [r for r in records if looks_back(r["completion"])]
+    for style, chosen in zip(STYLES, (looking, [r for r, _ in written]), strict=True):
+        rewards = [r["rewards"] for r in chosen]
         right = [reward for reward in rewards if reward[CORRECT] >= 0.5]
-        point[key] = len(rewards) / len(records)
-        point[f"accuracy_{key}"] = mean_of([reward[CORRECT] for reward in rewards])
-        point[f"vars_{key}"] = mean_of([reward.get(VISUAL) for reward in right])
-    written = [(r, response) for r, response in read if response.transcript is not None]
+        point[style] = len(chosen) / len(records)
+        point[f"accuracy_{style}"] = mean_of([reward[CORRECT] for reward in rewards])
+        point[f"vars_{style}"] = mean_of([reward.get(VISUAL) for reward in right])
     wrong = [x for r, x in written if x.transcript != pairs_of(boards[_row_number(r)])]
     point["wrong_transcripts"] = len(wrong) / len(written) if written else None
     point["follows_wrong"] = mean_of([float(response.follows_transcript) for response in wrong])

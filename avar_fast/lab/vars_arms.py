@@ -112,11 +112,10 @@ def setup() -> str:
             " on training handwriting.",
             "",
             "Pilots chose world and tower. On 3 x 3 boards with walks of 4 steps, VARS (share) of"
-            " right answers was higher for transcripts (0.38 against 0.26), because most of a long"
-            " transcript reads the image and most of a short walk's response is tags. On 2 x 2"
-            " boards, where both styles read four cells, looking back has more. The tower with"
-            " scarce heads read the image again in 70 % of the cases in which a transcript was"
-            " wrong. The one with plenty did so in 30 %, after a base model that had learned to"
-            " copy.",
+            " right answers was higher for transcripts (0.38 against 0.26): most tokens of a long"
+            " transcript read the image, and many tokens of a short response are tags. On 2 x 2"
+            " boards, where both styles read four cells, looking back has more. Where a transcript"
+            " was wrong, the tower with scarce heads read the image again at 67 % of the cells. The"
+            " one with plenty of heads, whose base model had learned to copy, did so at 30 %.",
         ]
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..tables import markdown, mean_and_deviation
 from .paired import paired_difference
-from .style_curves import KEYS, mean_of
+from .style_curves import STYLES, mean_of
 from .vars_arms import LAST
 from .vars_study_parts import Seeds
 
@@ -74,9 +74,9 @@ def findings(titles: dict[str, str], results: dict[str, Seeds]) -> list[str]:
 def styles_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
     """Accuracy and VARS by style, at the start and at the end."""
     columns = [
-        (f"{name}, {style}", f"{curve}_{key}")
+        (f"{name}, {style.replace('_', ' ')}", f"{curve}_{style}")
         for name, curve in (("accuracy", "accuracy"), ("VARS", "vars"))
-        for style, key in KEYS.items()
+        for style in STYLES
     ]
     columns += [("wrong transcripts", "wrong_transcripts"), ("followed", "follows_wrong")]
     lines = [["", "steps", *(name for name, _ in columns)]]
@@ -84,9 +84,8 @@ def styles_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
         for when, chosen in (("first", slice(LAST)), ("last", slice(-LAST, None))):
             cells = []
             for _, curve in columns:
-                means = [mean_of(run[curve][chosen]) for run in results[key].values()]
-                known = [mean for mean in means if mean is not None]
-                cells.append(f"{statistics.mean(known):.3g}" if known else "")
+                mean = mean_of([mean_of(run[curve][chosen]) for run in results[key].values()])
+                cells.append("" if mean is None else f"{mean:.3g}")
             lines.append([title, when, *cells])
     return markdown(lines)
 
@@ -97,11 +96,8 @@ def plot_curves(path: Path, titles: dict[str, str], results: dict[str, Seeds]) -
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 2)
-    for axis, (curve, name) in zip(
-        axes,
-        (("accuracy", "accuracy of the samples"), ("look_back", "share that looks back")),
-        strict=True,
-    ):
+    panels = (("accuracy", "accuracy of the samples"), ("look_back", "share that looks back"))
+    for axis, (curve, name) in zip(axes, panels, strict=True):
         for color, (key, title) in enumerate(titles.items()):
             seeds = [run[curve] for run in results[key].values()]
             steps = range(1, len(seeds[0]) + 1)

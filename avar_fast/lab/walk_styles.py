@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from .digits import SPLITS
 from .walk import CELL_NAMES, Walk, WalkConfig, next_cell
 
-Style = Literal["look back", "transcribe"]
 END_OF_TRANSCRIPT = ";"
 
 _CHAIN = f"(?:[{CELL_NAMES}][0-9])+"
@@ -34,7 +32,7 @@ class StyledWalkConfig(WalkConfig):
     """Probability that a row's response writes down the board before it walks."""
     slip: float = 0.0
     """Probability that a transcript has one wrong digit, at a cell of the walk. Walk and answer of
-    the row then follow the transcript, so the answer may be wrong."""
+    the row then follow the transcript: its answer may be wrong, and it may come to a cell again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +84,7 @@ class TranscribedWalk(Walk):
 
 
 @dataclass(frozen=True)
-class Response:
+class StyledResponse:
     """What a response writes, cell by cell: pairs of a cell and its digit such as "A3"."""
 
     walk: tuple[str, ...]
@@ -94,26 +92,22 @@ class Response:
     """None if it looks back."""
 
     @property
-    def style(self) -> Style:
-        return "look back" if self.transcript is None else "transcribe"
-
-    @property
     def follows_transcript(self) -> bool:
         """Whether the walk reads nothing but what the transcript says."""
         return self.transcript is not None and set(self.walk) <= set(self.transcript)
 
 
-def read_response(completion: str) -> Response | None:
+def read_response(completion: str) -> StyledResponse | None:
     """What a completion writes; None if its thoughts are no walk, with or without a transcript."""
     found = _THOUGHTS.match(completion)
     if found is None:
         return None
-    walk, transcript = (
-        None if chain is None else tuple(chain[i : i + 2] for i in range(0, len(chain), 2))
-        for chain in (found["walk"], found["transcript"])
-    )
-    assert walk is not None
-    return Response(walk, transcript)
+    transcript = found["transcript"]
+    return StyledResponse(_pairs(found["walk"]), transcript and _pairs(transcript))
+
+
+def _pairs(chain: str) -> tuple[str, ...]:
+    return tuple(chain[start : start + 2] for start in range(0, len(chain), 2))
 
 
 def looks_back(completion: str) -> bool:
