@@ -13,6 +13,8 @@ CORRECT, VISUAL = "exact", "visual"
 """Names of rewards."""
 STYLES = ("look_back", "transcribe")
 Curves = dict[str, list[float | None]]
+Seeds = dict[int, dict]
+"""{seed: the curves of a run}, of an arm."""
 
 
 def read_curves(run: Path, data: Path) -> Curves:

@@ -9,14 +9,12 @@ from ..data import load_rows
 from .curriculum import Phase, write_curriculum
 from .model import save_base
 from .study_folder import make_whole, train_whole, write_whole
-from .style_curves import read_curves
+from .style_curves import Seeds, read_curves
 from .vars_arms import ARMS, CLEAN, CLEAN_ROWS, COLD, DATA, READER, TOWER
 from .walk_runs import MORE, WalkRun
 from .walk_study_parts import train_reader
 
 SEEDS_APART = 1_000  # no two sets of a study have the same walks
-Seeds = dict[int, dict]
-"""{seed: the curves of a run}, as ``read_curves`` gives them."""
 
 
 def make_test(out: Path) -> None:

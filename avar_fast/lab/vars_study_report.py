@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from ..evaluate.provenance import short_version
+from .style_curves import Seeds
 from .vars_arms import LAST
-from .vars_study_parts import Seeds
 from .vars_study_tables import arms_table, findings, plot_curves, styles_table
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ..tables import markdown, mean_and_deviation
 from .paired import paired_difference
-from .style_curves import STYLES, mean_of
+from .style_curves import STYLES, Seeds, mean_of
 from .vars_arms import LAST
-from .vars_study_parts import Seeds
 
 Endpoint = Callable[[dict], float]
 
