@@ -28,8 +28,8 @@ def write_page(
     page = [
         "# Does VARS help where right answers differ in how they look?",
         "",
-        f"Runs of each arm: {' or '.join(map(str, counts))}, each from a base model and a cold start"
-        f" of its seed. `{command}` at commit {short_version()}, {os.cpu_count()} CPU cores.",
+        f"Runs of each arm: {' or '.join(map(str, counts))}, each from a base model and a cold"
+        f" start of its seed. `{command}` at commit {short_version()}, {os.cpu_count()} CPU cores.",
         "",
         setup,
         "",

@@ -103,7 +103,9 @@ def read_response(completion: str) -> StyledResponse | None:
     if found is None:
         return None
     transcript = found["transcript"]
-    return StyledResponse(_pairs(found["walk"]), transcript and _pairs(transcript))
+    return StyledResponse(
+        walk=_pairs(found["walk"]), transcript=None if transcript is None else _pairs(transcript)
+    )
 
 
 def _pairs(chain: str) -> tuple[str, ...]:
