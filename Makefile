@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study shortcut-study hint-study vas-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
+.PHONY: install demo study shortcut-study hint-study vas-study vars-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ demo: install
 # About an hour on one core. What is trained is kept.
 vas-study: install
 	$(BIN)/python -m avar_fast.lab.vas_study --out runs/vas-study
+
+# About forty minutes on two idle cores. What is finished is kept; docs/vars-study.md and its picture are written.
+vars-study: install
+	$(BIN)/python -m avar_fast.lab.vars_study --out runs/vars-study --docs docs
 
 # About two hours on two idle cores. What is finished is kept; docs/walk-study.md and its pictures are written.
 study: install

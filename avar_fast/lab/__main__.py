@@ -6,7 +6,7 @@ python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
                               [--hint-place user|system] [--contrast 1] [--noise 0] [--plain]
 python -m avar_fast.lab walks --out DIR --rows N --split train|test --seed S
                               [--side 4] [--steps 6] [--prior RHO] [--contrast 1] [--noise 0]
-                              [--plain]
+                              [--transcript SHARE] [--slip RATE] [--plain]
 python -m avar_fast.lab model --out DIR --seed S [--tower sums|scarce|plenty]
 """
 
@@ -22,7 +22,7 @@ from ..extras import needs
 
 with needs("avar_fast.lab"):
     from .digits import SPLITS
-    from .walk import WalkConfig
+    from .walk_styles import StyledWalkConfig
     from .world import HINT_PLACES, MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
 
 TOWER_NAMES = ("sums", "scarce", "plenty")
@@ -132,6 +132,20 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RHO",
         help="probability that a digit follows the rule (default 0: uniform digits)",
     )
+    walks.add_argument(
+        "--transcript",
+        type=parse_probability,
+        default=0.0,
+        metavar="SHARE",
+        help="of the rows whose response writes down the board before it walks (default 0)",
+    )
+    walks.add_argument(
+        "--slip",
+        type=parse_probability,
+        default=0.0,
+        metavar="RATE",
+        help="probability that a transcript has a wrong digit (default 0)",
+    )
 
     model = commands.add_parser("model", help="write an untrained model with its tokenizer")
     model.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -154,6 +168,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             f"argument --out: must be a folder; got the file {args.out}. Name another folder."
         )
+    if args.command == "walks" and args.slip and not args.transcript:
+        parser.error(
+            f"argument --slip must come with --transcript; got --slip {args.slip:g} alone. Add"
+            " e.g. --transcript 0.5."
+        )
     if args.command in ("data", "walks"):
         try:
             config = _world(args)
@@ -169,11 +188,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _world(args: argparse.Namespace) -> WorldConfig | WalkConfig:
+def _world(args: argparse.Namespace) -> WorldConfig | StyledWalkConfig:
     """The kind of rows that the options ask for."""
     image = {"contrast": args.contrast, "noise": args.noise, "vary": not args.plain}
     if args.command == "walks":
-        return WalkConfig(side=args.side, steps=args.steps, prior=args.prior, **image)
+        return StyledWalkConfig(
+            side=args.side,
+            steps=args.steps,
+            prior=args.prior,
+            transcript=args.transcript,
+            slip=args.slip,
+            **image,
+        )
     rows, cols = args.grid
     return WorldConfig(
         rows=rows,

@@ -14,7 +14,7 @@ from .hint_arms import ABSENT, ARMS, BASE, BASE_DATA, CEILING, DATA, NUM_TEST, T
 from .hint_scores import attach_with_hints, score_hints
 from .model import save_base
 from .runs import checkpoint
-from .study_folder import logged, make_whole, train_whole, write_whole
+from .study_folder import make_whole, read_lines, train_whole, write_whole
 from .world import HINT_PLACES
 
 FIRST_SEED = 1_000  # of the data of cold starts; the base model has 0
@@ -64,7 +64,10 @@ def run_arm(out: Path, seed: int, key: str) -> None:
     if not (folder / key).exists():
         train_whole(arm, folder, _seed_data(out, seed, arm.place), seed)
     places = HINT_PLACES if key == CEILING.key else (arm.place,)
-    log = [{name: line[name] for name in ("step", "lm_loss")} for line in logged(folder / key)]
+    log = [
+        {name: line[name] for name in ("step", "lm_loss")}
+        for line in read_lines(folder / key / "log.jsonl")
+    ]
     write_whole(scored, {"scores": _scores(out, folder, key, places), "log": log})
 
 

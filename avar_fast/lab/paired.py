@@ -28,6 +28,13 @@ class PairedDifference:
         """Upper end of the interval."""
         return self.mean + self.half_width
 
+    @property
+    def verdict(self) -> str:
+        """What the interval says of a measure that should be high."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "no difference shown"
+
     def __format__(self, spec: str) -> str:
         """Mean and interval, each formatted with ``spec``."""
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"

@@ -1,5 +1,5 @@
-"""The folder of a study that goes on where it was left: what is in it is whole, and all of it was
-made with the same settings."""
+"""What a study keeps in its folder: a marker with its settings, and parts that are either whole or
+not there."""
 
 import json
 import shutil
@@ -17,8 +17,8 @@ def enter_folder(out: Path, marker: str, settings: dict) -> None:
 
     Args:
         out: the folder.
-        marker: name of the file with the settings of the study that made it.
-        settings: of this study.
+        marker: name of the file that holds the settings.
+        settings: all that decides the study's results.
     """
     path, text = out / marker, json.dumps(settings, indent=1)
     if path.is_file():
@@ -46,21 +46,20 @@ def make_whole(path: Path, make: Callable[[Path], object]) -> None:
 
 
 def write_whole(path: Path, result: dict) -> None:
-    """Writes a result as JSON; under another name until it is whole."""
+    """Writes a JSON file; under another name until it is whole."""
     unfinished = path.with_suffix(".partial")
     unfinished.write_text(json.dumps(result, indent=1))
     unfinished.rename(path)
 
 
 def train_whole(run: TrainingRun, folder: Path, data: Path, seed: int) -> None:
-    """Trains in this process, under another name until the run is whole. Keeps the weights and the
-    log."""
+    """Trains under another name until the run is whole. Keeps the weights and the log."""
     making = replace(run, key=f"{run.key}-making")
     shutil.rmtree(folder / making.key, ignore_errors=True)
     train_here(making, folder, data / "train.jsonl", seed)
     # A trainer that receives SIGTERM saves what it has and ends as if it were done.
     steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
-    done = logged(folder / making.key)[-1]["step"]
+    done = read_lines(folder / making.key / "log.jsonl")[-1]["step"]
     if done < steps:
         sys.exit(
             f"error: {run.title} was stopped at step {done} of {steps}; the same command trains it"
@@ -71,6 +70,6 @@ def train_whole(run: TrainingRun, folder: Path, data: Path, seed: int) -> None:
     (folder / making.key).rename(folder / run.key)
 
 
-def logged(run: Path) -> list[dict]:
-    """The lines of a run's log, one per step that was logged."""
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -17,9 +17,9 @@ from .dose import score_doses
 from .model import save_base
 from .runs import checkpoint
 from .steps import score_steps
-from .study_folder import logged, make_whole, train_whole, write_whole
+from .study_folder import make_whole, read_lines, train_whole, write_whole
 from .walk_arms import ARMS, DOSE_ROWS, READS, STRETCHES, TESTS, TOWERS
-from .walk_runs import BASE, DATA, MORE
+from .walk_runs import BASE, DATA, MORE, WalkRun
 from .walk_scores import score_model
 from .walk_study_tables import Arms, Pair
 
@@ -49,19 +49,40 @@ def train_base(out: Path, tower: str, base: int, stretch: int) -> None:
     Exits the program where the model does not read after the last stretch.
     """
     folder = out / f"{tower}-{base}"
+    make_whole(folder / "init", lambda path: save_base(path, base, tower))
+    rows = _test_rows(out, "clean")
+    train_reader((BASE, MORE), folder, _base_data(out, base), base, stretch, rows)
+
+
+def train_reader(
+    runs: tuple[WalkRun, WalkRun], folder: Path, data: Path, seed: int, stretch: int, rows: Rows
+) -> None:
+    """A stretch of the training of a model until it reads: ``stretch-STRETCH`` in its folder, which
+    has the untrained model ``init``. ``base`` then leads to the stretch after which it reads.
+
+    Exits the program where the model does not read after the last stretch.
+
+    Args:
+        runs: the first stretch and the later ones.
+        folder: of the model.
+        data: the folder of its rows.
+        seed: of the order of its rows.
+        stretch: number of the stretch, from 0 on.
+        rows: walks at whose later steps it must be right.
+    """
     if (folder / BASE.key).exists():
         return
     key, before = f"stretch-{stretch}", f"stretch-{stretch - 1}"
-    run = replace(MORE, key=key, start=before) if stretch else replace(BASE, key=key)
-    make_whole(folder / "init", lambda path: save_base(path, base, tower))
+    first, more = runs
+    run = replace(more, key=key, start=before) if stretch else replace(first, key=key)
     if not (folder / key).exists():
-        train_whole(run, folder, _base_data(out, base), base)
-    accuracy = score_steps(_load(folder, key), _test_rows(out, "clean")).late_accuracy
+        train_whole(run, folder, data, seed)
+    accuracy = score_steps(load_attached(folder, key), rows).late_accuracy
     if accuracy >= READS:
         (folder / BASE.key).symlink_to(key)
     elif stretch == STRETCHES - 1:
         sys.exit(
-            f"error: base model {base} ({tower}) must be right at {READS:.0%} of the later steps of"
+            f"error: base model {folder.name} must be right at {READS:.0%} of the later steps of"
             f" clean walks; it is at {accuracy:.0%} after its last stretch of training."
         )
 
@@ -93,9 +114,9 @@ def run_arm(out: Path, tower: str, pair: Pair, key: str) -> None:
     (run,) = (arm for arm in ARMS if arm.key == key)
     if not (folder / key).exists():
         train_whole(run, folder, _pair_data(out, pair, run.data), seed)
-    loaded = _load(folder, key)
+    loaded = load_attached(folder, key)
     uniform, prior = _test_rows(out, "uniform"), _test_rows(out, "prior")
-    log = logged(folder / key)
+    log = read_lines(folder / key / "log.jsonl")
     result: dict = {
         "scores": score_model(loaded, uniform, prior),
         "log": {name: [line[name] for line in log] for name in ("step", "lm_loss", "grad_norm")},
@@ -126,7 +147,8 @@ def read_results(out: Path, pairs: dict[str, list[Pair]]) -> dict[str, Arms]:
     return results
 
 
-def _load(folder: Path, key: str) -> Loaded:
+def load_attached(folder: Path, key: str) -> Loaded:
+    """A trained model with attention attached."""
     loaded = load(str(checkpoint(folder, key)), torch.float32)
     attach(loaded.model, loaded.tokenizer)
     return loaded

@@ -91,14 +91,8 @@ def findings(titles: dict[str, str], arms: Arms) -> list[str]:
     for key in ordered(titles, arms):
         if key != PLAIN:
             found = difference(arms[key], arms[PLAIN])
-            lines.append(f"- {titles[key]}: {_verdict(found)}, {found:+.3f}.")
+            lines.append(f"- {titles[key]}: {found.verdict}, {found:+.3f}.")
     return lines
-
-
-def _verdict(found: PairedDifference) -> str:
-    if found.low > 0:
-        return "better"
-    return "worse" if found.high < 0 else "no difference shown"
 
 
 def comparisons_table(titles: dict[str, str], arms: Arms) -> str:

@@ -227,7 +227,7 @@ def reads(monkeypatch):
 
     monkeypatch.setattr(study_folder, "train_here", train_here)
     monkeypatch.setattr(parts, "save_base", lambda path, *_: path.mkdir())
-    monkeypatch.setattr(parts, "_load", lambda *_: None)
+    monkeypatch.setattr(parts, "load_attached", lambda *_: None)
     monkeypatch.setattr(parts, "_test_rows", lambda *_: None)
     monkeypatch.setattr(
         parts, "score_steps", lambda *_: SimpleNamespace(late_accuracy=accuracies.pop(0))
@@ -253,7 +253,7 @@ def test_a_base_model_that_never_reads_is_an_error(reads, tmp_path):
     accuracies += [0.5] * STRETCHES
     for stretch in range(STRETCHES - 1):
         parts.train_base(tmp_path, "scarce", 3, stretch)
-    with pytest.raises(SystemExit, match=r"base model 3 \(scarce\) must be right at 85%.*at 50%"):
+    with pytest.raises(SystemExit, match=r"base model scarce-3 must be right at 85%.*at 50%"):
         parts.train_base(tmp_path, "scarce", 3, STRETCHES - 1)
 
 

@@ -1,0 +1,101 @@
+"""The VARS study: what VARS does where right answers differ in how they look.
+
+``python -m avar_fast.lab.vars_study --out runs/vars-study`` runs it.
+
+A cold start answers walks in two styles: it writes down the board once and walks on what it wrote,
+or looks back at the image at every step. From there, GRPO runs without VARS and with each form of
+it. Every seed has its own base model, rows, order and cold start, and all arms of a seed share
+them. Arms and settings are fixed in lab/vars_arms.py. A stopped study goes on with the first
+unfinished run, and more seeds may join it. Runs are processes with one thread each.
+"""
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from ..extras import needs
+
+with needs("avar_fast.lab.vars_study"):
+    from .processes import make_all
+    from .study_folder import enter_folder
+    from .vars_arms import ARMS, settings, setup
+    from .vars_study_parts import (
+        make_data,
+        make_test,
+        read_results,
+        run_arm,
+        train_base,
+        train_cold,
+    )
+    from .vars_study_report import write_page
+    from .walk_arms import STRETCHES
+
+MARKER = "vars-study.json"  # settings of the study that made the folder
+PRELOADED = ("avar_fast.lab.vars_study_parts",)
+
+
+@needs("avar_fast.lab.vars_study")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.lab.vars_study",
+        description=__doc__,
+        epilog="example:\n  python -m avar_fast.lab.vars_study --out runs/vars-study --docs docs",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/vars-study"))
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--docs", type=Path, help="folder for vars-study.md and its img/")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing, write the page of what is finished"
+    )
+    options = parser.parse_args(arguments)
+    for name, value in (("--seeds", options.seeds), ("--jobs", options.jobs)):
+        if value < 1:
+            parser.error(f"{name} must be at least 1; got {value}.")
+    out = options.out.resolve()
+    enter_folder(out, MARKER, settings())
+    if not options.page:
+        run_all(out, options.seeds, options.jobs)
+    results = read_results(out, options.seeds)
+    lacking = [key for key, runs in results.items() if not runs]
+    if lacking:
+        sys.exit(
+            "error: every arm must have a finished run for a page;"
+            f" {', '.join(lacking)} has none. Run the study without --page."
+        )
+    titles = {arm.key: arm.title for arm in ARMS}
+    command = "python -m avar_fast.lab.vars_study " + " ".join(sys.argv[1:])
+    print(write_page(options.docs or out, titles, results, setup(), command))
+
+
+def run_all(out: Path, seeds: int, jobs: int) -> None:
+    """Makes what is not there yet: data, base models, cold starts, and every arm of every seed.
+
+    Args:
+        out: the study's folder.
+        seeds: how many, from 0 on.
+        jobs: runs at a time.
+    """
+    numbers = range(seeds)
+    stages = (
+        ("test", [partial(make_test, out)]),
+        ("data", [partial(make_data, out, seed) for seed in numbers]),
+        *(
+            (
+                f"base models, stretch {stretch + 1} of at most {STRETCHES}",
+                [partial(train_base, out, seed, stretch) for seed in numbers],
+            )
+            for stretch in range(STRETCHES)
+        ),
+        ("cold starts", [partial(train_cold, out, seed) for seed in numbers]),
+        ("GRPO", [partial(run_arm, out, seed, arm.key) for seed in numbers for arm in ARMS]),
+    )
+    for title, tasks in stages:
+        make_all(title, tasks, jobs, PRELOADED)
+
+
+if __name__ == "__main__":
+    main()
