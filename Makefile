@@ -30,7 +30,7 @@ vas-study: install
 vars-study: install
 	$(BIN)/python -m avar_fast.lab.vars_study --out runs/vars-study --docs docs
 
-# About two hours on two idle cores. What is finished is kept; docs/walk-study.md and its pictures are written.
+# Two to two and a half hours on two idle cores. What is finished is kept; docs/walk-study.md and its pictures are written.
 study: install
 	$(BIN)/python -m avar_fast.lab.walk_study --out runs/walk-study --docs docs
 

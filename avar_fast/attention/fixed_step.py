@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from .attached import attachment_of
-from .attachment import Attachment
 from .call import AttnCall
 from .contexts import subset
 from .prompts import SharedPrompts, set_call
@@ -73,6 +72,6 @@ class FixedStep:
 def takes_fixed_steps(model: nn.Module) -> bool:
     """Whether a model can decode in fixed steps now: it belongs to a known family without recurrent
     layers, and its attention is neither changed nor recorded by the caller."""
-    attachment: Attachment = attachment_of(model)
+    attachment = attachment_of(model)
     at_rest = attachment.recording is attachment.maps is attachment.intervention is None
     return attachment.is_family and not attachment.is_recurrent and at_rest

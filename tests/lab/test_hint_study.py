@@ -3,10 +3,7 @@
 import dataclasses
 import json
 import math
-import multiprocessing
-import os
 import statistics
-import subprocess
 import sys
 
 import pytest
@@ -29,7 +26,8 @@ from avar_fast.lab.tokenizer import build_tokenizer
 from avar_fast.lab.world import DEFAULT_SYSTEM, HINT_PLACES, WorldConfig, write_rows
 from avar_fast.loading import load
 
-ALONE = "AVAR_TEST_ALONE"
+from .small_studies import apart, only_alone, passes_alone
+
 TOKENIZER = build_tokenizer()
 RUNS = {arm.key: arm for arm in ARMS}
 
@@ -287,25 +285,11 @@ def small(monkeypatch):
     monkeypatch.setattr(parts, "ARMS", tuple(arms))
 
 
-def apart(make, *arguments):
-    """Runs a part in a process of its own, as a process trains only once."""
-    process = multiprocessing.get_context("fork").Process(target=make, args=arguments)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-
-
 def test_a_small_study_in_a_process_of_its_own():
-    """DeepSpeed starts once in a process, and other tests may have started it in this one."""
-    command = [sys.executable, "-m", "pytest", __file__, "-p", "no:benchmark", "-p", "no:xdist"]
-    done = subprocess.run(
-        [*command, "-q", "-k", "from_data_to_scores"],
-        env=os.environ | {ALONE: "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "1 passed" in done.stdout, done.stdout[-3000:]
+    passes_alone(__file__, "from_data_to_scores")
 
 
-@pytest.mark.skipif(ALONE not in os.environ, reason="the test above runs it")
+@only_alone
 def test_a_small_study_from_data_to_scores(small, tmp_path, monkeypatch):
     """Every kind of part is made, and what is made is not made again."""
     keys = ("ceiling", "system-suppress-response")

@@ -3,10 +3,6 @@
 import dataclasses
 import json
 import math
-import multiprocessing
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -19,8 +15,9 @@ from avar_fast.lab.style_curves import read_curves
 from avar_fast.lab.vars_arms import ARMS, COLD, DATA, FORMS, READER, settings, setup
 from avar_fast.lab.vars_study_report import write_page
 
+from .small_studies import apart, only_alone, passes_alone
+
 TITLES = {arm.key: arm.title for arm in ARMS}
-ALONE = "AVAR_TEST_ALONE"
 
 
 def recipe_of(run):
@@ -205,25 +202,11 @@ def small(monkeypatch):
     monkeypatch.setattr(parts, "ARMS", tuple(arms))
 
 
-def apart(make, *arguments):
-    """Runs a part in a process of its own, as a process trains only once."""
-    process = multiprocessing.get_context("fork").Process(target=make, args=arguments)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-
-
 def test_a_small_study_in_a_process_of_its_own():
-    """DeepSpeed starts once in a process, and other tests may have started it in this one."""
-    command = [sys.executable, "-m", "pytest", __file__, "-p", "no:benchmark", "-p", "no:xdist"]
-    done = subprocess.run(
-        [*command, "-q", "-k", "from_data_to_curves"],
-        env=os.environ | {ALONE: "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "1 passed" in done.stdout, done.stdout[-3000:]
+    passes_alone(__file__, "from_data_to_curves")
 
 
-@pytest.mark.skipif(ALONE not in os.environ, reason="the test above runs it")
+@only_alone
 def test_a_small_study_from_data_to_curves(small, tmp_path, monkeypatch):
     """Every kind of part is made, and what is made is not made again."""
 

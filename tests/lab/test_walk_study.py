@@ -3,10 +3,6 @@
 import dataclasses
 import json
 import math
-import multiprocessing
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -23,11 +19,11 @@ from avar_fast.lab.walk_runs import BASE, DATA, MORE
 from avar_fast.lab.walk_study_report import write_page
 from avar_fast.lab.walk_study_tables import correlations
 
+from .small_studies import apart, only_alone, passes_alone
+
 PAIR = (0, 1)
 RUNS = {arm.key: arm for arm in ARMS}
 TITLES = {arm.key: arm.title for arm in ARMS}
-
-ALONE = "AVAR_TEST_ALONE"
 
 
 def test_a_paired_difference_is_that_of_a_t_table():
@@ -160,25 +156,11 @@ def small(monkeypatch):
     monkeypatch.setattr(parts, "ARMS", tuple(arms))
 
 
-def apart(make, *arguments):
-    """Runs a part in a process of its own, as a process trains only once."""
-    process = multiprocessing.get_context("fork").Process(target=make, args=arguments)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-
-
 def test_a_small_study_in_a_process_of_its_own():
-    """DeepSpeed starts once in a process, and other tests may have started it in this one."""
-    command = [sys.executable, "-m", "pytest", __file__, "-p", "no:benchmark", "-p", "no:xdist"]
-    done = subprocess.run(
-        [*command, "-q", "-k", "from_data_to_scores"],
-        env=os.environ | {ALONE: "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "1 passed" in done.stdout, done.stdout[-3000:]
+    passes_alone(__file__, "from_data_to_scores")
 
 
-@pytest.mark.skipif(ALONE not in os.environ, reason="the test above runs it")
+@only_alone
 def test_a_small_study_from_data_to_scores(small, tmp_path, monkeypatch):
     """Every kind of part is made, and what is made is not made again."""
 
