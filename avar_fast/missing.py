@@ -2,12 +2,21 @@
 
 from pathlib import Path
 
+STUDIES = {
+    "runs/demo": ("demo", "demo"),
+    "runs/study": ("shortcut study", "study"),
+    "runs/vas-study": ("study of the score", "vas_study"),
+}
+"""{folder: (the program that makes it, its module)}"""
+
 
 def how_to_make(path: str | Path) -> str:
     """A hint that starts with a space, for an error about a missing path; empty without one."""
     parts = Path(path).parts
-    if parts[:2] == ("runs", "demo"):
-        return " The demo makes it: python -m avar_fast.lab.demo --out runs/demo"
+    folder = "/".join(parts[:2])
+    if folder in STUDIES:
+        what, module = STUDIES[folder]
+        return f" The {what} makes it: python -m avar_fast.lab.{module} --out {folder}"
     if parts[:2] == ("runs", "vard-lab"):
         command = "data --out runs/vard-lab/data --rows 200 --split train --seed 0"
         return f" The lab writes it: python -m avar_fast.lab {command}"

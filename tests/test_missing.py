@@ -44,10 +44,23 @@ def told(capsys, call):
     ("recipe", "words"),
     [
         (
-            "lab-sft-agto",
+            "lab-walk-sft-agto",
             "runs/demo/base/latest is neither. The demo makes it: python -m avar",
         ),
-        ("lab-base", "runs/demo/init is neither. The demo makes it: python -m avar_fast.lab.demo"),
+        (
+            "lab-walk-base",
+            "runs/demo/init is neither. The demo makes it: python -m avar_fast.lab.demo",
+        ),
+        (
+            "lab-sft",
+            "runs/vas-study/base/latest is neither. The study of the score makes it: python -m"
+            " avar_fast.lab.vas_study",
+        ),
+        (
+            "lab-grpo",
+            "runs/study/seed-0/agto/latest is neither. The shortcut study makes it: python -m"
+            " avar_fast.lab.study --out runs/study",
+        ),
         ("qwen2.5-vl-7b-grpo-vars", "A run with train.output_dir=runs/sft-agto leaves it there"),
     ],
 )
@@ -69,13 +82,13 @@ def test_training_as_a_user_starts_it(clone):
 
 def test_the_other_programs_name_it_too(clone, capsys):
     gone = "runs/demo/agto/latest"
-    sft = "configs/lab-sft.yaml"
+    sft = "configs/lab-walk-sft.yaml"
     makes = "The demo makes it: python -m avar_fast.lab.demo"
     assert makes in told(capsys, lambda: check_data(["check", sft]))
     save_base(clone / "model", seed=0)
     capsys.readouterr()
     data = told(capsys, lambda: check_data(["check", sft, "model.path=model"]))
-    assert "data.path must be an existing file; runs/demo/data/tune/train.jsonl" in data
+    assert "data.path must be an existing file; runs/demo/data/hinted/train.jsonl" in data
     assert makes in data
     out = ["--data", "rows.jsonl", "--out"]
     assert makes in told(capsys, lambda: evaluate([gone, *out, "r.json"]))

@@ -22,6 +22,7 @@ from ..extras import needs
 
 with needs("avar_fast.lab"):
     from .digits import SPLITS
+    from .walk_hints import HintedWalkConfig
     from .walk_styles import StyledWalkConfig
     from .world import HINT_PLACES, MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
 
@@ -147,6 +148,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="probability that a transcript has a wrong digit (default 0)",
     )
 
+    walks.add_argument(
+        "--hint",
+        type=parse_probability,
+        metavar="RHO",
+        help="put a hint into the system turn; probability that it is right (default: no hints)",
+    )
+
     model = commands.add_parser("model", help="write an untrained model with its tokenizer")
     model.add_argument("--out", type=Path, required=True, metavar="DIR")
     model.add_argument("--seed", type=parse_seed, required=True, metavar="S")
@@ -173,6 +181,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"argument --slip must come with --transcript; got --slip {args.slip:g} alone. Add"
             " e.g. --transcript 0.5."
         )
+    if args.command == "walks" and args.hint is not None and args.transcript:
+        parser.error(
+            "argument --hint must come without --transcript, as a hint is a walk and no transcript;"
+            " got both. Leave one out."
+        )
     if args.command in ("data", "walks"):
         try:
             config = _world(args)
@@ -188,18 +201,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _world(args: argparse.Namespace) -> WorldConfig | StyledWalkConfig:
+def _world(args: argparse.Namespace) -> WorldConfig | StyledWalkConfig | HintedWalkConfig:
     """The kind of rows that the options ask for."""
     image = {"contrast": args.contrast, "noise": args.noise, "vary": not args.plain}
     if args.command == "walks":
-        return StyledWalkConfig(
-            side=args.side,
-            steps=args.steps,
-            prior=args.prior,
-            transcript=args.transcript,
-            slip=args.slip,
-            **image,
-        )
+        walk = {"side": args.side, "steps": args.steps, "prior": args.prior, **image}
+        if args.hint is not None:
+            return HintedWalkConfig(right=args.hint, **walk)
+        return StyledWalkConfig(transcript=args.transcript, slip=args.slip, **walk)
     rows, cols = args.grid
     return WorldConfig(
         rows=rows,

@@ -1,16 +1,21 @@
-"""The miniature AVAR study: ``python -m avar_fast.lab.demo --out runs/demo``.
+"""The method in miniature: ``python -m avar_fast.lab.demo --out runs/demo``.
 
-The demo makes the lab's data and model, trains a base model, cold-starts it with and without AGTO,
-and runs GRPO with and without VARS from the AGTO checkpoint. It evaluates each model on held-out
-digits, prints a table and writes a report. Every training run is ``torchrun -m avar_fast.train`` on
-a recipe in configs/.
+The demo draws walks over boards of handwritten digits, and trains a base model that reads each
+digit before it goes on. Then come cold starts. In their rows the system turn holds a hint, the
+finished walk, which is mostly right. One has no cure, others have AGTO, one of its terms, a
+placebo, or a lower learning rate; one has no hints. GRPO goes on from the AGTO checkpoint, with and
+without VARS. Each model is tested on held-out handwriting, with hints that are wrong. The demo
+prints a table and writes report.html and demo.json. Every training run is ``python -m
+avar_fast.train`` on a recipe in configs/.
 """
 
 import argparse
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,39 +24,60 @@ from ..extras import needs
 with needs("avar_fast.lab.demo"):
     from transformers.utils import logging as transformers_logging
 
-    from ..attention import attach
-    from ..data import Rows, load_rows
-    from ..evaluate import Settings, evaluate_rows, write_json
-    from ..loading import load
     from ..report import ReportEntry, write_report
-    from ..report.attention_maps import attention_map
-    from ..report.page import text_table
-    from .curriculum import write_curriculum
-    from .model import save_base
-    from .runs import (
-        CURRICULUM,
-        MAX_NEW_TOKENS,
-        TEST,
-        TUNE,
-        TrainingRun,
-        checkpoint,
-        make_folder,
-        say,
-        train,
+    from ..tables import markdown
+    from .demo_parts import (
+        NUM_TOLD,
+        make_data,
+        make_test,
+        measure,
+        read_models,
+        train_and_measure,
+        training_data,
+        walks_of,
     )
-    from .world import DEFAULT_SYSTEM
+    from .demo_runs import (
+        ABSENT,
+        BASE,
+        CEILING,
+        COLD_STARTS,
+        CURED,
+        DATA,
+        GRPO,
+        NUM_TEST,
+        ORDER,
+        PLAIN,
+        RIGHT,
+        RIGHT_HINTS,
+        TESTS,
+        TOWER,
+        WRONG,
+    )
+    from .model import save_base
+    from .processes import make_all
+    from .runs import NUM_RANKS, make_folder, say, train
+    from .study_folder import read_lines
+    from .walk_story import Step, story
 
-MARKER = "demo.json"  # a folder that holds it was made by the demo and may be made anew
-NUM_PICTURES = 4
-BATCH_SIZE = 25
-
-RUNS = (
-    TrainingRun("base", "base model", "lab-base.yaml", "init"),
-    TrainingRun("sft", "cold start", "lab-sft.yaml", "base"),
-    TrainingRun("agto", "cold start + AGTO", "lab-sft-agto.yaml", "base"),
-    TrainingRun("grpo", "AGTO, then GRPO", "lab-grpo.yaml", "agto"),
-    TrainingRun("vars", "AGTO, then GRPO + VARS", "lab-grpo-vars.yaml", "agto"),
-)
+RESULTS = "demo.json"  # a folder that holds it was made by the demo and may be made anew
+TOLD = (PLAIN.key, CURED.key, CEILING.key)  # models of the page's walks
+PRELOADED = ("avar_fast.lab.demo_parts",)
+READING = """
+<h2>What came out</h2>
+<p>All cold starts have hints in their rows, but for the <b>ceiling</b>. <b>plain</b>: the
+language-model loss alone. <b>AGTO</b>: where the response is written, more attention on image keys
+(<b>enhance only</b>) and less on keys of the system turn (<b>suppress only</b>). <b>placebo</b>:
+the enhancing term on text keys. <b>plain, lr / 4</b>: the control for AGTO's slower learning. GRPO
+goes on from AGTO.</p>
+<p>The tests have wrong hints, but for two columns. Shares of right digits in the <b>later
+steps</b> and the <b>first step</b>, with the true steps before given; of later digits that
+<b>follow the hint</b> where it differs from the image; of <b>whole walks</b> written without an
+error, greedily; of later steps with <b>no hint</b> and with the <b>right hint</b>. Attention where
+digits are predicted: <b>visual</b> and <b>system mass</b>. Then the visual attention score in three
+forms.</p>
+"""
+Models = dict[str, dict[str, Any]]
+"""{key: what `demo_parts.measure` writes}"""
 
 
 @needs("avar_fast.lab.demo")
@@ -65,69 +91,94 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     parser.add_argument("--seed", type=int, default=0, help="of data, model and training")
     options = parser.parse_args(arguments)
-    transformers_logging.disable_progress_bar()
-    torch.set_num_threads(1)
     started = time.perf_counter()
     out = options.out.resolve()
-    make_folder(out, MARKER)
-    say(
-        "making images of handwritten digits, questions, and an untrained Qwen2.5-VL of 1.1 M"
-        " parameters"
-    )
-    learn = write_curriculum(out / "data" / "base", CURRICULUM, options.seed)
-    tune = write_curriculum(out / "data" / "tune", TUNE, options.seed + 1)
-    test = write_curriculum(out / "data" / "test", TEST, options.seed, split="test")
-    save_base(out / "init", options.seed)
-
-    rows = load_rows(str(test))
-    entries = []
-    for number, run in enumerate(RUNS, start=1):
-        say(f"[{number}/{len(RUNS)}] {run.title}")
-        data = learn if run.key == "base" else tune
-        seconds = train(run, out, data, options.seed)
-        entries.append(_measure(run, out, rows, seconds))
+    make_folder(out, RESULTS)
+    run_all(out, options.seed)
+    models = read_models(out)
     minutes = (time.perf_counter() - started) / 60
     intro = (
-        f"Seed {options.seed}, {len(rows)} held-out questions on images of handwritten digits,"
-        f" greedy generation; {os.cpu_count()} CPU cores, {minutes:.1f} minutes in all."
+        f"Seed {options.seed}, {NUM_TEST} walks on held-out handwriting; {os.cpu_count()} CPU"
+        f" cores, {minutes:.1f} minutes in all."
     )
-    write_report(out / "report.html", "The miniature AVAR study", intro, entries)
-    table = text_table(entries)
-    (out / "table.md").write_text(table + "\n")
-    print(f"\n{table}\n\n{intro}\nReport: {out / 'report.html'}")
+    (out / RESULTS).write_text(
+        json.dumps({"seed": options.seed, "minutes": minutes, "models": models}, indent=1)
+    )
+    table = table_rows(models)
+    (out / "table.md").write_text(markdown(table) + "\n")
+    write_report(
+        out / "report.html",
+        "Visual attention in miniature",
+        intro,
+        [_entry(out, key, models[key]) for key in ORDER],
+        table,
+        _story(out, models),
+    )
+    print(f"\n{markdown(table)}\n\n{intro}\nReport: {out / 'report.html'}, {out / RESULTS}")
 
 
-def _measure(run: TrainingRun, out: Path, rows: Rows, train_seconds: float) -> ReportEntry:
-    loaded = load(str(checkpoint(out, run.key)), torch.float32)
-    attach(loaded.model, loaded.tokenizer)
-    settings = Settings(
-        system_prompt=DEFAULT_SYSTEM, max_new_tokens=MAX_NEW_TOKENS, checker="exact"
-    )
-    started = time.perf_counter()
-    result, predictions = evaluate_rows(loaded, rows, settings, BATCH_SIZE, "held-out digits")
-    eval_seconds = time.perf_counter() - started
-    write_json(
-        out / run.key / "evaluation.json",
-        {"model": {"path": run.title}, "settings": settings.as_dict()},
-        {"rows": result},
-        predictions,
-    )
-    maps = [
-        attention_map(loaded, rows[i], DEFAULT_SYSTEM, MAX_NEW_TOKENS) for i in range(NUM_PICTURES)
-    ]
-    log = [json.loads(line) for line in (out / run.key / "log.jsonl").read_text().splitlines()]
+def run_all(out: Path, seed: int) -> None:
+    """Draws the data, and trains and measures all models, as many at a time as there are cores."""
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    say("drawing boards of handwritten digits, and making an untrained Qwen2.5-VL")
+    save_base(out / "init", seed, TOWER)
+    drawing = [partial(make_data, out, name, seed) for name in DATA]
+    make_all("data", [*drawing, *(partial(make_test, out, test) for test in TESTS)], NUM_RANKS)
+    say("base model")
+    measure(out, BASE.key, train(BASE, out, training_data(out, BASE.key), seed))
+    for title, runs in (("cold starts", COLD_STARTS), ("GRPO", GRPO)):
+        tasks = [partial(train_and_measure, out, run.key, seed) for run in runs]
+        make_all(title, tasks, NUM_RANKS, PRELOADED)
+
+
+def table_rows(models: Models) -> list[list[str]]:
+    """Header and one line per model, as text. With wrong hints, where nothing else is said."""
+    header = ["model", "later steps", "first step", "follows hint", "whole walks", "no hint"]
+    header += ["right hint", "visual mass", "system mass", "VAS ratio", "log ratio", "share"]
+    lines = [[*header, "train s"]]
+    for key in ORDER:
+        model = models[key]
+        wrong = model[WRONG]
+        shares = (
+            *(wrong["late"], wrong["first"], wrong["follows"], model["whole_walks"]),
+            *(model[ABSENT]["late"], model[RIGHT_HINTS]["late"]),
+            *(wrong["masses"]["visual"], wrong["masses"]["system"]),
+        )
+        lines.append(
+            [
+                model["title"],
+                *(f"{share:.3f}" for share in shares),
+                f"{model['vas']['ratio']:.4g}",
+                f"{model['vas']['log_ratio']:.2f}",
+                f"{model['vas']['share']:.3f}",
+                f"{model['train_seconds']:.0f}",
+            ]
+        )
+    return lines
+
+
+def _entry(out: Path, key: str, model: dict[str, Any]) -> ReportEntry:
     return ReportEntry(
-        run.title,
-        result.score,
-        {style: result.scores[f"style={style}"] for style in ("chain", "direct")},
-        result.vas,
-        result.vas_layers,
-        result.vas_table,
-        eval_seconds,
-        train_seconds,
-        log,
-        maps,
+        model["title"],
+        model["answers"],
+        {},
+        model["vas"],
+        model["vas_layers"],
+        model["vas_table"],
+        model["eval_seconds"],
+        model["train_seconds"],
+        read_lines(out / key / "log.jsonl"),
     )
+
+
+def _story(out: Path, models: Models) -> str:
+    rows = walks_of(out, WRONG)
+    steps = {
+        models[key]["title"]: [[Step(**step) for step in walk] for walk in models[key]["told"]]
+        for key in TOLD
+    }
+    return story([rows[i] for i in range(NUM_TOLD)], steps, RIGHT) + READING
 
 
 if __name__ == "__main__":

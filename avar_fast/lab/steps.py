@@ -106,7 +106,7 @@ def predict_digits(
         masses: (layers, N, K, H, C) float32.
     """
     batch = collate(samples, loaded.tokenizer.pad_token_id, encoder.tokens.visual)
-    at = torch.stack([_predicting(sample, digit_ids, num_digits) for sample in samples])
+    at = torch.stack([predicting_positions(sample, digit_ids, num_digits) for sample in samples])
     with record_attention(loaded.model) as recording:
         logits = loaded.model(**batch.inputs, use_cache=False).logits
     rows = torch.arange(len(samples))[:, None]
@@ -114,7 +114,7 @@ def predict_digits(
     return logits[rows, at].float().log_softmax(-1)[..., digit_ids], masses
 
 
-def _predicting(sample: Sample, digit_ids: Tensor, num_digits: int) -> Tensor:
+def predicting_positions(sample: Sample, digit_ids: Tensor, num_digits: int) -> Tensor:
     """(K,) int64: the positions before the first K digits of the target."""
     digits = torch.isin(sample.target_ids, digit_ids).nonzero()[:num_digits, 0]
     return len(sample.prompt_ids) + digits - 1

@@ -19,6 +19,7 @@ The first digit has no prior.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ class WalkConfig:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}; got {split!r}. Use split='train'.")
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
-        board, cells = _walk(self, rng)
+        board, cells = draw_board(self, rng)
         part = digit_part(split)
         pictures = np.array([[part.draw(int(value), rng) for value in row] for row in board])
         image = draw_grid(pictures, rng if self.vary and split == "train" else None)
@@ -122,7 +123,6 @@ class Walk:
 
     def row(self, name: str, image_path: str) -> dict:
         """The JSON object of the walk whose image lies at `image_path` beside the JSONL file."""
-        chain = zip(self.cells, self.digits, strict=True)
         return {
             "id": name,
             "messages": [
@@ -130,7 +130,7 @@ class Walk:
             ],
             "images": [image_path],
             "answer": str(self.digits[-1]),
-            "reasoning": "".join(f"{CELL_NAMES[cell]}{digit}" for cell, digit in chain),
+            "reasoning": chain_of(self.cells, self.digits),
             "meta": {
                 "cells": list(self.cells),
                 "digits": list(self.digits),
@@ -140,13 +140,21 @@ class Walk:
         }
 
 
-def _walk(config: WalkConfig, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A board and the cells of a walk on it. Walks that come to a cell again are drawn anew."""
+def chain_of(cells: Iterable[int], digits: Iterable[int]) -> str:
+    """What a walk reads, such as "A3E7M0N9"."""
+    return "".join(f"{CELL_NAMES[cell]}{digit}" for cell, digit in zip(cells, digits, strict=True))
+
+
+def draw_board(
+    config: WalkConfig, rng: np.random.Generator, start: int | None = None
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A board and the cells of a walk on it, from ``start`` or from any cell. Walks that come to a
+    cell again are drawn anew."""
     num_cells = config.side**2
     while True:
         board = rng.integers(10, size=1 if config.one_digit else num_cells)
         board = np.broadcast_to(board, num_cells).copy()
-        cells = [int(rng.integers(num_cells))]
+        cells = [int(rng.integers(num_cells)) if start is None else start]
         while len(cells) < config.steps:
             digit = int(board[cells[-1]])
             cell = next_cell(cells[-1], digit, num_cells)

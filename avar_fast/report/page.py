@@ -1,6 +1,7 @@
 """The page of a study: table, training curves, VAS per layer and head, attention on images."""
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..tables import markdown
@@ -52,15 +53,31 @@ def text_table(entries: list[ReportEntry]) -> str:
     return markdown(table_rows(entries))
 
 
-def write_report(path: Path, title: str, intro: str, entries: list[ReportEntry]) -> None:
-    """Writes the page; ``intro`` is plain text."""
+def write_report(
+    path: Path,
+    title: str,
+    intro: str,
+    entries: list[ReportEntry],
+    table: Sequence[Sequence[str]] | None = None,
+    story: str = "",
+) -> None:
+    """Writes the page.
+
+    Args:
+        path, title: of the page.
+        intro: plain text.
+        entries: the models.
+        table: header and lines of another table than that of ``table_rows``.
+        story: HTML before the table.
+    """
     logs = {e.name: e.log for e in entries if e.log}
     tables = {e.name: (e.vas_layers, e.vas_table["log_ratio"]) for e in entries}
     shares = {e.name: (e.vas_layers, e.vas_table["share"]) for e in entries}
     maps = {e.name: e.maps for e in entries if e.maps}
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>",
-        html_table(table_rows(entries)),
+        story,
+        html_table(table or table_rows(entries)),
         (
             '<p class="note">VAS: mean over layers, heads and the user\'s text tokens of visual'
             " over system attention mass. The plain ratio explodes where system mass nears zero"

@@ -9,9 +9,13 @@ pytest.importorskip("matplotlib")
 
 from PIL import Image
 
+from avar_fast.data import load_rows
 from avar_fast.evaluate.page import write_predictions
 from avar_fast.evaluate.prediction import Prediction
 from avar_fast.evaluate.result import BenchmarkSummary, Result
+from avar_fast.lab.walk_hints import HintedWalkConfig, hint_digits
+from avar_fast.lab.walk_story import Step, story
+from avar_fast.lab.world import write_rows
 from avar_fast.report import write_report
 from avar_fast.report.document import write_page
 from avar_fast.report.entry import AttentionMap
@@ -106,9 +110,27 @@ def run_page(folder):
     return folder / "runs.html"
 
 
+def story_page(folder):
+    """The walks of a demo: one model copies the hint, and one, with a long name, looks."""
+    world = HintedWalkConfig(side=3, steps=4)
+    rows = load_rows(str(write_rows(folder, world, "test", 2, seed=0)))
+    copied, looked = [], []
+    for row in rows:
+        meta = row.columns["meta"]
+        steps = list(zip(meta["cells"], meta["digits"], hint_digits(meta["hint"]), strict=True))
+        none, all_ = [[0.0] * 3] * 3, [[0.3] * 3] * 3
+        copied.append([Step(c, d, h, h, none, [0.1] * 8, [0.0, 0.0, 1.0]) for c, d, h in steps])
+        looked.append([Step(c, d, h, d, all_, [0.0] * 8, [0.1, 0.9, 0.0]) for c, d, h in steps])
+    entries = [entry("plain", 0.5, 100.0, [{"step": i, "lm_loss": 1.0} for i in range(5)], [])]
+    told = story(rows, {"plain": copied, LONG: looked}, 0.97)
+    write_report(folder / "demo.html", "A demo", "Seed 0.", entries, story=told)
+    return folder / "demo.html"
+
+
 @VIEWS
 @pytest.mark.parametrize(
-    ("make", "num_images"), [(study_page, 15), (evaluation_page, 0), (run_page, 0)]
+    ("make", "num_images"),
+    [(study_page, 15), (evaluation_page, 0), (run_page, 0), (story_page, 16)],
 )
 def test_pages(tmp_path, make, num_images, width, scheme):
     page = make(tmp_path)
