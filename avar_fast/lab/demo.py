@@ -110,9 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
         out / "report.html",
         "Visual attention in miniature",
         intro,
-        [_entry(out, key, models[key]) for key in ORDER],
+        _story(out, models) + READING,
         table,
-        _story(out, models),
+        [_entry(out, key, models[key]) for key in ORDER],
     )
     print(f"\n{markdown(table)}\n\n{intro}\nReport: {out / 'report.html'}, {out / RESULTS}")
 
@@ -159,17 +159,8 @@ def table_rows(models: Models) -> list[list[str]]:
 
 
 def _entry(out: Path, key: str, model: dict[str, Any]) -> ReportEntry:
-    return ReportEntry(
-        model["title"],
-        model["answers"],
-        {},
-        model["vas"],
-        model["vas_layers"],
-        model["vas_table"],
-        model["eval_seconds"],
-        model["train_seconds"],
-        read_lines(out / key / "log.jsonl"),
-    )
+    log = read_lines(out / key / "log.jsonl")
+    return ReportEntry(model["title"], model["vas_layers"], model["vas_table"], log)
 
 
 def _story(out: Path, models: Models) -> str:
@@ -178,7 +169,7 @@ def _story(out: Path, models: Models) -> str:
         models[key]["title"]: [[Step(**step) for step in walk] for walk in models[key]["told"]]
         for key in TOLD
     }
-    return story([rows[i] for i in range(NUM_TOLD)], steps, RIGHT) + READING
+    return story([rows[i] for i in range(NUM_TOLD)], steps, RIGHT)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The data and the training runs on walks: a base model, and cold starts with their controls."""
+"""The data of training runs on walks, and how their base models are trained."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,6 @@ DATA = {
     "uniform": (Phase((DIM_UNIFORM,), pool=2_400, count=300 * 16),),
 }
 """{data set: its phases}"""
-TEST = (Phase((DIM_UNIFORM,), pool=300, count=300),)
 
 
 @dataclass(frozen=True)
@@ -42,22 +41,3 @@ MORE = WalkRun(
     data="base",
 )
 """Base models differ in when they begin to find their cells. One that does not read yet goes on."""
-COLD_STARTS = (
-    WalkRun("agto", "cold start + AGTO", "lab-walk-sft-agto.yaml", "base"),
-    WalkRun("plain", "cold start", "lab-walk-sft.yaml", "base"),
-    WalkRun(
-        "enhance",
-        "cold start + AGTO, image term alone",
-        "lab-walk-sft-agto.yaml",
-        "base",
-        ("agto.beta=0",),
-    ),
-    WalkRun(
-        "placebo",
-        "cold start + placebo (text for image)",
-        "lab-walk-sft-agto.yaml",
-        "base",
-        ("agto.beta=0", "agto.enhance_keys=text"),
-    ),
-    WalkRun("ceiling", "cold start without prior", "lab-walk-sft.yaml", "base", data="uniform"),
-)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .entry import AttentionMap
-from .heat_map import color_bar, layer_map, overlay
+from .heat_map import color_bar, layer_map
 from .line_plot import MOST_CURVES, Curve, is_logarithmic, legend, line_plot
 
 
@@ -67,23 +66,6 @@ def vas_tables(tables: Mapping[str, tuple[Sequence[int], list[list[float]]]], ti
         for name, array in arrays.items()
     )
     return color_bar(low, high, title, "viridis") + _panels(maps)
-
-
-def attention_grid(maps: Mapping[str, list[AttentionMap]]) -> str:
-    """For each model its images with heat over them, below question and response."""
-    top = max(float(m.heat.max()) for row in maps.values() for m in row)
-    parts = [color_bar(0.0, top, "attention per visual token", "inferno")]
-    for name, row in maps.items():
-        pictures = (_panel(_caption(one), overlay(one, top)) for one in row)
-        parts.append(f"<h3>{html.escape(name)}</h3>{_panels(pictures)}")
-    return "".join(parts)
-
-
-def _caption(one: AttentionMap) -> str:
-    right = f"<answer>{one.answer}</answer>" in one.response
-    verdict = "right" if right else f"wrong, is {one.answer}"
-    response = f"<code>{html.escape(one.response)}</code>"
-    return f"{html.escape(one.question)}<br>{response}<br>({html.escape(verdict)})"
 
 
 def _panel(caption: str, picture: str) -> str:

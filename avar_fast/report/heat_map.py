@@ -1,8 +1,6 @@
-"""Heat maps as SVG: VAS by layer and head, and attention over an image."""
+"""Heat maps as SVG: VAS by layer and head."""
 
-import base64
 import html
-import io
 import math
 from collections.abc import Sequence
 
@@ -11,7 +9,6 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from .axis import CHARACTER, label, label_width
-from .entry import AttentionMap
 from .line_plot import WIDTH, svg
 
 TOP, RIGHT = 7, 8  # margins; labels of small cells are larger than their cells
@@ -19,8 +16,6 @@ MAP_HEIGHT = 240  # of the cells, if they can be that large
 CELL_HEIGHTS = (5.0, 26.0)  # least and most
 MOST_CELL_WIDTH = 44.0
 ROW_LABEL, COLUMN_LABEL = 13.0, 16.0  # least distance of two labels
-IMAGE_PIXELS = 480  # longer side of an image in the page
-LEAST_CELL_WITH_NUMBER = 30.0  # percentages do not fit in narrower cells
 
 
 def color(value: float, low: float, high: float, colors: str) -> str:
@@ -81,35 +76,6 @@ def layer_map(layers: Sequence[int], table: np.ndarray, low: float, high: float)
     # The height holds the word "layer" also beside a single row.
     cells = "".join(parts)
     return svg(WIDTH, max(bottom + 32, 60), f'<g shape-rendering="crispEdges">{cells}</g>')
-
-
-def overlay(one: AttentionMap, high: float) -> str:
-    """An image with the attention on each of its visual tokens over it; ``high`` is the top of the
-    color scale, which starts at 0."""
-    image = one.image.convert("RGB")
-    image.thumbnail((IMAGE_PIXELS, IMAGE_PIXELS))
-    buffer = io.BytesIO()
-    image.save(buffer, format="png")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    heat = one.heat.numpy()
-    rows, columns = heat.shape
-    height = WIDTH * one.image.height / one.image.width
-    cell_width, cell_height = WIDTH / columns, height / rows
-    size = f'width="{WIDTH}" height="{height:.1f}"'
-    parts = [f'<image href="data:image/png;base64,{data}" {size} preserveAspectRatio="none"/>']
-    for (i, j), value in np.ndenumerate(heat):
-        parts.append(
-            f'<rect x="{j * cell_width:.2f}" y="{i * cell_height:.2f}" width="{cell_width:.2f}"'
-            f' height="{cell_height:.2f}" fill="{color(value, 0, high, "inferno")}"'
-            f' fill-opacity=".55"><title>{100 * value:.2f}%</title></rect>'
-        )
-        if cell_width >= LEAST_CELL_WITH_NUMBER and cell_height >= ROW_LABEL:
-            parts.append(
-                f'<text x="{(j + 0.5) * cell_width:.1f}" y="{i * cell_height + 13:.1f}"'
-                ' text-anchor="middle" style="fill:#fff;stroke:#000;stroke-width:2.5;'
-                f'paint-order:stroke">{100 * value:.1f}%</text>'
-            )
-    return svg(WIDTH, height, "".join(parts))
 
 
 def _rounded(value: float) -> float:

@@ -10,7 +10,7 @@ import torch
 from avar_fast.attention import attach
 from avar_fast.config import load_recipe
 from avar_fast.data import load_rows
-from avar_fast.lab import demo, demo_parts
+from avar_fast.lab import demo, demo_parts, walk_runs
 from avar_fast.lab.curriculum import Phase
 from avar_fast.lab.demo_runs import (
     ABSENT,
@@ -42,6 +42,14 @@ def test_every_run_has_its_data_its_start_and_a_place_in_the_table():
     assert sorted(ORDER) == sorted(RUNS)
     assert [run.key for run in RUNS.values() if run.start not in RUNS] == ["base"]
     assert {run.data for run in RUNS.values()} == set(DATA)
+
+
+@pytest.mark.parametrize(("run", "data"), [(BASE, DATA), (walk_runs.BASE, walk_runs.DATA)])
+def test_a_base_model_takes_its_rows_once_and_in_order(run, data):
+    recipe = load_recipe(CONFIGS / run.recipe, list(run.settings))
+    assert not recipe.data.shuffle
+    rows = sum(phase.count for phase in data["base"])
+    assert recipe.train.steps * recipe.train.batch_size == rows
 
 
 def test_cold_starts_differ_in_what_their_titles_say():
