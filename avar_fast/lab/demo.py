@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ with needs("avar_fast.lab.demo"):
     from ..tables import markdown
     from .demo_parts import (
         NUM_TOLD,
+        Models,
         make_data,
         make_test,
         measure,
@@ -57,6 +59,7 @@ with needs("avar_fast.lab.demo"):
     from .processes import make_all
     from .runs import NUM_RANKS, make_folder, say, train
     from .study_folder import read_lines
+    from .walk_runs import WalkRun
     from .walk_story import Step, story
 
 RESULTS = "demo.json"  # a folder that holds it was made by the demo and may be made anew
@@ -76,8 +79,6 @@ error, greedily; of later steps with <b>no hint</b> and with the <b>right hint</
 digits are predicted: <b>visual</b> and <b>system mass</b>. Then the visual attention score in three
 forms.</p>
 """
-Models = dict[str, dict[str, Any]]
-"""{key: what `demo_parts.measure` writes}"""
 
 
 @needs("avar_fast.lab.demo")
@@ -95,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out.resolve()
     make_folder(out, RESULTS)
     run_all(out, options.seed)
-    models = read_models(out)
+    models = read_models(out, ORDER)
     minutes = (time.perf_counter() - started) / 60
     intro = (
         f"Seed {options.seed}, {NUM_TEST} walks on held-out handwriting; {os.cpu_count()} CPU"
@@ -117,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n{markdown(table)}\n\n{intro}\nReport: {out / 'report.html'}, {out / RESULTS}")
 
 
-def run_all(out: Path, seed: int) -> None:
+def run_all(out: Path, seed: int, cold_starts: Sequence[WalkRun] = COLD_STARTS) -> None:
     """Draws the data, and trains and measures all models, as many at a time as there are cores."""
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
@@ -127,7 +128,7 @@ def run_all(out: Path, seed: int) -> None:
     make_all("data", [*drawing, *(partial(make_test, out, test) for test in TESTS)], NUM_RANKS)
     say("base model")
     measure(out, BASE.key, train(BASE, out, training_data(out, BASE.key), seed))
-    for title, runs in (("cold starts", COLD_STARTS), ("GRPO", GRPO)):
+    for title, runs in (("cold starts", cold_starts), ("GRPO", GRPO)):
         tasks = [partial(train_and_measure, out, run.key, seed) for run in runs]
         make_all(title, tasks, NUM_RANKS, PRELOADED)
 

@@ -4,6 +4,7 @@ process of its own."""
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from .world import DEFAULT_SYSTEM
 BATCH_SIZE = 100
 NUM_TOLD = 3  # walks of the page
 TYPES = ("text", "visual", "system")
+Models = dict[str, dict[str, Any]]
+"""{key: what ``measure`` writes}"""
 
 
 def make_data(out: Path, name: str, seed: int) -> None:
@@ -142,6 +145,6 @@ def score_walks(loaded: Loaded, rows: Rows) -> dict[str, Any]:
     }
 
 
-def read_models(out: Path) -> dict[str, dict[str, Any]]:
-    """{key: what was measured}, in the table's order."""
-    return {key: json.loads((out / f"{key}.json").read_text()) for key in RUNS}
+def read_models(out: Path, keys: Sequence[str]) -> Models:
+    """What was measured of some models, in this order."""
+    return {key: json.loads((out / f"{key}.json").read_text()) for key in keys}

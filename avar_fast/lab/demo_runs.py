@@ -1,4 +1,4 @@
-"""What the demo draws and trains, fixed beforehand."""
+"""What the demo and its study draw and train, fixed beforehand."""
 
 from .curriculum import Phase
 from .walk import WalkConfig
@@ -80,7 +80,15 @@ GRPO = (
     WalkRun("grpo", "then GRPO", "lab-walk-grpo.yaml", CURED.key, data="grpo"),
     WalkRun("vars", "then GRPO + VARS", "lab-walk-grpo-vars.yaml", CURED.key, data="grpo"),
 )
-RUNS = {run.key: run for run in (BASE, *COLD_STARTS, *GRPO)}
+_LONG = ("train.steps=1200",)
+LONGER = (
+    WalkRun(
+        "slow-long", "plain, lr / 4, steps x 4", SFT, BASE.key, ("optim.lr=5e-4", *_LONG), "hinted"
+    ),
+    WalkRun("agto-long", "AGTO, steps x 4", AGTO, BASE.key, _LONG, "hinted"),
+)
+"""Runs of the study alone: is a cold start that learns slowly only late, and does a cure last?"""
+RUNS = {run.key: run for run in (BASE, *COLD_STARTS, *LONGER, *GRPO)}
 ORDER = (
     "base",
     "plain",

@@ -18,6 +18,7 @@ from avar_fast.lab.demo_runs import (
     CEILING,
     CURED,
     DATA,
+    LONGER,
     ORDER,
     PLAIN,
     RIGHT_HINTS,
@@ -39,7 +40,7 @@ def recipe_of(key):
 
 
 def test_every_run_has_its_data_its_start_and_a_place_in_the_table():
-    assert sorted(ORDER) == sorted(RUNS)
+    assert sorted([*ORDER, *(run.key for run in LONGER)]) == sorted(RUNS)
     assert [run.key for run in RUNS.values() if run.start not in RUNS] == ["base"]
     assert {run.data for run in RUNS.values()} == set(DATA)
 
@@ -139,7 +140,8 @@ def test_a_small_demo_alone(tmp_path, monkeypatch, capsys):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(demo, "BASE", runs["base"])
-    monkeypatch.setattr(demo, "COLD_STARTS", tuple(runs[k] for k in ("agto", "plain", "ceiling")))
+    few_starts = tuple(runs[key] for key in ("agto", "plain", "ceiling"))
+    monkeypatch.setattr(demo.run_all, "__defaults__", (few_starts,))
     monkeypatch.setattr(demo, "GRPO", (runs["vars"],))
     monkeypatch.setattr(demo, "ORDER", tuple(runs))
     monkeypatch.setattr(demo, "make_all", in_forks)

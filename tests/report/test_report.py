@@ -17,7 +17,14 @@ def test_the_page_tells_the_story_then_the_numbers(tmp_path):
     path = tmp_path / "out" / "report.html"
     write_report(path, "A <study>", "Seed 0.", "<p>A story.</p>", TABLE, entries)
     page = path.read_text()
-    marks = ("A &lt;study&gt;</h1>", "Seed 0.", "<p>A story.</p>", "0.625", "Training", "VAS per layer")
+    marks = (
+        "A &lt;study&gt;</h1>",
+        "Seed 0.",
+        "<p>A story.</p>",
+        "0.625",
+        "Training",
+        "VAS per layer",
+    )
     places = [page.index(mark) for mark in marks]
     assert places == sorted(places)
     assert page.count("base &amp; &lt;start&gt;") >= 3

@@ -1,0 +1,125 @@
+"""The demo over seeds: does AGTO cure a model that copies a hint, and how surely?
+
+``python -m avar_fast.lab.demo_study --out runs/demo-study`` runs it.
+
+Each seed is a demo of its own: data, base model, cold starts and GRPO. Two cold starts join those of
+the demo, with four times the steps. The plain models are also tested under interventions, without
+training. What is finished is kept, and more seeds may join it. The page is demo.md.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..extras import needs
+
+with needs("avar_fast.lab.demo_study"):
+    from ..attention import attach, intervene
+    from ..loading import load
+    from .demo import run_all
+    from .demo_parts import read_models, score_walks, walks_of
+    from .demo_runs import COLD_STARTS, DATA, LONGER, NUM_TEST, PLAIN, RUNS, TESTS, TOWER, WRONG
+    from .demo_study_page import Seeds, write_page
+    from .runs import CONFIGS, checkpoint
+    from .study_folder import enter_folder, make_whole, write_whole
+
+MARKER = "demo-study.json"  # settings of the study that made the folder
+INTERVENTIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "scale of visual keys 1.15, of system keys 0.85": {"visual_scale": 1.15, "system_scale": 0.85},
+    "scale of visual keys 1.5": {"visual_scale": 1.5},
+    "scale of system keys 0.5": {"system_scale": 0.5},
+    "bias of visual keys +1": {"visual_bias": 1.0},
+    "bias of visual keys +4": {"visual_bias": 4.0},
+    "bias of system keys -1": {"system_bias": -1.0},
+    "bias of system keys -4": {"system_bias": -4.0},
+    "bias of system keys -1e4": {"system_bias": -1e4},
+}
+"""{title: arguments of ``intervene``}, for the plain models with wrong hints."""
+
+
+@needs("avar_fast.lab.demo_study")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m avar_fast.lab.demo_study",
+        description=__doc__,
+        epilog="example:\n  python -m avar_fast.lab.demo_study --out runs/demo-study --docs docs",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo-study"))
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--docs", type=Path, help="folder for demo.md and its img/")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing, write the page of what is finished"
+    )
+    options = parser.parse_args(arguments)
+    if options.seeds < 2:
+        parser.error(f"--seeds must be at least 2, for an interval; got {options.seeds}.")
+    out = options.out.resolve()
+    enter_folder(out, MARKER, settings())
+    if not options.page:
+        for seed in range(options.seeds):
+            make_whole(out / f"seed-{seed}", partial(run_seed, seed=seed))
+    results = read_results(out, options.seeds)
+    if len(results) < 2:
+        parser.error(
+            f"--page needs two finished seeds, for an interval; {out} has {len(results)}. Run the"
+            " study without --page."
+        )
+    command = "python -m avar_fast.lab.demo_study " + " ".join(sys.argv[1:])
+    print(write_page(options.docs or out, results, command))
+
+
+def settings() -> dict:
+    """All that decides the results of a seed; studies with other settings share no folder."""
+    return {
+        "recipes": {
+            name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()
+            for name in sorted({run.recipe for run in RUNS.values()})
+        },
+        "runs": [
+            [run.key, run.recipe, run.start, run.data, *run.settings] for run in RUNS.values()
+        ],
+        "tower": TOWER,
+        "data": {name: [asdict(phase) for phase in phases] for name, phases in DATA.items()},
+        "tests": {name: asdict(world) for name, world in TESTS.items()},
+        "num_test": NUM_TEST,
+        "interventions": INTERVENTIONS,
+    }
+
+
+def run_seed(out: Path, seed: int) -> None:
+    """A demo with the study's cold starts, and the interventions on its plain model."""
+    run_all(out, seed, (*COLD_STARTS, *LONGER))
+    loaded = load(str(checkpoint(out, PLAIN.key)), torch.float32)
+    attach(loaded.model, loaded.tokenizer)
+    rows = walks_of(out, WRONG)
+    scores = {}
+    for title, change in INTERVENTIONS.items():
+        with intervene(loaded.model, **change):
+            scores[title] = score_walks(loaded, rows)
+    write_whole(out / "interventions.json", scores)
+
+
+def read_results(out: Path, seeds: int) -> Seeds:
+    """The finished seeds."""
+    folders = {seed: out / f"seed-{seed}" for seed in range(seeds)}
+    return {
+        seed: {
+            "models": read_models(folder, list(RUNS)),
+            "interventions": json.loads((folder / "interventions.json").read_text()),
+        }
+        for seed, folder in folders.items()
+        if folder.exists()
+    }
+
+
+if __name__ == "__main__":
+    main()
