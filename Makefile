@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo study shortcut-study hint-study vas-study vars-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
+.PHONY: install demo demo-study study shortcut-study hint-study vas-study vars-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 
 demo: install
 	$(BIN)/python -m avar_fast.lab.demo --out runs/demo
+
+# The demo over five seeds: about half an hour on two idle cores. What is finished is kept; docs/demo.md and its
+# picture are written.
+demo-study: install
+	$(BIN)/python -m avar_fast.lab.demo_study --out runs/demo-study --docs docs
 
 # About an hour on one core. What is trained is kept.
 vas-study: install

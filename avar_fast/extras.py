@@ -43,10 +43,12 @@ PARTS = {
     "avar_fast.integrations.trl": ("integrations",),
     "avar_fast.lab": ("lab",),
     "avar_fast.lab.demo": ("lab", "report"),
+    "avar_fast.lab.demo_study": ("lab", "report"),
     "avar_fast.lab.study": ("lab", "report"),
     "avar_fast.lab.vas_study": ("lab", "eval", "report"),
     "avar_fast.lab.walk_study": ("lab", "report"),
     "avar_fast.lab.vars_study": ("lab", "report"),
+    "avar_fast.lab.hint_study": ("lab", "report"),
     "bench": ("bench", "report", "dev"),
 }
 """{a program or another part: the extras that bring all that it needs}."""

@@ -2,9 +2,9 @@
 
 ``python -m avar_fast.lab.demo_study --out runs/demo-study`` runs it.
 
-Each seed is a demo of its own: data, base model, cold starts and GRPO. Two cold starts join those of
-the demo, with four times the steps. The plain models are also tested under interventions, without
-training. What is finished is kept, and more seeds may join it. The page is demo.md.
+Each seed is a demo of its own: data, base model, cold starts and GRPO. Two cold starts of four
+times the steps join those of the demo. The plain models are also tested under interventions,
+without training. What is finished is kept, and more seeds may join it. The page is demo.md.
 """
 
 import argparse

@@ -138,9 +138,10 @@ def _setup() -> str:
             f"- Tests: {NUM_TEST} walks on held-out handwriting, the same with wrong hints, with"
             " none and with right ones. The true steps before each step are given, but for `whole"
             " walks`, which are written greedily.",
-            "- Chosen after a look at pilots of one seed: size of boards, contrast and noise. On 4 x"
-            " 4 boards with walks of 6 steps the plain model copied as well, and AGTO's was right"
-            " in 0.51 of the later steps where the ceiling was in 0.68.",
+            "- Boards, contrast and noise were chosen after a look at four pilots of one seed. The"
+            " later steps that were right, of plain, AGTO and ceiling: 0.40, 0.96, 0.97 at contrast"
+            " 0.6 and noise 0.25; 0.11, 0.94, 0.92 as here; 0.11, 0.55, 0.89 at 0.45 and 0.35; on 4"
+            " x 4 boards with walks of 6 steps, at 0.45 and 0.35, 0.11, 0.51, 0.68.",
         ]
     )
 
