@@ -12,7 +12,7 @@ from .walk_runs import BASE, MORE, WalkRun
 from .walk_styles import StyledWalkConfig
 
 SIDE, STEPS = 2, 4
-CONTRAST, NOISE = 0.6, 0.2
+CONTRAST, NOISE = 0.7, 0.15
 SLIP = 0.1
 TOWER = "plenty"
 
@@ -36,20 +36,23 @@ COLD = WalkRun(
 )
 PLAIN = "plain"
 FORMS = ("share", "log_ratio", "ratio")
+
+
+def _arm(key: str, title: str, form: str | None = None, *more: str) -> WalkRun:
+    recipe = "lab-walk-grpo.yaml" if form is None else "lab-walk-grpo-vars.yaml"
+    settings = () if form is None else (f"grpo.visual_form={form}",)
+    return WalkRun(key, title, recipe, COLD.key, (*settings, *more), data="grpo")
+
+
+_UNSCALED = "grpo.loss=dr_grpo"
 ARMS = (
-    WalkRun(PLAIN, "GRPO", "lab-walk-grpo.yaml", COLD.key, data="grpo"),
-    *(
-        WalkRun(
-            form,
-            f"GRPO + VARS ({form})",
-            "lab-walk-grpo-vars.yaml",
-            COLD.key,
-            (f"grpo.visual_form={form}",),
-            data="grpo",
-        )
-        for form in FORMS
-    ),
+    _arm(PLAIN, "GRPO"),
+    *(_arm(form, f"GRPO + VARS ({form})", form) for form in FORMS),
+    _arm("plain-unscaled", "Dr. GRPO", None, _UNSCALED),
+    _arm("share-unscaled", "Dr. GRPO + VARS (share)", "share", _UNSCALED),
 )
+REFERENCES = {**dict.fromkeys(FORMS, PLAIN), "share-unscaled": "plain-unscaled"}
+"""{arm with VARS: the same without}"""
 DATA = {
     "base": (
         Phase((ONE_DIGIT,), pool=1_000, count=80 * 32),
@@ -111,11 +114,17 @@ def setup() -> str:
             f" back in the last {LAST} steps. All are of the completions sampled in training, so"
             " on training handwriting.",
             "",
+            "Dr. GRPO does not divide a group's advantages by their deviation. Where all"
+            " completions are right, that deviation is VARS' alone.",
+            "",
             "Pilots chose world and tower. On 3 x 3 boards with walks of 4 steps, VARS (share) of"
             " right answers was higher for transcripts (0.38 against 0.26): most tokens of a long"
             " transcript read the image, and many tokens of a short response are tags. On 2 x 2"
             " boards, where both styles read four cells, looking back has more. Where a transcript"
             " was wrong, the tower with scarce heads read the image again at 67 % of the cells. The"
-            " one with plenty of heads, whose base model had learned to copy, did so at 30 %.",
+            " one with plenty of heads, whose base model had learned to copy, did so at 30 %. A"
+            " first run of one seed had contrast 0.6 and noise 0.2. One transcript in four was"
+            " wrong there, and VARS helped in no form. Images are clearer here, so that it is one in"
+            " ten. The arms of Dr. GRPO joined after that run.",
         ]
     )

@@ -4,9 +4,10 @@
 
 A cold start answers walks in two styles: it writes down the board once and walks on what it wrote,
 or looks back at the image at every step. From there, GRPO runs without VARS and with each form of
-it. Every seed has its own base model, rows, order and cold start, and all arms of a seed share
-them. Arms and settings are fixed in lab/vars_arms.py. A stopped study goes on with the first
-unfinished run, and more seeds may join it. Runs are processes with one thread each.
+it, and Dr. GRPO without and with it. Every seed has its own base model, rows, order and cold start,
+and all arms of a seed share them. Arms and settings are fixed in lab/vars_arms.py. A stopped study
+goes on with the first unfinished run, and more seeds may join it. Runs are processes with one
+thread each.
 """
 
 import argparse

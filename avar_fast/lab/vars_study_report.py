@@ -16,7 +16,7 @@ def write_page(
 
     Args:
         out: the folder.
-        titles: of the arms, in order; the first is the reference.
+        titles: of the arms, in order.
         results: {arm: its finished runs}, one or more of each.
         setup: Markdown that says what was trained and measured.
         command: that made the results.
@@ -35,14 +35,14 @@ def write_page(
         "",
         "## What came out",
         "",
-        "Area under the curve of sampled accuracy, against GRPO without VARS:",
+        "Area under the curve of sampled accuracy, against the same without VARS:",
         "",
         *findings(titles, results),
         "",
         "## Arms",
         "",
-        "Mean and standard deviation over the runs. Differences are to GRPO without VARS, paired by"
-        " seed, with a 95 % t interval; a single pair has none.",
+        "Mean and standard deviation over the runs. Differences are to the same without VARS,"
+        " paired by seed, with a 95 % t interval; a single pair has none.",
         "",
         main,
         "",

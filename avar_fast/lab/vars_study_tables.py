@@ -7,7 +7,7 @@ from pathlib import Path
 from ..tables import markdown, mean_and_deviation
 from .paired import paired_difference
 from .style_curves import STYLES, Seeds, mean_of
-from .vars_arms import LAST
+from .vars_arms import LAST, REFERENCES
 
 Endpoint = Callable[[dict], float]
 
@@ -37,19 +37,21 @@ COMPARED: tuple[tuple[str, Endpoint], ...] = (
     (f"accuracy, last {LAST} steps", last_accuracy),
     (f"looks back, last {LAST} steps", last_looks),
 )
-"""Title and value of what is compared with GRPO alone; the first is the primary endpoint."""
+"""Title and value of what is compared with the same without VARS; the first is the primary
+endpoint."""
 
 
 def arms_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
-    """Every arm's endpoints and their paired differences to the first arm."""
-    reference = next(iter(titles))
+    """Every arm's endpoints and their paired differences to the same without VARS."""
     names = [cell for name, _ in COMPARED for cell in (name, "difference")]
     lines = [["", "runs", *names, f"looks back, first {LAST} steps"]]
     for key, title in titles.items():
         runs = results[key]
         cells = [str(len(runs))]
         for _, endpoint in COMPARED:
-            compared = "" if key == reference else _difference(runs, results[reference], endpoint)
+            compared = ""
+            if key in REFERENCES:
+                compared = _difference(runs, results[REFERENCES[key]], endpoint)
             cells += [_mean(runs, endpoint), compared]
         lines.append([title, *cells, _mean(runs, first_looks)])
     return markdown(lines)
@@ -57,16 +59,14 @@ def arms_table(titles: dict[str, str], results: dict[str, Seeds]) -> str:
 
 def findings(titles: dict[str, str], results: dict[str, Seeds]) -> list[str]:
     """A line per arm with VARS: what its difference in the primary endpoint says."""
-    (reference, _), *others = titles.items()
     lines = []
-    for key, title in others:
-        values, compared = _paired(results[key], results[reference], area)
+    for key, other in REFERENCES.items():
+        runs, reference = results[key], results[other]
+        values, compared = _paired(runs, reference, area)
         verdict = "no interval from fewer than two pairs"
         if len(values) > 1:
             verdict = paired_difference(values, compared).verdict
-        lines.append(
-            f"- {title}: {verdict}, {_difference(results[key], results[reference], area)}."
-        )
+        lines.append(f"- {titles[key]}: {verdict}, {_difference(runs, reference, area)}.")
     return lines
 
 

@@ -12,7 +12,7 @@ from avar_fast.lab import vars_study_parts as parts
 from avar_fast.lab.runs import CONFIGS
 from avar_fast.lab.study_folder import enter_folder
 from avar_fast.lab.style_curves import read_curves
-from avar_fast.lab.vars_arms import ARMS, COLD, DATA, FORMS, READER, settings, setup
+from avar_fast.lab.vars_arms import ARMS, COLD, DATA, FORMS, READER, REFERENCES, settings, setup
 from avar_fast.lab.vars_study_report import write_page
 
 from .small_studies import apart, only_alone, passes_alone
@@ -24,11 +24,12 @@ def recipe_of(run):
     return load_recipe(CONFIGS / run.recipe, list(run.settings))
 
 
-def test_arms_differ_in_the_form_of_the_reward_alone():
-    plain, *others = map(recipe_of, ARMS)
-    assert plain.grpo.visual_weight == 0
-    assert [recipe.grpo.visual_form for recipe in others] == list(FORMS)
-    for recipe in others:
+def test_an_arm_with_vars_differs_from_its_reference_in_the_reward_alone():
+    arms = {arm.key: recipe_of(arm) for arm in ARMS}
+    assert {arms[key].grpo.visual_form for key in FORMS} == set(FORMS)
+    assert set(REFERENCES) == {key for key, recipe in arms.items() if recipe.grpo.visual_weight}
+    for key, other in REFERENCES.items():
+        recipe, plain = arms[key], arms[other]
         rewards = {k: v for k, v in recipe.grpo.rewards.items() if k != "visual"}
         assert recipe.grpo.visual_weight == 0.3
         assert dataclasses.replace(
@@ -38,6 +39,15 @@ def test_arms_differ_in_the_form_of_the_reward_alone():
         assert dataclasses.replace(recipe.train, output_dir="") == dataclasses.replace(
             plain.train, output_dir=""
         )
+
+
+def test_the_two_references_differ_in_the_loss_alone():
+    plain, unscaled = (
+        next(recipe_of(arm) for arm in ARMS if arm.key == key)
+        for key in ("plain", "plain-unscaled")
+    )
+    assert (plain.grpo.loss, unscaled.grpo.loss) == ("grpo", "dr_grpo")
+    assert dataclasses.replace(unscaled.grpo, loss="grpo") == plain.grpo
 
 
 @pytest.mark.parametrize("run", [READER, COLD, *ARMS], ids=lambda run: run.key)
@@ -167,7 +177,7 @@ def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
     write_results(out, ["plain"], [2])
     vars_study.main(["--out", str(out), "--page"])
     counts = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert counts == ["3", "2", "2", "2"]
+    assert counts == ["3", "2", "2", "2", "2", "2"]
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path, monkeypatch):
@@ -215,7 +225,7 @@ def test_a_small_study_from_data_to_curves(small, tmp_path, monkeypatch):
         parts.make_data(tmp_path, 1)
         apart(parts.train_base, tmp_path, 1, 0)
         apart(parts.train_cold, tmp_path, 1)
-        for key in ("plain", "share"):
+        for key in ("plain", "share", "share-unscaled"):
             apart(parts.run_arm, tmp_path, 1, key)
 
     def made_again(*_, **__):
@@ -226,10 +236,9 @@ def test_a_small_study_from_data_to_curves(small, tmp_path, monkeypatch):
         monkeypatch.setattr(parts, part, made_again)
     make_all()
     results = parts.read_results(tmp_path, seeds=2)
-    assert {key: list(runs) for key, runs in results.items()} == {
-        "plain": [1], "share": [1], "log_ratio": [], "ratio": []
-    }  # fmt: skip
-    for key in ("plain", "share"):
+    finished = [key for key, runs in results.items() if list(runs) == [1]]
+    assert finished == ["plain", "share", "share-unscaled"]
+    for key in finished:
         assert len(results[key][1]["accuracy"]) == 2
     completions = (tmp_path / "seed-1" / "share" / "completions.jsonl").read_text().splitlines()
     assert len(completions) == 2 * 4 * 8
