@@ -1,10 +1,13 @@
 """The origin of a result: version and commit of this project, and a digest of the weights."""
 
 import hashlib
+import os
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 SAMPLED_BYTES = 1 << 16
 
@@ -22,6 +25,12 @@ def short_version() -> str:
     """The abbreviated commit of a checkout; else the installed version."""
     found = project()
     return found["commit"][:7] if found["commit"] else found["version"]
+
+
+def processor() -> str:
+    """The CPU that a small training ran on, such as "2 CPU cores (AVX2)". Other instruction sets
+    round otherwise, and training makes much of it: the same run ends elsewhere."""
+    return f"{os.cpu_count()} CPU cores ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def commit_of(root: Path) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """The page of the demo's study: what was run, what came out, tables, a picture."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..config import load_recipe
-from ..evaluate.provenance import short_version
+from ..evaluate.provenance import processor, short_version
 from ..tables import markdown, mean_and_deviation
 from .demo_runs import (
     ABSENT,
@@ -73,7 +72,7 @@ def write_page(out: Path, results: Seeds, command: str) -> str:
     page = [
         "# Does AGTO cure a model that copies a hint?",
         "",
-        f"{minutes}, {os.cpu_count()} CPU cores. One seed is what `make demo` runs.",
+        f"{minutes}, {processor()}. One seed is what `make demo` runs.",
         "",
         _setup(),
         "",

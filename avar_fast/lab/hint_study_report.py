@@ -1,11 +1,10 @@
 """The page of the hint study: prediction, what came out, tables, picture."""
 
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..evaluate.provenance import short_version
+from ..evaluate.provenance import processor, short_version
 from ..tables import markdown, mean_and_deviation
 from .hint_arms import ARMS, CEILING, QUERIES, HintArm, arm_key
 from .hint_study_parts import Results, Scores
@@ -48,7 +47,7 @@ def write_page(
         "# Does it matter to AGTO where a shortcut stands?",
         "",
         _size(results),
-        f"`{command}` at commit {short_version()}, {os.cpu_count()} CPU cores.",
+        f"`{command}` at commit {short_version()}, {processor()}.",
         "",
         "## Prediction",
         "",

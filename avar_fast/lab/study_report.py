@@ -1,10 +1,9 @@
 """The study's table and plot."""
 
-import os
 import statistics
 from pathlib import Path
 
-from ..evaluate.provenance import short_version
+from ..evaluate.provenance import processor, short_version
 from ..tables import markdown, mean_and_deviation
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -61,7 +60,7 @@ def write_study(
         "",
         READING,
         "",
-        f"`{command}` at commit {short_version()}, {os.cpu_count()} CPU cores.",
+        f"`{command}` at commit {short_version()}, {processor()}.",
         "",
         table,
         "",

@@ -1,9 +1,8 @@
 """The page of the VARS study: what was run, what came out, tables and a picture."""
 
-import os
 from pathlib import Path
 
-from ..evaluate.provenance import short_version
+from ..evaluate.provenance import processor, short_version
 from .style_curves import Seeds
 from .vars_arms import LAST
 from .vars_study_tables import arms_table, findings, plot_curves, styles_table
@@ -29,7 +28,7 @@ def write_page(
         "# Does VARS help where right answers differ in how they look?",
         "",
         f"Runs of each arm: {' or '.join(map(str, counts))}, each from a base model and a cold"
-        f" start of its seed. `{command}` at commit {short_version()}, {os.cpu_count()} CPU cores.",
+        f" start of its seed. `{command}` at commit {short_version()}, {processor()}.",
         "",
         setup,
         "",

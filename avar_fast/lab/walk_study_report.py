@@ -1,9 +1,8 @@
 """The page of the walk study: what was run, what came out, tables, pictures."""
 
-import os
 from pathlib import Path
 
-from ..evaluate.provenance import short_version
+from ..evaluate.provenance import processor, short_version
 from .walk_study_plots import plot_arms, plot_doses, plot_scores, plot_steps
 from .walk_study_tables import (
     PLAIN,
@@ -40,7 +39,7 @@ def write_page(
         "# When does AGTO cure a lazy model?",
         "",
         *(_size(arms, tower) for tower, arms in results.items()),
-        f"`{command}` at commit {short_version()}, {os.cpu_count()} CPU cores.",
+        f"`{command}` at commit {short_version()}, {processor()}.",
         "",
         setup,
         "",
