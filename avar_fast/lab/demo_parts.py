@@ -22,6 +22,7 @@ from .demo_runs import (
     RUNS,
     STEPS,
     TESTS,
+    WORLDS,
     WRONG,
 )
 from .runs import checkpoint, say, train_here
@@ -45,7 +46,7 @@ def make_data(out: Path, name: str, seed: int) -> None:
 
 def make_test(out: Path, test: str) -> None:
     """The rows of a test, the same for every seed: ``test/NAME/test.jsonl``."""
-    phases = (Phase((TESTS[test],), pool=NUM_TEST, count=NUM_TEST),)
+    phases = (Phase((WORLDS[test],), pool=NUM_TEST, count=NUM_TEST),)
     write_curriculum(out / "test" / test, phases, 0, split="test")
 
 
@@ -69,8 +70,7 @@ def train_and_measure(out: Path, key: str, seed: int) -> None:
 def measure(out: Path, key: str, train_seconds: float) -> None:
     """Scores a trained model on all tests: ``KEY.json``."""
     started = time.perf_counter()
-    loaded = load(str(checkpoint(out, key)), torch.float32)
-    attach(loaded.model, loaded.tokenizer)
+    loaded = load_attached(out, key)
     rows = {test: walks_of(out, test) for test in TESTS}
     scores: dict[str, Any] = {test: score_walks(loaded, rows[test]) for test in TESTS}
     settings = Settings(
@@ -105,6 +105,13 @@ def measure(out: Path, key: str, train_seconds: float) -> None:
         f"{title}: with wrong hints {wrong['late']:.3f} of the later steps are right,"
         f" {wrong['follows']:.3f} follow the hint ({train_seconds:.0f} s)"
     )
+
+
+def load_attached(out: Path, key: str) -> Loaded:
+    """A trained model with attention attached."""
+    loaded = load(str(checkpoint(out, key)), torch.float32)
+    attach(loaded.model, loaded.tokenizer)
+    return loaded
 
 
 @torch.no_grad()

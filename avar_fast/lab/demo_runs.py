@@ -38,10 +38,24 @@ NUM_TEST = 300
 WRONG, ABSENT, RIGHT_HINTS = "wrong", "absent", "right"
 TESTS = {WRONG: _hinted(0.0), ABSENT: _DIM, RIGHT_HINTS: _hinted(1.0)}
 """{hints of the test: its world}; all have the same boards, images and questions."""
+CLEAN = "clean"
+WORLDS = {**TESTS, CLEAN: _CLEAN}
+"""{test: its world}; the clean one tells whether a base model reads."""
 
 BASE = WalkRun(
     "base", "base model", "lab-walk-base.yaml", "init", ("train.steps=400",), data="base"
 )
+MORE = WalkRun(
+    "more",
+    "base model, more steps",
+    "lab-walk-base.yaml",
+    BASE.key,
+    ("train.steps=200", "data.shuffle=true"),
+    data="base",
+)
+"""Base models differ in when they begin to find their cells. One that does not read yet goes on."""
+READS = 0.9  # of the later steps of clean walks, that a base model must have right
+STRETCHES = 6  # of its training, at most
 PLAIN = WalkRun("plain", "plain", SFT, BASE.key, data="hinted")
 CURED = WalkRun("agto", "AGTO", AGTO, BASE.key, data="hinted")
 CEILING = WalkRun("ceiling", "ceiling (no hints)", SFT, BASE.key, data="unhinted")

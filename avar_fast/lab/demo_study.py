@@ -16,18 +16,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..extras import needs
 
 with needs("avar_fast.lab.demo_study"):
-    from ..attention import attach, intervene
-    from ..loading import load
+    from ..attention import intervene
     from .demo import run_all
-    from .demo_parts import read_models, score_walks, walks_of
-    from .demo_runs import COLD_STARTS, DATA, LONGER, NUM_TEST, PLAIN, RUNS, TESTS, TOWER, WRONG
+    from .demo_parts import load_attached, read_models, score_walks, walks_of
+    from .demo_runs import (
+        COLD_STARTS,
+        DATA,
+        LONGER,
+        NUM_TEST,
+        PLAIN,
+        READS,
+        RUNS,
+        STRETCHES,
+        TOWER,
+        WORLDS,
+        WRONG,
+    )
     from .demo_study_page import Seeds, write_page
-    from .runs import CONFIGS, checkpoint
+    from .runs import CONFIGS
     from .study_folder import enter_folder, make_whole, write_whole
 
 MARKER = "demo-study.json"  # settings of the study that made the folder
@@ -89,7 +98,8 @@ def settings() -> dict:
         ],
         "tower": TOWER,
         "data": {name: [asdict(phase) for phase in phases] for name, phases in DATA.items()},
-        "tests": {name: asdict(world) for name, world in TESTS.items()},
+        "tests": {name: asdict(world) for name, world in WORLDS.items()},
+        "reads": [READS, STRETCHES],
         "num_test": NUM_TEST,
         "interventions": INTERVENTIONS,
     }
@@ -98,8 +108,7 @@ def settings() -> dict:
 def run_seed(out: Path, seed: int) -> None:
     """A demo with the study's cold starts, and the interventions on its plain model."""
     run_all(out, seed, (*COLD_STARTS, *LONGER))
-    loaded = load(str(checkpoint(out, PLAIN.key)), torch.float32)
-    attach(loaded.model, loaded.tokenizer)
+    loaded = load_attached(out, PLAIN.key)
     rows = walks_of(out, WRONG)
     scores = {}
     for title, change in INTERVENTIONS.items():

@@ -140,6 +140,9 @@ def test_a_small_demo_alone(tmp_path, monkeypatch, capsys):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(demo, "BASE", runs["base"])
+    monkeypatch.setattr(demo, "MORE", replace(demo.MORE, settings=steps))
+    read = iter((0.1, 0.95))  # a base model that reads after its second stretch
+    monkeypatch.setattr(demo, "score_walks", lambda *_: {"late": next(read)})
     few_starts = tuple(runs[key] for key in ("agto", "plain", "ceiling"))
     monkeypatch.setattr(demo.run_all, "__defaults__", (few_starts,))
     monkeypatch.setattr(demo, "GRPO", (runs["vars"],))
@@ -156,7 +159,11 @@ def test_a_small_demo_alone(tmp_path, monkeypatch, capsys):
     page = (out / "report.html").read_text()
     assert page.count("<svg") > 3 * 3 * STEPS
     assert BASE.title in page
-    demo.main(["--out", str(out)])  # its own folder is made anew
+    assert (out / "base").readlink().name == "base-1"
+    monkeypatch.setattr(demo, "score_walks", lambda *_: {"late": 0.1})
+    monkeypatch.setattr(demo, "STRETCHES", 1)
+    with pytest.raises(SystemExit, match="is at 10% after 1 stretches of training. Take another"):
+        demo.main(["--out", str(out)])  # its own folder is made anew
 
 
 def in_forks(title, tasks, jobs, preloaded=()):
