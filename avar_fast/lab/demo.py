@@ -50,6 +50,7 @@ with needs("avar_fast.lab.demo"):
         COLD_STARTS,
         CURED,
         DATA,
+        DRAWS,
         GRPO,
         MORE,
         NUM_TEST,
@@ -130,8 +131,7 @@ def run_all(out: Path, seed: int, cold_starts: Sequence[WalkRun] = COLD_STARTS) 
     """Draws the data, and trains and measures all models, as many at a time as there are cores."""
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
-    say("drawing boards of handwritten digits, and making an untrained Qwen2.5-VL")
-    save_base(out / "init", seed, TOWER)
+    say("drawing boards of handwritten digits")
     drawing = [partial(make_data, out, name, seed) for name in DATA]
     make_all("data", [*drawing, *(partial(make_test, out, test) for test in WORLDS)], NUM_RANKS)
     measure(out, BASE.key, train_base(out, seed))
@@ -141,25 +141,27 @@ def run_all(out: Path, seed: int, cold_starts: Sequence[WalkRun] = COLD_STARTS) 
 
 
 def train_base(out: Path, seed: int) -> float:
-    """Trains the base model until it reads, which takes some seeds more steps than others. Returns
-    the seconds.
+    """Trains a base model until it reads; returns the seconds.
 
-    Exits the program where it does not read after its last stretch.
+    Exits the program where none of the draws of its weights reads after its last stretch.
     """
-    data, seconds, accuracy, before = training_data(out, BASE.key), 0.0, 0.0, BASE.start
-    for stretch in range(STRETCHES):
-        run = replace(MORE if stretch else BASE, key=f"base-{stretch}", start=before)
-        say(run.title)
-        seconds += train(run, out, data, seed)
-        accuracy = score_walks(load_attached(out, run.key), walks_of(out, CLEAN))["late"]
-        say(f"of clean walks it reads {accuracy:.3f} of the later steps")
-        if accuracy >= READS:
-            (out / BASE.key).symlink_to(run.key)
-            return seconds
-        before = run.key
+    data, seconds, accuracy = training_data(out, BASE.key), 0.0, 0.0
+    for draw in range(DRAWS):
+        save_base(out / "init", seed + 1_000 * draw, TOWER)
+        before = BASE.start
+        for stretch in range(STRETCHES):
+            run = replace(MORE if stretch else BASE, key=f"base-{draw}-{stretch}", start=before)
+            say(run.title)
+            seconds += train(run, out, data, seed)
+            accuracy = score_walks(load_attached(out, run.key), walks_of(out, CLEAN))["late"]
+            say(f"of clean walks it reads {accuracy:.3f} of the later steps")
+            if accuracy >= READS:
+                (out / BASE.key).symlink_to(run.key)
+                return seconds
+            before = run.key
     sys.exit(
         f"error: the base model must be right at {READS:.0%} of the later steps of clean walks; it"
-        f" is at {accuracy:.0%} after {STRETCHES} stretches of training. Take another --seed."
+        f" is at {accuracy:.0%}, the last of {DRAWS} draws of its weights. Take another --seed."
     )
 
 

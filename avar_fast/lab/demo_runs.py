@@ -53,9 +53,10 @@ MORE = WalkRun(
     ("train.steps=200", "data.shuffle=true"),
     data="base",
 )
-"""Base models differ in when they begin to find their cells. One that does not read yet goes on."""
+"""Base models differ in when they begin to find their cells. One that does not read yet goes on.
+One that still does not is drawn anew, as some seem never to tell certain cells apart."""
 READS = 0.9  # of the later steps of clean walks, that a base model must have right
-STRETCHES = 6  # of its training, at most
+STRETCHES, DRAWS = 2, 5  # of the training of a draw of weights, and draws, at most
 PLAIN = WalkRun("plain", "plain", SFT, BASE.key, data="hinted")
 CURED = WalkRun("agto", "AGTO", AGTO, BASE.key, data="hinted")
 CEILING = WalkRun("ceiling", "ceiling (no hints)", SFT, BASE.key, data="unhinted")

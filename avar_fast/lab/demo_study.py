@@ -25,6 +25,7 @@ with needs("avar_fast.lab.demo_study"):
     from .demo_runs import (
         COLD_STARTS,
         DATA,
+        DRAWS,
         LONGER,
         NUM_TEST,
         PLAIN,
@@ -99,7 +100,7 @@ def settings() -> dict:
         "tower": TOWER,
         "data": {name: [asdict(phase) for phase in phases] for name, phases in DATA.items()},
         "tests": {name: asdict(world) for name, world in WORLDS.items()},
-        "reads": [READS, STRETCHES],
+        "reads": [READS, STRETCHES, DRAWS],
         "num_test": NUM_TEST,
         "interventions": INTERVENTIONS,
     }

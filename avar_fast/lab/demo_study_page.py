@@ -14,6 +14,7 @@ from .demo_runs import (
     CURED,
     GRPO,
     LONGER,
+    MORE,
     NOISE,
     NUM_TEST,
     ORDER,
@@ -117,6 +118,7 @@ def _setup() -> str:
     agto = load_recipe(CONFIGS / CURED.recipe, []).agto
     grpo = load_recipe(CONFIGS / GRPO[1].recipe, list(GRPO[1].settings))
     base = load_recipe(CONFIGS / BASE.recipe, list(BASE.settings))
+    more = load_recipe(CONFIGS / MORE.recipe, list(MORE.settings))
     weights = ", ".join(f"{name} {weight:g}" for name, weight in grpo.grpo.rewards.items())
     return "\n".join(
         [
@@ -126,9 +128,9 @@ def _setup() -> str:
             f" probability {RIGHT:g}; else it is a walk of another board. Images have contrast"
             f" {CONTRAST:g} and noise {NOISE:g}, the base model's 1 and 0.",
             "- Model: Qwen2.5-VL's architecture with 2 layers of 1 head. Each seed has its own"
-            f" weights, data and base model. It is trained for {base.train.steps} steps, and on"
-            f" until {READS:.0%} of the later steps of clean walks are right; half of its walks"
-            " have hints of other boards.",
+            f" weights, data and base model: {base.train.steps} steps, then {more.train.steps} more"
+            f" if it is not right at {READS:.0%} of the later steps of clean walks, and then other"
+            " weights. Half of its walks have hints of other boards.",
             f"- Cold starts: {sft.train.steps} steps of {sft.train.batch_size} rows, learning rate"
             f" {sft.optim.lr:g}, the whole model. AGTO: weights {agto.alpha:g} and {agto.beta:g},"
             f" {agto.queries} queries. All arms of a seed share base model, rows and order.",
@@ -143,9 +145,9 @@ def _setup() -> str:
             " later steps that were right, of plain, AGTO and ceiling: 0.40, 0.96, 0.97 at contrast"
             " 0.6 and noise 0.25; 0.11, 0.94, 0.92 as here; 0.11, 0.55, 0.89 at 0.45 and 0.35; on 4"
             " x 4 boards with walks of 6 steps, at 0.45 and 0.35, 0.11, 0.51, 0.68. A"
-            " first run of this study ended in its second seed, whose base model read 0.65 of clean"
-            " walks after 400 steps and where AGTO's model copied (0.24 right; suppress only 0.56,"
-            " plain 0.11, ceiling 0.63). Since then base models are trained until they read.",
+            " first run of this study had 400 steps for every base model. That of seed 1 then read"
+            " 0.65 of clean walks (0.74 after 1400), and AGTO copied there: 0.24 right, where"
+            " suppress only had 0.56, plain 0.11 and the ceiling 0.63. Hence the condition.",
         ]
     )
 

@@ -141,7 +141,7 @@ def test_a_small_demo_alone(tmp_path, monkeypatch, capsys):
                 monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(demo, "BASE", runs["base"])
     monkeypatch.setattr(demo, "MORE", replace(demo.MORE, settings=steps))
-    read = iter((0.1, 0.95))  # a base model that reads after its second stretch
+    read = iter((0.1, 0.2, 0.1, 0.95))  # the second draw reads after its second stretch
     monkeypatch.setattr(demo, "score_walks", lambda *_: {"late": next(read)})
     few_starts = tuple(runs[key] for key in ("agto", "plain", "ceiling"))
     monkeypatch.setattr(demo.run_all, "__defaults__", (few_starts,))
@@ -159,10 +159,10 @@ def test_a_small_demo_alone(tmp_path, monkeypatch, capsys):
     page = (out / "report.html").read_text()
     assert page.count("<svg") > 3 * 3 * STEPS
     assert BASE.title in page
-    assert (out / "base").readlink().name == "base-1"
+    assert (out / "base").readlink().name == "base-1-1"
     monkeypatch.setattr(demo, "score_walks", lambda *_: {"late": 0.1})
-    monkeypatch.setattr(demo, "STRETCHES", 1)
-    with pytest.raises(SystemExit, match="is at 10% after 1 stretches of training. Take another"):
+    monkeypatch.setattr(demo, "DRAWS", 1)
+    with pytest.raises(SystemExit, match="is at 10%, the last of 1 draws of its weights. Take"):
         demo.main(["--out", str(out)])  # its own folder is made anew
 
 
