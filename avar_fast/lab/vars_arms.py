@@ -124,7 +124,7 @@ def setup() -> str:
             " was wrong, the tower with scarce heads read the image again at 67 % of the cells. The"
             " one with plenty of heads, whose base model had learned to copy, did so at 30 %. A"
             " first run of one seed had contrast 0.6 and noise 0.2. One sampled transcript in four"
-            " was wrong there, and VARS helped in no form. Images are clearer here, for one in five;"
+            " was wrong, and VARS helped in no form. Images are clearer here, for one in five:"
             " one in ten slips in the rows, and the model misreads as many. The arms of Dr. GRPO"
             " joined after that run.",
         ]
