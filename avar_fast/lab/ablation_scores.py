@@ -1,14 +1,16 @@
 """What a model of the ablation answers, in whole responses, and where it looks meanwhile."""
 
+import math
 import statistics
 from dataclasses import replace
 
 import torch
 from avar_kernels import KeyType
+from torch import Tensor
 
 from ..attention import record_attention, sees_image
 from ..attention.masses import as_layers
-from ..data import Encoder, Row, Rows, collate
+from ..data import Encoder, Row, Rows, Sample, collate
 from ..evaluate import Settings, evaluate_rows
 from ..evaluate.prediction import Prediction
 from ..loading import Loaded
@@ -21,20 +23,21 @@ BATCH_SIZE = 100
 VAS_EPS = 1e-6
 VAS_FORMS = ("log_ratio", "share")
 VAS_ROLES = ("user", "response")
+MASSES = {"visual": KeyType.VISUAL, "system": KeyType.SYSTEM}
 
 
 def score(loaded: Loaded, tests: dict[str, Rows]) -> dict[str, float]:
-    """Scores a model with attention attached.
+    """All scores of a model with attention attached.
 
     Args:
         loaded: the model.
-        tests: rows with no hint ("absent"), with wrong ones ("wrong") and with right ones
-            ("right"), on the same questions.
+        tests: rows with no hint ("absent"), with wrong hints ("wrong") and with the right ones
+            ("right"), whose answers are single digits.
 
     Returns:
-        Accuracy of each test by its name; with wrong hints, ``follows`` (share of answers that are
-        the hint), ``answered`` (share of responses with an answer), and attention on the model's
-        own responses: VAS and masses.
+        {test: accuracy}; of the responses to rows with wrong hints: ``follows`` (share whose answer
+        is the hint), ``answered`` (share that has an answer), and the attention while the first
+        hundred are written, as in `attention`.
     """
     settings = Settings(
         system_prompt=DEFAULT_SYSTEM, max_new_tokens=MAX_NEW_TOKENS, checker="exact", vas=False
@@ -42,31 +45,32 @@ def score(loaded: Loaded, tests: dict[str, Rows]) -> dict[str, float]:
     answers: dict[str, list[Prediction]] = {}
     for name, rows in tests.items():
         _, answers[name] = evaluate_rows(loaded, rows, settings, BATCH_SIZE, name)
-    wrong = answers["wrong"]
-    hints = [str(row.columns["meta"]["hint"]) for row in tests["wrong"]]
-    answered = [
-        replace(row, target=p.completion)
-        for row, p in zip(tests["wrong"], wrong, strict=True)
-        if p.completion
-    ]
+    wrong = list(zip(tests["wrong"], answers["wrong"], strict=True))
+    responses = [replace(row, target=p.completion) for row, p in wrong if p.completion]
     return {
-        **{name: statistics.mean(float(p.right) for p in of) for name, of in answers.items()},
-        "follows": statistics.mean(
-            float(p.parsed == hint) for p, hint in zip(wrong, hints, strict=True)
-        ),
-        "answered": statistics.mean(float(p.parsed is not None) for p in wrong),
-        **_attention(loaded, answered),
-        "sample": wrong[0].completion,
+        **{name: _share([p.right for p in of_test]) for name, of_test in answers.items()},
+        "follows": _share([p.parsed == str(row.columns["meta"]["hint"]) for row, p in wrong]),
+        "answered": _share([p.parsed is not None for _, p in wrong]),
+        **attention(loaded, responses[:BATCH_SIZE]),
     }
 
 
+def _share(holds: list[bool]) -> float:
+    return statistics.mean(map(float, holds))
+
+
 @torch.no_grad()
-def _attention(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
-    """VAS and visual mass with the responses given, and masses where their first digit is
-    predicted."""
+def attention(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
+    """Where a model with attention attached looks, the targets given.
+
+    Returns:
+        Of the queries of each role, ``user`` and ``response``: ``vas_{form}_{role}``,
+        ``visual_{role}`` and ``system_{role}`` (masses); of the query that predicts the first digit
+        of each target: ``visual_digit`` and ``system_digit``, NaN if no target has a digit. All are
+        means over layers, heads and queries that see the image.
+    """
     encoder = Encoder(loaded.tokenizer, loaded.image_processor, DEFAULT_SYSTEM)
-    digit_ids = torch.tensor([loaded.tokenizer.convert_tokens_to_ids(str(d)) for d in range(10)])
-    samples = [encoder(row) for row in rows[:BATCH_SIZE]]
+    samples = [encoder(row) for row in rows]
     batch = collate(samples, loaded.tokenizer.pad_token_id, encoder.tokens.visual)
     with record_attention(loaded.model) as recording:
         loaded.model(**batch.inputs, use_cache=False)
@@ -77,13 +81,22 @@ def _attention(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
         queries = recording.queries(role) & seeing
         for form in VAS_FORMS:
             value = visual_attention_score(recording.mass, queries, VAS_EPS, form)
-            scores[f"vas_{role}_{form}"] = float(value)
-        by_type = torch.stack([m[queries].mean((0, 1)) for m in as_layers(recording.mass)]).mean(0)
-        scores[f"visual_mass_{role}"] = float(by_type[KeyType.VISUAL])
-        scores[f"system_mass_{role}"] = float(by_type[KeyType.SYSTEM])
+            scores[f"vas_{form}_{role}"] = float(value)
+        chosen = torch.stack([mass[queries] for mass in as_layers(recording.mass)])
+        scores |= _masses(chosen, role)
+    return scores | _masses(_at_first_digit(loaded, encoder, samples), "digit")
+
+
+def _at_first_digit(loaded: Loaded, encoder: Encoder, samples: list[Sample]) -> Tensor:
+    """(layers, N, 1, H, 3) masses of the queries that predict the first digit of N targets."""
+    digit_ids = torch.tensor([loaded.tokenizer.convert_tokens_to_ids(str(d)) for d in range(10)])
     with_digit = [s for s in samples if torch.isin(s.target_ids, digit_ids).any()]
-    _, masses = predict_digits(loaded, encoder, with_digit, digit_ids, 1)
-    at_digit = masses.mean(dim=(0, 1, 2, 3))
-    scores["digit_visual_mass"] = float(at_digit[KeyType.VISUAL])
-    scores["digit_system_mass"] = float(at_digit[KeyType.SYSTEM])
-    return scores
+    if not with_digit:
+        return torch.full((1, 1, 1, 1, 3), math.nan)
+    return predict_digits(loaded, encoder, with_digit, digit_ids, 1)[1]
+
+
+def _masses(masses: Tensor, name: str) -> dict[str, float]:
+    """Means of (..., 3) masses."""
+    means = masses.flatten(0, -2).mean(0)
+    return {f"{of_keys}_{name}": float(means[key_type]) for of_keys, key_type in MASSES.items()}

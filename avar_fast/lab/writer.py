@@ -17,7 +17,6 @@ from PIL import Image
 
 from .digits import SPLITS, TILE_PX, digit_part, draw_tile
 
-
 WORDS = tuple(
     re.findall(
         r" ?[A-Za-z]+",
