@@ -273,8 +273,8 @@ def invented(seeds, **higher):
 
 
 def test_the_page_compares_each_rung_with_the_one_before(tmp_path):
-    """AGTO: .3, .4, .5 higher than VARD; GRPO stays there, VARS does not. Mean .4, deviation .1; t of
-    2 degrees of freedom 4.3027, so the half width is 4.3027 * .1 / sqrt(3) = .2484."""
+    """AGTO: .3, .4, .5 higher than VARD; GRPO stays there, VARS does not. Mean .4, deviation .1; t
+    of 2 degrees of freedom 4.3027, so the half width is 4.3027 * .1 / sqrt(3) = .2484."""
     high = [0.3, 0.4, 0.5]
     table = write_page(tmp_path, invented(3, agto=high, grpo=high), setup(), "the command")
     page = (tmp_path / "ablation.md").read_text()
