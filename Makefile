@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,lab,synth,report,dev
 
-.PHONY: install demo demo-study study shortcut-study hint-study vas-study vars-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
+.PHONY: install demo demo-study study shortcut-study hint-study ablation vas-study vars-study test test-vllm test-integrations test-gpu test-compiled test-triton test-ends test-oldest test-newest test-plug-in test-install gpu-check kernels-wheel kernel-hub test-upstream bench bench-report docs lint clean
 
 install: $(VENV)/.installed
 
@@ -46,6 +46,10 @@ shortcut-study: install
 # About a quarter of an hour on two idle cores. What is finished is kept; docs/hint-study.md and its picture are written.
 hint-study: install
 	$(BIN)/python -m avar_fast.lab.hint_study --out runs/hint-study --docs docs
+
+# About a quarter of an hour on two idle cores. What is finished is kept; docs/ablation.md and its picture are written.
+ablation: install
+	$(BIN)/python -m avar_fast.lab.ablation --out runs/ablation --docs docs
 
 # One process per core, at most four, with one thread each. Tests of a file share a process and its fixtures.
 test: install

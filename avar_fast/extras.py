@@ -49,6 +49,7 @@ PARTS = {
     "avar_fast.lab.walk_study": ("lab", "report"),
     "avar_fast.lab.vars_study": ("lab", "report"),
     "avar_fast.lab.hint_study": ("lab", "report"),
+    "avar_fast.lab.ablation": ("lab", "eval", "synth", "report"),
     "bench": ("bench", "report", "dev"),
 }
 """{a program or another part: the extras that bring all that it needs}."""

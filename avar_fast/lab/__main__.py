@@ -7,7 +7,7 @@ python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
 python -m avar_fast.lab walks --out DIR --rows N --split train|test --seed S
                               [--side 4] [--steps 6] [--prior RHO] [--contrast 1] [--noise 0]
                               [--transcript SHARE] [--slip RATE] [--plain]
-python -m avar_fast.lab model --out DIR --seed S [--tower sums|scarce|plenty]
+python -m avar_fast.lab model --out DIR --seed S [--tower sums|scarce|chains|plenty]
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ with needs("avar_fast.lab"):
     from .walk_styles import StyledWalkConfig
     from .world import HINT_PLACES, MAX_SIDE, STYLE_CHOICES, TEST_HINTS, WorldConfig, write_rows
 
-TOWER_NAMES = ("sums", "scarce", "plenty")
+TOWER_NAMES = ("sums", "scarce", "chains", "plenty")
 
 
 def parse_grid(text: str) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from .digits import TILE_PX
 from .tokenizer import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, build_tokenizer
 from .walk import QUESTION_WORDS
 from .world import MAX_SIDE
+from .writer import WORDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,6 +70,8 @@ TOWERS = {
     "scarce": TextTower(
         hidden=96, layers=2, heads=1, kv_heads=1, embedding_std=0.1, words=QUESTION_WORDS
     ),
+    # Its words are those of the writer's chains instead: else a chain is some 250 bytes.
+    "chains": TextTower(hidden=96, layers=2, heads=1, kv_heads=1, embedding_std=0.1, words=WORDS),
     "plenty": TextTower(
         hidden=96, layers=4, heads=3, kv_heads=3, embedding_std=0.1, words=QUESTION_WORDS
     ),
@@ -159,7 +162,8 @@ def save_base(path: str | Path, seed: int, tower: str = "sums") -> Path:
     Args:
         path: the folder.
         seed: of the weights.
-        tower: a key of `TOWERS`: "sums" for grid sums, "scarce" or "plenty" (of heads) for walks.
+        tower: a key of `TOWERS`: "sums" for grid sums, "scarce" or "plenty" (of heads) for walks,
+            "chains" for the writer's texts.
     """
     path = Path(path)
     tokenizer = build_tokenizer(TOWERS[tower].words)

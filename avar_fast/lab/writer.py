@@ -17,6 +17,18 @@ from PIL import Image
 
 from .digits import SPLITS, TILE_PX, digit_part, draw_tile
 
+WORDS = tuple(
+    re.findall(
+        r" ?[A-Za-z]+",
+        "I am asked for the sum of.The question is about: its digits must be added.What counts here"
+        " is alone. According to the description, holds and. So.Let me check this against the"
+        " description: reads, as I had it. Added the other way round. The result stands. Looking at"
+        " the image, I see that. In the image I can see that by looking again at the image, at and"
+        " look back at the image",
+    )
+)
+"""The words of its chains and rewritten chains, with their leading blanks."""
+
 
 class CannotWriteError(ValueError):
     """A request that the rules do not cover."""

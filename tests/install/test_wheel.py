@@ -116,6 +116,7 @@ def test_the_doctor_on_a_recipe_where_only_the_core_is_installed(core, tmp_path)
         ("avar_fast.synthesize recipe.yaml", "synth"),
         ("avar_fast.lab model --out x --seed 0", "lab"),
         ("avar_fast.lab.demo", "lab,report"),
+        ("avar_fast.lab.ablation", "lab,eval,synth,report"),
     ],
 )
 def test_programs_name_their_extras(core, tmp_path, command, extras):

@@ -1,0 +1,102 @@
+"""What a model of the ablation answers, in whole responses, and where it looks meanwhile."""
+
+import math
+import statistics
+from dataclasses import replace
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor
+
+from ..attention import record_attention, sees_image
+from ..attention.masses import as_layers
+from ..data import Encoder, Row, Rows, Sample, collate
+from ..evaluate import Settings, evaluate_rows
+from ..evaluate.prediction import Prediction
+from ..loading import Loaded
+from ..vas import visual_attention_score
+from .ablation_arms import MAX_NEW_TOKENS
+from .steps import predict_digits
+from .world import DEFAULT_SYSTEM
+
+BATCH_SIZE = 100
+VAS_EPS = 1e-6
+VAS_FORMS = ("log_ratio", "share")
+VAS_ROLES = ("user", "response")
+MASSES = {"visual": KeyType.VISUAL, "system": KeyType.SYSTEM}
+
+
+def score(loaded: Loaded, tests: dict[str, Rows]) -> dict[str, float]:
+    """All scores of a model with attention attached.
+
+    Args:
+        loaded: the model.
+        tests: rows with no hint ("absent"), with wrong hints ("wrong") and with the right ones
+            ("right"), whose answers are single digits.
+
+    Returns:
+        {test: accuracy}; of the responses to rows with wrong hints: ``follows`` (share whose answer
+        is the hint), ``answered`` (share that has an answer), and the attention while the first
+        hundred are written, as in `attention`.
+    """
+    settings = Settings(
+        system_prompt=DEFAULT_SYSTEM, max_new_tokens=MAX_NEW_TOKENS, checker="exact", vas=False
+    )
+    answers: dict[str, list[Prediction]] = {}
+    for name, rows in tests.items():
+        _, answers[name] = evaluate_rows(loaded, rows, settings, BATCH_SIZE, name)
+    wrong = list(zip(tests["wrong"], answers["wrong"], strict=True))
+    responses = [replace(row, target=p.completion) for row, p in wrong if p.completion]
+    return {
+        **{name: _share([p.right for p in of_test]) for name, of_test in answers.items()},
+        "follows": _share([p.parsed == str(row.columns["meta"]["hint"]) for row, p in wrong]),
+        "answered": _share([p.parsed is not None for _, p in wrong]),
+        **attention(loaded, responses[:BATCH_SIZE]),
+    }
+
+
+def _share(holds: list[bool]) -> float:
+    return statistics.mean(map(float, holds))
+
+
+@torch.no_grad()
+def attention(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
+    """Where a model with attention attached looks, the targets given.
+
+    Returns:
+        Of the queries of each role, ``user`` and ``response``: ``vas_{form}_{role}``,
+        ``visual_{role}`` and ``system_{role}`` (masses); of the query that predicts the first digit
+        of each target: ``visual_digit`` and ``system_digit``, NaN if no target has a digit. All are
+        means over layers, heads and queries that see the image.
+    """
+    encoder = Encoder(loaded.tokenizer, loaded.image_processor, DEFAULT_SYSTEM)
+    samples = [encoder(row) for row in rows]
+    batch = collate(samples, loaded.tokenizer.pad_token_id, encoder.tokens.visual)
+    with record_attention(loaded.model) as recording:
+        loaded.model(**batch.inputs, use_cache=False)
+    assert recording.key_types is not None
+    seeing = sees_image(recording.key_types)
+    scores = {}
+    for role in VAS_ROLES:
+        queries = recording.queries(role) & seeing
+        for form in VAS_FORMS:
+            value = visual_attention_score(recording.mass, queries, VAS_EPS, form)
+            scores[f"vas_{form}_{role}"] = float(value)
+        chosen = torch.stack([mass[queries] for mass in as_layers(recording.mass)])
+        scores |= _masses(chosen, role)
+    return scores | _masses(_at_first_digit(loaded, encoder, samples), "digit")
+
+
+def _at_first_digit(loaded: Loaded, encoder: Encoder, samples: list[Sample]) -> Tensor:
+    """(layers, N, 1, H, 3) masses of the queries that predict the first digit of N targets."""
+    digit_ids = torch.tensor([loaded.tokenizer.convert_tokens_to_ids(str(d)) for d in range(10)])
+    with_digit = [s for s in samples if torch.isin(s.target_ids, digit_ids).any()]
+    if not with_digit:
+        return torch.full((1, 1, 1, 1, 3), math.nan)
+    return predict_digits(loaded, encoder, with_digit, digit_ids, 1)[1]
+
+
+def _masses(masses: Tensor, name: str) -> dict[str, float]:
+    """Means of (..., 3) masses."""
+    means = masses.flatten(0, -2).mean(0)
+    return {f"{of_keys}_{name}": float(means[key_type]) for of_keys, key_type in MASSES.items()}
