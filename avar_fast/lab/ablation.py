@@ -10,8 +10,6 @@ stopped study goes on with the first unfinished run, and more seeds may join it.
 with one thread each.
 """
 
-import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ with needs("avar_fast.lab.ablation"):
     from .ablation_parts import make_data, make_test, read_results, run, train_reader
     from .ablation_report import write_page
     from .processes import make_all
+    from .study_command import command_line, parse_study, study_parser
     from .study_folder import enter_folder
 
 MARKER = "ablation.json"  # settings of the study that made the folder
@@ -31,24 +30,9 @@ PRELOADED = ("avar_fast.lab.ablation_parts", "avar_fast.train.grpo")
 
 @needs("avar_fast.lab.ablation")
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m avar_fast.lab.ablation",
-        description=__doc__,
-        epilog="example:\n  python -m avar_fast.lab.ablation --out runs/ablation --docs docs",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--docs", type=Path, help="folder for ablation.md and its img/")
-    parser.add_argument(
-        "--page", action="store_true", help="run nothing, write the page of what is finished"
-    )
-    options = parser.parse_args(arguments)
-    for name, number in (("--seeds", options.seeds), ("--jobs", options.jobs)):
-        if number < 1:
-            parser.error(f"{name} must be at least 1; got {number}.")
-    out = options.out.resolve()
+    parser = study_parser("ablation", __doc__, "ablation.md", seeds=3)
+    options = parse_study(parser, arguments)
+    out = options.out
     enter_folder(out, MARKER, settings())
     if not options.page:
         run_all(out, options.seeds, options.jobs)
@@ -58,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
             "error: every arm must have a finished run for a page;"
             f" {', '.join(lacking)} has none. Run the study without --page."
         )
-    command = "python -m avar_fast.lab.ablation " + " ".join(sys.argv[1:])
+    command = command_line(parser)
     print(write_page(options.docs or out, results, setup(), command))
 
 

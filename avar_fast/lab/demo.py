@@ -127,17 +127,19 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n{markdown(table)}\n\n{intro}\nReport: {out / 'report.html'}, {out / RESULTS}")
 
 
-def run_all(out: Path, seed: int, cold_starts: Sequence[WalkRun] = COLD_STARTS) -> None:
-    """Draws the data, and trains and measures all models, as many at a time as there are cores."""
+def run_all(
+    out: Path, seed: int, jobs: int = NUM_RANKS, cold_starts: Sequence[WalkRun] = COLD_STARTS
+) -> None:
+    """Draws the data, and trains and measures all models, ``jobs`` at a time."""
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
     say("drawing boards of handwritten digits")
     drawing = [partial(make_data, out, name, seed) for name in DATA]
-    make_all("data", [*drawing, *(partial(make_test, out, test) for test in WORLDS)], NUM_RANKS)
+    make_all("data", [*drawing, *(partial(make_test, out, test) for test in WORLDS)], jobs)
     measure(out, BASE.key, train_base(out, seed))
     for title, runs in (("cold starts", cold_starts), ("GRPO", GRPO)):
         tasks = [partial(train_and_measure, out, run.key, seed) for run in runs]
-        make_all(title, tasks, NUM_RANKS, PRELOADED)
+        make_all(title, tasks, jobs, PRELOADED)
 
 
 def train_base(out: Path, seed: int) -> float:

@@ -7,10 +7,8 @@ times the steps join those of the demo. The plain models are also tested under i
 without training. What is finished is kept, and more seeds may join it. The page is demo.md.
 """
 
-import argparse
 import hashlib
 import json
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -38,6 +36,7 @@ with needs("avar_fast.lab.demo_study"):
     )
     from .demo_study_page import Seeds, write_page
     from .runs import CONFIGS
+    from .study_command import command_line, parse_study, study_parser
     from .study_folder import enter_folder, make_whole, write_whole
 
 MARKER = "demo-study.json"  # settings of the study that made the folder
@@ -57,33 +56,22 @@ INTERVENTIONS: dict[str, dict[str, Any]] = {
 
 @needs("avar_fast.lab.demo_study")
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m avar_fast.lab.demo_study",
-        description=__doc__,
-        epilog="example:\n  python -m avar_fast.lab.demo_study --out runs/demo-study --docs docs",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo-study"))
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
-    parser.add_argument("--docs", type=Path, help="folder for demo.md and its img/")
-    parser.add_argument(
-        "--page", action="store_true", help="run nothing, write the page of what is finished"
-    )
-    options = parser.parse_args(arguments)
+    parser = study_parser("demo_study", __doc__, "demo.md", seeds=5)
+    options = parse_study(parser, arguments)
     if options.seeds < 2:
         parser.error(f"--seeds must be at least 2, for an interval; got {options.seeds}.")
-    out = options.out.resolve()
+    out = options.out
     enter_folder(out, MARKER, settings())
     if not options.page:
         for seed in range(options.seeds):
-            make_whole(out / f"seed-{seed}", partial(run_seed, seed=seed))
+            make_whole(out / f"seed-{seed}", partial(run_seed, seed=seed, jobs=options.jobs))
     results = read_results(out, options.seeds)
     if len(results) < 2:
         parser.error(
             f"--page needs two finished seeds, for an interval; {out} has {len(results)}. Run the"
             " study without --page."
         )
-    command = "python -m avar_fast.lab.demo_study " + " ".join(sys.argv[1:])
+    command = command_line(parser)
     print(write_page(options.docs or out, results, command))
 
 
@@ -106,9 +94,9 @@ def settings() -> dict:
     }
 
 
-def run_seed(out: Path, seed: int) -> None:
+def run_seed(out: Path, seed: int, jobs: int) -> None:
     """A demo with the study's cold starts, and the interventions on its plain model."""
-    run_all(out, seed, (*COLD_STARTS, *LONGER))
+    run_all(out, seed, jobs, (*COLD_STARTS, *LONGER))
     loaded = load_attached(out, PLAIN.key)
     rows = walks_of(out, WRONG)
     scores = {}

@@ -12,9 +12,6 @@ own digits, hints and order, and all arms of a seed share them. A stopped study 
 first unfinished run, and more seeds may join it. Runs are processes with one thread each.
 """
 
-import argparse
-import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +29,7 @@ with needs("avar_fast.lab.hint_study"):
     )
     from .hint_study_report import write_page
     from .processes import make_all
+    from .study_command import command_line, parse_study, study_parser
     from .study_folder import enter_folder
 
 MARKER = "hint-study.json"  # settings of the study that made the folder
@@ -40,30 +38,15 @@ PRELOADED = ("avar_fast.lab.hint_study_parts",)
 
 @needs("avar_fast.lab.hint_study")
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m avar_fast.lab.hint_study",
-        description=__doc__,
-        epilog="example:\n  python -m avar_fast.lab.hint_study --out runs/hint-study --docs docs",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/hint-study"))
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--docs", type=Path, help="folder for hint-study.md and its img/")
-    parser.add_argument(
-        "--page", action="store_true", help="run nothing, write the page of what is finished"
-    )
-    options = parser.parse_args(arguments)
-    for name, number in (("--seeds", options.seeds), ("--jobs", options.jobs)):
-        if number < 1:
-            parser.error(f"{name} must be at least 1; got {number}.")
-    out = options.out.resolve()
+    parser = study_parser("hint_study", __doc__, "hint-study.md", seeds=3)
+    options = parse_study(parser, arguments)
+    out = options.out
     enter_folder(out, MARKER, settings())
     if not options.page:
         run_all(out, options.seeds, options.jobs)
     elif not (out / "base.json").exists():
         parser.error("--page needs a study with a base model; run it without --page first.")
-    command = "python -m avar_fast.lab.hint_study " + " ".join(sys.argv[1:])
+    command = command_line(parser)
     results = read_results(out, options.seeds)
     print(write_page(options.docs or out, results, read_base(out), setup(), command))
 

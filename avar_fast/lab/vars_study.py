@@ -10,8 +10,6 @@ goes on with the first unfinished run, and more seeds may join it. Runs are proc
 thread each.
 """
 
-import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from ..extras import needs
 
 with needs("avar_fast.lab.vars_study"):
     from .processes import make_all
+    from .study_command import command_line, parse_study, study_parser
     from .study_folder import enter_folder
     from .vars_arms import ARMS, settings, setup
     from .vars_study_parts import (
@@ -39,24 +38,9 @@ PRELOADED = ("avar_fast.lab.vars_study_parts",)
 
 @needs("avar_fast.lab.vars_study")
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m avar_fast.lab.vars_study",
-        description=__doc__,
-        epilog="example:\n  python -m avar_fast.lab.vars_study --out runs/vars-study --docs docs",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/vars-study"))
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--docs", type=Path, help="folder for vars-study.md and its img/")
-    parser.add_argument(
-        "--page", action="store_true", help="run nothing, write the page of what is finished"
-    )
-    options = parser.parse_args(arguments)
-    for name, value in (("--seeds", options.seeds), ("--jobs", options.jobs)):
-        if value < 1:
-            parser.error(f"{name} must be at least 1; got {value}.")
-    out = options.out.resolve()
+    parser = study_parser("vars_study", __doc__, "vars-study.md", seeds=5)
+    options = parse_study(parser, arguments)
+    out = options.out
     enter_folder(out, MARKER, settings())
     if not options.page:
         run_all(out, options.seeds, options.jobs)
@@ -68,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
             f" {', '.join(lacking)} has none. Run the study without --page."
         )
     titles = {arm.key: arm.title for arm in ARMS}
-    command = "python -m avar_fast.lab.vars_study " + " ".join(sys.argv[1:])
+    command = command_line(parser)
     print(write_page(options.docs or out, titles, results, setup(), command))
 
 

@@ -9,9 +9,6 @@ are fixed in lab/walk_arms.py. A stopped study goes on with the first unfinished
 bases and seeds may join it. Runs are processes with one thread each.
 """
 
-import argparse
-import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from ..extras import needs
 
 with needs("avar_fast.lab.walk_study"):
     from .processes import make_all
+    from .study_command import command_line, parse_study, study_parser
     from .study_folder import enter_folder
     from .walk_arms import ARMS, STRETCHES, TESTS, TOWERS, settings, setup
     from .walk_study_parts import (
@@ -38,33 +36,19 @@ PRELOADED = ("avar_fast.lab.walk_study_parts",)
 
 @needs("avar_fast.lab.walk_study")
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m avar_fast.lab.walk_study",
-        description=__doc__,
-        epilog="example:\n  python -m avar_fast.lab.walk_study --out runs/walk-study --docs docs",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/walk-study"))
+    parser = study_parser("walk_study", __doc__, "walk-study.md", seeds=5)
     parser.add_argument("--bases", type=int, default=3, help="base models, from 0 on")
-    parser.add_argument("--seeds", type=int, default=5, help="of each base model, from 0 on")
     parser.add_argument(
-        "--control-seeds", type=int, default=1, help="the same for the control, plenty of heads"
+        "--control-seeds", type=int, default=1, help="seeds of the control, plenty of heads"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--docs", type=Path, help="folder for walk-study.md and its img/")
-    parser.add_argument(
-        "--page", action="store_true", help="run nothing, write the page of what is finished"
-    )
-    options = parser.parse_args(arguments)
+    options = parse_study(parser, arguments)
     for name, seeds in (("--seeds", options.seeds), ("--control-seeds", options.control_seeds)):
         if seeds < 1 or options.bases < 1 or options.bases * seeds < 2:
             parser.error(
                 f"--bases times {name} must be at least 2, for an interval; got"
                 f" {options.bases} times {seeds}."
             )
-    if options.jobs < 1:
-        parser.error(f"--jobs must be at least 1; got {options.jobs}.")
-    out = options.out.resolve()
+    out = options.out
     enter_folder(out, MARKER, settings())
     pairs = {
         tower: [(base, seed) for seed in range(seeds) for base in range(options.bases)]
@@ -74,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         run_all(out, pairs, options.jobs)
     titles = {arm.key: arm.title for arm in ARMS}
     results = read_results(out, pairs)
-    command = "python -m avar_fast.lab.walk_study " + " ".join(sys.argv[1:])
+    command = command_line(parser)
     print(write_page(options.docs or out, titles, results, setup(), command))
 
 

@@ -144,7 +144,7 @@ def test_a_small_demo_alone(tmp_path, monkeypatch, capsys):
     read = iter((0.1, 0.2, 0.1, 0.95))  # the second draw reads after its second stretch
     monkeypatch.setattr(demo, "score_walks", lambda *_: {"late": next(read)})
     few_starts = tuple(runs[key] for key in ("agto", "plain", "ceiling"))
-    monkeypatch.setattr(demo.run_all, "__defaults__", (few_starts,))
+    monkeypatch.setattr(demo.run_all, "__defaults__", (1, few_starts))
     monkeypatch.setattr(demo, "GRPO", (runs["vars"],))
     monkeypatch.setattr(demo, "ORDER", tuple(runs))
     monkeypatch.setattr(demo, "make_all", in_forks)

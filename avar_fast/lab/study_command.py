@@ -1,0 +1,52 @@
+"""The command line that the resumable studies share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def study_parser(
+    name: str, description: str | None, page: str, seeds: int
+) -> argparse.ArgumentParser:
+    """Options of a study: its folder, seeds, jobs and page.
+
+    Args:
+        name: of its module in ``avar_fast.lab``.
+        description: of the study.
+        page: name of the file that it writes.
+        seeds: their number, by default.
+    """
+    folder = f"runs/{name.replace('_', '-')}"
+    parser = argparse.ArgumentParser(
+        prog=f"python -m avar_fast.lab.{name}",
+        description=description,
+        epilog=f"example:\n  python -m avar_fast.lab.{name} --out {folder} --docs docs",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path(folder))
+    parser.add_argument("--seeds", type=int, default=seeds, help="how many, from 0 on")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--docs", type=Path, help=f"folder for {page} and its img/")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing, write the page of what is finished"
+    )
+    return parser
+
+
+def parse_study(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Reads the options. Exits the program where a count is below one."""
+    options = parser.parse_args(arguments)
+    for name in ("seeds", "jobs"):
+        if (number := getattr(options, name)) < 1:
+            parser.error(f"--{name} must be at least 1; got {number}.")
+    options.out = options.out.resolve()
+    return options
+
+
+def command_line(parser: argparse.ArgumentParser) -> str:
+    """The command of this process, for the page."""
+    return " ".join([parser.prog, *sys.argv[1:]])
