@@ -5,12 +5,12 @@ from .walk import WalkConfig
 from .walk_hints import HintedWalkConfig
 from .walk_runs import WalkRun
 
-SIDE, STEPS = 3, 4
+SIDE, STEPS = 2, 4
 TOWER = "scarce"
 RIGHT = 0.97  # probability that a hint of the cold start is right
 # The cold start comes with images of a kind that the base model has not seen, so that there is
 # something to learn.
-CONTRAST, NOISE = 0.5, 0.3
+CONTRAST, NOISE = 0.4, 0.4
 SFT, AGTO = "lab-walk-sft.yaml", "lab-walk-sft-agto.yaml"
 
 _ONE_DIGIT = WalkConfig(side=SIDE, steps=1, one_digit=True)
@@ -27,7 +27,7 @@ DATA = {
     # Half of the base model's walks have hints of other boards: it can read past them.
     "base": (
         Phase((_ONE_DIGIT,), pool=1_000, count=80 * 32),
-        Phase((_CLEAN, _CLEAN_HINTED), pool=2_400, count=320 * 32),
+        Phase((_CLEAN, _CLEAN_HINTED), pool=2_400, count=220 * 32),
     ),
     "hinted": (Phase((_hinted(RIGHT),), pool=2_400, count=300 * 16),),
     "unhinted": (Phase((_DIM,), pool=2_400, count=300 * 16),),
@@ -43,7 +43,7 @@ WORLDS = {**TESTS, CLEAN: _CLEAN}
 """{test: its world}; the clean one tells whether a base model reads."""
 
 BASE = WalkRun(
-    "base", "base model", "lab-walk-base.yaml", "init", ("train.steps=400",), data="base"
+    "base", "base model", "lab-walk-base.yaml", "init", ("train.steps=300",), data="base"
 )
 MORE = WalkRun(
     "more",
