@@ -134,9 +134,9 @@ def setup() -> str:
             " one of these rows has no hint, because AGTO's model, like the base model, could"
             " not answer without a hint when all had one. So the accuracy of plain chains, VARD and"
             " AGTO was known for four kinds of base model, and that of both runs of GRPO for two,"
-            " when the settings were fixed ([LOG.md](LOG.md)). Images, hints, steps of the cold start and AGTO's weights are"
-            " those of [hint-study.md](hint-study.md); smaller weights (0.05, 0.015, 0.005) were"
-            " worse.",
+            " when the settings were fixed ([LOG.md](LOG.md)). Images, hints, steps of the cold"
+            " start and AGTO's weights are those of [hint-study.md](hint-study.md); smaller weights"
+            " (0.05, 0.015, 0.005) were worse.",
             "",
             "A control that is no planned comparison, run afterwards on the pilots' seed alone:"
             " VARD chains without AGTO at a quarter of the learning rate have an accuracy of 0.49"
