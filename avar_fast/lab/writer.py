@@ -11,11 +11,14 @@ import random
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from .digits import SPLITS, TILE_PX, digit_part, draw_tile
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 WORDS = tuple(
     re.findall(
