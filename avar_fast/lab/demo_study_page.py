@@ -144,11 +144,11 @@ def _setup() -> str:
             f"- Tests: {NUM_TEST} walks on held-out handwriting, the same with wrong hints, with"
             " none and with right ones. The true steps before each step are given, but for `whole"
             " walks`, which are written greedily.",
-            "- Boards, contrast and noise were chosen after a look at pilots, of other seeds but for"
-            " those on larger boards (LOG.md). On 2 x 2 boards, the later steps that were right, of"
-            " plain, AGTO and ceiling: 0.63, 0.91 and not run at contrast 0.5 and noise 0.3; 0.45,"
-            " 0.83, 0.89 at 0.45 and 0.35; 0.15, 0.69, 0.85 as here. On 3 x 3 boards most base models"
-            " do not come to read the cell in the middle.",
+            "- Boards, contrast and noise were chosen after a look at pilots, of other seeds but"
+            " for those on larger boards (LOG.md). On 2 x 2 boards, the later steps that were"
+            " right, of plain, AGTO and ceiling: 0.63, 0.91 and not run at contrast 0.5 and noise"
+            " 0.3; 0.45, 0.83, 0.89 at 0.45 and 0.35; 0.15, 0.69, 0.85 as here. On 3 x 3 boards"
+            " most base models do not come to read the cell in the middle.",
         ]
     )
 
