@@ -32,7 +32,7 @@ STYLE = """<style>
 .walks { display: grid; gap: 0 28px;
 grid-template-columns: repeat(auto-fill, minmax(min(100%, 350px), 1fr)); }
 .walks > div { min-width: 0; } .walks .scroll { margin-top: .3em; }
-.steps { display: flex; gap: 10px; } .steps figure { flex: 0 0 84px; }
+.steps { display: flex; gap: 10px; } .steps figure { flex: 0 0 82px; }
 .steps figcaption { text-align: center; font-size: 12px; }
 .hint { font: 12px ui-monospace, monospace; text-align: center; margin: 4px 0 0; }
 .hint i { font-style: normal; padding: 1px; border-radius: 2px; }
@@ -55,7 +55,8 @@ pale, noisy digits. Here the hint is that of another image, so a model that copi
 cell to be read. Heat shows where attention is when the digit is predicted: red on the image, blue
 on the hint below it. The bar is attention by key type, mean over layers and heads:{key}. The model
 reads the digit <b class="is-right">right</b>, as the <b class="is-hint">hint</b> has it, or
-<b class="is-wrong">wrong</b> in another way.</p>"""
+<b class="is-wrong">wrong</b> in another way. It can look at the right cell and still read the hint's
+digit: tokens of the question may have carried it there.</p>"""
 
 
 @dataclass(frozen=True)
