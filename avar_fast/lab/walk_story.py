@@ -55,8 +55,8 @@ pale, noisy digits. Here the hint is that of another image, so a model that copi
 cell to be read. Heat shows where attention is when the digit is predicted: red on the image, blue
 on the hint below it. The bar is attention by key type, mean over layers and heads:{key}. The model
 reads the digit <b class="is-right">right</b>, as the <b class="is-hint">hint</b> has it, or
-<b class="is-wrong">wrong</b> in another way. It can look at the right cell and still read the hint's
-digit: tokens of the question may have carried it there.</p>"""
+<b class="is-wrong">wrong</b> in another way. It can look at the right cell and still read the
+hint's digit: tokens of the question may have carried it there.</p>"""
 
 
 @dataclass(frozen=True)
