@@ -35,7 +35,7 @@ vas-study: install
 vars-study: install
 	$(BIN)/python -m avar_fast.lab.vars_study --out runs/vars-study --docs docs
 
-# Two to two and a half hours on two idle cores. What is finished is kept; docs/walk-study.md and its pictures are written.
+# One to two and a half hours on two idle cores, by the processor. What is finished is kept; docs/walk-study.md and its pictures are written.
 study: install
 	$(BIN)/python -m avar_fast.lab.walk_study --out runs/walk-study --docs docs
 

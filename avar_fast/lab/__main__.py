@@ -6,7 +6,7 @@ python -m avar_fast.lab data  --out DIR --rows N --split train|test --seed S
                               [--hint-place user|system] [--contrast 1] [--noise 0] [--plain]
 python -m avar_fast.lab walks --out DIR --rows N --split train|test --seed S
                               [--side 4] [--steps 6] [--prior RHO] [--contrast 1] [--noise 0]
-                              [--transcript SHARE] [--slip RATE] [--plain]
+                              [--transcript SHARE] [--slip RATE] [--hint RHO] [--plain]
 python -m avar_fast.lab model --out DIR --seed S [--tower sums|scarce|chains|plenty]
 """
 

@@ -25,6 +25,7 @@ with needs("avar_fast.lab.demo_study"):
         DATA,
         DRAWS,
         LONGER,
+        MORE,
         NUM_TEST,
         PLAIN,
         READS,
@@ -82,9 +83,7 @@ def settings() -> dict:
             name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()
             for name in sorted({run.recipe for run in RUNS.values()})
         },
-        "runs": [
-            [run.key, run.recipe, run.start, run.data, *run.settings] for run in RUNS.values()
-        ],
+        "runs": [[r.key, r.recipe, r.start, r.data, *r.settings] for r in (MORE, *RUNS.values())],
         "tower": TOWER,
         "data": {name: [asdict(phase) for phase in phases] for name, phases in DATA.items()},
         "tests": {name: asdict(world) for name, world in WORLDS.items()},

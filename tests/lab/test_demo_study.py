@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from avar_fast.lab import demo_study
-from avar_fast.lab.demo_runs import ORDER, RUNS, STEPS, WRONG
+from avar_fast.lab.demo_runs import MORE, ORDER, RUNS, STEPS, WRONG
 from avar_fast.lab.demo_study_page import SHOWN, write_page
 
 pytest.importorskip("matplotlib")
@@ -95,6 +95,12 @@ def test_too_few_seeds_are_refused(tmp_path, capsys, arguments, words):
     with pytest.raises(SystemExit):
         demo_study.main(["--out", str(tmp_path / "study"), *arguments])
     assert words in capsys.readouterr().err
+
+
+def test_the_settings_name_every_run_that_decides_a_result():
+    runs = {run[0]: run for run in demo_study.settings()["runs"]}
+    assert set(runs) == {*RUNS, MORE.key}
+    assert "train.steps=200" in runs[MORE.key]
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
