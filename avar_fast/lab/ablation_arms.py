@@ -1,11 +1,10 @@
 """What the ablation runs, fixed beforehand: rungs, data, tests and protocol."""
 
-import hashlib
 from dataclasses import asdict, dataclass, replace
 
 from ..config import load_recipe
 from .curriculum import Phase
-from .runs import CONFIGS, TrainingRun
+from .runs import CONFIGS, TrainingRun, read_recipes
 from .world import WorldConfig
 
 READ, SFT, AGTO = "lab-walk-base.yaml", "lab-walk-sft.yaml", "lab-walk-sft-agto.yaml"
@@ -76,10 +75,7 @@ def settings() -> dict:
     runs = (READER, BASE, *ARMS)
     recipes = {SYNTHESIS, *(run.recipe for run in runs)}
     return {
-        "recipes": {
-            name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()
-            for name in sorted(recipes)
-        },
+        "recipes": read_recipes(recipes),
         "runs": [[run.key, run.recipe, run.start, run.data, *run.settings] for run in runs],
         "tower": TOWER,
         "read": [asdict(phase) for phase in READ_DATA],

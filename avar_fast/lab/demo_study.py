@@ -7,7 +7,6 @@ times the steps join those of the demo. The plain models are also tested under i
 without training. What is finished is kept, and more seeds may join it. The page is demo.md.
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 from functools import partial
@@ -36,7 +35,7 @@ with needs("avar_fast.lab.demo_study"):
         WRONG,
     )
     from .demo_study_page import Seeds, write_page
-    from .runs import CONFIGS
+    from .runs import read_recipes
     from .study_command import command_line, parse_study, study_parser
     from .study_folder import enter_folder, make_whole, write_whole
 
@@ -79,10 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
 def settings() -> dict:
     """All that decides the results of a seed; studies with other settings share no folder."""
     return {
-        "recipes": {
-            name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()
-            for name in sorted({run.recipe for run in RUNS.values()})
-        },
+        "recipes": read_recipes({run.recipe for run in RUNS.values()}),
         "runs": [[r.key, r.recipe, r.start, r.data, *r.settings] for r in (MORE, *RUNS.values())],
         "tower": TOWER,
         "data": {name: [asdict(phase) for phase in phases] for name, phases in DATA.items()},

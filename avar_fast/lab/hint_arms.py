@@ -1,11 +1,10 @@
 """What the hint study runs, fixed beforehand: arms, data, tests and protocol."""
 
-import hashlib
 from dataclasses import asdict, dataclass, replace
 
 from ..config import load_recipe
 from .curriculum import Phase
-from .runs import CONFIGS, TrainingRun
+from .runs import CONFIGS, TrainingRun, read_recipes
 from .world import HINT_PLACES, WorldConfig
 
 PLAIN, AGTO = "lab-walk-sft.yaml", "lab-walk-sft-agto.yaml"
@@ -94,10 +93,7 @@ def settings() -> dict:
     """All that decides the results of a seed; studies with other settings share no folder."""
     recipes = {BASE.recipe, *(arm.recipe for arm in ARMS)}
     return {
-        "recipes": {
-            name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()
-            for name in sorted(recipes)
-        },
+        "recipes": read_recipes(recipes),
         "tower": TOWER,
         "base": [BASE.recipe, *BASE.settings],
         "base_data": [asdict(phase) for phase in BASE_DATA],

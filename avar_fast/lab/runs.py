@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import yaml
 from tqdm import tqdm
 
 from .curriculum import Phase
@@ -59,6 +60,23 @@ def make_folder(out: Path, marker: str) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / marker).write_text("{}")
+
+
+def read_recipes(names: Iterable[str]) -> dict[str, dict]:
+    """Settings of recipes in configs/, for a study's marker.
+
+    Files and folders are left out: a study names its own. Comments do not count.
+    """
+
+    def without_paths(node: dict) -> dict:
+        return {
+            key: without_paths(value) if isinstance(value, dict) else value
+            for key, value in node.items()
+            if key not in ("path", "output_dir")
+        }
+
+    texts = {name: (CONFIGS / name).read_text(encoding="utf-8") for name in sorted(names)}
+    return {name: without_paths(yaml.safe_load(text)) for name, text in texts.items()}
 
 
 def say(text: str) -> None:

@@ -22,10 +22,12 @@ def enter_folder(out: Path, marker: str, settings: dict) -> None:
     """
     path, text = out / marker, json.dumps(settings, indent=1)
     if path.is_file():
-        if path.read_text() != text:
+        before, now = json.loads(path.read_text()), json.loads(text)
+        others = [key for key in before | now if before.get(key) != now.get(key)]
+        if others:
             sys.exit(
                 f"error: --out must be a new folder or one of a study with the same settings; {out}"
-                " holds a study with other recipes, arms or data. Name another."
+                f" holds a study with other {' and '.join(others)}. Name another."
             )
         return
     if out.exists() and any(out.iterdir()):

@@ -1,11 +1,10 @@
 """What the VARS study runs, fixed beforehand: its world, its cold start and its arms."""
 
-import hashlib
 from dataclasses import asdict, replace
 
 from ..config import load_recipe
 from .curriculum import Phase
-from .runs import CONFIGS
+from .runs import CONFIGS, read_recipes
 from .walk import WalkConfig
 from .walk_arms import READS, STRETCHES
 from .walk_runs import BASE, MORE, WalkRun
@@ -71,10 +70,7 @@ def settings() -> dict:
     """All that decides the results of a seed; studies with other settings share no folder."""
     runs = (READER, MORE, COLD, *ARMS)
     return {
-        "recipes": {
-            name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()
-            for name in sorted({run.recipe for run in runs})
-        },
+        "recipes": read_recipes({run.recipe for run in runs}),
         "runs": [[run.key, run.recipe, run.start, run.data, *run.settings] for run in runs],
         "reads": [READS, STRETCHES, CLEAN_ROWS],
         "tower": TOWER,

@@ -1,11 +1,10 @@
 """What the walk study runs, fixed beforehand: arms, towers, tests and protocol."""
 
-import hashlib
 from dataclasses import asdict
 
 from ..config import load_recipe
 from .dose import DOSES
-from .runs import CONFIGS
+from .runs import CONFIGS, read_recipes
 from .walk_runs import BASE, DATA, DIM_PRIOR, DIM_UNIFORM, MORE, UNIFORM, WalkRun
 
 PLAIN, AGTO = "lab-walk-sft.yaml", "lab-walk-sft-agto.yaml"
@@ -54,10 +53,7 @@ def settings() -> dict:
     """All that decides the results of a pair; studies with other settings share no folder."""
     recipes = {BASE.recipe, *(arm.recipe for arm in ARMS)}
     return {
-        "recipes": {
-            name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()
-            for name in sorted(recipes)
-        },
+        "recipes": read_recipes(recipes),
         "arms": {arm.key: [arm.recipe, arm.data, *arm.settings] for arm in ARMS},
         "base": [[run.recipe, *run.settings] for run in (BASE, MORE)],
         "reads": [READS, STRETCHES],

@@ -242,7 +242,7 @@ def test_a_folder_of_other_settings_is_one_clear_error(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="every arm must have a finished run for a page; base,"):
         ablation.main(["--out", str(tmp_path), "--page"])
     monkeypatch.setattr(ablation_arms, "NUM_TEST", 7)
-    with pytest.raises(SystemExit, match="holds a study with other recipes, arms or data"):
+    with pytest.raises(SystemExit, match="holds a study with other num_test"):
         ablation.main(["--out", str(tmp_path)])
 
 

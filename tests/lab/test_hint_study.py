@@ -181,7 +181,7 @@ def test_a_folder_of_other_settings_is_one_clear_error(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="runs"):
         hint_study.main(["--out", str(tmp_path)])
     monkeypatch.setattr(hint_arms, "NUM_TEST", 7)
-    with pytest.raises(SystemExit, match="holds a study with other recipes, arms or data"):
+    with pytest.raises(SystemExit, match="holds a study with other num_test"):
         hint_study.main(["--out", str(tmp_path)])
 
 

@@ -183,7 +183,7 @@ def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
 def test_a_folder_of_other_settings_is_refused(tmp_path, monkeypatch):
     vars_study.enter_folder(tmp_path / "study", vars_study.MARKER, settings())
     monkeypatch.setattr(vars_arms, "LAST", 3)
-    with pytest.raises(SystemExit, match="holds a study with other recipes, arms or data"):
+    with pytest.raises(SystemExit, match="holds a study with other last"):
         vars_study.main(["--out", str(tmp_path / "study"), "--page"])
 
 

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
 from avar_fast.config import load_recipe
-from avar_fast.lab import processes, study_folder, walk_arms, walk_study
+from avar_fast.lab import processes, runs, study_folder, walk_arms, walk_study
 from avar_fast.lab import walk_study_parts as parts
 from avar_fast.lab.curriculum import Phase
 from avar_fast.lab.dose import DOSES
@@ -117,12 +118,26 @@ def test_a_folder_of_other_settings_is_one_clear_error(tmp_path, monkeypatch):
     enter(tmp_path / "new")
     enter(tmp_path / "new")  # goes on
     monkeypatch.setattr(walk_arms, "DOSE_ROWS", 7)
-    with pytest.raises(SystemExit, match="holds a study with other recipes, arms or data"):
+    with pytest.raises(SystemExit, match="holds a study with other dose_rows"):
         enter(tmp_path / "new")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(SystemExit, match="must be a new folder"):
         enter(tmp_path / "mine")
+
+
+def test_a_comment_in_a_recipe_changes_no_setting_and_a_number_does(tmp_path, monkeypatch):
+    enter(tmp_path / "new")
+    configs = tmp_path / "configs"
+    shutil.copytree(runs.CONFIGS, configs)
+    monkeypatch.setattr(runs, "CONFIGS", configs)
+    recipe = configs / walk_arms.PLAIN
+    text = recipe.read_text()
+    recipe.write_text("# Another word.\n" + text.replace("runs/demo", "runs/other"))
+    enter(tmp_path / "new")
+    recipe.write_text(text.replace("warmup_steps: 10", "warmup_steps: 11"))
+    with pytest.raises(SystemExit, match="holds a study with other recipes. Name another"):
+        enter(tmp_path / "new")
 
 
 @pytest.mark.parametrize(
