@@ -30,7 +30,7 @@ PRELOADED = ("avar_fast.lab.ablation_parts", "avar_fast.train.grpo")
 
 @needs("avar_fast.lab.ablation")
 def main(arguments: list[str] | None = None) -> None:
-    parser = study_parser("ablation", __doc__, "ablation.md", seeds=3)
+    parser = study_parser("ablation", __doc__, "ablation.md", seeds=5)
     options = parse_study(parser, arguments)
     out = options.out
     enter_folder(out, MARKER, settings())

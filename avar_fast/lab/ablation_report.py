@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..evaluate.provenance import short_version
 from ..tables import markdown, mean_and_deviation
-from .ablation_arms import ARMS, BASE, RUNGS
+from .ablation_arms import ARMS, BASE, BESIDE, RUNGS, SLOW
 from .ablation_parts import Results, Scores
 from .paired import paired_difference
 
@@ -62,8 +62,8 @@ def write_page(out: Path, results: Results, setup: str, command: str) -> str:
         "",
         "## What came out",
         "",
-        "Accuracy with wrong hints, each rung against the one before, paired by seed, with a 95 % t"
-        " interval:",
+        "Accuracy with wrong hints, each rung against the one before, and AGTO against slow"
+        " learning, paired by seed, with a 95 % t interval:",
         "",
         *findings(results),
         "",
@@ -71,7 +71,7 @@ def write_page(out: Path, results: Results, setup: str, command: str) -> str:
         "",
         "Accuracy on the same questions with a wrong hint, with none and with the right one; how"
         " frequently a wrong hint is the answer, and how frequently there is one. Mean over seeds,"
-        " with the standard deviation. The last two rows are no rungs.",
+        f" with the standard deviation. The last {len(BESIDE)} rows are no rungs.",
         "",
         main,
         "",
@@ -82,6 +82,10 @@ def write_page(out: Path, results: Results, setup: str, command: str) -> str:
         "To the rung before, paired by seed, with a 95 % t interval:",
         "",
         differences_table(results, {rung.key: rung.before for rung in RUNGS}),
+        "",
+        f"To {SLOW.title}:",
+        "",
+        differences_table(results, dict.fromkeys(("agto", "ceiling"), SLOW.key)),
         "",
         "To plain chains:",
         "",
@@ -134,15 +138,15 @@ def differences_table(results: Results, references: dict[str, str]) -> str:
 
 
 def findings(results: Results) -> list[str]:
-    """A line per rung: what the difference to the rung before says of the primary endpoint."""
+    """A line per comparison: what its difference says of the primary endpoint."""
     lines = []
-    for rung in RUNGS:
-        values, others = _paired(results, rung.key, rung.before, PRIMARY)
+    for key, reference in (*((rung.key, rung.before) for rung in RUNGS), ("agto", SLOW.key)):
+        values, others = _paired(results, key, reference, PRIMARY)
         verdict = "no interval from fewer than two pairs"
         if len(values) > 1:
             verdict = paired_difference(values, others).verdict
         difference = _difference(values, others)
-        lines.append(f"- {rung.title}, against {TITLES[rung.before]}: {verdict}, {difference}.")
+        lines.append(f"- {TITLES[key]}, against {TITLES[reference]}: {verdict}, {difference}.")
     return lines
 
 

@@ -11,8 +11,8 @@ from .walk_runs import BASE, MORE, WalkRun
 from .walk_styles import StyledWalkConfig
 
 SIDE, STEPS = 2, 4
-CONTRAST, NOISE = 0.7, 0.15
-SLIP = 0.1
+CONTRAST, NOISE = 0.85, 0.1
+SLIP = 0.05
 TOWER = "plenty"
 
 ONE_DIGIT = WalkConfig(side=SIDE, steps=1, one_digit=True)
@@ -93,7 +93,7 @@ def setup() -> str:
             " each digit when it comes to its cell) or transcribes (`A3B7C1D0;C1A3B7D0`: it writes"
             " down the board and walks on what it wrote). Both read each cell of the board.",
             f"- Cold start: {cold.train.steps} steps of {cold.train.batch_size} rows, half of them"
-            f" in each style, learning rate {cold.optim.lr:g}. One transcript in {1 / SLIP:g} has"
+            f" in each style, learning rate {cold.optim.lr:g}. One transcript in {1 / SLIP:.0f} has"
             " a wrong digit at a cell of the walk, and walk and answer follow it: so a model"
             " learns to walk on the transcript, and transcripts are less reliable than looking"
             " back.",
@@ -118,10 +118,11 @@ def setup() -> str:
             " transcript read the image, and many tokens of a short response are tags. On 2 x 2"
             " boards, where both styles read four cells, looking back has more. Where a transcript"
             " was wrong, the tower with scarce heads read the image again at 67 % of the cells. The"
-            " one with plenty of heads, whose base model had learned to copy, did so at 30 %. A"
-            " first run of one seed had contrast 0.6 and noise 0.2. One sampled transcript in four"
-            " was wrong, and VARS helped in no form. Images are clearer here, for one in five:"
-            " one in ten slips in the rows, and the model misreads as many. The arms of Dr. GRPO"
-            " joined after that run.",
+            " one with plenty of heads, whose base model had learned to copy, did so at 30 %. Two"
+            " earlier runs had dimmer images and a slip in one transcript in ten: with contrast 0.6"
+            " and noise 0.2 (one seed) one sampled transcript in four was wrong, with 0.7 and 0.15"
+            " (three seeds) one in five. VARS helped in no form there either. Images and slips are"
+            " now such that one sampled transcript in ten is wrong. The arms of Dr. GRPO joined"
+            " after the first run.",
         ]
     )

@@ -24,6 +24,7 @@ from avar_fast.lab.ablation_arms import (
     READ_DATA,
     READER,
     RUNGS,
+    SLOW,
     TESTS,
     setup,
 )
@@ -137,8 +138,12 @@ def test_each_rung_changes_one_thing():
         ("plain", "base"), ("vard", "plain"), ("agto", "vard"), ("grpo", "agto"), ("vars", "grpo"),
     ]  # fmt: skip
     colds = [run.key for run in ARMS if run.start == BASE.key]
-    assert len(colds) == 5
+    assert len(colds) == 6
+    colds.remove(SLOW.key)
     assert all(without_objective(key) == without_objective("plain") for key in colds)
+    slow, vard = recipe_of(SLOW.key), recipe_of("vard")
+    assert (slow.optim.lr, SLOW.data) == (vard.optim.lr / 4, RUNS["vard"].data)
+    assert dataclasses.replace(slow, optim=vard.optim) == vard
     assert recipe_of("vard") == recipe_of("plain")
     assert (RUNS["plain"].data, RUNS["vard"].data) == ("cold/plain", "cold/vard")
     agto = recipe_of("agto").agto
@@ -273,14 +278,17 @@ def invented(seeds, **higher):
 
 
 def test_the_page_compares_each_rung_with_the_one_before(tmp_path):
-    """AGTO: .3, .4, .5 higher than VARD; GRPO stays there, VARS does not. Mean .4, deviation .1; t
-    of 2 degrees of freedom 4.3027, so the half width is 4.3027 * .1 / sqrt(3) = .2484."""
-    high = [0.3, 0.4, 0.5]
-    table = write_page(tmp_path, invented(3, agto=high, grpo=high), setup(), "the command")
+    """AGTO: .3, .4, .5 higher than VARD; GRPO stays there, VARS does not; slow learning has .1 of
+    it. Mean .4, deviation .1; t of 2 degrees of freedom 4.3027, so the half width is
+    4.3027 * .1 / sqrt(3) = .2484."""
+    high, slow = [0.3, 0.4, 0.5], [0.1, 0.1, 0.1]
+    results = invented(3, agto=high, grpo=high, **{SLOW.key: slow})
+    table = write_page(tmp_path, results, setup(), "the command")
     page = (tmp_path / "ablation.md").read_text()
     assert table in page
     assert "the command" in page
     assert "- VARD + AGTO, against VARD chains: better, +0.400 [+0.152, +0.648]." in page
+    assert "- VARD + AGTO, against VARD chains, lr/4: better, +0.300 [+0.052, +0.548]." in page
     assert "- VARD + AGTO, GRPO, against VARD + AGTO: no difference shown, +0.000 [" in page
     assert "GRPO + VARS, against VARD + AGTO, GRPO: worse, -0.400 [-0.648, -0.152]." in page
     cells = [
@@ -300,7 +308,7 @@ def test_the_page_compares_each_rung_with_the_one_before(tmp_path):
 
 def test_the_page_of_one_run_has_no_intervals(tmp_path):
     results = invented(1, agto=[0.25])
-    write_page(tmp_path, results, setup(), "the command")
+    write_page(tmp_path, results, "The setup.", "the command")
     page = (tmp_path / "ablation.md").read_text()
     assert "against VARD chains: no interval from fewer than two pairs, +0.250." in page
     assert "[+" not in page
