@@ -45,7 +45,9 @@ def write_page(
         "",
         "## What came out",
         "",
-        "Late accuracy against `plain`, with scarce heads:",
+        "Late accuracy against `plain`, with scarce heads, paired, with 95 % t intervals. The first"
+        " interval is over runs. Runs of one base model are alike, so it says little about other"
+        " base models. The second is over the base models' means, and does.",
         "",
         *findings(titles, scarce),
         "",
@@ -67,8 +69,8 @@ def write_page(
         "",
         comparisons_table(titles, scarce),
         "",
-        "Difference in late accuracy to `plain` by base model, mean over its seeds. Runs of one"
-        " base model are not independent; the intervals above treat them as if they were.",
+        "Difference in late accuracy to `plain` by base model, mean over its seeds, and the t"
+        " interval of these means:",
         "",
         bases_table(titles, scarce),
         "",

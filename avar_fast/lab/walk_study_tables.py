@@ -57,6 +57,32 @@ def difference(runs: Runs, reference: Runs, endpoint: str = "late_accuracy") -> 
     return paired_difference(*(values(arm, endpoint) for arm in of_both))
 
 
+def base_means(
+    runs: Runs, reference: Runs, endpoint: str = "late_accuracy"
+) -> dict[int, tuple[float, float]]:
+    """{base model: an endpoint's means over its seeds}, over the pairs that both have."""
+    of_base: dict[int, list[Pair]] = {}
+    for pair in sorted(runs.keys() & reference.keys()):
+        of_base.setdefault(pair[0], []).append(pair)
+    means = {}
+    for base, pairs in of_base.items():
+        of_both = ({pair: arm[pair] for pair in pairs} for arm in (runs, reference))
+        value, other = (statistics.mean(values(arm, endpoint)) for arm in of_both)
+        means[base] = (value, other)
+    return means
+
+
+def difference_over_bases(runs: Runs, reference: Runs) -> PairedDifference | None:
+    """Paired difference in late accuracy of the base models' means; None of a single one.
+
+    Runs of one base model are alike, so this tells what another base model would give.
+    """
+    means = list(base_means(runs, reference).values())
+    if len(means) < 2:
+        return None
+    return paired_difference(*([mean[i] for mean in means] for i in (0, 1)))
+
+
 def ordered(titles: dict[str, str], arms: Arms) -> list[str]:
     """The keys of arms in the order of their titles."""
     return [key for key in titles if key in arms]
@@ -86,12 +112,15 @@ def arms_table(titles: dict[str, str], arms: Arms) -> str:
 
 
 def findings(titles: dict[str, str], arms: Arms) -> list[str]:
-    """A line per arm: what its interval says."""
+    """A line per arm: what its intervals say."""
     lines = []
     for key in ordered(titles, arms):
         if key != PLAIN:
             found = difference(arms[key], arms[PLAIN])
-            lines.append(f"- {titles[key]}: {found.verdict}, {found:+.3f}.")
+            line = f"- {titles[key]}: {found.verdict}, {found:+.3f}"
+            if (of_bases := difference_over_bases(arms[key], arms[PLAIN])) is not None:
+                line += f"; over base models {of_bases.verdict}, {of_bases:+.3f}"
+            lines.append(f"{line}.")
     return lines
 
 
@@ -106,21 +135,17 @@ def comparisons_table(titles: dict[str, str], arms: Arms) -> str:
 
 
 def bases_table(titles: dict[str, str], arms: Arms) -> str:
-    """Mean difference in late accuracy to plain, by base model."""
+    """Mean difference in late accuracy to plain, by base model and over base models."""
     bases = sorted({base for base, _ in arms[PLAIN]})
-    lines = [["", *(f"base {base}" for base in bases)]]
+    lines = [["", *(f"base {base}" for base in bases), "over base models"]]
     for key in ordered(titles, arms):
         if key == PLAIN:
             continue
-        cells = []
-        for base in bases:
-            pairs = [pair for pair in arms[key] if pair[0] == base and pair in arms[PLAIN]]
-            late, plain = (
-                values({pair: arms[arm][pair] for pair in pairs}, "late_accuracy")
-                for arm in (key, PLAIN)
-            )
-            cells.append(f"{statistics.mean(late) - statistics.mean(plain):+.3f}" if pairs else "")
-        lines.append([titles[key], *cells])
+        means = base_means(arms[key], arms[PLAIN])
+        cells = [f"{means[b][0] - means[b][1]:+.3f}" if b in means else "" for b in bases]
+        of_bases = difference_over_bases(arms[key], arms[PLAIN])
+        interval = "" if of_bases is None else f"{of_bases:+.3f}"
+        lines.append([titles[key], *cells, interval])
     return markdown(lines)
 
 

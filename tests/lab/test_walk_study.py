@@ -18,7 +18,7 @@ from avar_fast.lab.runs import CONFIGS
 from avar_fast.lab.walk_arms import ARMS, STRETCHES, TESTS, TOWERS, setup
 from avar_fast.lab.walk_runs import BASE, DATA, MORE
 from avar_fast.lab.walk_study_report import write_page
-from avar_fast.lab.walk_study_tables import correlations
+from avar_fast.lab.walk_study_tables import correlations, difference_over_bases, findings
 
 from .small_studies import apart, only_alone, passes_alone
 
@@ -331,12 +331,28 @@ def test_the_page_compares_each_arm_with_plain(tmp_path):
     page = (tmp_path / "walk-study.md").read_text()
     assert table in page
     assert "the command" in page
-    assert "| +0.300 | +0.100 |" in page  # enhance by base model
-    assert "ceiling): better, +0.600 [+0.600, +0.600]." in page
+    assert "| +0.300 | +0.100 | +0.200 [" in page  # enhance by base model
+    assert "ceiling): better, +0.600 [+0.600, +0.600]; over base models better, +0.600" in page
     assert f"- {TITLES['enhance']}: no difference shown, +0.200" in page
     for picture in ("arms", "steps", "scores", "doses"):
         assert f"img/walk-study-{picture}.png" in page
         assert (tmp_path / "img" / f"walk-study-{picture}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_more_seeds_of_the_same_base_models_do_not_narrow_the_interval_over_base_models():
+    """Base 0 gains .1 in every seed, base 1 gains .3. Means .1 and .3: mean .2, deviation .1414; t
+    of one degree of freedom 12.7062, so the half width is 12.7062 * .1414 / sqrt(2) = 1.2706."""
+    plain = {(base, seed): result(0.2 + seed / 10) for base in (0, 1) for seed in range(5)}
+    gains = {(0, seed): 0.1 for seed in range(5)} | {(1, seed): 0.3 for seed in range(5)}
+    arm = {pair: result(plain[pair]["scores"]["late_accuracy"] + gains[pair]) for pair in plain}
+    arms = {"plain": plain, "enhance": arm}
+    of_bases = difference_over_bases(arm, plain)
+    assert f"{of_bases:+.3f}" == "+0.200 [-1.071, +1.471]"
+    (line,) = findings(TITLES, arms)
+    assert "enhance only, response, 0.15: better, +0.200 [+0.125, +0.275]; over base" in line
+    assert line.endswith("over base models no difference shown, +0.200 [-1.071, +1.471].")
+    one = {pair: plain[pair] for pair in plain if pair[0] == 0}
+    assert difference_over_bases(arm, one) is None
 
 
 def write_results(out, tower, keys, pairs):
