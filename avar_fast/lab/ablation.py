@@ -10,7 +10,6 @@ stopped study goes on with the first unfinished run, and more seeds may join it.
 with one thread each.
 """
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,7 @@ with needs("avar_fast.lab.ablation"):
     from .ablation_parts import make_data, make_test, read_results, run, train_reader
     from .ablation_report import write_page
     from .processes import make_all
-    from .study_command import command_line, parse_study, study_parser
+    from .study_command import command_line, need_runs, parse_study, study_parser
     from .study_folder import enter_folder
 
 MARKER = "ablation.json"  # settings of the study that made the folder
@@ -37,11 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.page:
         run_all(out, options.seeds, options.jobs)
     results = read_results(out, options.seeds)
-    if lacking := [key for key, runs in results.items() if not runs]:
-        sys.exit(
-            "error: every arm must have a finished run for a page;"
-            f" {', '.join(lacking)} has none. Run the study without --page."
-        )
+    need_runs(results)
     command = command_line(parser)
     print(write_page(options.docs or out, results, setup(), command))
 

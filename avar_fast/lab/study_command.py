@@ -47,6 +47,19 @@ def parse_study(
     return options
 
 
+def need_runs(results: dict[str, dict]) -> None:
+    """Exits the program where an arm has no finished run, as a page would lack its row.
+
+    Args:
+        results: {arm: its finished runs}.
+    """
+    if lacking := [key for key, runs in results.items() if not runs]:
+        sys.exit(
+            "error: every arm must have a finished run for a page;"
+            f" {', '.join(lacking)} has none. Run the study without --page."
+        )
+
+
 def command_line(parser: argparse.ArgumentParser) -> str:
     """The command of this process, for the page."""
     return " ".join([parser.prog, *sys.argv[1:]])

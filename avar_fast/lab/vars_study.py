@@ -10,7 +10,6 @@ goes on with the first unfinished run, and more seeds may join it. Runs are proc
 thread each.
 """
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ..extras import needs
 
 with needs("avar_fast.lab.vars_study"):
     from .processes import make_all
-    from .study_command import command_line, parse_study, study_parser
+    from .study_command import command_line, need_runs, parse_study, study_parser
     from .study_folder import enter_folder
     from .vars_arms import ARMS, settings, setup
     from .vars_study_parts import (
@@ -45,12 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.page:
         run_all(out, options.seeds, options.jobs)
     results = read_results(out, options.seeds)
-    lacking = [key for key, runs in results.items() if not runs]
-    if lacking:
-        sys.exit(
-            "error: every arm must have a finished run for a page;"
-            f" {', '.join(lacking)} has none. Run the study without --page."
-        )
+    need_runs(results)
     titles = {arm.key: arm.title for arm in ARMS}
     command = command_line(parser)
     print(write_page(options.docs or out, titles, results, setup(), command))
