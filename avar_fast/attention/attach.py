@@ -45,10 +45,11 @@ def attach(
             weights (on the meta device, or sharded) are not checked.
 
     Raises:
-        TypeError: the model's family is not supported, and ``tokens`` is not given.
+        TypeError: the model's family is not supported, and ``tokens`` is not given; ``num_types``
+            is no int; or ``classify`` is no function.
         ValueError: the text tower uses another attention, the tokenizer lacks Qwen-VL's tokens, or
             ``num_types`` is out of range or without ``classify``. Forwards raise if ``classify``
-            returns another shape or dtype, or a type out of range.
+            returns another shape or dtype, a tensor on another device, or a type out of range.
         RuntimeError: with a cache the model attends otherwise, so that its numbers would be wrong.
     """
     model = unwrapped(model)
