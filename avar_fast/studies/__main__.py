@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"--out must be a folder; {options.out} is a file.")
         options.out.mkdir(parents=True, exist_ok=True)
         result, text = COMMANDS[options.command](options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     path = options.out / f"{options.command}.json"
     path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
