@@ -24,7 +24,7 @@ with needs("avar_fast.studies"):
     from ..evaluate.command import Model, evaluate_once
     from ..evaluate.ranks import Ranks, local_device
     from ..evaluate.tasks import EvalTask
-    from ..loading import Loaded, load, require_model
+    from ..loading import Loaded, load, require_layers, require_model
     from ..models import family_at
     from ..models.decoders import attention_layers
     from ..models.load_errors import naming_model
@@ -135,6 +135,8 @@ def look(options: argparse.Namespace) -> Result:
             f" {', '.join(name for name, _ in options.models)}. Write NAME=PATH to name one."
         )
     layers = None if options.layers is None else list(layer_numbers(options.layers))
+    for _, path in options.models:
+        require_layers(path, layers)  # before the first answer is written
     rows = rows_with_images(load_rows(options.data, options.split), options.limit)
     prompt = options.system_prompt or None
     answers: list[dict[str, ResponseMaps]] = [{} for _ in rows]

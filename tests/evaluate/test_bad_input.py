@@ -289,6 +289,14 @@ def test_layers_that_the_model_lacks(tmp_path, model, capsys):
     assert "layers must be a non-empty subset of 0..3" in capsys.readouterr().err
 
 
+def test_a_sweep_names_missing_layers_before_its_first_point(tmp_path, model, capsys):
+    rows = write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
+    given = ["sweep", model, f"--data={rows}", f"--out={tmp_path / 'sweep'}", "--dtype=float32"]
+    assert main([*given, "--visual-scale=1,2", "--layers=4"]) == 1
+    assert "layers must be a non-empty subset of 0..3; got [4]" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
 @pytest.mark.parametrize(
     "options", [{"form": "weights"}, {"changed_queries": "response"}, {"layers": (1,)}]
 )
