@@ -40,8 +40,7 @@ def attach(
             each row alone: while tokens are generated, rows are repeated, leave and join, lose
             padding, and grow by a token, so a key's type should not depend on later tokens either.
             An image token without a feature has id -1. A packed row comes as it is. What it says of
-            padding is ignored. A model that
-            is stored whole (torch.save) stores it too.
+            padding is ignored. A model that is stored whole (torch.save) stores it too.
         check: read a dozen tokens whole and then with a cache, and compare. Models without their
             weights (on the meta device, or sharded) are not checked.
 
