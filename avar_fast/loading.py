@@ -1,6 +1,7 @@
 """Loads model, tokenizer and image processor from a folder or hub name."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,9 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationC
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from .attention import ATTN_NAME, VISION_ATTN_NAME, SpecialTokens
+from .attention.contexts import subset
 from .models import family_at, whole_model_at
+from .models.decoders import attention_layers
 from .models.load_errors import naming_model
 from .models.pixels import limit_pixels
 
@@ -118,6 +121,18 @@ def require_model(path: str) -> None:
     """
     with naming_model(path):
         family_at(path)
+
+
+def require_layers(path: str, layers: Iterable[int] | None) -> None:
+    """Checks that a model has these text layers and that they have attention, by its configuration
+    alone; None is always right.
+
+    Raises:
+        ValueError: it lacks one of them, or as ``load``.
+    """
+    with naming_model(path):
+        text = family_at(path)[1].text_config
+    subset("layers", layers, frozenset(attention_layers(text)))
 
 
 def flash_attn_serves(dtype: torch.dtype, device: torch.device) -> bool:

@@ -2,7 +2,9 @@
 
     python examples/own_loop.py MODEL ROWS
 
-MODEL is a folder or hub name. ROWS is a JSONL file in the schema of docs/data.md.
+MODEL is a folder or hub name. ROWS is a JSONL file whose rows have images, an answer and a question
+in their first message, as the rows of docs/data.md without a system turn. Qwen-VL's AutoProcessor
+needs torchvision.
 """
 
 import json

@@ -3,8 +3,9 @@ adapters.
 
     python examples/trainer_agto.py MODEL ROWS OUT [lora]
 
-MODEL is a folder or hub name. ROWS is a JSONL file in the schema of docs/data.md. On several GPUs,
-start it with torchrun.
+MODEL is a folder or hub name. ROWS is a JSONL file whose rows have images, an answer and a question
+in their first message, as the rows of docs/data.md without a system turn. Qwen-VL's AutoProcessor
+needs torchvision. On several GPUs, start it with torchrun.
 """
 
 import json

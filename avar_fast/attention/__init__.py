@@ -14,6 +14,7 @@ with needs("avar_fast.attention"):
     from .contexts import given_ids, intervene, record_attention
     from .fixed_step import FixedStep, takes_fixed_steps
     from .intervention import FORMS as INTERVENTION_FORMS
+    from .intervention import LARGEST as LARGEST_INTERVENTION
     from .maps import AttentionMaps, record_maps
     from .padding import padding_mask
     from .prompts import SharedPrompts, set_prompts
@@ -29,6 +30,7 @@ AttentionMaskInterface.register(VISION_ATTN_NAME, padding_mask)
 __all__ = [
     "ATTN_NAME",
     "INTERVENTION_FORMS",
+    "LARGEST_INTERVENTION",
     "VISION_ATTN_NAME",
     "AttentionMaps",
     "FixedStep",

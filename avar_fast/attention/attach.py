@@ -36,19 +36,20 @@ def attach(
         num_types: number of key types C, 3 to 16, of which TEXT, VISUAL and SYSTEM are the first.
         classify: ``classify(input_ids, types)`` gives keys types of your own, such as regions of an
             image or hints in the text: (B, L) ids and (B, L) int32 types -> (B, L) integers below
-            ``num_types``. It should depend on the tokens of each row alone: while tokens are
-            generated, rows are repeated, leave and join, lose padding, and grow by a token, so a
-            key's type should not depend on later tokens either. An image token without a feature
-            has id -1. A packed row comes as it is. What it says of padding is ignored. A model that
-            is stored whole (torch.save) stores it too.
+            ``num_types``. It gets copies, which it may change. It should depend on the tokens of
+            each row alone: while tokens are generated, rows are repeated, leave and join, lose
+            padding, and grow by a token, so a key's type should not depend on later tokens either.
+            An image token without a feature has id -1. A packed row comes as it is. What it says of
+            padding is ignored. A model that is stored whole (torch.save) stores it too.
         check: read a dozen tokens whole and then with a cache, and compare. Models without their
             weights (on the meta device, or sharded) are not checked.
 
     Raises:
-        TypeError: the model's family is not supported, and ``tokens`` is not given.
+        TypeError: the model's family is not supported, and ``tokens`` is not given; ``num_types``
+            is no int; or ``classify`` is no function.
         ValueError: the text tower uses another attention, the tokenizer lacks Qwen-VL's tokens, or
             ``num_types`` is out of range or without ``classify``. Forwards raise if ``classify``
-            returns another shape or dtype, or a type out of range.
+            returns another shape or dtype, a tensor on another device, or a type out of range.
         RuntimeError: with a cache the model attends otherwise, so that its numbers would be wrong.
     """
     model = unwrapped(model)

@@ -1,7 +1,6 @@
 """Context managers for forwards of an attached model: record attention, change it."""
 
 import contextlib
-import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Literal
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from .attached import attachment_of
 from .attachment import Attachment
-from .intervention import FORMS, Intervention
+from .intervention import FORMS, LARGEST, Intervention
 from .recording import Recorded, Recording
 from .tokens import ROLES
 
@@ -106,8 +105,9 @@ def intervene(
         TypeError: a key type is no integer.
         RuntimeError: an intervention is already active on this model.
         ValueError: the model does not have these layers, heads or key types, a key type is given
-            twice, a value is not finite, a scale of weights is not positive, heads are given while
-            the sequence is split, a name is unknown, or the model is not attached.
+            twice, a value is not finite or beyond 1e30, a scale of weights is not positive or below
+            1e-30, heads are given while the sequence is split, a name is unknown, or the model is
+            not attached.
     """
     attachment = attachment_of(model)
     if attachment.intervention is not None:
@@ -120,10 +120,10 @@ def intervene(
     num_types = attachment.typing.num_types
     scale = _by_type("scale", 1.0, visual_scale, system_scale, scales, num_types)
     bias = _by_type("bias", 0.0, visual_bias, system_bias, biases, num_types)
-    if form != "logits" and min(scale) <= 0:
+    if form != "logits" and min(scale) < 1 / LARGEST:
         raise ValueError(
-            f'every scale must be positive with form="{form}", which multiplies attention weights;'
-            f" got {min(scale)}. To hide keys, use a bias of -1e4."
+            f'every scale must be positive with form="{form}", at least {1 / LARGEST:g}, as it'
+            f" multiplies attention weights; got {min(scale)}. To hide keys, use a bias of -1e4."
         )
     chosen = subset("layers", layers, attachment.layers)
     if heads is None:
@@ -180,8 +180,10 @@ def _by_type(
             raise ValueError(f"{plural} gives type {key_type} again; leave out {word}_{name}.")
         values[key_type] = value
     table = [float(values.get(key_type, neutral)) for key_type in range(num_types)]
-    if not all(map(math.isfinite, table)):
-        raise ValueError(f"every {name} must be finite; got {table}.")
+    if not all(abs(value) <= LARGEST for value in table):  # NaN is not either
+        raise ValueError(
+            f"every {name} must be finite, from -{LARGEST:g} to {LARGEST:g}; got {table}."
+        )
     return table
 
 

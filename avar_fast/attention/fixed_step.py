@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from .attached import attachment_of
+from .attachment import Attachment
 from .call import AttnCall
 from .contexts import subset
 from .prompts import SharedPrompts, set_call
@@ -38,7 +39,7 @@ class FixedStep:
         capacity: int,
         layers: Iterable[int] = (),
     ) -> None:
-        attachment = attachment_of(model)
+        self._attachment = attachment = attachment_of(model)
         self._typing = typing = attachment.typing
         self._prompts, self._layers = prompts, tuple(layers)
         ids = torch.zeros(len(prompts.rows), capacity, dtype=torch.int64, device=prompts.ids.device)
@@ -53,7 +54,18 @@ class FixedStep:
         set_call(cache, self._call)
 
     def begin(self, ids: Tensor, mask: Tensor) -> None:
-        """Fills in the types of the rows' own (R, L) tokens, L at most the capacity."""
+        """Fills in the types of the rows' own (R, L) tokens, L at most the capacity.
+
+        Raises:
+            RuntimeError: an intervention or a recording of the caller's is active, which the steps
+                would not see, least of all in a graph that was captured before it.
+        """
+        if not _at_rest(self._attachment):
+            raise RuntimeError(
+                "intervene, record_attention and record_maps must not be active in fixed decoding"
+                " steps, which do not see them. Decode without fixed steps and CUDA graphs there"
+                " (takes_fixed_steps(model) is false inside)."
+            )
         types = self._prompts.types_behind(ids, mask, self._typing)
         self._types[:, : ids.shape[1]].copy_(types)
 
@@ -73,5 +85,8 @@ def takes_fixed_steps(model: nn.Module) -> bool:
     """Whether a model can decode in fixed steps now: it belongs to a known family without recurrent
     layers, and its attention is neither changed nor recorded by the caller."""
     attachment = attachment_of(model)
-    at_rest = attachment.recording is attachment.maps is attachment.intervention is None
-    return attachment.is_family and not attachment.is_recurrent and at_rest
+    return attachment.is_family and not attachment.is_recurrent and _at_rest(attachment)
+
+
+def _at_rest(attachment: Attachment) -> bool:
+    return attachment.recording is attachment.maps is attachment.intervention is None

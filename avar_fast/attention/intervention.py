@@ -19,6 +19,9 @@ import torch
 from torch import Tensor
 
 FORMS = ("logits", "weights", "weights_unnormalized")
+LARGEST = 1e30
+"""Bound of the size of summands and factors. Factors of weights are at least 1 / LARGEST. float32
+holds them, and their products with logits and masses."""
 Table = tuple[float, ...] | tuple[tuple[float, ...], ...]
 """A value by key type, (C,), or by head and key type, (H, C)."""
 Attend = Callable[..., tuple[Tensor, Tensor]]

@@ -25,6 +25,13 @@ class KeyTyping:
     classify: Classify | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.num_types, int):
+            raise TypeError(f"num_types must be an int; got {self.num_types!r}.")
+        if self.classify is not None and not callable(self.classify):
+            raise TypeError(
+                "classify must be a function of (input_ids, types); got"
+                f" {type(self.classify).__name__}."
+            )
         if not MIN_TYPES <= self.num_types <= MAX_TYPES:
             raise ValueError(
                 f"num_types must be from {MIN_TYPES} (text, visual, system) to {MAX_TYPES}; got"
@@ -41,12 +48,13 @@ class KeyTyping:
 
         Raises:
             TypeError: ``classify`` returns no integer tensor.
-            ValueError: it returns another shape, or a type out of range.
+            ValueError: it returns another shape, a tensor elsewhere, or a type out of range.
         """
         types = key_types(ids, mask, tokens=self.tokens, order=order)
         if self.classify is None:
             return types
-        refined = self.classify(ids, types.clone())
+        # Copies: the function may write into them, and the model and the cache go on with the ids.
+        refined = self.classify(ids.clone(), types.clone())
         if not isinstance(refined, Tensor) or not _is_integer(refined):
             got = refined.dtype if isinstance(refined, Tensor) else type(refined).__name__
             raise TypeError(
@@ -58,6 +66,11 @@ class KeyTyping:
                 f"classify must return a type for each of the {tuple(types.shape)} tokens; got"
                 f" shape {tuple(refined.shape)}."
             )
+        if refined.device != types.device:
+            raise ValueError(
+                f"classify must return types on the device of input_ids, {types.device}; got"
+                f" {refined.device}. Make its tensors with device=input_ids.device."
+            )
         bad = ((refined >= self.num_types) | (refined < 0)) & (types >= 0)
         refuse(
             bad.any(),
@@ -65,7 +78,7 @@ class KeyTyping:
             " token; it returned others.",
         )
         # Padding stays padding, whatever the function says of it.
-        return torch.where(types < 0, int(KeyType.PAD), refined).to(torch.int32)
+        return torch.where(types < 0, int(KeyType.PAD), refined.to(torch.int32))
 
 
 def _is_integer(x: Tensor) -> bool:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS.get(given[0]) if given else None
     try:
         return _evaluate(given) if command is None else command(given[1:])
-    except (ValueError, OSError, RolloutError) as error:
+    except (ValueError, OSError, RolloutError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

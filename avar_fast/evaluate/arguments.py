@@ -218,10 +218,11 @@ def layer_numbers(text: str) -> tuple[int, ...]:
     """Parses layer numbers and ranges: "0-2,5" -> (0, 1, 2, 5)."""
     layers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal():
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()) or int(first) > int(last):
             raise ValueError(f"--layers must be like 0-7,12; got {text!r}.")
-        layers += range(int(first), int(last or first) + 1)
+        layers += range(int(first), int(last) + 1)
     return tuple(sorted(set(layers)))
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..attention import INTERVENTION_FORMS
+from ..attention import LARGEST_INTERVENTION as LARGEST
 from ..attention.tokens import ROLES
 from ..rewards import CHECKERS
 from .prompts import STYLES
@@ -69,13 +70,15 @@ class Settings:
             )
         for name in ("visual_scale", "system_scale", "visual_bias", "system_bias"):
             value = getattr(self, name)
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite; got {value}.")
-        for name in ("visual_scale", "system_scale"):
-            if self.form != "logits" and getattr(self, name) <= 0:
+            if not abs(value) <= LARGEST:  # NaN is not either
                 raise ValueError(
-                    f"{name} must be positive with form {self.form}, which multiplies attention"
-                    f" weights; got {getattr(self, name)}."
+                    f"{name} must be finite, from -{LARGEST:g} to {LARGEST:g}; got {value}."
+                )
+        for name in ("visual_scale", "system_scale"):
+            if self.form != "logits" and getattr(self, name) < 1 / LARGEST:
+                raise ValueError(
+                    f"{name} must be positive with form {self.form}, at least {1 / LARGEST:g}, as"
+                    f" it multiplies attention weights; got {getattr(self, name)}."
                 )
         if self.vas and self.system_prompt is None:
             raise ValueError(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..loading import require_layers
 from ..tables import markdown
 from ..vas import FORMS
 from .arguments import chosen_of, open_tasks, rollout_of, settings_of
@@ -39,6 +40,7 @@ def sweep(options: argparse.Namespace, grid: Mapping[str, Sequence[float]], rank
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     settings = [settings_of(options, **point) for point in points]
     chosen = chosen_of(options)
+    require_layers(options.model, settings[0].layers)  # the first point may not intervene
     model = Model(options.model, options.dtype, ranks.device, rollout_of(options))
     code = 0
     results: list[tuple[Point, Result]] = []

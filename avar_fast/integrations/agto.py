@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ..attention import (
     Recording,
     SpecialTokens,
-    key_types,
     query_mask,
     record_attention,
     sees_image,
@@ -66,7 +65,7 @@ class AgtoMixin:
         trainer: Any = self
         if not self.agto.enabled:
             return
-        self._agto_tokens: SpecialTokens = attachment_of(trainer.model).tokens
+        self._agto_typing = attachment_of(trainer.model).typing
         require_fit(trainer)
         if not mean_of_means:
             require_token_mean(trainer)
@@ -93,7 +92,7 @@ class AgtoMixin:
         options = {"return_outputs": return_outputs, "num_items_in_batch": num_items_in_batch}
         if not (self.agto.enabled and model.training):
             return trainer.compute_loss(model, inputs, **options)
-        queries = _queries(inputs, self.agto.queries, self._agto_tokens)
+        queries = _queries(inputs, self.agto.queries, self._agto_typing.tokens)
         with record_attention(model, self.agto.layers) as recording:
             found = trainer.compute_loss(model, inputs, **options)
         loss, outputs = found if return_outputs else (found, None)
@@ -118,10 +117,11 @@ class AgtoMixin:
         """The samples of a step with image keys, system keys and queries, over all ranks."""
         accelerator = self.accelerator  # pyright: ignore[reportAttributeAccessIssue]
         count = torch.zeros((), device=accelerator.device)
+        tokens = self._agto_typing.tokens
         for batch in batches:
-            queries = _queries(batch, self.agto.queries, self._agto_tokens)
-            ids = without_featureless(batch["input_ids"], batch, self._agto_tokens)
-            types = key_types(ids, batch.get("attention_mask"), tokens=self._agto_tokens)
+            queries = _queries(batch, self.agto.queries, tokens)
+            ids = without_featureless(batch["input_ids"], batch, tokens)
+            types = self._agto_typing(ids, batch.get("attention_mask"))
             seeing = (queries & sees_image(types)).any(dim=1)
             count += (seeing & (types == KeyType.SYSTEM).any(dim=1)).sum().to(count.device)
         return accelerator.reduce(count, reduction="sum")

@@ -20,7 +20,7 @@ LONGEST_SIDE = 768  # pixels of an image on the page
 SHARES = (("image", 1), ("system turn", 2), ("text", 0))
 """Curves of the chart, from the bottom up, and their key types."""
 STYLE = """
-.row { border-top: 1px solid #8886; padding: 1em 0; }
+.row { padding: 1em 0; }
 .models { display: flex; flex-wrap: wrap; gap: 2em; }
 .model { flex: 1 1 340px; min-width: 0; max-width: 640px; }
 .seen { position: relative; display: inline-block; max-width: 100%; line-height: 0; }

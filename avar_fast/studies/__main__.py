@@ -24,7 +24,7 @@ with needs("avar_fast.studies"):
     from ..evaluate.command import Model, evaluate_once
     from ..evaluate.ranks import Ranks, local_device
     from ..evaluate.tasks import EvalTask
-    from ..loading import Loaded, load, require_model
+    from ..loading import Loaded, load, require_layers, require_model
     from ..models import family_at
     from ..models.decoders import attention_layers
     from ..models.load_errors import naming_model
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"--out must be a folder; {options.out} is a file.")
         options.out.mkdir(parents=True, exist_ok=True)
         result, text = COMMANDS[options.command](options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     path = options.out / f"{options.command}.json"
     path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
@@ -135,6 +135,8 @@ def look(options: argparse.Namespace) -> Result:
             f" {', '.join(name for name, _ in options.models)}. Write NAME=PATH to name one."
         )
     layers = None if options.layers is None else list(layer_numbers(options.layers))
+    for _, path in options.models:
+        require_layers(path, layers)  # before the first answer is written
     rows = rows_with_images(load_rows(options.data, options.split), options.limit)
     prompt = options.system_prompt or None
     answers: list[dict[str, ResponseMaps]] = [{} for _ in rows]

@@ -16,7 +16,7 @@ from avar_fast.attention import (
     record_attention,
 )
 
-from .tiny_models import TOKENIZER, batch, models
+from .tiny_models import TOKENIZER, batch, models, text_models, text_rows
 
 TOKENS = SpecialTokens.from_processor(TOKENIZER)
 SCALE, BIAS = torch.tensor([1.0, 1.6, 0.4]), torch.tensor([0.0, 0.3, -0.2])
@@ -214,6 +214,11 @@ def test_types_of_ones_own_while_tokens_are_generated():
         (lambda ids, types: types.to(torch.complex128), TypeError, "got torch.complex128"),
         (lambda ids, types: types + 2, ValueError, r"from 0 to 3 \(num_types - 1\) for every"),
         (lambda ids, types: types - 1, ValueError, "from 0 to 3"),
+        (
+            lambda ids, types: types.to("meta"),
+            ValueError,
+            "on the device of input_ids, cpu; got meta",
+        ),
     ],
 )
 def test_what_a_function_of_types_may_not_return(classify, error, message):
@@ -221,6 +226,48 @@ def test_what_a_function_of_types_may_not_return(classify, error, message):
     attach(fast, TOKENIZER, num_types=4, classify=classify, check=False)
     with torch.no_grad(), pytest.raises(error, match=message):
         fast(**batch())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64])
+def test_a_function_of_types_may_return_any_integers(dtype):
+    """An unsigned type cannot hold the -1 of padding."""
+    fast, _ = models()
+    inputs = batch("left")
+
+    def counted(ids, types):
+        return torch.where(types == KeyType.VISUAL, 3, types.clamp(min=0)).to(dtype)
+
+    attach(fast, TOKENIZER, num_types=4, classify=counted)
+    with torch.no_grad(), record_attention(fast) as rec:
+        fast(**inputs)
+    plain = key_types(inputs["input_ids"], inputs["attention_mask"], tokens=TOKENS)
+    assert torch.equal(rec.key_types, torch.where(plain == KeyType.VISUAL, 3, plain))
+
+
+def test_a_function_of_types_that_writes_into_the_ids_changes_neither_model_nor_recording():
+    def scribbling(ids, types):
+        ids.fill_(1)
+        return types
+
+    fast, _ = models()
+    inputs = batch("left")
+    with torch.no_grad():
+        want = fast(**inputs).logits
+        attach(fast, TOKENIZER, classify=scribbling)
+        with record_attention(fast) as rec:
+            got = fast(**inputs).logits
+    assert torch.equal(got, want)
+    assert rec.queries("response").any()
+    assert (rec.token_ids == inputs["input_ids"]).any(dim=1).all()
+
+    language, _ = text_models()  # of no family: its forward gets the very ids
+    ids, _ = text_rows()
+    tokens = SpecialTokens(90, 91, (92,), (93,), (94,), (95,), (96,))
+    with torch.no_grad():
+        attach(language, None, tokens=tokens)
+        want = language(input_ids=ids).logits
+        attach(language, None, tokens=tokens, classify=scribbling)
+        assert torch.equal(language(input_ids=ids).logits, want)
 
 
 @pytest.mark.parametrize("at_padding", [1, 99, -7])
@@ -267,12 +314,29 @@ def test_numbers_of_types_that_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"num_types": 4.0, "classify": hint}, "num_types must be an int; got 4.0"),
+        ({"num_types": "4", "classify": hint}, "num_types must be an int; got '4'"),
+        ({"num_types": 4, "classify": "hint"}, r"a function of \(input_ids, types\); got str"),
+    ],
+)
+def test_what_is_no_number_or_no_function(options, message):
+    fast, _ = models()
+    with pytest.raises(TypeError, match=message):
+        attach(fast, TOKENIZER, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"form": "softmax"}, "form must be one of logits, weights, weights_unnormalized; got"),
         ({"queries": "system"}, "queries must be one of user, prompt, response, all; got 'system'"),
         ({"form": "weights", "system_scale": 0.0}, "every scale must be positive.*bias of -1e4"),
         ({"form": "weights_unnormalized", "visual_scale": -1.0}, "every scale must be positive"),
         ({"visual_bias": float("nan")}, "every bias must be finite"),
         ({"visual_scale": float("inf")}, "every scale must be finite"),
+        ({"visual_scale": 1e39}, r"every scale must be finite, from -1e\+30 to 1e\+30"),
+        ({"system_bias": -1e39}, r"every bias must be finite, from -1e\+30 to 1e\+30"),
+        ({"form": "weights_unnormalized", "visual_scale": 1e-50}, "positive.*at least 1e-30"),
         ({"scales": {3: 2.0}}, r"scales must be of key types 0 to 2; got 3.*classify="),
         ({"biases": {-1: 2.0}}, "biases must be of key types 0 to 2; got -1"),
         ({"biases": {1: 2.0}, "visual_bias": 1.0}, "gives type 1 again; leave out visual_bias"),
@@ -284,3 +348,18 @@ def test_changes_that_are_refused(options, message):
         pass
     with intervene(fast):  # and the model is as before
         pass
+
+
+@pytest.mark.parametrize("form", INTERVENTION_FORMS)
+@pytest.mark.parametrize("value", [1e-30, 1e30])
+def test_the_largest_changes_are_finite(form, value):
+    """Those of float32 beyond them gave NaN, or rows of zeros, without a word."""
+    fast, _ = models()
+    inputs = batch("right")
+    real = inputs["attention_mask"].bool()
+    with torch.no_grad(), intervene(fast, value, form=form), record_attention(fast) as rec:
+        logits = fast(**inputs).logits
+    assert torch.isfinite(logits[real]).all()
+    for mass in rec.mass.values():
+        assert torch.isfinite(mass[real]).all()
+        assert (mass[real].sum(-1) > 0).all()

@@ -278,3 +278,29 @@ def test_settings_that_do_not_fit_together_over_sections(tmp_path):
 def test_the_recipes_that_ship_can_be_read(path):
     kind = SynthesisRecipe if "vard" in path.stem else Recipe
     assert read_recipe(kind, path)
+
+
+def test_recipes_that_are_named_after_a_source_have_its_numbers():
+    """The paper's, and those of the code that was released with it."""
+    names = ("sft-agto-paper", "sft-agto-released", "grpo-vars-paper")
+    paper, released, grpo = (
+        read_recipe(Recipe, ROOT / "configs" / f"qwen2.5-vl-7b-{name}.yaml") for name in names
+    )
+    rows, prompts = 30_419, 17_900
+    assert (paper.optim.lr, paper.train.batch_size, paper.agto.eps_in) == (5e-6, 512, "suppress")
+    assert paper.train.steps == round(20 * rows / 512)
+    assert (released.optim.lr, released.train.batch_size, released.agto.eps_in) == (
+        1e-5,
+        32,
+        "both",
+    )
+    assert released.train.steps == round(10 * rows / 32)
+    assert released.optim.warmup_steps == round(0.1 * released.train.steps)
+    assert (released.data.max_pixels, released.data.max_length) == (262144, 8192)
+    for source in (paper, released):
+        agto = source.agto
+        assert (agto.alpha, agto.beta, agto.eps, agto.queries) == (0.15, 0.15, 1e-6, "prompt")
+    assert (grpo.optim.lr, grpo.train.batch_size, grpo.grpo.group_size) == (1e-6, 256, 8)
+    assert grpo.train.steps == round(4 * prompts / 256)
+    assert (grpo.grpo.kl_coef, grpo.grpo.visual_form, grpo.grpo.visual_clip) == (0.0, "ratio", None)
+    assert grpo.grpo.rewards == {"accuracy": 1.0, "visual": 0.3, "format": 0.1}

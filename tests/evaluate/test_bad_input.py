@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value
+from safetensors.torch import load_file, save_file
 
 from avar_fast.evaluate import BenchmarkTask, Settings, answerer, command, read_result
 from avar_fast.evaluate.__main__ import main
+from avar_fast.evaluate.arguments import layer_numbers
 from avar_fast.evaluate.benchmarks import BENCHMARKS
 from avar_fast.lab.model import save_base
 from avar_fast.lab.world import WorldConfig, write_rows
@@ -287,6 +289,14 @@ def test_layers_that_the_model_lacks(tmp_path, model, capsys):
     assert "layers must be a non-empty subset of 0..3" in capsys.readouterr().err
 
 
+def test_a_sweep_names_missing_layers_before_its_first_point(tmp_path, model, capsys):
+    rows = write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
+    given = ["sweep", model, f"--data={rows}", f"--out={tmp_path / 'sweep'}", "--dtype=float32"]
+    assert main([*given, "--visual-scale=1,2", "--layers=4"]) == 1
+    assert "layers must be a non-empty subset of 0..3; got [4]" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
 @pytest.mark.parametrize(
     "options", [{"form": "weights"}, {"changed_queries": "response"}, {"layers": (1,)}]
 )
@@ -302,8 +312,30 @@ def test_how_to_intervene_without_an_intervention_is_refused(options):
         ({"form": "softmax"}, "form must be one of logits, weights, weights_unnormalized; got"),
         ({"changed_queries": "system"}, "changed_queries must be one of"),
         ({"form": "weights", "system_scale": 0.0}, "system_scale must be positive with form"),
+        ({"form": "weights", "visual_scale": 1e-50}, "visual_scale must be positive with form"),
+        ({"visual_scale": 1e39}, r"visual_scale must be finite, from -1e\+30 to 1e\+30"),
     ],
 )
 def test_interventions_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         Settings(**options)
+
+
+def test_a_model_without_finite_logits_is_told_in_a_line(tmp_path, model, capsys):
+    broken = shutil.copytree(model, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    for name, weight in weights.items():
+        if "visual" in name:
+            weight.fill_(float("nan"))
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    rows = write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
+    given = [str(broken), f"--data={rows}", f"--out={tmp_path / 'r.json'}", "--no-vas"]
+    assert main([*given, "--dtype=float32"]) == 1
+    assert "error: the model gives logits that are not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["5-2", "x", "1-", "-1"])
+def test_layers_that_are_no_ranges(text):
+    with pytest.raises(ValueError, match="--layers must be like 0-7,12; got"):
+        layer_numbers(text)
+    assert layer_numbers("0-2,5,5") == (0, 1, 2, 5)

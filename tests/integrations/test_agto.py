@@ -6,7 +6,14 @@ import pytest
 import torch
 from avar_kernels import KeyType
 
-from avar_fast.attention import detach, key_types, query_mask, record_attention, sees_image
+from avar_fast.attention import (
+    attach,
+    detach,
+    key_types,
+    query_mask,
+    record_attention,
+    sees_image,
+)
 from avar_fast.data import IGNORE, collate
 from avar_fast.objectives import agto_loss
 from avar_fast.train.forward import HeadLimits, label_nll
@@ -99,6 +106,25 @@ def test_settings_are_those_of_a_recipe(samples, tmp_path):
     share = 0.3 * logs["agto_enhance"] + 0.2 * logs["agto_suppress"]
     assert share == pytest.approx(want.item(), rel=1e-5)
     assert got
+
+
+def test_samples_whose_image_tokens_are_of_another_type_do_not_count(samples, tmp_path):
+    """The mean of AGTO is over the samples that have image tokens by ``attach(classify=)``."""
+
+    def elsewhere(ids, types):
+        odd = (ids * (types >= 0)).sum(1, keepdim=True) % 2 == 1
+        return torch.where(odd & (types == KeyType.VISUAL), 3, types)
+
+    model = tiny_model()
+    attach(model, TOKENIZER, num_types=4, classify=elsewhere)
+    batch = inputs_of(samples)
+    with record_attention(model) as recording:
+        model(**{k: v for k, v in batch.items() if k != "labels"})
+    want, parts = agto_loss(recording.mass, recording.queries(), recording.key_types)
+    assert 0 < int(parts.num_samples) < len(samples) - 2
+    both, _ = train(model, samples, tmp_path, 2)
+    lm, _, _ = whole_batch(tiny_model(), samples)
+    assert both["loss"] - lm == pytest.approx(want.item(), rel=1e-3)
 
 
 def test_weights_follow_their_schedule(samples, tmp_path):

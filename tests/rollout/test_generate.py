@@ -100,6 +100,16 @@ def test_interventions_on_types_of_ones_own_with_shared_prompts(form, role):
     assert not torch.equal(got.completion_ids, plain.completion_ids)
 
 
+def test_fixed_steps_refuse_a_change_that_they_would_not_see(monkeypatch):
+    module = importlib.import_module("avar_fast.rollout.generate")
+    for name in ("_can_capture", "takes_fixed_steps"):
+        monkeypatch.setattr(module, name, lambda model: True)
+    fast, _ = models()
+    change = intervene(fast, visual_scale=1.5, form="weights")
+    with change, pytest.raises(RuntimeError, match="must not be active in fixed decoding steps"):
+        sample(fast, batch("left"), num_samples=2)
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_prompts_that_take_the_place_of_ended_ones_are_completed_as_alone(tmp_path, at_once):
     """Greedy completions of ragged prompts, with images and without, that come and go."""

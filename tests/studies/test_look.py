@@ -142,7 +142,9 @@ def test_the_command_shows_two_models_side_by_side(world, tmp_path, capsys):
     ],
 )
 def test_bad_input(world, tmp_path, models, options, message, monkeypatch):
+    """None costs an answer."""
     monkeypatch.chdir(world)
+    monkeypatch.delattr("avar_fast.studies.__main__.response_maps")
     with pytest.raises(SystemExit) as stopped:
         run("look", *models, "--data", "rows/test.jsonl", "--out", tmp_path, *options)
     assert message in str(stopped.value)
