@@ -47,7 +47,8 @@ def write_page(
         "",
         "Late accuracy against `plain`, with scarce heads, paired, with 95 % t intervals. The first"
         " interval is over runs. Runs of one base model are alike, so it says little about other"
-        " base models. The second is over the base models' means, and does.",
+        " base models. The second is over the base models' means, and does; of few of them it"
+        " shows only differences that are nearly the same in each.",
         "",
         *findings(titles, scarce),
         "",
