@@ -1,6 +1,7 @@
 """The settings of a run that change predictions. A run can only be resumed with the same ones."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,6 +125,22 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
         return values | {"layers": None if self.layers is None else list(self.layers)}
+
+
+def intervention_text(settings: Mapping[str, Any]) -> str:
+    """A sentence that says how attention was changed; empty if it was not.
+
+    Args:
+        settings: those of `Settings.as_dict`, or the arguments of ``intervene``.
+    """
+    neutral = asdict(Settings()) | {"queries": "all"}
+    names = (*INTERVENTIONS, "layers", "form", "changed_queries", "queries")
+    changed = [
+        f"{name} {settings[name]}"
+        for name in names
+        if name in settings and settings[name] != neutral[name]
+    ]
+    return f"Attention was changed: {', '.join(changed)}." if changed else ""
 
 
 ENGINES = ("model", "vllm", "vllm_server")

@@ -10,6 +10,7 @@ from ..tables import markdown
 from ..vas import FORMS
 from .benchmarks import PARTS
 from .result import BenchmarkSummary, Result
+from .settings import intervention_text
 
 AVERAGE = "average"
 NONE = "-"
@@ -151,8 +152,9 @@ def report(result: Result) -> str:
         markdown(score_table([(name, result.scores)])),
         markdown(detail_table(result.benchmarks)),
         "\n".join(notes(name, result.benchmarks)),
+        intervention_text(result.head["settings"]),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _percent(value: float | None) -> str:

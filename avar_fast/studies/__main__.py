@@ -66,11 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def score(options: argparse.Namespace) -> Result:
     """Measures the score of one model over a data set."""
     name, path = options.model
-    collected = collect(_open(path, options), _rows(options), mass_settings(options), name)
+    settings = mass_settings(options)
+    collected = collect(_open(path, options), _rows(options), settings, name)
     summary = summarize(collected, bootstrap_of(options))
     plots.plot_summary(options.out / "score.png", name, summary)
     result = {"model": path, **_conditions(options), **collected.sizes(), **summary.as_dict()}
-    return result, f"{texts.data_text(collected)}\n\n{texts.summary_text(summary)}"
+    read = texts.data_text(collected, settings.intervention)
+    return result, f"{read}\n\n{texts.summary_text(summary)}"
 
 
 def compare_models(options: argparse.Namespace) -> Result:
@@ -98,7 +100,8 @@ def compare_models(options: argparse.Namespace) -> Result:
         ],
         "shifts": [shift.as_dict() for shift in comparison.shifts],
     }
-    return result, f"{texts.data_text(collected[0])}\n\n{texts.comparison_text(comparison)}"
+    read = texts.data_text(collected[0], settings.intervention)
+    return result, f"{read}\n\n{texts.comparison_text(comparison)}"
 
 
 def correlate_points(options: argparse.Namespace) -> Result:

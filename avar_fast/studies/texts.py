@@ -1,9 +1,11 @@
 """Formats the results of the studies as Markdown tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..attention.contexts import in_words
 from ..bootstrap import Estimate
+from ..evaluate.settings import intervention_text
 from ..tables import markdown
 from ..vas.score import FORMS
 from .compare import LOG_RATIO, VasComparison
@@ -14,14 +16,15 @@ from .masses import QUANTITIES, RowMasses
 from .score import VasSummary
 
 
-def data_text(collected: RowMasses) -> str:
-    """Says how many queries, rows, layers and heads were read."""
+def data_text(collected: RowMasses, intervention: Mapping[str, Any]) -> str:
+    """Says how many queries, rows, layers and heads were read, and how attention was changed."""
     left_out, layers = collected.num_without_image, collected.layers
-    return (
+    read = (
         f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows;"
         f" {len(layers)} layers ({in_words(layers)}) of {collected.num_heads} heads"
         + (f"; {left_out} rows without an image left out" if left_out else "")
     )
+    return "\n".join(filter(None, (read, intervention_text(intervention))))
 
 
 def summary_text(summary: VasSummary) -> str:

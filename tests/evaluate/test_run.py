@@ -152,12 +152,13 @@ def test_a_sweep_goes_on_where_it_was_left(world, tmp_path, capsys):
     assert "max_new_tokens = 2; this run has 3" in capsys.readouterr().err
 
 
-def test_an_intervention_changes_what_is_said_and_its_layers_count(world, tmp_path):
+def test_an_intervention_changes_what_is_said_and_its_layers_count(world, tmp_path, capsys):
     outs = [tmp_path / f"{i}.json" for i in range(3)]
     flags = ([], ["--visual-bias=8"], ["--visual-bias=8", "--layers=0-1,3"])
     for out, more in zip(outs, flags, strict=True):
         given = arguments(world, out, "--limit=3", "--max-new-tokens=8", "--batch-size=3")
         assert main([*given, *more]) == 0
+        assert ("Attention was changed: visual_bias 8" in capsys.readouterr().out) == bool(more)
     plain, all_layers, some = (read_result(out) for out in outs)
     assert some.head["settings"]["layers"] == [0, 1, 3]
     said = [[p.completion for p in r.predictions] for r in (plain, all_layers)]

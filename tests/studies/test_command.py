@@ -53,7 +53,19 @@ def test_score_writes_the_same_json_and_picture_twice(world, tmp_path, capsys):
     overall = result["overall"]
     masses = sum(overall[kind]["value"] for kind in ("text", "visual", "system"))
     assert masses == pytest.approx(1.0, abs=1e-5)
-    assert "log_ratio" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "log_ratio" in said
+    assert "Attention was changed" not in said
+
+
+def test_the_table_of_a_changed_model_says_so(world, tmp_path, capsys):
+    given = (world / "model-0", "--data", world / "rows" / "test.jsonl", "--out", tmp_path, *FAST)
+    change = ("--visual-scale", "1.5", "--form", "weights", "--layers", "0-1")
+    run("score", *given, *change)
+    want = "Attention was changed: visual_scale 1.5, layers (0, 1), form weights."
+    assert want in capsys.readouterr().out
+    run("compare", *given[:1], f"far={world / 'model-2'}", *given[1:], *change)
+    assert want in capsys.readouterr().out
 
 
 def test_compare_names_its_models_and_states_its_threshold(world, tmp_path, capsys):
