@@ -31,7 +31,7 @@ demo-study: install
 vas-study: install
 	$(BIN)/python -m avar_fast.lab.vas_study --out runs/vas-study
 
-# About forty minutes on two idle cores. What is finished is kept; docs/vars-study.md and its picture are written.
+# About half an hour on two idle cores. What is finished is kept; docs/vars-study.md and its picture are written.
 vars-study: install
 	$(BIN)/python -m avar_fast.lab.vars_study --out runs/vars-study --docs docs
 
