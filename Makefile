@@ -47,7 +47,7 @@ shortcut-study: install
 hint-study: install
 	$(BIN)/python -m avar_fast.lab.hint_study --out runs/hint-study --docs docs
 
-# About a quarter of an hour on two idle cores. What is finished is kept; docs/ablation.md and its picture are written.
+# About twenty minutes on two idle cores. What is finished is kept; docs/ablation.md and its picture are written.
 ablation: install
 	$(BIN)/python -m avar_fast.lab.ablation --out runs/ablation --docs docs
 
