@@ -50,7 +50,8 @@ def attach(
         ValueError: the text tower uses another attention, the tokenizer lacks Qwen-VL's tokens, or
             ``num_types`` is out of range or without ``classify``. Forwards raise if ``classify``
             returns another shape or dtype, a tensor on another device, or a type out of range.
-        RuntimeError: with a cache the model attends otherwise, so that its numbers would be wrong.
+        RuntimeError: with a cache the model attends otherwise, so that its numbers would be wrong,
+            or its logits are not finite.
     """
     model = unwrapped(model)
     decoder = decoder_of(model, any_model=tokens is not None)

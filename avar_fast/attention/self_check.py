@@ -39,7 +39,8 @@ def check_attached(model: Any, tokens: SpecialTokens) -> None:
     dtype, and compares masses and logits of the last token.
 
     Raises:
-        RuntimeError: a layer does not call "avar", the model returns no cache, or the two differ.
+        RuntimeError: logits are not finite, a layer does not call "avar", the model returns no
+            cache, or the two differ.
     """
     weight = model.get_input_embeddings().weight
     words = [
@@ -49,6 +50,12 @@ def check_attached(model: Any, tokens: SpecialTokens) -> None:
     ids = torch.tensor([words], device=weight.device)
     with _at_rest(model):
         whole, masses, _ = _last(model, ids, 0, use_cache=False)
+        if not torch.isfinite(whole).all():
+            raise RuntimeError(
+                f"{type(model).__name__} must give finite logits for a dozen tokens; it gives NaN"
+                f" or infinity. Its weights are damaged, or too large for {weight.dtype}: load"
+                " another checkpoint or dtype. If they are loaded later, pass check=False."
+            )
         _, _, cache = _last(model, ids[:, :-1], 0, use_cache=True)
         if cache is None:
             raise RuntimeError(

@@ -51,6 +51,14 @@ def test_a_model_that_decodes_at_wrong_positions_is_refused(model, monkeypatch):
     attach(model, TOKENIZER, check=False)
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.language_model.norm.weight"])
+def test_a_model_with_damaged_weights_is_refused(model, name):
+    with torch.no_grad():
+        model.get_parameter(name)[..., 0] = float("nan")
+    with pytest.raises(RuntimeError, match=r"must give finite logits .* too large for torch\.floa"):
+        attach(model, TOKENIZER)
+
+
 def test_a_layer_that_does_not_call_the_plug_in_is_named(model, monkeypatch):
     layer = model.model.language_model.layers[2].self_attn
     monkeypatch.setattr(layer, "forward", lambda hidden_states, **_: (hidden_states, None))
