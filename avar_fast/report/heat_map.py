@@ -1,4 +1,4 @@
-"""Heat maps as SVG: VAS by layer and head."""
+"""Heat maps as SVG: VAS by layer and head, or by layer and step."""
 
 import html
 import math
@@ -35,23 +35,32 @@ def color_bar(low: float, high: float, title: str, colors: str) -> str:
     )
 
 
-def layer_map(layers: Sequence[int], table: np.ndarray, low: float, high: float) -> str:
-    """A map with a row per layer and a column per head.
+def layer_map(
+    layers: Sequence[int],
+    columns: Sequence[str],
+    kind: str,
+    table: np.ndarray,
+    low: float,
+    high: float,
+) -> str:
+    """A map with a row per layer.
 
     Args:
         layers: index in the model of the layer of each row.
-        table: (rows, heads) values.
+        columns: name of each column.
+        kind: what the columns are, "head" or "step".
+        table: (layers, columns) values.
         low, high: ends of the color scale.
     """
-    rows, heads = table.shape
+    rows, count = table.shape
     least, most = CELL_HEIGHTS
     height = min(most, max(least, MAP_HEIGHT / rows))
     left = label_width([str(layer) for layer in layers]) + 22
-    width = min(MOST_CELL_WIDTH, (WIDTH - left - RIGHT) / heads)
+    width = min(MOST_CELL_WIDTH, (WIDTH - left - RIGHT) / count)
     parts = [
         f'<rect x="{left + j * width:.2f}" y="{TOP + i * height:.2f}" width="{width:.2f}"'
         f' height="{height:.2f}" fill="{color(value, low, high, "viridis")}">'
-        f"<title>layer {layers[i]}, head {j}: {value:.4g}</title></rect>"
+        f"<title>layer {layers[i]}, {kind} {columns[j]}: {value:.4g}</title></rect>"
         for (i, j), value in np.ndenumerate(table)
     ]
     for i in range(0, rows, math.ceil(ROW_LABEL / height)):
@@ -61,14 +70,14 @@ def layer_map(layers: Sequence[int], table: np.ndarray, low: float, high: float)
             f"{layers[i]}</text>"
         )
     bottom = TOP + rows * height
-    room = max(COLUMN_LABEL, CHARACTER * len(str(heads)) + 6)
-    for j in range(0, heads, math.ceil(room / width)):
+    room = max(COLUMN_LABEL, CHARACTER * max(map(len, columns)) + 6)
+    for j in range(0, count, math.ceil(room / width)):
         middle = left + (j + 0.5) * width
         parts.append(
-            f'<text x="{middle:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{j}</text>'
+            f'<text x="{middle:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{columns[j]}</text>'
         )
-    middle = left + heads * width / 2
-    parts.append(f'<text x="{middle:.1f}" y="{bottom + 28:.1f}" text-anchor="middle">head</text>')
+    middle = left + count * width / 2
+    parts.append(f'<text x="{middle:.1f}" y="{bottom + 28:.1f}" text-anchor="middle">{kind}</text>')
     parts.append(
         f'<text transform="translate(10 {bottom / 2:.1f}) rotate(-90)" text-anchor="middle">'
         "layer</text>"

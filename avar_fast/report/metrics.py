@@ -53,9 +53,10 @@ TITLES = {
     "rows_skipped": "rows skipped as unusable",
     "rows_dropped": "rows dropped as overlong",
 }
+VAS_SECTION = "Visual Attention Score"
 SECTIONS = {
     "Loss and accuracy": ("loss", "lm_loss", "eval_loss", "accuracy", "eval_accuracy"),
-    "Visual Attention Score": (
+    VAS_SECTION: (
         "vas_ratio", "vas_log_ratio", "vas_share",
         "eval_vas_ratio", "eval_vas_log_ratio", "eval_vas_share",
     ),
@@ -76,7 +77,9 @@ SECTIONS = {
 }  # fmt: skip
 """{section: its metrics}; Rewards also has the rewards by name, and Other what is in no section."""
 REWARD = "reward_"
-NOT_DRAWN = ("step", "seconds")
+BY_LAYER = (("vas_log_ratio_by_layer", "log ratio"), ("vas_share_by_layer", "share"))
+"""Metrics with a value per layer, which have maps of their own, and the titles of these."""
+NOT_DRAWN = ("step", "seconds", *(key for key, _ in BY_LAYER))
 
 
 def sections_of(keys: Iterable[str]) -> dict[str, list[tuple[str, str]]]:

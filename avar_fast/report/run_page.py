@@ -11,15 +11,16 @@ from typing import Any
 from . import figures
 from .completions import Record, choose
 from .document import html_table, write_page
-from .metrics import sections_of, with_step_times
+from .metrics import BY_LAYER, VAS_SECTION, sections_of, with_step_times
 from .run_folder import RunFolder
 
 NONE = "-"
 LONGEST = 3000  # characters of a text that the page shows of a completion or prompt
 LEFT_OUT = ("train.output_dir",)  # settings that always differ
 VAS_NOTE = (
-    "The log holds means over layers, heads and queries. The score by layer and head needs the"
-    " checkpoint: python -m avar_fast.studies score RUN/latest --data ROWS --out DIR"
+    "Means over heads and the queries of training batches, and in the curves over layers. The score"
+    " by head needs the checkpoint: python -m avar_fast.studies score RUN/latest --data ROWS --out"
+    " DIR"
 )
 
 
@@ -142,11 +143,18 @@ def _curves(logs: dict[str, list[dict[str, Any]]]) -> list[str]:
                     [f"{title} ({key})", *(number(v.pop()) if v else NONE for v in values)]
                 )
         if drawn:
-            note = f'<p class="note">{VAS_NOTE}</p>' if section.startswith("Visual") else ""
-            parts.append(f"<h2>{section}</h2>{note}{figures.curves(logs, drawn)}")
+            parts.append(f"<h2>{section}</h2>{figures.curves(logs, drawn)}")
+        if section == VAS_SECTION and (maps := _vas_maps(logs)):
+            parts.append(maps)
     if len(constant) > 1:
         parts.append(f"<h2>Metrics that stay the same</h2>{html_table(constant)}")
     return parts
+
+
+def _vas_maps(logs: dict[str, list[dict[str, Any]]]) -> str:
+    """The score by layer over the steps; empty if no run has logged it."""
+    maps = "".join(figures.layers_over_steps(logs, key, title) for key, title in BY_LAYER)
+    return f'<h2>VAS by layer</h2><p class="note">{VAS_NOTE}</p>{maps}' if maps else ""
 
 
 def _distinct(log: list[dict[str, Any]], key: str) -> set[float]:

@@ -107,7 +107,8 @@ class HeldOut:
         with record_attention(model) as recording:
             nll = label_nll(model, batch, self.head)
         counts = (batch.labels != IGNORE).sum(), spans.scored.sum()
-        sums = torch.stack([x.double() for x in (nll, *counts, *vas_sums(recording.mass, spans))])
+        scores = vas_sums(recording.mass, spans).mean(dim=1)
+        sums = torch.stack([x.double() for x in (nll, *counts, *scores)])
         return sums.cpu()
 
     def _prompt_inputs(self, samples: list[Sample]) -> dict[str, Tensor]:

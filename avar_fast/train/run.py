@@ -21,7 +21,7 @@ from .engine import Engine
 from .forward import HeadLimits
 from .held_out import HeldOut
 from .throughput import Throughput
-from .tracker import Tracker
+from .tracker import Metrics, Tracker
 
 ROWS_NAMED = 16  # most rows that the error of a diverged step names
 
@@ -110,7 +110,7 @@ class Run:
             " Lower optim.lr or optim.max_grad_norm, or check these rows."
         )
 
-    def end_step(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...]) -> bool:
+    def end_step(self, step: int, metrics: Metrics, shown: tuple[str, ...]) -> bool:
         """Ends a step (counted from 1): evaluates if it is due, logs, and saves a checkpoint if it
         is due or a rank received SIGTERM.
 
@@ -119,9 +119,9 @@ class Run:
         """
         train = self.recipe.train
         if self.held_out and (step % self.recipe.eval.every == 0 or step == train.steps):
-            metrics |= self.held_out.measure()
+            metrics = {**metrics, **self.held_out.measure()}
             shown = (*shown, "eval_loss", "eval_accuracy")
-        self.tracker.log(step, metrics | self.data_counts, shown)
+        self.tracker.log(step, {**metrics, **self.data_counts}, shown)
         (num_asked,) = self.engine.sum_over_ranks(float(self.stop_request.received))
         if num_asked or step == train.steps or (train.save_every and step % train.save_every == 0):
             self.save(step)

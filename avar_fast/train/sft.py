@@ -2,6 +2,7 @@
 forward."""
 
 import time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,10 +10,9 @@ from torch import Tensor
 from ..attention import record_attention
 from ..data import IGNORE, NO_SAMPLE, Batch
 from ..objectives import ENHANCED, agto_loss, scheduled_weights
-from ..vas import FORMS
 from .forward import label_nll
 from .run import Run
-from .spans import Spans, spans_of, vas_sums
+from .spans import Spans, spans_of, vas_metrics, vas_sums
 from .throughput import work_of
 
 
@@ -28,7 +28,7 @@ def run_sft(run: Run) -> None:
             return
 
 
-def training_step(run: Run, step: int) -> dict[str, float]:
+def training_step(run: Run, step: int) -> dict[str, Any]:
     """Runs one optimizer step, counted from 0; returns its metrics, tokens and FLOPs."""
     batches: list[Batch] = run.feed.next_step()
     spans = [spans_of(batch, run.recipe.agto.queries, run.tokens) for batch in batches]
@@ -44,13 +44,13 @@ def training_step(run: Run, step: int) -> dict[str, float]:
     )
     weights = scheduled_weights(run.recipe.agto, step, run.recipe.train.steps)
     device = run.engine.device
-    totals = torch.zeros(4 + len(FORMS), dtype=torch.float64, device=device)
+    totals, layers = torch.zeros((), dtype=torch.float64, device=device), []
     for i, (batch, span) in enumerate(zip(batches, spans, strict=True), start=1):
-        loss, parts = _losses(
+        loss, parts, layers = _losses(
             run, batch.to(device), span.to(device), weights, num_targets, max(num_guided, 1.0)
         )
         run.engine.backward(loss, last=i == len(batches))
-        totals += parts
+        totals = totals + parts
     summed = run.engine.sum_tensor_over_ranks(totals)
     norm = run.engine.step()
     # The only place of a step where the host waits for the device.
@@ -78,7 +78,7 @@ def training_step(run: Run, step: int) -> dict[str, float]:
             "agto_beta": weights[1],
         }
     if num_scored:
-        metrics |= {f"vas_{f}": v / num_scored for f, v in zip(FORMS, scores, strict=True)}
+        metrics |= vas_metrics(scores, layers, num_scored)
     return metrics
 
 
@@ -89,10 +89,10 @@ def _losses(
     weights: tuple[float, float],
     num_targets: float,
     num_guided: float,
-) -> tuple[Tensor, Tensor]:
-    """This micro-batch's share of the step's loss, and (4 + 3,) float64 values that the log sums
-    up: loss, LM loss, enhance, suppress, and VAS in its three forms. Both stay on the device, and
-    the host does not wait for them."""
+) -> tuple[Tensor, Tensor, list[int]]:
+    """This micro-batch's share of the step's loss, (4 + 3 layers,) float64 values that the log sums
+    up, and these layers. The values are loss, LM loss, enhance, suppress, and VAS in its three
+    forms by layer. Tensors stay on the device, and the host does not wait for them."""
     agto, engine = run.recipe.agto, run.engine
     with record_attention(engine.module, agto.layers) as recording:
         nll = label_nll(engine.module, batch, run.head, through=engine, sequence=engine.sequence)
@@ -115,6 +115,7 @@ def _losses(
         # The loss is a mean over heads, and ranks that share rows hold equally many heads each.
         loss = loss + extra / engine.ranks_per_row
         terms = parts.enhance * parts.num_samples, parts.suppress * parts.num_samples
-    of_rows = (*terms, *vas_sums(recording.mass, spans))
-    shares = [x.double() / engine.ranks_per_row for x in of_rows]
-    return loss, torch.stack([loss.detach().double(), lm_loss.detach().double(), *shares])
+    losses = torch.stack([loss.detach(), lm_loss.detach()]).double()
+    of_rows = torch.stack(terms).detach().double(), vas_sums(recording.mass, spans).flatten()
+    shares = torch.cat(of_rows) / engine.ranks_per_row
+    return loss, torch.cat([losses, shares]), sorted(recording.mass)

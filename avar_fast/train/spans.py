@@ -1,5 +1,6 @@
 """Finds the tokens of a batch that AGTO and VAS use, sample by sample."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from ..attention.masses import as_layers
 from ..data import IGNORE, NO_SAMPLE, Batch
 from ..vas.score import FORMS, unchecked_score
 
+BY_LAYER = ("log_ratio", "share")
+"""Forms of the score that the log also has layer by layer; the plain ratio explodes in some."""
 VAS_EPS = 1e-6  # only for the log: keeps the plain ratio finite when the system mass is 0
 
 
@@ -60,14 +63,35 @@ def spans_of(batch: Batch, role: str, tokens: SpecialTokens) -> Spans:
 
 @torch.no_grad()
 def vas_sums(mass: dict[int, Tensor], spans: Spans) -> Tensor:
-    """(3,) VAS in its three forms, each a sum over the scored queries, on the masses' device. The
-    host does not wait for it, so values that are not finite are no errors here."""
+    """(3, layers) VAS in its three forms, each a sum over the scored queries, on the masses'
+    device. Layers are in ascending order. The host does not wait for it, so values that are not
+    finite are no errors here."""
     layers = as_layers(mass)
     count = len(spans.scored_positions)
     if not count:
-        return layers[0].new_zeros(len(FORMS))
+        return layers[0].new_zeros(len(FORMS), len(layers))
     rows = [layer.flatten(0, 1).index_select(0, spans.scored_positions) for layer in layers]
     masses = torch.stack(rows)  # (layers, K, H, 3)
     visual, system = masses[..., KeyType.VISUAL], masses[..., KeyType.SYSTEM]
     scores = [unchecked_score(visual, system, VAS_EPS, form) for form in FORMS]
-    return torch.stack([score.mean(dim=1).mean() * count for score in scores])
+    return torch.stack([score.mean(dim=(1, 2)) * count for score in scores])
+
+
+def vas_metrics(
+    sums: Sequence[float], layers: Sequence[int], num_scored: float
+) -> dict[str, float | dict[int, float]]:
+    """The metrics of the log: ``vas_FORM``, and ``vas_FORM_by_layer`` as {layer: score}.
+
+    Args:
+        sums: the flattened values of `vas_sums`.
+        layers: indices in the model of its layers, ascending.
+        num_scored: number of the scored queries.
+    """
+    found: dict[str, float | dict[int, float]] = {}
+    for number, form in enumerate(FORMS):
+        of_form = sums[number * len(layers) : (number + 1) * len(layers)]
+        by_layer = [value / num_scored for value in of_form]
+        found[f"vas_{form}"] = sum(by_layer) / len(layers)
+        if form in BY_LAYER:
+            found[f"vas_{form}_by_layer"] = dict(zip(layers, by_layer, strict=True))
+    return found

@@ -4,6 +4,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from tqdm import tqdm
 
 from ..config import Recipe, dump_recipe
 from ..progress import progress
+
+Metrics = Mapping[str, float | dict[int, float] | None]
+"""{name: value, or values by layer}"""
 
 
 class Tracker:
@@ -38,17 +42,18 @@ class Tracker:
             self.say(f"log.jsonl: dropped {num_broken} line(s) that an interruption had cut off.")
         self.writers = [_writer(name, folder, recipe) for name in recipe.tracking.loggers]
 
-    def log(self, step: int, metrics: dict[str, float | None], shown: tuple[str, ...] = ()) -> None:
+    def log(self, step: int, metrics: Metrics, shown: tuple[str, ...] = ()) -> None:
         """Records the metrics of a step.
 
         Args:
             step: number of the step, counted from 1.
-            metrics: values by name; None is null in the JSONL log and left out elsewhere.
+            metrics: values by name; None is null in the JSONL log and left out elsewhere. Values by
+                layer are an object in the JSONL log and ``NAME/LAYER`` elsewhere.
             shown: names of the metrics in the progress bar.
         """
         if not self.active:
             return
-        known = {name: value for name, value in metrics.items() if value is not None}
+        known = _scalars(metrics)
         self.bar.update(step - self.bar.n)
         peak = peak_memory_gib()
         postfix = {name: f"{known[name]:.3g}" for name in shown if name in known}
@@ -100,6 +105,17 @@ def peak_memory_gib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+
+
+def _scalars(metrics: Metrics) -> dict[str, float]:
+    """The metrics that have a value, those by layer one by one."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            found |= {f"{name}/{layer}": x for layer, x in value.items()}
+        elif value is not None:
+            found[name] = value
+    return found
 
 
 def _step_of(line: str) -> int:

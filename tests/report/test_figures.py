@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -140,15 +141,47 @@ def test_heat_maps_share_a_color_scale():
 
 
 def test_labels_of_a_large_heat_map_are_thinned_out():
-    heights = {}
+    heights, heads = {}, [str(head) for head in range(64)]
     for rows in (4, 28, 80):
-        picture = parsed(layer_map(range(rows), np.zeros((rows, 64)), 0.0, 1.0))
+        picture = parsed(layer_map(range(rows), heads, "head", np.zeros((rows, 64)), 0.0, 1.0))
         assert len(picture.findall(".//rect")) == rows * 64
         labels = [e for e in picture.iter("text") if e.get("class") == "layer"]
         heights[rows] = [float(e.get("y", "")) for e in labels]
         assert all(b - a >= 12 for a, b in zip(heights[rows], heights[rows][1:], strict=False))
     assert len(heights[4]) == 4
     assert len(heights[80]) > 20
+
+
+def cells_of(page):
+    """[(layer, step, value)] of the maps' cells."""
+    found = re.findall(r"<title>layer (\d+), step (\d+): ([\w.]+)<", page)
+    return [(int(layer), int(step), float(value)) for layer, step, value in found]
+
+
+def test_layers_over_steps_are_drawn_where_they_were_logged():
+    """A resumed run may record other layers; a line without values is left out."""
+    first = [{"step": 1, "x": {"1": 0.5, "3": 0.25}}, {"step": 2}, {"step": 3, "x": {"3": 0.75}}]
+    page = figures.layers_over_steps({"a": first, "b": [{"step": 1}]}, "x", "share")
+    cells = cells_of(page)
+    assert cells[:1] + cells[2:] == [(1, 1, 0.5), (3, 1, 0.25), (3, 3, 0.75)]
+    assert cells[1][:2] == (1, 3)
+    assert np.isnan(cells[1][2])
+    assert page.count("<svg") == 1
+    assert figures.layers_over_steps({"b": [{"step": 1}]}, "x", "share") == ""
+
+
+def test_layers_over_many_steps_are_means_over_neighbors():
+    values = np.random.default_rng(0).random((2, 1000))
+    values[0, 7] = np.nan
+    log = [{"step": i + 1, "x": {"0": a, "4": b}} for i, (a, b) in enumerate(values.T.tolist())]
+    cells = cells_of(figures.layers_over_steps({"a": log}, "x", "share"))
+    assert len(cells) == 2 * figures.MOST_COLUMNS
+    of_layer = [cell for cell in cells if cell[0] == 4]
+    ends = [0, *(step for _, step, _ in of_layer)]
+    assert ends[-1] == 1000
+    for (start, end), (_, _, value) in zip(pairwise(ends), of_layer, strict=True):
+        assert value == pytest.approx(values[1, start:end].mean(), abs=1e-4)
+    assert all(np.isfinite(value) for _, _, value in cells)
 
 
 def test_numbers_of_a_table_are_aligned_and_texts_are_not():

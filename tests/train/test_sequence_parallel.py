@@ -147,6 +147,8 @@ def test_a_run_that_shares_rows_is_that_of_one_rank(runs, name):
         assert (a["samples"], a["agto_samples"]) == (b["samples"], b["agto_samples"])
         for key in ("loss", "lm_loss", "agto_enhance", "grad_norm", "vas_ratio", "vas_log_ratio"):
             assert a[key] == pytest.approx(b[key], rel=5e-4), key
+        key = "vas_share_by_layer"
+        assert a[key] == pytest.approx(b[key], rel=5e-4), key
     for key in ("eval_loss", "eval_vas_log_ratio"):  # rows of their own for a while, then shared
         for step in (1, 2):
             assert got[step][key] == pytest.approx(want[step][key], rel=5e-4), key

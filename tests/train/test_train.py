@@ -27,6 +27,10 @@ def test_sft_resumes_exactly_and_skips_an_interrupted_checkpoint(world, tmp_path
         "tflops_per_rank",
         "lr",
     } <= set(whole[0])
+    for line in whole:
+        by_layer = line["vas_share_by_layer"]
+        assert list(by_layer) == ["0", "1", "2", "3"]
+        assert sum(by_layer.values()) / 4 == pytest.approx(line["vas_share"], abs=1e-6)
 
     # A crash while the newest checkpoint was written: it lacks a file, and the log runs ahead.
     newest = tmp_path / "whole" / "checkpoints" / "step-000004"
