@@ -43,7 +43,7 @@ study: install
 shortcut-study: install
 	$(BIN)/python -m avar_fast.lab.study --out runs/study --docs docs
 
-# About a quarter of an hour on two idle cores. What is finished is kept; docs/hint-study.md and its picture are written.
+# About twenty minutes on two idle cores. What is finished is kept; docs/hint-study.md and its picture are written.
 hint-study: install
 	$(BIN)/python -m avar_fast.lab.hint_study --out runs/hint-study --docs docs
 

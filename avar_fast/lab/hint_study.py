@@ -38,7 +38,7 @@ PRELOADED = ("avar_fast.lab.hint_study_parts",)
 
 @needs("avar_fast.lab.hint_study")
 def main(arguments: list[str] | None = None) -> None:
-    parser = study_parser("hint_study", __doc__, "hint-study.md", seeds=3)
+    parser = study_parser("hint_study", __doc__, "hint-study.md", seeds=5)
     options = parse_study(parser, arguments)
     out = options.out
     enter_folder(out, MARKER, settings())
