@@ -51,6 +51,8 @@ def test_the_script_trains_evaluates_and_names_the_commonest_answers(site, tmp_p
 
 
 def test_without_the_package_the_script_says_so(tmp_path):
+    """Also where the environment has the package: it is hidden by one that cannot be found."""
+    (tmp_path / "easy_vqa.py").write_text("raise ModuleNotFoundError\n")
     done = run(tmp_path / "out", path=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "error: easy-vqa is not installed; run pip install easy-vqa\n"
