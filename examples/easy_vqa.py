@@ -65,7 +65,7 @@ def load_package():
         sys.exit("error: easy-vqa is not installed; run pip install easy-vqa")
 
 
-def main(out, steps=1000, questions=1000, seed=0):
+def main(out, steps=2000, questions=1000, seed=0):
     easy_vqa = load_package()
     train = write_rows(
         out, "train", easy_vqa.get_train_questions(), easy_vqa.get_train_image_paths()
@@ -98,7 +98,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="a new folder")
-    parser.add_argument("--steps", type=int, default=1000, help="of training, 32 questions each")
+    parser.add_argument("--steps", type=int, default=2000, help="of training, 32 questions each")
     parser.add_argument("--questions", type=int, default=1000, help="of the test")
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))
