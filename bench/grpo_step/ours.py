@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def main() -> None:
         peak["update"] = peak_mib()
         return metrics
 
-    def log(step: int, metrics: dict[str, float | None], shown: tuple[str, ...] = ()) -> None:
+    def log(step: int, metrics: Mapping[str, Any], shown: tuple[str, ...] = ()) -> None:
         names = "generation", "reward", "scoring", "update"
         parts = {name: metrics.get(f"{name}_seconds") or 0.0 for name in names}
         completed = (metrics["completion_tokens"] or 0) * settings["prompts"] * settings["group"]
