@@ -16,6 +16,7 @@ TITLES = {
     "eval_vas_ratio": "VAS, ratio, held-out rows",
     "eval_vas_log_ratio": "VAS, log ratio, held-out rows",
     "eval_vas_share": "VAS, share, held-out rows",
+    "visual_share": "share of the image in the completions' attention to image and system turn",
     "agto_enhance": "image term, -log attention per image key",
     "agto_suppress": "system term, log attention per system key",
     "agto_alpha": "weight of the image term",
@@ -58,7 +59,7 @@ SECTIONS = {
     "Loss and accuracy": ("loss", "lm_loss", "eval_loss", "accuracy", "eval_accuracy"),
     VAS_SECTION: (
         "vas_ratio", "vas_log_ratio", "vas_share",
-        "eval_vas_ratio", "eval_vas_log_ratio", "eval_vas_share",
+        "eval_vas_ratio", "eval_vas_log_ratio", "eval_vas_share", "visual_share",
     ),
     "AGTO": (
         "agto_enhance", "agto_suppress", "agto_alpha", "agto_beta", "agto_samples", "agto_skipped",
@@ -77,7 +78,11 @@ SECTIONS = {
 }  # fmt: skip
 """{section: its metrics}; Rewards also has the rewards by name, and Other what is in no section."""
 REWARD = "reward_"
-BY_LAYER = (("vas_log_ratio_by_layer", "log ratio"), ("vas_share_by_layer", "share"))
+BY_LAYER = (
+    ("vas_log_ratio_by_layer", "log ratio"),
+    ("vas_share_by_layer", "share"),
+    ("visual_share_by_layer", "share, completions"),
+)
 """Metrics with a value per layer, which have maps of their own, and the titles of these."""
 NOT_DRAWN = ("step", "seconds", *(key for key, _ in BY_LAYER))
 

@@ -18,9 +18,9 @@ NONE = "-"
 LONGEST = 3000  # characters of a text that the page shows of a completion or prompt
 LEFT_OUT = ("train.output_dir",)  # settings that always differ
 VAS_NOTE = (
-    "Means over heads and the queries of training batches, and in the curves over layers. The score"
-    " by head needs the checkpoint: python -m avar_fast.studies score RUN/latest --data ROWS --out"
-    " DIR"
+    "Means over heads and the queries of training batches, or with VARS the tokens of completions."
+    " The score by head needs the checkpoint: python -m avar_fast.studies score RUN/latest --data"
+    " ROWS --out DIR"
 )
 
 

@@ -22,7 +22,10 @@ CASES = {
     "lora_small_zero3": [*ROW, "lora.enabled=true", "engine.zero_stage=3"],
 }
 WANT = {name: "lora_separate" if name.startswith("lora") else "separate" for name in CASES}
-SAME = ("loss", "reward", "reward_visual", "entropy", "grad_norm", "ratio", "completion_tokens")
+SAME = (
+    "loss", "reward", "reward_visual", "visual_share", "entropy", "grad_norm", "ratio",
+    "completion_tokens",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,10 @@ def test_without_a_scoring_pass_the_numbers_are_the_same(world, tmp_path):
         for metric in SAME:
             assert left_out[metric] == pytest.approx(scored[metric], rel=1e-4, abs=1e-6), metric
         assert left_out["reward_visual"] > 0
+        by_layer = left_out["visual_share_by_layer"]
+        assert list(by_layer) == ["0", "2"]
+        assert by_layer == pytest.approx(scored["visual_share_by_layer"], rel=1e-4)
+        assert left_out["visual_share"] == pytest.approx(sum(by_layer.values()) / 2)
     texts = [
         [record["completion"] for record in completions_of(tmp_path / scoring)]
         for scoring in ("auto", "always")

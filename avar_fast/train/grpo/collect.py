@@ -21,6 +21,7 @@ from .reward import reward_completions, visual_rewards
 from .sample import prepare_rollout, require_same_weights, sample, sampling_gaps
 from .scoring import needs_scoring, opens_system_turn, score, score_masses, visual_layers
 from .tally import Tally
+from .visual_share import gather_layers, tally_visual_share
 
 
 @dataclass
@@ -28,7 +29,7 @@ class RolloutBatch:
     """The completions of one step, ready for the update."""
 
     micro_batches: list[MicroBatch]
-    metrics: dict[str, float | None]
+    metrics: dict[str, float | dict[int, float] | None]
     scored: list[Work]
     """The work of every forward that scored completions, also of completions not chosen."""
 
@@ -95,8 +96,9 @@ class Collector:
             if batch.bounded is not None:
                 count = len(batch.counted)
                 current.tally.add("importance_bounded", float(batch.bounded) * count, count)
-        metrics = current.tally.means(run)
-        require_same_weights(run, metrics.get("log_prob_gap"))
+        means = current.tally.means(run)
+        require_same_weights(run, means.get("log_prob_gap"))
+        metrics = gather_layers(means)
         if grpo.sampling_rounds > 1:
             metrics["sampling_rounds"] = float(rounds)
         return RolloutBatch(batches, metrics | current.seconds, current.scored)
@@ -125,6 +127,7 @@ class Collector:
         if VISUAL in grpo.rewards:  # all zeros if its weight is 0
             visual = visual_rewards(run, completions, rewards.correct)
             rewards = replace(rewards, values=rewards.values | {VISUAL: visual})
+        tally_visual_share(visual_layers(run), completions, current.tally)
         _tally_gaps(completions, current.tally)
         totals, advantages = set_advantages(run, completions, rewards, current.tally)
         records = records_of(samples, rewards.texts, rewards.values, totals, advantages)

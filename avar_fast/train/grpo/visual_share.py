@@ -1,0 +1,60 @@
+"""The image's share of the completions' attention, layer by layer, for the log."""
+
+from collections.abc import Sequence
+
+import torch
+from avar_kernels import KeyType
+from torch import Tensor
+
+from ..spans import VAS_EPS
+from .completion import Completion
+from .tally import Tally
+
+NAME = "visual_share"
+LAYERED = f"{NAME}_by_layer"
+
+
+def tally_visual_share(
+    layers: Sequence[int], completions: Sequence[Completion], tally: Tally
+) -> None:
+    """Adds visual / (visual + system) mass of the tokens that see an image, in each layer.
+
+    Masses are summed over heads first. All ranks add the same names, also without such a token.
+
+    Args:
+        layers: of the masses, ascending; none if the masses are not known.
+        completions: with masses (T, layers, 3).
+        tally: sums for the log.
+    """
+    if not layers:
+        return
+    sums: list[Tensor] = []
+    for masses in (c.masses for c in completions if c.masses is not None):
+        visual, system = masses[..., KeyType.VISUAL], masses[..., KeyType.SYSTEM]
+        shares = visual / (visual + system + VAS_EPS)  # 0 without an image
+        count = (visual > 0).any(dim=1).sum()
+        sums.append(torch.cat([shares.double().sum(dim=0), count[None]]))
+    *totals, count = torch.stack(sums).sum(dim=0).tolist()  # the host waits once
+    for layer, total in zip(layers, totals, strict=True):
+        tally.add(f"{LAYERED}/{layer}", total, count)
+
+
+def gather_layers(
+    metrics: dict[str, float | None],
+) -> dict[str, float | dict[int, float] | None]:
+    """Metrics of a tally with the shares of the layers as one: their mean and {layer: share}.
+
+    They are left out if no token saw an image.
+    """
+    prefix = f"{LAYERED}/"
+    found: dict[str, float | dict[int, float] | None] = {
+        name: value for name, value in metrics.items() if not name.startswith(prefix)
+    }
+    by_layer = {
+        int(name.removeprefix(prefix)): value
+        for name, value in metrics.items()
+        if name.startswith(prefix) and value is not None
+    }
+    if by_layer:
+        found |= {NAME: sum(by_layer.values()) / len(by_layer), LAYERED: by_layer}
+    return found
