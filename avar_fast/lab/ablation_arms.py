@@ -118,7 +118,7 @@ def setup() -> str:
             f"- Cold starts: {STEPS} steps of {ROWS} rows, learning rate {cold.optim.lr:g}, no"
             f" clipping, the whole model. AGTO has the paper's weights, {cold.agto.alpha:g} and"
             f" {cold.agto.beta:g}, and the response's queries. A control learns VARD chains without"
-            f" AGTO at a quarter of the rate, as slow learning alone takes up fewer shortcuts.",
+            " AGTO at a quarter of the rate, as slow learning alone takes up fewer shortcuts.",
             f"- GRPO: {GRPO_STEPS} steps of {grpo.train.batch_size} prompts with"
             f" {grpo.grpo.group_size} completions, learning rate {grpo.optim.lr:g}, on new scenes"
             f" with hints as in the cold start. Rewards: {weights}; without VARS there is no"

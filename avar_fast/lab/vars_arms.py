@@ -121,7 +121,7 @@ def setup() -> str:
             " one with plenty of heads, whose base model had learned to copy, did so at 30 %. Two"
             " earlier runs had dimmer images and a slip in one transcript in ten: with contrast 0.6"
             " and noise 0.2 (one seed) one sampled transcript in four was wrong, with 0.7 and 0.15"
-            " (three seeds) one in five. VARS helped in no form there either. Images and slips are"
+            " (three seeds) one in five. VARS helped in no form there. Images and slips are"
             " now such that one sampled transcript in ten is wrong. The arms of Dr. GRPO joined"
             " after the first run.",
         ]

@@ -57,17 +57,15 @@ def difference(runs: Runs, reference: Runs, endpoint: str = "late_accuracy") -> 
     return paired_difference(*(values(arm, endpoint) for arm in of_both))
 
 
-def base_means(
-    runs: Runs, reference: Runs, endpoint: str = "late_accuracy"
-) -> dict[int, tuple[float, float]]:
-    """{base model: an endpoint's means over its seeds}, over the pairs that both have."""
+def base_means(runs: Runs, reference: Runs) -> dict[int, tuple[float, float]]:
+    """{base model: both arms' late accuracy, mean over its seeds}, of the pairs that both have."""
     of_base: dict[int, list[Pair]] = {}
     for pair in sorted(runs.keys() & reference.keys()):
         of_base.setdefault(pair[0], []).append(pair)
     means = {}
     for base, pairs in of_base.items():
         of_both = ({pair: arm[pair] for pair in pairs} for arm in (runs, reference))
-        value, other = (statistics.mean(values(arm, endpoint)) for arm in of_both)
+        value, other = (statistics.mean(values(arm, "late_accuracy")) for arm in of_both)
         means[base] = (value, other)
     return means
 

@@ -20,7 +20,7 @@ def metrics_of(*completions):
     tally = Tally()
     tally_visual_share((1, 4), completions, tally)
     tally.add("reward", 3.0, 2.0)
-    return gather_layers(tally.means(ALONE))
+    return gather_layers((1, 4), tally.means(ALONE))
 
 
 def test_shares_are_means_over_the_tokens_that_see_an_image():

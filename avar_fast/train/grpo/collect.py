@@ -98,7 +98,7 @@ class Collector:
                 current.tally.add("importance_bounded", float(batch.bounded) * count, count)
         means = current.tally.means(run)
         require_same_weights(run, means.get("log_prob_gap"))
-        metrics = gather_layers(means)
+        metrics = gather_layers(visual_layers(run), means)
         if grpo.sampling_rounds > 1:
             metrics["sampling_rounds"] = float(rounds)
         return RolloutBatch(batches, metrics | current.seconds, current.scored)
@@ -106,7 +106,8 @@ class Collector:
     def _round(self, current: _Step, prompts: list[Sample]) -> list[list[Completion]]:
         """Samples, rewards and scores one group of completions per prompt."""
         run, grpo, scores = self.run, self.run.recipe.grpo, needs_scoring(self.run)
-        recorded = () if scores else visual_layers(run)
+        layers = visual_layers(run)
+        recorded = () if scores else layers
         with current.timed("generation_seconds"):
             try:
                 completions = sample(run, self.rollout, prompts, recorded)
@@ -127,7 +128,7 @@ class Collector:
         if VISUAL in grpo.rewards:  # all zeros if its weight is 0
             visual = visual_rewards(run, completions, rewards.correct)
             rewards = replace(rewards, values=rewards.values | {VISUAL: visual})
-        tally_visual_share(visual_layers(run), completions, current.tally)
+        tally_visual_share(layers, completions, current.tally)
         _tally_gaps(completions, current.tally)
         totals, advantages = set_advantages(run, completions, rewards, current.tally)
         records = records_of(samples, rewards.texts, rewards.values, totals, advantages)

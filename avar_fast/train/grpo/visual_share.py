@@ -40,21 +40,15 @@ def tally_visual_share(
 
 
 def gather_layers(
-    metrics: dict[str, float | None],
+    layers: Sequence[int], means: dict[str, float | None]
 ) -> dict[str, float | dict[int, float] | None]:
-    """Metrics of a tally with the shares of the layers as one: their mean and {layer: share}.
+    """The means of a tally with the shares of the layers as one: their mean and {layer: share}.
 
     They are left out if no token saw an image.
     """
-    prefix = f"{LAYERED}/"
-    found: dict[str, float | dict[int, float] | None] = {
-        name: value for name, value in metrics.items() if not name.startswith(prefix)
-    }
-    by_layer = {
-        int(name.removeprefix(prefix)): value
-        for name, value in metrics.items()
-        if name.startswith(prefix) and value is not None
-    }
+    found: dict[str, float | dict[int, float] | None] = {**means}
+    shares = {layer: found.pop(f"{LAYERED}/{layer}") for layer in layers}
+    by_layer = {layer: share for layer, share in shares.items() if isinstance(share, float)}
     if by_layer:
         found |= {NAME: sum(by_layer.values()) / len(by_layer), LAYERED: by_layer}
     return found
