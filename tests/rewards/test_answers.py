@@ -54,11 +54,11 @@ def test_no_answer_is_none():
 
 def test_many_open_tags_take_no_longer_than_their_length():
     """The pattern looked ahead to the end of the text from each tag."""
-    started = time.perf_counter()
+    started = time.process_time()
     assert extract_answer("<answer>" * 50_000) is None
     assert extract_answer("<answer>3</answer>" * 50_000) == "3"
     assert not has_format("<think>" * 50_000)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

@@ -150,14 +150,14 @@ def test_hostile_text_takes_no_time_in_place():
     """Each against every kind of reference and as a reference itself."""
     golds = ("12", "1,2", "B", "5 m", "(1, 2)", "{1, 2}", "3-5", "1:2", "6:15", "1990-03-05", "1/3",
              "left", r"\sqrt{2}", "x+1", "A, B")  # fmt: skip
-    started = time.perf_counter()
+    started = time.process_time()
     for text in HOSTILE:
         for gold in golds if len(text) < 2000 else golds[:2]:
             assert accuracy_at_once(f"<answer>{text}</answer>", gold) is not True or text.endswith(
                 " 5"
             )
             assert accuracy_at_once(f"<answer>{gold}</answer>", text) is not True
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 60
     assert accuracy_at_once("<answer>1e999999999</answer>", "1e999999999") == 1.0
     assert accuracy_at_once("<answer>1e999999999</answer>", "1e999999998") == 0.0
 
@@ -171,9 +171,9 @@ def test_ten_thousand_plain_answers_take_a_second_or_two():
         else (" ".join(draw.choices(words, k=2)), " ".join(draw.choices(words, k=2)))
         for i in range(10_000)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     undecided = [p for p in made if accuracy_at_once(f"<answer>{p[0]}</answer>", p[1]) is None]
-    assert time.perf_counter() - started < 6, "it takes 1.2 s by itself"
+    assert time.process_time() - started < 6, "it takes 1.2 s by itself"
     assert len(undecided) < 10
 
 

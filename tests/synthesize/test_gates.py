@@ -116,10 +116,10 @@ def test_without_patterns_there_are_no_anchors():
 
 def test_many_open_tags_take_no_time():
     """Looking ahead from each to the end of the text took minutes."""
-    started = time.monotonic()
+    started = time.process_time()
     assert split_answer("<answer>" * 50_000 + "2").startswith("<answer>")
     assert split_answer("so <answer>2</answer>" + "</answer>" * 50_000).startswith("so")
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_script_share_counts_letters_alone():

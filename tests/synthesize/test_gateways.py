@@ -129,34 +129,34 @@ def asked_twice(script, step="reason"):
 
 
 @pytest.mark.parametrize(
-    ("headers", "least", "most"),
+    ("headers", "least"),
     [
-        ({"retry-after-ms": "700"}, 0.7, 1.5),
-        ({"retry-after-ms": "700", "Retry-After": "30"}, 0.7, 1.5),
-        ({"Retry-After": "0.7"}, 0.7, 1.5),
+        ({"retry-after-ms": "700"}, 0.7),
+        ({"retry-after-ms": "700", "Retry-After": "30"}, 0.7),
+        ({"Retry-After": "0.7"}, 0.7),
         # A date has no fractions of seconds: up to one less.
-        ({"Retry-After": lambda: formatdate(time.time() + 2, usegmt=True)}, 0.9, 2.8),
+        ({"Retry-After": lambda: formatdate(time.time() + 2, usegmt=True)}, 0.9),
         (  # an endpoint whose clock is an hour behind
             {
                 "Date": lambda: formatdate(time.time() - 3600, usegmt=True),
                 "Retry-After": lambda: formatdate(time.time() - 3598, usegmt=True),
             },
             1.0,
-            2.8,
         ),
-        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "700ms"}, 0.7, 1.5),
-        ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "9s"}, 0, 0.5),
-        ({"Retry-After": lambda: formatdate(time.time() - 60, usegmt=True)}, 0, 0.5),
-        ({"Retry-After": "-5"}, 0, 0.5),
-        ({"Retry-After": "soon"}, 0, 0.5),
-        ({}, 0, 0.5),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "700ms"}, 0.7),
+        ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "30s"}, 0),
+        ({"Retry-After": lambda: formatdate(time.time() - 60, usegmt=True)}, 0),
+        ({"Retry-After": "-30"}, 0),
+        ({"Retry-After": "soon"}, 0),
+        ({}, 0),
     ],
 )
-def test_what_an_endpoint_asks_to_wait_is_waited(world, script, headers, least, most):
+def test_what_an_endpoint_asks_to_wait_is_waited(world, script, headers, least):
     """A date and milliseconds were ignored: asked again after 0.04 s."""
     fault = {"status": 429, "body": {"error": {"message": "slow down"}}, "headers": headers}
     assert run_with(world, script, fault, stream=True) == 0
-    assert least <= asked_twice(script) <= most
+    # A wrong reading waits 30 s or more; a busy machine adds a second or two.
+    assert least <= asked_twice(script) < 15
 
 
 def test_a_wait_of_hours_is_said_and_not_tried(world, script):
