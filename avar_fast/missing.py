@@ -1,6 +1,7 @@
 """Files that recipes name and that are not there: what to say, and how to make them."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 STUDIES = {
     "runs/demo": ("demo", "demo"),
@@ -8,6 +9,18 @@ STUDIES = {
     "runs/vas-study": ("study of the score", "vas_study"),
 }
 """{folder: (the program that makes it, its module)}"""
+
+
+class RowNames(NamedTuple):
+    """What the user calls the place of rows, for messages: keys of a recipe, or options."""
+
+    path: str
+    split: str
+
+
+IN_RECIPE = RowNames("data.path", "data.split")
+HELD_OUT = RowNames("eval.path", "eval.split")
+AS_OPTIONS = RowNames("--data", "--split")
 
 
 def how_to_make(path: str | Path) -> str:
@@ -30,13 +43,13 @@ def how_to_make(path: str | Path) -> str:
     return ""
 
 
-def require_rows(path: str, setting: str = "data") -> bool:
+def require_rows(path: str, names: RowNames = IN_RECIPE) -> bool:
     """Checks that there are rows at a path, without reading any.
 
     Args:
         path: a .jsonl, .json or .parquet file, a folder of parquet files or one that ``datasets``
             wrote, or a hub name.
-        setting: the recipe section of the path, for messages.
+        names: what the user calls the path, for messages.
 
     Returns:
         Whether the rows are on this machine; a hub name is not looked up.
@@ -53,16 +66,16 @@ def require_rows(path: str, setting: str = "data") -> bool:
             place.glob("*.parquet")
         ):
             raise ValueError(
-                f"{setting}.path must be a folder of .parquet files or one that datasets wrote with"
+                f"{names.path} must be a folder of .parquet files or one that datasets wrote with"
                 f" save_to_disk; {path} is neither. Name the .jsonl or .json file itself."
             )
         return True
     if suffix in (".jsonl", ".json", ".parquet"):
         if not place.is_file():
             raise FileNotFoundError(
-                f"{setting}.path must be an existing file; {path} is not.{how_to_make(path)}"
+                f"{names.path} must be an existing file; {path} is not.{how_to_make(path)}"
             )
         return True
     if place.is_file():
-        raise ValueError(f"{setting}.path must be a .jsonl, .json or .parquet file; got {path}.")
+        raise ValueError(f"{names.path} must be a .jsonl, .json or .parquet file; got {path}.")
     return False

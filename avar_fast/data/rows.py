@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..missing import IN_RECIPE, RowNames
 from .answers import read_answers, read_reasoning, require_unicode
 from .images import image_reference
 from .problems import bad_row
@@ -81,7 +82,7 @@ def load_rows(
     limit: int | None = None,
     *,
     keep_bad_lines: bool = False,
-    setting: str = "data",
+    names: RowNames = IN_RECIPE,
 ) -> Rows:
     """Opens a .jsonl, .json or .parquet file, a folder of parquet files, a folder written by
     ``datasets`` (save_to_disk), or a hub data set.
@@ -92,15 +93,15 @@ def load_rows(
         limit: read only this many first rows; None reads all.
         keep_bad_lines: a line of a .jsonl file that is not JSON raises an error only when its row
             is read.
-        setting: recipe section of the path, for messages.
+        names: what the user calls path and split, for messages.
 
     Raises:
         FileNotFoundError: the path looks like a file and does not exist.
         ValueError: there are no rows, or the text is not JSON (the message names file and line).
     """
-    rows = Rows(open_source(path, split, keep_bad_lines, setting), limit)
+    rows = Rows(open_source(path, split, keep_bad_lines, names), limit)
     if len(rows) == 0:
-        raise ValueError(f"{setting}.path must hold at least one row; {path} holds none.")
+        raise ValueError(f"{names.path} must hold at least one row; {path} holds none.")
     return rows
 
 

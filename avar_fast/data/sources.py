@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy
 
-from ..missing import require_rows
+from ..missing import IN_RECIPE, RowNames, require_rows
 from .problems import RowError, RowProblem
 
 ANSWER = "answer"
@@ -38,14 +38,16 @@ class RowSource(Protocol):
         ...
 
 
-def open_source(path: str, split: str, keep_bad_lines: bool, setting: str = "data") -> RowSource:
-    """Opens the source of a path; ``setting`` is the recipe section of the path, for messages."""
-    require_rows(path, setting)
+def open_source(
+    path: str, split: str, keep_bad_lines: bool, names: RowNames = IN_RECIPE
+) -> RowSource:
+    """Opens the source of a path; ``names`` is what the user calls it, for messages."""
+    require_rows(path, names)
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix in (".jsonl", ".json"):
-        return JsonLines(file, keep_bad_lines) if suffix == ".jsonl" else JsonList(file, setting)
-    return ArrowRecords(path, split, setting)
+        return JsonLines(file, keep_bad_lines) if suffix == ".jsonl" else JsonList(file, names)
+    return ArrowRecords(path, split, names)
 
 
 class JsonLines:
@@ -99,15 +101,15 @@ class JsonLines:
 class JsonList:
     """A file with one JSON list of objects."""
 
-    def __init__(self, file: Path, setting: str = "data") -> None:
+    def __init__(self, file: Path, names: RowNames = IN_RECIPE) -> None:
         self.file, self.folder = file, file.parent
         try:
             self._records = json.loads(file.read_bytes())  # bytes may start with a BOM
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{setting}.path must be valid JSON; {file}: {error}.") from None
+            raise ValueError(f"{names.path} must be valid JSON; {file}: {error}.") from None
         if not isinstance(self._records, list):
             raise ValueError(
-                f"{setting}.path must hold a JSON list of rows; {file} holds a"
+                f"{names.path} must hold a JSON list of rows; {file} holds a"
                 f" {type(self._records).__name__}. Write one object per line into a .jsonl file,"
                 " or wrap them in [ ]."
             )
@@ -132,10 +134,10 @@ class ArrowRecords:
     decoding. Casting a list of images would copy the data.
     """
 
-    def __init__(self, path: str, split: str, setting: str = "data") -> None:
+    def __init__(self, path: str, split: str, names: RowNames = IN_RECIPE) -> None:
         self.path = path
         self.folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        table = _load_dataset(path, split, setting)
+        table = _load_dataset(path, split, names)
         self._read_answer = _answer_reader(table.features.get(ANSWER))
         self._table = table.with_format("arrow")
 
@@ -174,7 +176,7 @@ def _as_bytes(record: Any) -> bytes:
     return json.dumps(record, sort_keys=True, default=repr).encode()
 
 
-def _parquet(files: str, setting: str) -> Any:
+def _parquet(files: str, names: RowNames) -> Any:
     import datasets
 
     try:
@@ -182,11 +184,11 @@ def _parquet(files: str, setting: str) -> Any:
     except Exception as error:  # Arrow and datasets raise many kinds of errors
         reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{setting}.path must be parquet that can be read; {files} cannot: {reason}."
+            f"{names.path} must be parquet that can be read; {files} cannot: {reason}."
         ) from None
 
 
-def _load_dataset(path: str, split: str, setting: str) -> Any:
+def _load_dataset(path: str, split: str, names: RowNames) -> Any:
     import datasets
 
     folder = Path(path)
@@ -195,13 +197,13 @@ def _load_dataset(path: str, split: str, setting: str) -> Any:
         if isinstance(loaded, datasets.DatasetDict):
             if split not in loaded:
                 raise ValueError(
-                    f"{setting}.split must be one of {', '.join(map(str, loaded))} of {path}; got"
+                    f"{names.split} must be one of {', '.join(map(str, loaded))} of {path}; got"
                     f" {split!r}."
                 )
             return loaded[split]
         return loaded
     if folder.is_dir():
-        return _parquet(str(folder / "*.parquet"), setting)
+        return _parquet(str(folder / "*.parquet"), names)
     if folder.is_file():
-        return _parquet(str(folder), setting)
+        return _parquet(str(folder), names)
     return datasets.load_dataset(path, split=split)

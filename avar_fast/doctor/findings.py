@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..extras import PARTS, packages_of, remedy, remedy_for
-from ..missing import require_rows
+from ..missing import RowNames, require_rows
 from .packages import PackageState
 from .trials import try_imports
 
@@ -52,16 +52,16 @@ def of_package(name: str, what: str, packages: Packages, part: str | None = None
     return [Finding(f"{what} needs the package {name}, {lack}")]
 
 
-def of_rows(path: str, setting: str, packages: Packages) -> list[Finding]:
+def of_rows(path: str, names: RowNames, packages: Packages) -> list[Finding]:
     """Findings about the rows at a path; none of them is read."""
     suffix = Path(path).suffix.lower()
     found = []
     if suffix not in (".jsonl", ".json"):
-        found = of_package("datasets", f"{setting}.path={path}", packages)
+        found = of_package("datasets", f"{names.path}={path}", packages)
     try:
-        if not require_rows(path, setting):
+        if not require_rows(path, names):
             said = "is taken as a hub name, which is not looked up here"
-            found.append(Finding(f"{setting}.path={path} {said}", fatal=False))
+            found.append(Finding(f"{names.path}={path} {said}", fatal=False))
     except (ValueError, OSError) as error:
         found.append(Finding(str(error)))
     return found

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..chat.access import read_key
+from ..missing import IN_RECIPE
 from ..synthesize.recipe import SynthesisRecipe
 from ..synthesize.step_config import LAB, STEPS
 from .findings import Finding, Packages, of_folder, of_package, of_rows
@@ -21,7 +22,7 @@ def synthesis_findings(recipe: SynthesisRecipe, packages: Packages) -> list[Find
     found = []
     for name, what in needed.items():
         found += of_package(name, what, packages, PART)
-    found += of_rows(recipe.data.path, "data", packages)
+    found += of_rows(recipe.data.path, IN_RECIPE, packages)
     for name in STEPS:
         step = recipe.step(name)
         try:

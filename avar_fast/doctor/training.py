@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from ..config import Recipe
+from ..missing import HELD_OUT, IN_RECIPE
 from .findings import LIGER, Finding, Packages, of_folder, of_functions, of_package, of_rows
 from .machine import MachineState
 
@@ -22,9 +23,9 @@ def training_findings(recipe: Recipe, packages: Packages, machine: MachineState)
     found += _of_device(recipe, machine)
     found += _of_compiler(machine)
     found += _of_model(recipe.model.path, packages)
-    found += of_rows(recipe.data.path, "data", packages)
+    found += of_rows(recipe.data.path, IN_RECIPE, packages)
     if recipe.eval.path is not None:
-        found += of_rows(recipe.eval.path, "eval", packages)
+        found += of_rows(recipe.eval.path, HELD_OUT, packages)
     found += of_folder(recipe.train.output_dir, "train.output_dir")
     if recipe.stage == "grpo":
         found += of_functions([name for name in recipe.grpo.rewards if ":" in name])

@@ -13,6 +13,7 @@ from ..attention.tokens import ROLES
 from ..config.recipe_file import read_section
 from ..config.rollout import RolloutConfig
 from ..data import load_rows
+from ..missing import AS_OPTIONS
 from ..rewards import CHECKERS, AnswerChecker
 from .benchmarks import BENCHMARKS, PARTS
 from .benchmarks.rows import OwnRows
@@ -22,6 +23,8 @@ from .settings import ENGINES, Settings
 from .tasks import BenchmarkTask, EvalTask, RowsTask
 
 ROWS, ALL = "rows", "all"
+DIGITS = 4  # of a layer's number, so that a range fits in memory
+SHOWN = 60  # characters of a wrong value in its error
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -205,7 +208,7 @@ def _open_tasks(chosen: Chosen, settings: Settings, checker: AnswerChecker) -> l
     tasks: list[EvalTask] = []
     for name in chosen.names:
         if name == ROWS and chosen.rows is not None:
-            loaded = load_rows(chosen.rows, chosen.split)
+            loaded = load_rows(chosen.rows, chosen.split, names=AS_OPTIONS)
             tasks.append(RowsTask(OwnRows(checker), loaded, chosen.rows, settings))
             continue
         for part in PARTS[name]:
@@ -220,9 +223,10 @@ def layer_numbers(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal()) or int(first) > int(last):
-            raise ValueError(f"--layers must be like 0-7,12; got {text!r}.")
-        layers += range(int(first), int(last) + 1)
+        numbers = [int(n) for n in (first, last) if n.isdecimal() and len(n) <= DIGITS]
+        if len(numbers) < 2 or numbers[0] > numbers[1]:
+            raise ValueError(f"--layers must be like 0-7,12; got {text[:SHOWN]!r}.")
+        layers += range(numbers[0], numbers[1] + 1)
     return tuple(sorted(set(layers)))
 
 

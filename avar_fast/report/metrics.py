@@ -84,7 +84,7 @@ BY_LAYER = (
     ("visual_share_by_layer", "share, completions"),
 )
 """Metrics with a value per layer, which have maps of their own, and the titles of these."""
-NOT_DRAWN = ("step", "seconds", *(key for key, _ in BY_LAYER))
+NOT_DRAWN = ("step", "seconds", "resumed", *(key for key, _ in BY_LAYER))
 
 
 def sections_of(keys: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
@@ -108,7 +108,7 @@ def with_step_times(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for before, line in pairwise(lines):
         steps = line["step"] - before["step"]
         seconds = line.get("seconds", 0) - before.get("seconds", 0)
-        if steps > 0 and seconds > 0:
+        if steps > 0 and seconds > 0 and not line.get("resumed"):
             line["seconds_per_step"] = seconds / steps
     return lines
 

@@ -25,6 +25,7 @@ with needs("avar_fast.studies"):
     from ..evaluate.ranks import Ranks, local_device
     from ..evaluate.tasks import EvalTask
     from ..loading import Loaded, load, require_layers, require_model
+    from ..missing import AS_OPTIONS
     from ..models import family_at
     from ..models.decoders import attention_layers
     from ..models.load_errors import naming_model
@@ -140,7 +141,7 @@ def look(options: argparse.Namespace) -> Result:
     layers = None if options.layers is None else list(layer_numbers(options.layers))
     for _, path in options.models:
         require_layers(path, layers)  # before the first answer is written
-    rows = rows_with_images(load_rows(options.data, options.split), options.limit)
+    rows = rows_with_images(load_rows(options.data, options.split, names=AS_OPTIONS), options.limit)
     prompt = options.system_prompt or None
     answers: list[dict[str, ResponseMaps]] = [{} for _ in rows]
     for name, path in options.models:
@@ -219,7 +220,7 @@ def _evaluate(
 
 
 def _rows(options: argparse.Namespace) -> Rows:
-    return load_rows(options.data, options.split, options.limit)
+    return load_rows(options.data, options.split, options.limit, names=AS_OPTIONS)
 
 
 def _shape(path: str) -> AttentionShape:

@@ -10,6 +10,7 @@ from ..config import Recipe
 from ..data import IGNORE, Collator, Encoder, Rows, Sample, load_rows, prompt_inputs
 from ..data.problems import bad_row
 from ..loading import Loaded
+from ..missing import HELD_OUT
 from ..rewards import AnswerChecker
 from ..rollout import greedy_texts
 from ..vas import FORMS
@@ -49,7 +50,7 @@ class HeldOut:
         self.tokenizer, self.eos_ids = loaded.tokenizer, loaded.eos_ids
         self.queries = recipe.agto.queries
         self.checker = AnswerChecker(held_out.checker)
-        self.rows: Rows = load_rows(held_out.path, held_out.split, held_out.limit, setting="eval")
+        self.rows: Rows = load_rows(held_out.path, held_out.split, held_out.limit, names=HELD_OUT)
         self.own_indices = range(rank, len(self.rows), world_size)
         self.batch_size, self.max_new_tokens = held_out.batch_size, held_out.max_new_tokens
         self.encoder = Encoder(

@@ -29,7 +29,7 @@ class Tracker:
 
     def __init__(self, recipe: Recipe, rank: int, first_step: int) -> None:
         self.active, self.recipe = rank == 0, recipe
-        self.started = time.perf_counter()
+        self.started, self.clock_is_new = time.perf_counter(), first_step > 0
         if not self.active:
             return
         folder = Path(recipe.train.output_dir)
@@ -62,6 +62,9 @@ class Tracker:
             return
         seconds = time.perf_counter() - self.started
         line = {"step": step, "seconds": round(seconds, 3), **metrics, "peak_gib": round(peak, 3)}
+        if self.clock_is_new:  # the first line after a resume: ``seconds`` start anew
+            line["resumed"] = True
+            self.clock_is_new = False
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
         for write in self.writers:

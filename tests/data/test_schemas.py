@@ -11,6 +11,7 @@ from PIL import Image
 
 from avar_fast.data import RowError, load_rows, parse_row
 from avar_fast.data.images import open_image
+from avar_fast.missing import HELD_OUT
 
 from .samples import png
 
@@ -242,7 +243,7 @@ def test_errors_of_a_path_name_its_setting(tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     for path, words in (("empty.jsonl", "hold at least one row"), ("none.json", "be an existing")):
         with pytest.raises((ValueError, FileNotFoundError), match=f"^eval.path must {words}"):
-            load_rows(str(tmp_path / path), setting="eval")
+            load_rows(str(tmp_path / path), names=HELD_OUT)
 
 
 def test_base64_without_its_prefix_is_a_row_error(tmp_path):

@@ -334,7 +334,7 @@ def test_a_model_without_finite_logits_is_told_in_a_line(tmp_path, model, capsys
     assert "error: the model gives logits that are not finite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["5-2", "x", "1-", "-1"])
+@pytest.mark.parametrize("text", ["5-2", "x", "1-", "-1", "0-99999999999", "9" * 5000])
 def test_layers_that_are_no_ranges(text):
     with pytest.raises(ValueError, match="--layers must be like 0-7,12; got"):
         layer_numbers(text)

@@ -38,6 +38,8 @@ def test_killed_or_asked_to_end_a_run_goes_on_as_if_it_had_not(world, tmp_path):
     run(world, broken, *arguments, "--resume")
     whole, pieces = log_of(tmp_path / "whole"), log_of(broken)
     assert [line["step"] for line in pieces] == list(range(1, 17))
+    assert [line["step"] for line in pieces if "resumed" in line][-1] == reached + 1
+    assert not any("resumed" in line for line in whole)
     for a, b in zip(whole, pieces, strict=True):
         assert (a["loss"], a["grad_norm"], a["lr"]) == (b["loss"], b["grad_norm"], b["lr"])
 
