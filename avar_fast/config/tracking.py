@@ -19,6 +19,9 @@ class TrackingConfig:
     ``completions.jsonl`` holds all completions in any case."""
     show_count: int = 4
     """Completions in a table of ``tracking.show_every``. 0 shows none."""
+    visual_share: bool = True
+    """Record in stage grpo where completions look, for ``visual_share`` in the log, also without
+    VARS. VARS records it in any case, and stage sft always has VAS."""
     peak_tflops: float | None = None
     """Peak TFLOP/s of one device in the run's dtype; MFU is a share of it. Null takes the data
     sheet's value of a known GPU for half precision; elsewhere MFU is then null. To measure it, time

@@ -54,7 +54,7 @@ def recipe_of(settings: dict[str, Any]) -> dict[str, Any]:
         },
         "optim": {"lr": 1e-5, "schedule": "constant", "warmup_steps": 0, "max_grad_norm": 1e9},
         "engine": {"zero_stage": 0},
-        "tracking": {"show_every": 0},
+        "tracking": {"show_every": 0, "visual_share": False},  # VARS records by itself
         "grpo": {
             "group_size": settings["group"], "max_new_tokens": settings["new_tokens"],
             "prompts_per_generation": settings["prompts"], "rewards": rewards,

@@ -86,6 +86,26 @@ def both_ways(world, folder, *arguments):
     return log_of(folder / "auto"), log_of(folder / "always")
 
 
+def test_without_vars_the_log_still_says_where_completions_look(world, tmp_path):
+    """Recording changes neither samples nor updates."""
+    rewards = f"grpo.rewards={{'{REWARDS}:by_letter': 1.0}}"
+    logs = {}
+    for recorded in ("true", "false"):
+        arguments = [rewards, "train.steps=2", "train.batch_size=4"]
+        arguments.append(f"tracking.visual_share={recorded}")
+        code, printed = alone(world, tmp_path / recorded, *arguments)
+        assert code == 0, printed[-2000:]
+        logs[recorded] = log_of(tmp_path / recorded)
+    for with_share, without in zip(logs["true"], logs["false"], strict=True):
+        by_layer = with_share["visual_share_by_layer"]
+        assert all(0 < share < 1 for share in by_layer.values())
+        assert with_share["visual_share"] == pytest.approx(sum(by_layer.values()) / len(by_layer))
+        assert with_share["scoring_seconds"] == 0
+        assert not any(name.startswith("visual_share") for name in without)
+        for metric in ("loss", "reward", "entropy", "grad_norm"):
+            assert with_share[metric] == without[metric], metric
+
+
 def test_without_a_scoring_pass_the_numbers_are_the_same(world, tmp_path):
     """The old log-probabilities are those of the update's own forward, and sampling records the
     masses of VARS."""

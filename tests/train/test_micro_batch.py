@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from avar_fast.attention import SpecialTokens
-from avar_fast.config import GrpoConfig
+from avar_fast.config import GrpoConfig, TrackingConfig
 from avar_fast.data import RowError, prompt_inputs
 from avar_fast.rollout import Sampling, generate
 from avar_fast.train.forward import HeadLimits, response_log_probs
@@ -23,9 +23,9 @@ from avar_fast.train.grpo.scoring import (
     has_dropout,
     needs_scoring,
     opens_system_turn,
+    recorded_layers,
     score,
     score_masses,
-    visual_layers,
 )
 from avar_fast.train.grpo.tally import Tally
 from avar_fast.train.parameters import add_adapters
@@ -41,7 +41,8 @@ def a_run(model, dropout=0.0, **options):
         enabled=True, rank=2, alpha=4.0, dropout=dropout, targets=("q_proj", "v_proj")
     )
     recipe = SimpleNamespace(
-        grpo=GrpoConfig(**options), lora=lora, model=SimpleNamespace(path="", dtype="float32"),
+        grpo=GrpoConfig(**options), tracking=TrackingConfig(), lora=lora,
+        model=SimpleNamespace(path="", dtype="float32"),
         train=SimpleNamespace(micro_batch_size=99), micro_batch_capacity=9999,
         rollout=SimpleNamespace(engine="model"),
     )  # fmt: skip
@@ -179,7 +180,7 @@ def test_masses_of_a_completion_with_a_system_turn_are_those_of_a_whole_forward(
     """While ``<|im_start|>`` is sampled, the word behind it is not known yet."""
     model = models("qwen2_5_vl")[0]
     run = a_run(model, visual_layers=(2, 0, 2))
-    layers = visual_layers(run)
+    layers = recorded_layers(run)
     assert layers == (0, 2)
     for text, opens in (("1<|im_start|>user\n2", False), ("1<|im_start|>system\n2", True)):
         ids = TOKENIZER.encode(text)

@@ -16,9 +16,10 @@ def completion(*masses):
     return SimpleNamespace(masses=torch.tensor(masses).reshape(-1, 2, 3))
 
 
-def metrics_of(*completions):
+def metrics_of(*completions, has_system=None):
     tally = Tally()
-    tally_visual_share((1, 4), completions, tally)
+    whole = torch.ones(len(completions), dtype=torch.bool)
+    tally_visual_share((1, 4), completions, whole if has_system is None else has_system, tally)
     tally.add("reward", 3.0, 2.0)
     return gather_layers((1, 4), tally.means(ALONE))
 
@@ -38,8 +39,17 @@ def test_shares_are_means_over_the_tokens_that_see_an_image():
     assert found == {"reward": 1.5}
 
 
+def test_a_prompt_without_a_system_turn_does_not_count():
+    """Its share is 1 whatever the model looks at."""
+    free = completion([[0.3, 0.7, 0.0], [0.9, 0.1, 0.0]])
+    asked = completion([[0.0, 0.5, 0.5], [0.0, 0.2, 0.8]])
+    found = metrics_of(free, asked, has_system=torch.tensor([False, True]))
+    assert found["visual_share_by_layer"] == pytest.approx({1: 0.5, 4: 0.2}, abs=1e-5)
+    assert metrics_of(free, has_system=torch.tensor([False])) == {"reward": 1.5}
+
+
 def test_without_images_or_masses_there_is_no_share():
     assert metrics_of(completion([[0.7, 0.0, 0.3], [0.6, 0.0, 0.4]])) == {"reward": 1.5}
     tally = Tally()
-    tally_visual_share((), [SimpleNamespace(masses=None)], tally)
+    tally_visual_share((), [SimpleNamespace(masses=None)], torch.tensor([True]), tally)
     assert tally.sums == {}

@@ -17,9 +17,9 @@ from .advantage import set_advantages
 from .completion import Completion, MicroBatch, forwards_of, micro_batch
 from .completion_log import CompletionLog, records_of
 from .reference import Reference
-from .reward import reward_completions, visual_rewards
+from .reward import have_system_turn, reward_completions, visual_rewards
 from .sample import prepare_rollout, require_same_weights, sample, sampling_gaps
-from .scoring import needs_scoring, opens_system_turn, score, score_masses, visual_layers
+from .scoring import needs_scoring, opens_system_turn, recorded_layers, score, score_masses
 from .tally import Tally
 from .visual_share import gather_layers, tally_visual_share
 
@@ -98,7 +98,7 @@ class Collector:
                 current.tally.add("importance_bounded", float(batch.bounded) * count, count)
         means = current.tally.means(run)
         require_same_weights(run, means.get("log_prob_gap"))
-        metrics = gather_layers(visual_layers(run), means)
+        metrics = gather_layers(recorded_layers(run), means)
         if grpo.sampling_rounds > 1:
             metrics["sampling_rounds"] = float(rounds)
         return RolloutBatch(batches, metrics | current.seconds, current.scored)
@@ -106,7 +106,7 @@ class Collector:
     def _round(self, current: _Step, prompts: list[Sample]) -> list[list[Completion]]:
         """Samples, rewards and scores one group of completions per prompt."""
         run, grpo, scores = self.run, self.run.recipe.grpo, needs_scoring(self.run)
-        layers = visual_layers(run)
+        layers = recorded_layers(run)
         recorded = () if scores else layers
         with current.timed("generation_seconds"):
             try:
@@ -125,10 +125,11 @@ class Collector:
             with current.timed("scoring_seconds"):
                 current.scored += score_masses(run, completions)
         current.seconds["scoring_seconds"] += 0.0
+        has_system = have_system_turn(run, completions)
         if VISUAL in grpo.rewards:  # all zeros if its weight is 0
-            visual = visual_rewards(run, completions, rewards.correct)
+            visual = visual_rewards(run, completions, rewards.correct, has_system)
             rewards = replace(rewards, values=rewards.values | {VISUAL: visual})
-        tally_visual_share(layers, completions, current.tally)
+        tally_visual_share(layers, completions, has_system, current.tally)
         _tally_gaps(completions, current.tally)
         totals, advantages = set_advantages(run, completions, rewards, current.tally)
         records = records_of(samples, rewards.texts, rewards.values, totals, advantages)

@@ -29,7 +29,7 @@ class Completion:
     """(T,) log-probabilities under the reference model; None without a KL term."""
     masses: Tensor | None = None
     """(T, layers, 3) float32 attention masses of the tokens' own queries, summed over heads; None
-    if VARS does not need them."""
+    if they are not recorded."""
     advantage: float = 0.0
     """Its rewards compared with those of its group."""
     token_advantages: Tensor | None = None

@@ -1,8 +1,8 @@
 """The training loop of stage grpo: sample a group per prompt, reward the completions, update.
 
-The masses of VARS are by-products of forwards that run anyway: of sampling, or of the pass without
-gradient that computes the log-probabilities under the sampling policy. That pass is left out where
-the update's own forward gives the same log-probabilities.
+Attention masses, for VARS and the log, are by-products of forwards that run anyway: of sampling, or
+of the pass without gradient that computes the log-probabilities under the sampling policy. That
+pass is left out where the update's own forward gives the same log-probabilities.
 """
 
 import time

@@ -161,9 +161,25 @@ def _images(responses: list[Sample]) -> list[list[Any]]:
     return [opened[id(response.row)] for response in responses]
 
 
-def visual_rewards(run: Run, completions: list[Completion], correct: Tensor) -> Tensor:
+def have_system_turn(run: Run, completions: list[Completion]) -> Tensor:
+    """(N,) bool: whether the prompts of completions, in groups, have a system turn."""
+    size = run.recipe.grpo.group_size
+    prompts = (completion.sample.prompt_ids for completion in completions[::size])
+    found = [(key_types(ids[None], tokens=run.tokens) == KeyType.SYSTEM).any() for ids in prompts]
+    return torch.stack(found).repeat_interleave(size)
+
+
+def visual_rewards(
+    run: Run, completions: list[Completion], correct: Tensor, has_system: Tensor
+) -> Tensor:
     """VARS of completions whose attention masses are known, as (N,) float32; zeros if its weight
     is 0.
+
+    Args:
+        run: the run.
+        completions: N completions.
+        correct: (N,) bool, the right ones.
+        has_system: (N,) bool, as ``have_system_turn`` gives it.
 
     Raises:
         ValueError: the prompt of a right answer has no system turn.
@@ -175,10 +191,6 @@ def visual_rewards(run: Run, completions: list[Completion], correct: Tensor) -> 
     masses = torch.nn.utils.rnn.pad_sequence(known, batch_first=True)  # (N, T, layers, 3)
     lengths = torch.tensor([len(rows) for rows in known], device=masses.device)
     mask = torch.arange(masses.shape[1], device=masses.device) < lengths[:, None]
-    prompts = (completion.sample.prompt_ids for completion in completions[:: grpo.group_size])
-    has_system = torch.stack(
-        [(key_types(ids[None], tokens=run.tokens) == KeyType.SYSTEM).any() for ids in prompts]
-    ).repeat_interleave(grpo.group_size)
     return visual_reward(
         masses[:, :, :, None].unbind(dim=2),  # heads are summed up already
         mask,

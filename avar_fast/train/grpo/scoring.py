@@ -1,5 +1,5 @@
 """Scores completions with the weights that sampled them: log-probabilities, those of the reference,
-and the attention masses of VARS, all from forwards without gradient."""
+and the attention masses, all from forwards without gradient."""
 
 import contextlib
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from .reference import Reference
 
 def needs_scoring(run: Run) -> bool:
     """Whether a pass before the update must score completions. Otherwise the update's own forward
-    gives the old log-probabilities, and sampling gives the masses of VARS."""
+    gives the old log-probabilities, and sampling gives the masses."""
     recipe, grpo = run.recipe, run.recipe.grpo
     return (
         grpo.scoring == "always"
@@ -42,10 +42,11 @@ def has_dropout(model: nn.Module) -> bool:
     )
 
 
-def visual_layers(run: Run) -> tuple[int, ...]:
-    """Indices of the layers whose masses VARS reads, ascending; none if its weight is 0."""
+def recorded_layers(run: Run) -> tuple[int, ...]:
+    """Indices of the layers whose masses are recorded for VARS and the log, ascending; none if
+    neither needs them."""
     grpo = run.recipe.grpo
-    if not grpo.visual_weight:
+    if not (grpo.visual_weight or run.recipe.tracking.visual_share):
         return ()
     attention = family_of(run.engine.module).text_attention(run.engine.module)
     return tuple(sorted(set(attention if grpo.visual_layers is None else grpo.visual_layers)))
@@ -98,7 +99,7 @@ def score(run: Run, completions: list[Completion], reference: Reference | None) 
 
 
 def _score_forward(run: Run, responses: ResponseBatch, completions: list[Completion]) -> None:
-    grpo, model, layers = run.recipe.grpo, run.engine.module, visual_layers(run)
+    grpo, model, layers = run.recipe.grpo, run.engine.module, recorded_layers(run)
     recorded: Any = record_attention(model, layers) if layers else contextlib.nullcontext()
     with evaluating(model), recorded as recording:
         options = run.head, grpo.temperature, run.tokens.visual

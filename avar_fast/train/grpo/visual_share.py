@@ -15,22 +15,27 @@ LAYERED = f"{NAME}_by_layer"
 
 
 def tally_visual_share(
-    layers: Sequence[int], completions: Sequence[Completion], tally: Tally
+    layers: Sequence[int], completions: Sequence[Completion], has_system: Tensor, tally: Tally
 ) -> None:
     """Adds visual / (visual + system) mass of the tokens that see an image, in each layer.
 
-    Masses are summed over heads first. All ranks add the same names, also without such a token.
+    Masses are summed over heads first. A completion without a system turn does not count: its share
+    would always be 1. All ranks add the same names, also without such a token.
 
     Args:
         layers: of the masses, ascending; none if the masses are not known.
         completions: with masses (T, layers, 3).
+        has_system: (completions,) bool, as ``have_system_turn`` gives it.
         tally: sums for the log.
     """
     if not layers:
         return
     sums: list[Tensor] = []
-    for masses in (c.masses for c in completions if c.masses is not None):
-        visual, system = masses[..., KeyType.VISUAL], masses[..., KeyType.SYSTEM]
+    for completion, compares in zip(completions, has_system.tolist(), strict=True):
+        if completion.masses is None:
+            continue
+        visual = completion.masses[..., KeyType.VISUAL] * compares  # 0: not counted
+        system = completion.masses[..., KeyType.SYSTEM]
         shares = visual / (visual + system + VAS_EPS)  # 0 without an image
         count = (visual > 0).any(dim=1).sum()
         sums.append(torch.cat([shares.double().sum(dim=0), count[None]]))
