@@ -40,12 +40,16 @@ def as_layers(mass: MassByLayer) -> list[Tensor]:
 
 def check_types(layers: list[Tensor], **types: int) -> None:
     """Raises ValueError unless the masses have a column for each of these key types."""
-    columns = layers[0].shape[-1]
+    require_types(layers[0].shape[-1], **types)
+
+
+def require_types(num_types: int, **types: int) -> None:
+    """Raises ValueError unless there are these key types."""
     for name, key_type in types.items():
-        if not 0 <= key_type < columns:
+        if not 0 <= key_type < num_types:
             raise ValueError(
-                f"{name} must be a key type of the masses, 0 to {columns - 1}; got {key_type}. More"
-                " types come from attach(num_types=, classify=)."
+                f"{name} must be a key type of the masses, 0 to {num_types - 1}; got {key_type}."
+                " More types come from attach(num_types=, classify=)."
             )
 
 

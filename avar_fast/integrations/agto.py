@@ -16,9 +16,10 @@ from ..attention import (
     sees_image,
 )
 from ..attention.attached import attachment_of
+from ..attention.masses import require_types
 from ..attention.visual_ids import without_featureless
 from ..config.agto import AgtoConfig
-from ..objectives import ENHANCED, AgtoParts, agto_loss, scheduled_weights
+from ..objectives import AgtoParts, agto_loss, scheduled_weights
 from .fit import require_fit, require_token_mean
 
 IGNORE = -100  # transformers' label of tokens without a loss
@@ -44,10 +45,12 @@ class AgtoMixin:
         agto: keys of a recipe's section ``agto``, such as ``{"alpha": 0.1}``; the others have the
             recipe's defaults. ``enabled`` is true by default.
         mean_of_means: whether the LM loss stays transformers' mean of the micro-batches' means.
+        visual, system: key types that take the place of the image and of the system turn, such as
+            those of ``attach(classify=)``.
 
     Raises:
-        ValueError: a key or value of ``agto`` is wrong, the model is not attached, or a setting of
-            the trainer does not fit.
+        ValueError: a key or value of ``agto`` is wrong, the model is not attached or has no such
+            key types, or a setting of the trainer does not fit.
     """
 
     def __init__(
@@ -55,9 +58,12 @@ class AgtoMixin:
         *args: Any,
         agto: Mapping[str, Any] | None = None,
         mean_of_means: bool = False,
+        visual: int = KeyType.VISUAL,
+        system: int = KeyType.SYSTEM,
         **kwargs: Any,
     ) -> None:
         self.agto = _settings(agto or {})
+        self._agto_visual, self._agto_system = visual, system
         self._agto_count: Tensor | None = None
         self._agto_sums: Tensor | None = None
         initialize: Any = super().__init__
@@ -66,6 +72,7 @@ class AgtoMixin:
         if not self.agto.enabled:
             return
         self._agto_typing = attachment_of(trainer.model).typing
+        require_types(self._agto_typing.num_types, visual=visual, system=system)
         require_fit(trainer)
         if not mean_of_means:
             require_token_mean(trainer)
@@ -122,8 +129,9 @@ class AgtoMixin:
             queries = _queries(batch, self.agto.queries, tokens)
             ids = without_featureless(batch["input_ids"], batch, tokens)
             types = self._agto_typing(ids, batch.get("attention_mask"))
-            seeing = (queries & sees_image(types)).any(dim=1)
-            count += (seeing & (types == KeyType.SYSTEM).any(dim=1)).sum().to(count.device)
+            seeing = (queries & sees_image(types, visual=self._agto_visual)).any(dim=1)
+            has_system = (types == self._agto_system).any(dim=1)
+            count += (seeing & has_system).sum().to(count.device)
         return accelerator.reduce(count, reduction="sum")
 
     def _agto_loss(self, recording: Recording, queries: Tensor) -> Tensor:
@@ -144,17 +152,19 @@ class AgtoMixin:
         state = self.state  # pyright: ignore[reportAttributeAccessIssue]
         weights = scheduled_weights(self.agto, state.global_step, state.max_steps)
         device_type = queries.device.type
-        assert recording.key_types is not None
+        types, image = recording.key_types, self._agto_visual
+        assert types is not None
         with torch.autocast(device_type, enabled=False):  # masses stay float32
             loss, parts = agto_loss(
                 recording.mass,
-                queries & sees_image(recording.key_types),
-                recording.key_types,
+                queries & sees_image(types, visual=image),
+                types,
                 *weights,
                 self.agto.eps,
                 num_samples=self._agto_count.clamp(min=1),
                 eps_in=self.agto.eps_in,
-                visual=ENHANCED[self.agto.enhance_keys],
+                visual=image if self.agto.enhance_keys == "image" else KeyType.TEXT,
+                system=self._agto_system,
             )
         sums = _sums(parts)
         self._agto_sums = sums if self._agto_sums is None else self._agto_sums + sums

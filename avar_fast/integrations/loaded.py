@@ -4,17 +4,18 @@ from typing import Any
 
 from torch import nn
 
-from ..attention import ATTN_NAME, SpecialTokens, attach
+from ..attention import ATTN_NAME, attach
 from ..models.decoders import unwrapped
 
 
-def use_avar(model: nn.Module, processor: Any, *, tokens: SpecialTokens | None = None) -> None:
+def use_avar(model: nn.Module, processor: Any, **options: Any) -> None:
     """Makes the text tower of a loaded model use attention "avar", and attaches the model. The
     vision tower keeps its attention.
 
     Args:
         model: a transformers model; it may be wrapped (PEFT, DistributedDataParallel, accelerate).
-        processor, tokens: as for ``avar_fast.attention.attach``.
+        processor: as for ``avar_fast.attention.attach``.
+        options: the others of ``attach``, such as ``classify`` and ``num_types``.
 
     Raises:
         TypeError: it is no transformers model, or its family is not supported.
@@ -27,4 +28,4 @@ def use_avar(model: nn.Module, processor: Any, *, tokens: SpecialTokens | None =
         )
     has_text_part = getattr(inner.config, "text_config", None) is not None
     inner.set_attn_implementation({"text_config": ATTN_NAME} if has_text_part else ATTN_NAME)
-    attach(inner, processor, tokens=tokens)
+    attach(inner, processor, **options)

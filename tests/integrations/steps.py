@@ -47,7 +47,10 @@ def inputs_of(samples):
     return {**batch.inputs, "labels": batch.labels}
 
 
-def trainer_of(model, samples, folder, accumulation, *, agto=None, mean_of_means=False, **options):
+def trainer_of(
+    model, samples, folder, accumulation, *, agto=None, mean_of_means=False, keys=None, **options
+):
+    """A trainer, and the gradients that it keeps; ``keys`` are AGTO's ``visual`` and ``system``."""
     kept = KeepGradients()
     arguments = {
         "output_dir": str(folder), "num_train_epochs": 1, "max_grad_norm": 1e9,
@@ -59,6 +62,6 @@ def trainer_of(model, samples, folder, accumulation, *, agto=None, mean_of_means
     trainer = AgtoTrainer(
         model=model, args=TrainingArguments(**(arguments | options)), data_collator=inputs_of,
         train_dataset=samples, eval_dataset=samples[:2], callbacks=[kept], agto=agto,
-        mean_of_means=mean_of_means,
+        mean_of_means=mean_of_means, **(keys or {}),
     )  # fmt: skip
     return trainer, kept

@@ -127,6 +127,33 @@ def test_samples_whose_image_tokens_are_of_another_type_do_not_count(samples, tm
     assert both["loss"] - lm == pytest.approx(want.item(), rel=1e-3)
 
 
+def test_types_of_ones_own_take_the_place_of_image_and_system_turn(samples, tmp_path):
+    """The last image token of a row counts as the image, the text of the user as the system."""
+
+    def last_and_text(ids, types):
+        visual = types == KeyType.VISUAL
+        last = visual & (visual.cumsum(1) == visual.sum(1, keepdim=True))
+        return torch.where(last, 3, torch.where(types == KeyType.TEXT, 4, types))
+
+    model = tiny_model()
+    attach(model, TOKENIZER, num_types=5, classify=last_and_text)
+    keys = {"visual": 3, "system": 4}
+    batch = inputs_of(samples)
+    with record_attention(model) as recording:
+        model(**{k: v for k, v in batch.items() if k != "labels"})
+    types = recording.key_types
+    queries = query_mask(batch["input_ids"], batch["attention_mask"], role="user", tokens=TOKENS)
+    want, parts = agto_loss(recording.mass, queries, types, **keys)
+    assert int(parts.num_samples) == len(samples) - 2
+    lm, image, _ = whole_batch(tiny_model(), samples)
+    for accumulation in (1, 4):
+        logs, _ = train(model, samples, tmp_path, accumulation, keys=keys)
+        assert logs["loss"] - lm == pytest.approx(want.item(), rel=1e-3)
+    assert image != pytest.approx(want.item(), rel=0.1)
+    with pytest.raises(ValueError, match=r"visual must be a key type of the masses, 0 to 2; got 3"):
+        trainer_of(tiny_model(), samples, tmp_path, 1, keys=keys)
+
+
 def test_weights_follow_their_schedule(samples, tmp_path):
     """Alpha goes from 0.4 to 0 in two steps, so the second step has beta alone, which is 0."""
     agto = {"alpha": 0.4, "alpha_end": 0.0, "beta": 0.0}

@@ -18,6 +18,7 @@ from ..train.runs import on_ranks
 from .clients import TOKENIZER, conversations, processor, tiny_model
 
 trl = pytest.importorskip("trl")
+from avar_fast.integrations import use_avar  # noqa: E402
 from avar_fast.integrations.trl import rollout, rule_reward, vars_reward  # noqa: E402
 from avar_fast.integrations.trl.prompts import groups_of  # noqa: E402
 from avar_fast.integrations.trl.settings import require_settings  # noqa: E402
@@ -320,7 +321,7 @@ def test_other_mistakes_are_named(rows, tmp_path):
         loose.rollout_func(prompts_of(rows[:1], [1]), loose)
     with pytest.raises(ValueError, match="needs the attention masses of sampling"):
         vars_reward(odd)(prompts=[], completions=[], completion_ids=[[1]])
-    fields = {"avar_masses": [torch.ones(1, 2, 3)], "avar_system_turn": [True]}
+    fields = {"avar_masses": [torch.ones(1, 2, 3)], "avar_prompt_types": [[0, 1, 2]]}
     with pytest.raises(ValueError, match="a reward for each of 1 completions; got 2"):
         vars_reward(lambda **_: [1, 1])(prompts=[], completions=[], completion_ids=[[1]], **fields)
 
@@ -332,11 +333,36 @@ def test_other_mistakes_are_named(rows, tmp_path):
 
 
 def test_a_right_answer_without_system_turn_is_an_error():
-    fields = {"avar_masses": [torch.ones(2, 2, 3)] * 2, "avar_system_turn": [True, False]}
+    fields = {"avar_masses": [torch.ones(2, 2, 3)] * 2, "avar_prompt_types": [[0, 1, 2], [0, 1]]}
     given = {"prompts": [], "completions": [], "completion_ids": [[1, 1], [1, 2]]}
     assert vars_reward(lambda **_: [1.0, None])(**given, **fields) == pytest.approx([1.0, 0.0])
     with pytest.raises(ValueError, match="system turn"):
         vars_reward(lambda **_: [1.0, 1.0])(**given, **fields)
+
+
+def test_vars_reads_types_of_ones_own(rows, tmp_path):
+    """The first image token counts as the image, text as the system turn."""
+
+    def refined(ids, types):
+        visual = types == KeyType.VISUAL
+        first = visual & (visual.cumsum(1) == 1)
+        return torch.where(first, 3, torch.where(types == KeyType.TEXT, 4, types))
+
+    model = tiny_model(attached=False)
+    use_avar(model, TOKENIZER, num_types=5, classify=refined)
+    trainer = trainer_of(tmp_path, rows, [odd], rollout(), model)
+    sampled = trainer.rollout_func(prompts_of(rows[:2], [2, 2]), trainer)
+    assert sampled["avar_prompt_types"] == [[1, 2, 3, 4]] * 4
+    masses = sampled["avar_masses"]
+    want = [float((m[..., 3] / (m[..., 3] + m[..., 4] + 1e-6)).mean()) for m in masses]
+    given = {"prompts": [], "completions": [], "completion_ids": sampled["completion_ids"]}
+    given |= {name: sampled[name] for name in ("avar_masses", "avar_prompt_types")}
+    reward = vars_reward(lambda **_: [1.0] * 4, "share", visual=3, system=4)
+    assert reward(**given) == pytest.approx(want, rel=1e-4)
+    with pytest.raises(ValueError, match="system turn"):
+        vars_reward(lambda **_: [1.0] * 4, "share", visual=3, system=0)(**given)
+    with pytest.raises(ValueError, match="visual must be a key type of the masses, 0 to 4; got 9"):
+        vars_reward(lambda **_: [1.0] * 4, visual=9)(**given)
 
 
 def test_our_rules_are_reward_functions():

@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 from avar_kernels import KeyType
+from torch.nn.utils.rnn import pad_sequence
 
 from ...objectives import visual_reward
 
 MASSES = "avar_masses"
 """Extra field of every completion: (T, layers, 3) float32 on the CPU, the attention mass of each
 token's own query by key type, summed over heads."""
-SYSTEM_TURN = "avar_system_turn"
-"""Extra field of every completion: whether its prompt has a system turn, which VARS needs."""
+PROMPT_TYPES = "avar_prompt_types"
+"""Extra field of every completion: the key types in its prompt, as a list. VARS needs that of the
+system turn."""
 
 
 def vars_reward(
@@ -23,6 +25,8 @@ def vars_reward(
     eps: float = 1e-6,
     clip: float | None = None,
     threshold: float = 0.5,
+    visual: int = KeyType.VISUAL,
+    system: int = KeyType.SYSTEM,
 ) -> Callable[..., list[float]]:
     """Makes VARS as a reward function of TRL, for completions that ``rollout`` sampled.
 
@@ -31,6 +35,8 @@ def vars_reward(
             arguments that TRL gives to VARS; what it logs in this call is dropped.
         form, eps, clip: as for ``avar_fast.objectives.visual_reward``.
         threshold: least reward of the gate of a right completion; None of the gate is wrong.
+        visual, system: key types that take the place of the image and of the system turn, such as
+            those of ``attach(classify=)``.
 
     Returns:
         A reward function. It is 0 for wrong completions, and for right ones the mean over tokens
@@ -47,8 +53,8 @@ def vars_reward(
     def vars(
         prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], **columns: Any
     ) -> list[float]:
-        masses, system = columns.pop(MASSES, None), columns.pop(SYSTEM_TURN, None)
-        if masses is None or system is None:
+        masses, types = columns.pop(MASSES, None), columns.pop(PROMPT_TYPES, None)
+        if masses is None or types is None:
             raise ValueError(
                 "vars_reward needs the attention masses of sampling; got none. Pass GRPOTrainer"
                 " rollout_func=rollout() with at least one layer."
@@ -62,7 +68,8 @@ def vars_reward(
                 f" {len(scores)}."
             )
         correct = torch.tensor([score is not None and score >= threshold for score in scores])
-        rows = torch.nn.utils.rnn.pad_sequence(masses, batch_first=True)  # (N, T, layers, 3)
+        rows = pad_sequence(masses, batch_first=True)  # (N, T, layers, 3)
+        in_prompt = [torch.tensor(found) for found in types]
         lengths = torch.tensor([len(row) for row in masses])
         return visual_reward(
             rows[:, :, :, None].unbind(dim=2),  # heads are summed up already
@@ -71,7 +78,9 @@ def vars_reward(
             form,
             eps,
             clip,
-            torch.where(torch.tensor(system), int(KeyType.SYSTEM), int(KeyType.TEXT))[:, None],
+            pad_sequence(in_prompt, batch_first=True, padding_value=KeyType.PAD),
+            visual=visual,
+            system=system,
         ).tolist()
 
     return vars

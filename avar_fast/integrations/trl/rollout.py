@@ -15,7 +15,7 @@ from ...attention.attached import attachment_of
 from ...models.decoders import unwrapped
 from ...rollout import Sampling, generate
 from .prompts import collate, encode, groups_of
-from .reward import MASSES, SYSTEM_TURN
+from .reward import MASSES, PROMPT_TYPES
 from .settings import require_prompts, require_settings, suppressed
 
 
@@ -105,7 +105,8 @@ def _sample(
                 if _has_system_turn(completion[None], attachment.tokens):
                     masses = _whole_masses(model, inputs, completion, chosen)
                 fields[MASSES] = masses.cpu()
-                fields[SYSTEM_TURN] = _has_system_turn(inputs["input_ids"], attachment.tokens)
+                types = attachment.typing(inputs["input_ids"], None)
+                fields[PROMPT_TYPES] = types.unique().tolist()
             found[place] = fields
     return [found[place] for place in range(len(prompts))]
 
