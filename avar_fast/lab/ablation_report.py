@@ -22,10 +22,10 @@ ANSWERS = (
     ("has an answer", "answered"),
 )
 ATTENTION = (
-    ("VAS user, log ratio", "vas_log_ratio_user"),
-    ("share", "vas_share_user"),
-    ("VAS response, log ratio", "vas_log_ratio_response"),
-    ("share", "vas_share_response"),
+    ("VAS user, log ratio", "vas_user_log_ratio"),
+    ("share", "vas_user_share"),
+    ("VAS response, log ratio", "vas_response_log_ratio"),
+    ("share", "vas_response_share"),
     ("visual mass, user", "visual_user"),
     ("response", "visual_response"),
     ("first digit", "visual_digit"),
@@ -34,7 +34,7 @@ ATTENTION = (
 COMPARED = (
     ("wrong hint", "wrong"),
     ("no hint", "absent"),
-    ("VAS response, log ratio", "vas_log_ratio_response"),
+    ("VAS response, log ratio", "vas_response_log_ratio"),
     ("visual mass, first digit", "visual_digit"),
 )
 

@@ -8,21 +8,17 @@ import torch
 from avar_kernels import KeyType
 from torch import Tensor
 
-from ..attention import record_attention, sees_image
 from ..attention.masses import as_layers
-from ..data import Encoder, Row, Rows, Sample, collate
+from ..data import Encoder, Row, Rows, Sample
 from ..evaluate import Settings, evaluate_rows
 from ..evaluate.prediction import Prediction
 from ..loading import Loaded
-from ..vas import visual_attention_score
 from .ablation_arms import MAX_NEW_TOKENS
+from .role_scores import record_rows, vas_by_role
 from .steps import predict_digits
 from .world import DEFAULT_SYSTEM
 
 BATCH_SIZE = 100
-VAS_EPS = 1e-6
-VAS_FORMS = ("log_ratio", "share")
-VAS_ROLES = ("user", "response")
 MASSES = {"visual": KeyType.VISUAL, "system": KeyType.SYSTEM}
 
 
@@ -64,26 +60,15 @@ def attention(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
     """Where a model with attention attached looks, the targets given.
 
     Returns:
-        Of the queries of each role, ``user`` and ``response``: ``vas_{form}_{role}``,
+        Of the queries of each role, ``user`` and ``response``: ``vas_{role}_{form}``,
         ``visual_{role}`` and ``system_{role}`` (masses); of the query that predicts the first digit
         of each target: ``visual_digit`` and ``system_digit``, NaN if no target has a digit. All are
         means over layers, heads and queries that see the image.
     """
-    encoder = Encoder(loaded.tokenizer, loaded.image_processor, DEFAULT_SYSTEM)
-    samples = [encoder(row) for row in rows]
-    batch = collate(samples, loaded.tokenizer.pad_token_id, encoder.tokens.visual)
-    with record_attention(loaded.model) as recording:
-        loaded.model(**batch.inputs, use_cache=False)
-    assert recording.key_types is not None
-    seeing = sees_image(recording.key_types)
-    scores = {}
-    for role in VAS_ROLES:
-        queries = recording.queries(role) & seeing
-        for form in VAS_FORMS:
-            value = visual_attention_score(recording.mass, queries, VAS_EPS, form)
-            scores[f"vas_{form}_{role}"] = float(value)
-        chosen = torch.stack([mass[queries] for mass in as_layers(recording.mass)])
-        scores |= _masses(chosen, role)
+    encoder, samples, recording, queries = record_rows(loaded, rows)
+    scores = vas_by_role(recording, queries)
+    for role, chosen in queries.items():
+        scores |= _masses(torch.stack([mass[chosen] for mass in as_layers(recording.mass)]), role)
     return scores | _masses(_at_first_digit(loaded, encoder, samples), "digit")
 
 

@@ -195,7 +195,7 @@ def test_attention_is_that_of_attention_matrices(folder, chains):
     assert found["visual_digit"] == pytest.approx(float(sum(v for v, _ in at_digit) / 5), abs=1e-5)
     assert found["system_digit"] == pytest.approx(float(sum(s for _, s in at_digit) / 5), abs=1e-5)
     assert found["visual_response"] == pytest.approx(float(torch.cat(of_response).mean()), abs=1e-3)
-    assert 0 < found["vas_share_user"] < 1
+    assert 0 < found["vas_user_share"] < 1
 
 
 def test_a_response_without_a_digit_has_no_mass_there(folder, chains):
@@ -260,7 +260,7 @@ def test_bad_options_are_refused(option, tmp_path, capsys):
 
 SCORES = (
     *("absent", "right", "follows", "answered"),
-    *(f"vas_{form}_{role}" for form in ("log_ratio", "share") for role in ("user", "response")),
+    *(f"vas_{role}_{form}" for form in ("log_ratio", "share") for role in ("user", "response")),
     *(f"{keys}_{at}" for keys in ("visual", "system") for at in ("user", "response", "digit")),
 )
 
