@@ -36,6 +36,7 @@ from avar_fast.lab.study_folder import read_lines
 from avar_fast.lab.tokenizer import build_tokenizer
 from avar_fast.lab.world import DEFAULT_SYSTEM, write_rows
 from avar_fast.loading import load
+from avar_fast.vas import FORMS
 
 from .small_studies import apart, only_alone, passes_alone
 
@@ -260,7 +261,7 @@ def test_bad_options_are_refused(option, tmp_path, capsys):
 
 SCORES = (
     *("absent", "right", "follows", "answered"),
-    *(f"vas_{role}_{form}" for form in ("log_ratio", "share") for role in ("user", "response")),
+    *(f"vas_{role}_{form}" for form in FORMS for role in ("user", "response")),
     *(f"{keys}_{at}" for keys in ("visual", "system") for at in ("user", "response", "digit")),
 )
 
