@@ -19,8 +19,8 @@ LONGEST = 3000  # characters of a text that the page shows of a completion or pr
 LEFT_OUT = ("train.output_dir",)  # settings that always differ
 VAS_NOTE = (
     "Means over heads and over the queries of training batches; in stage grpo, over the tokens of"
-    " completions. The score by head needs the checkpoint: python -m avar_fast.studies score RUN/latest --data"
-    " ROWS --out DIR"
+    " completions. The score by head needs the checkpoint: python -m avar_fast.studies score"
+    " RUN/latest --data ROWS --out DIR"
 )
 
 
