@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ..characters import visible
 from . import figures
 from .completions import Record, choose
 from .document import html_table, write_page
@@ -200,7 +201,7 @@ def _card(record: Record, titles: list[str]) -> str:
 def _cut(text: str) -> str:
     """A text whose control characters are visible. A long one keeps its start and its end, where
     the answer is."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    shown = visible(text)
     if len(shown) <= LONGEST:
         return shown
     half = LONGEST // 2

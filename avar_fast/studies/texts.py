@@ -5,6 +5,7 @@ from typing import Any
 
 from ..attention.contexts import in_words
 from ..bootstrap import Estimate
+from ..characters import visible
 from ..evaluate.settings import intervention_text
 from ..tables import markdown
 from ..vas.score import FORMS
@@ -121,6 +122,7 @@ def look_text(looked: Looked) -> str:
     for where, models in zip(looked.where, looked.answers, strict=True):
         for name, maps in models.items():
             mass, text = float(maps.masses[:, 1].mean()), " ".join(maps.response.split())
+            text = visible(text, kept="")
             cut = text if len(text) <= 60 else f"{text[:57]}..."
             lines.append([where, name, str(len(maps.pieces)), f"{mass:.3f}", cut.replace("|", "/")])
     return markdown(lines)
