@@ -130,7 +130,7 @@ def _differences(runs: Sequence[RunFolder]) -> str:
 
 
 def _curves(logs: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Sections of curves, and a table of the metrics that never change."""
+    """Sections of curves, and a table of the metrics that have one value in each run."""
     keys = dict.fromkeys(key for log in logs.values() for line in log for key in line)
     parts, constant = [], [["metric", *logs]]
     for section, metrics in sections_of(keys).items():
@@ -148,7 +148,7 @@ def _curves(logs: dict[str, list[dict[str, Any]]]) -> list[str]:
         if section == VAS_SECTION and (maps := _vas_maps(logs)):
             parts.append(maps)
     if len(constant) > 1:
-        parts.append(f"<h2>Metrics that stay the same</h2>{html_table(constant)}")
+        parts.append(f"<h2>Metrics with one value</h2>{html_table(constant)}")
     return parts
 
 

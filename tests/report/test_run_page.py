@@ -64,7 +64,7 @@ def test_every_logged_metric_is_on_the_page(tmp_path):
     page = page_of(tmp_path, run)
     for key in changing:
         figure_of(page, key)
-    same = page.partition("Metrics that stay the same")[2]
+    same = page.partition("Metrics with one value")[2]
     cells = re.findall(r"<tr><td>([^<]*\((\w+)\))</td><td[^>]*>([^<]*)</td>", same)
     shown = {key: value for _, key, value in cells}
     assert (shown["lr"], shown["rows_skipped"], shown["mfu"]) == ("0.25", "7", "-")

@@ -164,7 +164,7 @@ def test_the_command_shows_two_models_side_by_side(world, tmp_path, capsys):
     [
         (["a", "b", "c"], [], "one model, or two with names of their own; got a, b, c"),
         (["x=a", "x=b"], [], "two with names of their own; got x, x. Write NAME=PATH"),
-        (["model"], ["--layers", "9"], "layers must be a non-empty subset of 0..3"),
+        (["model"], ["--layers", "9"], "layers of model must be a non-empty subset of 0..3"),
         (["model"], ["--layers", "x"], "--layers must be like 0-7,12; got 'x'"),
     ],
 )
