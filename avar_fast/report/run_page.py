@@ -12,14 +12,14 @@ from ..characters import visible
 from . import figures
 from .completions import Record, choose
 from .document import html_table, write_page
-from .metrics import BY_LAYER, VAS_SECTION, sections_of, with_step_times
+from .metrics import BY_LAYER, SCORES, VAS_SECTION, sections_of, with_step_times
 from .run_folder import RunFolder
 
 NONE = "-"
 LONGEST = 3000  # characters of a text that the page shows of a completion or prompt
 LEFT_OUT = ("train.output_dir",)  # settings that always differ
-VAS_NOTE = (
-    "Means over heads and the queries of training batches, or with VARS the tokens of completions."
+LAYERS_NOTE = (
+    "Means over heads and queries, or with VARS over the tokens of completions."
     " The score by head needs the checkpoint: python -m avar_fast.studies score RUN/latest --data"
     " ROWS --out DIR"
 )
@@ -41,9 +41,10 @@ def write_runs(path: Path, runs: Sequence[RunFolder]) -> None:
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         html_table(summary_table(runs, logs)),
+        f'<p class="note">{html.escape(queries_note(runs))}</p>',
         *(f'<p class="note">{html.escape(note)}</p>' for run in runs for note in run.notes),
         _differences(runs),
-        *_curves(logs),
+        *_curves(logs, queries_note(runs)),
         *(_completions(run) for run in runs),
         "<h2>Recipes</h2>",
         *(
@@ -129,7 +130,23 @@ def _differences(runs: Sequence[RunFolder]) -> str:
     return f"<h2>What differs between the recipes</h2>{found}"
 
 
-def _curves(logs: dict[str, list[dict[str, Any]]]) -> list[str]:
+def queries_note(runs: Sequence[RunFolder]) -> str:
+    """Says whose attention the logs of the runs score; empty where none scores any."""
+    scored = {
+        run.name: str(run.settings.get("agto.queries", "user"))
+        for run in runs
+        if any(key.removeprefix("eval_") in SCORES for line in run.log for key in line)
+    }
+    if not scored:
+        return ""
+    roles = list(dict.fromkeys(scored.values()))
+    if len(roles) == 1:
+        return f"The queries of VAS (agto.queries): {roles[0]}."
+    each = ", ".join(f"{role} in {name}" for name, role in scored.items())
+    return f"The queries of VAS (agto.queries): {each}. Scores of different queries do not compare."
+
+
+def _curves(logs: dict[str, list[dict[str, Any]]], vas_note: str) -> list[str]:
     """Sections of curves, and a table of the metrics that have one value in each run."""
     keys = dict.fromkeys(key for log in logs.values() for line in log for key in line)
     parts, constant = [], [["metric", *logs]]
@@ -144,7 +161,8 @@ def _curves(logs: dict[str, list[dict[str, Any]]]) -> list[str]:
                     [f"{title} ({key})", *(number(v.pop()) if v else NONE for v in values)]
                 )
         if drawn:
-            parts.append(f"<h2>{section}</h2>{figures.curves(logs, drawn)}")
+            note = f'<p class="note">{html.escape(vas_note)}</p>' if section == VAS_SECTION else ""
+            parts.append(f"<h2>{section}</h2>{note}{figures.curves(logs, drawn)}")
         if section == VAS_SECTION and (maps := _vas_maps(logs)):
             parts.append(maps)
     if len(constant) > 1:
@@ -155,7 +173,7 @@ def _curves(logs: dict[str, list[dict[str, Any]]]) -> list[str]:
 def _vas_maps(logs: dict[str, list[dict[str, Any]]]) -> str:
     """The score by layer over the steps; empty if no run has logged it."""
     maps = "".join(figures.layers_over_steps(logs, key, title) for key, title in BY_LAYER)
-    return f'<h2>VAS by layer</h2><p class="note">{VAS_NOTE}</p>{maps}' if maps else ""
+    return f'<h2>VAS by layer</h2><p class="note">{LAYERS_NOTE}</p>{maps}' if maps else ""
 
 
 def _distinct(log: list[dict[str, Any]], key: str) -> set[float]:

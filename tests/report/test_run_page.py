@@ -55,6 +55,23 @@ def test_runs_share_a_figure_and_keep_their_colors(tmp_path):
     assert len(dots_of(figure_of(page, "vas_share"), 1)) == 2
 
 
+def test_the_page_says_whose_attention_is_scored(tmp_path):
+    """Scores of the user's tokens and of the response's can differ by any factor, so curves of both
+    in one figure would say nothing."""
+    lines = [{"vas_share": 0.1}, {"vas_share": 0.2}]
+    user = write_run(tmp_path / "plain", lines)
+    response = write_run(tmp_path / "cured", lines, overrides=["agto.queries=response"])
+    silent = write_run(tmp_path / "silent", [{"loss": 1.0}], overrides=["agto.queries=all"])
+    one = "The queries of VAS (agto.queries): user."
+    assert page_of(tmp_path, user, silent).count(one) == 2  # with the numbers and with the curves
+    both = (
+        "The queries of VAS (agto.queries): user in plain, response in cured. Scores of different"
+        " queries do not compare."
+    )
+    assert page_of(tmp_path, user, response).count(both) == 2
+    assert "queries of VAS" not in page_of(tmp_path, silent)
+
+
 def test_every_logged_metric_is_on_the_page(tmp_path):
     changing = ("loss", "agto_enhance", "reward_my_rule", "vas_ratio", "of_a_later_version")
     steady = {"lr": 0.25, "rows_skipped": 7.0, "mfu": None}
