@@ -70,9 +70,13 @@ def comparison_text(comparison: VasComparison) -> str:
 
 
 def correlation_text(
-    correlations: Sequence[Correlation], num_points: int, confidence: float
+    correlations: Sequence[Correlation],
+    num_points: int,
+    confidence: float,
+    differing: Mapping[str, Sequence[Any]],
 ) -> str:
-    """Table of the coefficients, with the paper's in the last line."""
+    """Table of the coefficients, with the paper's in the last line, and the settings of the
+    evaluations that differ."""
     header = ["score", "n", "Pearson", "p", "Spearman", "p"]
     lines = [header]
     for correlation in correlations:
@@ -86,6 +90,9 @@ def correlation_text(
         f"Intervals: {100 * confidence:g} %. The paper's line: {PAPER['source']}, {PAPER['note']}."
         " p-values take points as independent, which checkpoints of one run are not."
     )
+    if differing:
+        each = "; ".join(f"{name} {', '.join(map(str, v))}" for name, v in differing.items())
+        note += f"\nThe evaluations differ in their settings: {each}."
     return f"{markdown(lines)}\n\n{note}"
 
 
