@@ -11,7 +11,6 @@ from ..extras import needs
 with needs("avar_fast.evaluate"):
     from ..bootstrap import Bootstrap
     from ..rollout import RolloutError
-    from ..tables import markdown
     from .arguments import add_common, chosen_of, numbers, open_tasks, rollout_of, settings_of
     from .command import Model, evaluate_to
     from .compare import compare, comparison_text
@@ -20,7 +19,7 @@ with needs("avar_fast.evaluate"):
     from .result import read_result
     from .settings import INTERVENTIONS
     from .sweep import sweep
-    from .table import score_table
+    from .table import side_by_side
 
 INTERRUPTED = 130
 USAGE = """Benchmarks of a model with its Visual Attention Score, comparisons and sweeps.
@@ -116,7 +115,7 @@ def _table(arguments: Sequence[str]) -> int:
     parser.add_argument("results", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     results = [read_result(path) for path in options.results]
-    print(markdown(score_table([(result.path, result.scores) for result in results])))
+    print(side_by_side(results))
     return 0
 
 

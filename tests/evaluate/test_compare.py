@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,6 +169,28 @@ def test_command_compares_files(tmp_path, capsys):
     assert "its format is 1, this program reads 2" in said
     assert main(["compare", files[0], str(tmp_path / "none.json")]) == 1
     assert main(["compare", *files, "--confidence=2"]) == 1
+
+
+def test_the_table_says_which_scores_do_not_compare(tmp_path, capsys):
+    summaries = {
+        "a": {"rows": replace(summary(), num=40), "mmstar": replace(summary(), num_published=1)},
+        "b": {"rows": replace(summary(), num=2, digest="other")},
+        "c": {"mmstar": replace(summary(), num_published=1500)},
+    }
+    for name, found in summaries.items():
+        changed = {"visual_scale": 1.15} if name == "c" else {}
+        write_json(tmp_path / f"{name}.json", HEAD | {"settings": changed}, found, [])
+    files = [str(tmp_path / f"{name}.json") for name in summaries]
+    assert main(["table", *files]) == 0
+    notes = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    a, b, c = files
+    assert notes == [
+        f"rows: the questions differ ({a} has 40, {b} has 2), so the scores do not compare.",
+        f"{c} has only a part of mmstar.",
+        f"{c}: Attention was changed: visual_scale 1.15.",
+    ]
+    assert main(["table", files[0], files[0]]) == 0
+    assert "\n\n" not in capsys.readouterr().out
 
 
 def test_the_commit_is_the_projects_own(tmp_path):
