@@ -99,6 +99,12 @@ def _compare(arguments: Sequence[str]) -> int:
             "--confidence must lie between 0 and 1, --resamples be at least 1 and --seed at least"
             f" 0; got {options.confidence}, {options.resamples}, {options.seed}."
         )
+    given = (options.a.resolve(), options.b.resolve())
+    if options.out is not None and options.out.resolve() in given:
+        raise ValueError(
+            f"--out must be a new file; {options.out} is one of the results, which would be lost."
+            " Name another."
+        )
     bootstrap = Bootstrap(options.confidence, options.resamples, options.seed)
     comparison = compare(read_result(options.a), read_result(options.b), bootstrap, options.shared)
     if options.out is not None:
@@ -120,6 +126,7 @@ def _table(arguments: Sequence[str]) -> int:
 
 
 def _page(arguments: Sequence[str]) -> int:
+    from ..report.document import require_page
     from .page import write_predictions
 
     parser = _parser(
@@ -128,6 +135,7 @@ def _page(arguments: Sequence[str]) -> int:
     parser.add_argument("result", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
+    require_page(options.out)
     write_predictions(options.out, read_result(options.result))
     print(options.out)
     return 0

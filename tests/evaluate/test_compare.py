@@ -193,6 +193,18 @@ def test_the_table_says_which_scores_do_not_compare(tmp_path, capsys):
     assert "\n\n" not in capsys.readouterr().out
 
 
+def test_a_page_or_a_comparison_does_not_replace_a_result(tmp_path, capsys):
+    result = tmp_path / "r.json"
+    write_json(result, HEAD, {"mmstar": summary()}, predictions("mmstar", [True, False]))
+    before = result.read_bytes()
+    assert main(["page", str(result), f"--out={result}"]) == 1
+    said = capsys.readouterr().err
+    assert f"--out must end in .html; got {result}. Use --out {tmp_path / 'r.html'}" in said
+    assert main(["compare", str(result), str(result), f"--out={result}"]) == 1
+    assert "is one of the results, which would be lost. Name another." in capsys.readouterr().err
+    assert result.read_bytes() == before
+
+
 def test_the_commit_is_the_projects_own(tmp_path):
     """Installed into the virtual environment of another checkout it has none."""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
