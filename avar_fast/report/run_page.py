@@ -12,7 +12,8 @@ from ..characters import visible
 from . import figures
 from .completions import Record, choose
 from .document import html_table, write_page
-from .metrics import BY_LAYER, SCORES, VAS_SECTION, sections_of, with_step_times
+from .meaning import differences_note, queries_note
+from .metrics import BY_LAYER, VAS_SECTION, sections_of, with_step_times
 from .run_folder import RunFolder
 
 NONE = "-"
@@ -41,10 +42,10 @@ def write_runs(path: Path, runs: Sequence[RunFolder]) -> None:
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         html_table(summary_table(runs, logs)),
-        f'<p class="note">{html.escape(queries_note(runs))}</p>',
-        *(f'<p class="note">{html.escape(note)}</p>' for run in runs for note in run.notes),
+        _note(" ".join(filter(None, (queries_note(runs), differences_note(runs, "Rewards"))))),
+        *(_note(note) for run in runs for note in run.notes),
         _differences(runs),
-        *_curves(logs, queries_note(runs)),
+        *_curves(runs, logs),
         *(_completions(run) for run in runs),
         "<h2>Recipes</h2>",
         *(
@@ -122,6 +123,10 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>' if text else ""
+
+
 def _differences(runs: Sequence[RunFolder]) -> str:
     if len(runs) < 2:
         return ""
@@ -130,23 +135,7 @@ def _differences(runs: Sequence[RunFolder]) -> str:
     return f"<h2>What differs between the recipes</h2>{found}"
 
 
-def queries_note(runs: Sequence[RunFolder]) -> str:
-    """Says whose attention the logs of the runs score; empty where none scores any."""
-    scored = {
-        run.name: str(run.settings.get("agto.queries", "user"))
-        for run in runs
-        if any(key.removeprefix("eval_") in SCORES for line in run.log for key in line)
-    }
-    if not scored:
-        return ""
-    roles = list(dict.fromkeys(scored.values()))
-    if len(roles) == 1:
-        return f"The queries of VAS (agto.queries): {roles[0]}."
-    each = ", ".join(f"{role} in {name}" for name, role in scored.items())
-    return f"The queries of VAS (agto.queries): {each}. Scores of different queries do not compare."
-
-
-def _curves(logs: dict[str, list[dict[str, Any]]], vas_note: str) -> list[str]:
+def _curves(runs: Sequence[RunFolder], logs: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Sections of curves, and a table of the metrics that have one value in each run."""
     keys = dict.fromkeys(key for log in logs.values() for line in log for key in line)
     parts, constant = [], [["metric", *logs]]
@@ -161,8 +150,9 @@ def _curves(logs: dict[str, list[dict[str, Any]]], vas_note: str) -> list[str]:
                     [f"{title} ({key})", *(number(v.pop()) if v else NONE for v in values)]
                 )
         if drawn:
-            note = f'<p class="note">{html.escape(vas_note)}</p>' if section == VAS_SECTION else ""
-            parts.append(f"<h2>{section}</h2>{note}{figures.curves(logs, drawn)}")
+            is_vas = section == VAS_SECTION
+            note = queries_note(runs) if is_vas else differences_note(runs, section)
+            parts.append(f"<h2>{section}</h2>{_note(note)}{figures.curves(logs, drawn)}")
         if section == VAS_SECTION and (maps := _vas_maps(logs)):
             parts.append(maps)
     if len(constant) > 1:

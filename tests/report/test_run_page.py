@@ -64,12 +64,25 @@ def test_the_page_says_whose_attention_is_scored(tmp_path):
     silent = write_run(tmp_path / "silent", [{"loss": 1.0}], overrides=["agto.queries=all"])
     one = "The queries of VAS (agto.queries): user."
     assert page_of(tmp_path, user, silent).count(one) == 2  # with the numbers and with the curves
-    both = (
-        "The queries of VAS (agto.queries): user in plain, response in cured. Scores of different"
-        " queries do not compare."
-    )
+    both = "VAS does not compare, as agto.queries differs: user in plain, response in cured."
     assert page_of(tmp_path, user, response).count(both) == 2
-    assert "queries of VAS" not in page_of(tmp_path, silent)
+    assert "agto.queries)" not in page_of(tmp_path, silent)
+
+
+def test_the_page_says_which_rewards_do_not_compare(tmp_path):
+    lines = [{"reward": 0.1, "reward_visual": 0.1}, {"reward": 0.2, "reward_visual": 0.2}]
+    ratio, share = (
+        write_run(tmp_path / form, lines, "lab-grpo-vars", [f"grpo.visual_form={form}"])
+        for form in ("ratio", "share")
+    )
+    told = "The visual reward does not compare, as grpo.visual_form differs: ratio in ratio, share"
+    page = page_of(tmp_path, ratio, share)
+    assert page.count(told) == 2
+    assert "grpo.rewards differs" not in page
+    plain = write_run(tmp_path / "plain", [{"reward": 1.0}, {"reward": 2.0}], "lab-grpo")
+    page = html.unescape(page_of(tmp_path, share, plain))
+    assert 'as grpo.rewards differs: {"exact": 1.0, "visual": 0.3, "format": 0.1} in share' in page
+    assert "The visual reward does not compare" not in page
 
 
 def test_every_logged_metric_is_on_the_page(tmp_path):
