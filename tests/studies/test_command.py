@@ -98,6 +98,24 @@ def test_heads_ranks_all_of_them(world, tmp_path, capsys):
     assert (tmp_path / "heads.png").stat().st_size > 1000
 
 
+def test_models_that_see_images_of_other_sizes_are_not_compared(world, tmp_path):
+    """The same weights, and a checkpoint's own pixel limits. Four times the image tokens have four
+    times the mass where attention is even, so the checkpoint seemed to look more."""
+    large = tmp_path / "large"
+    shutil.copytree(world / "model-0", large)
+    processor = json.loads((large / "preprocessor_config.json").read_text())
+    processor["size"] = {"shortest_edge": 112 * 112, "longest_edge": 112 * 112}
+    (large / "preprocessor_config.json").write_text(json.dumps(processor))
+    given = ("compare", f"base={world / 'model-0'}", f"large={large}", "--data")
+    given = (*given, world / "rows" / "test.jsonl", *FAST, "--out", tmp_path / "out")
+    message = "large sees 96 in 6 rows and base 24.*--min-pixels and --max-pixels"
+    with pytest.raises(SystemExit, match=message):
+        run(*given)
+    run(*given, "--min-pixels", 12544, "--max-pixels", 12544)
+    (shift,) = json.loads((tmp_path / "out" / "compare.json").read_text())["shifts"]
+    assert shift["overall"]["log_ratio"]["value"] == 0
+
+
 def test_correlate_takes_results(tmp_path, capsys):
     for i, accuracy in enumerate((0.2, 0.5, 0.4, 0.9)):
         vas = {"ratio": 2.0 + i, "log_ratio": 0.1 * i, "share": 0.5 + 0.1 * i}
