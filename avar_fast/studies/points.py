@@ -23,7 +23,7 @@ class Point:
     questions: dict[str, str | None] = field(default_factory=dict)
     """{benchmark: digest of its questions}; None where the result has none."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of the evaluation."""
+    """Settings of the evaluation, and the limits of images."""
 
 
 def read_point(name: str, path: Path) -> Point:
@@ -73,7 +73,7 @@ def point_of(name: str, result: Any, where: str) -> Point:
         fmean(scores),
         {form: fmean(values) for form, values in vas.items()},
         {benchmark: summary.get("digest") for benchmark, summary in benchmarks.items()},
-        result.get("settings") or {},
+        (result.get("settings") or {}) | {k: result[k] for k in ("pixels",) if k in result},
     )
 
 

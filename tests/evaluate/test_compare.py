@@ -149,12 +149,14 @@ def test_command_compares_files(tmp_path, capsys):
     for name, rights in (("a", [True, False] * 4), ("b", [True] * 8)):
         group = predictions("mmstar", rights)
         head = HEAD | {"settings": {"style": "tags", "visual_scale": 1 if name == "a" else 1.15}}
+        head |= {"pixels": [784, 50176 if name == "a" else 262144]}
         write_json(tmp_path / f"{name}.json", head, {"mmstar": summary()}, group)
     files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     assert main(["compare", *files, f"--out={tmp_path / 'c.json'}", "--seed=4"]) == 0
     said = capsys.readouterr().out
     assert "seed 4" in said
     assert "visual_scale: A 1, B 1.15" in said
+    assert "pixels: A [784, 50176], B [784, 262144]" in said
     assert "style" not in said
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["benchmarks"]["mmstar"]["score"]["difference"] == 50

@@ -170,6 +170,7 @@ def test_an_intervention_changes_what_is_said_and_its_layers_count(world, tmp_pa
         assert ("Attention was changed: visual_bias 8" in capsys.readouterr().out) == bool(more)
     plain, all_layers, some = (read_result(out) for out in outs)
     assert some.head["settings"]["layers"] == [0, 1, 3]
+    assert some.head["pixels"] == [784, 50176]  # those of the lab's image processor
     said = [[p.completion for p in r.predictions] for r in (plain, all_layers)]
     assert said[0] != said[1]
     shares = [r.benchmarks["rows"].vas["share"] for r in (plain, some, all_layers)]

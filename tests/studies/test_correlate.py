@@ -116,6 +116,13 @@ def test_results_of_other_questions_are_refused():
         )
 
 
+def test_limits_of_images_that_differ_are_told():
+    summaries = {"rows": {"score": 0.5, "vas": VAS}}
+    limits = ([784, 50176], [784, 50176], [784, 262144])
+    points = [point_of("x", {"benchmarks": summaries, "pixels": each}, "x") for each in limits]
+    assert differing_settings(points) == {"pixels": list(limits)}
+
+
 def test_settings_that_differ_are_told():
     scales = (1.0, 1.5, 1.5)
     points = [result("x", {"rows": "1"}, visual_scale=scale, limit=None) for scale in scales]
