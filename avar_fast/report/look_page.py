@@ -121,7 +121,8 @@ def _model(name: str, maps: ResponseMaps) -> str:
     return (
         f'<div class="model"><h3>{html.escape(name)}</h3>'
         f"{''.join(_seen(image, one / strongest_mean) for image, one in images)}"
-        f'<p class="note">mean over the answer: {", ".join(shares)}</p>'
+        f'<p class="note">mean over the answer: {", ".join(shares)}; {maps.num_image_tokens} image'
+        " tokens</p>"
         f'<p class="tokens">{_escape(maps.opened)}{tokens}</p>{_chart(maps.masses)}'
         f'<script type="application/json">{_json(data)}</script></div>'
     )

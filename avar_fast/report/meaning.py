@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from .metrics import SCORES, VAS_SECTION
 from .run_folder import RunFolder
 
+_VAS = (*SCORES, *(f"eval_{score}" for score in SCORES))
 DECIDED_BY = (
-    (VAS_SECTION, "VAS", (*SCORES, *(f"eval_{score}" for score in SCORES)), "agto.queries"),
+    (VAS_SECTION, "VAS", _VAS, "agto.queries"),
+    # More image tokens have more mass, and so has a longer system turn.
+    (VAS_SECTION, "VAS", _VAS, "data.min_pixels"),
+    (VAS_SECTION, "VAS", _VAS, "data.max_pixels"),
+    (VAS_SECTION, "VAS", _VAS, "data.system_prompt"),
     ("Rewards", "The visual reward", ("reward_visual",), "grpo.visual_form"),
     ("Rewards", "The visual reward", ("reward_visual",), "grpo.visual_clip"),
     ("Rewards", "The visual reward", ("reward_visual",), "grpo.visual_layers"),
@@ -18,13 +23,13 @@ DECIDED_BY = (
 
 
 def queries_note(runs: Sequence[RunFolder]) -> str:
-    """Says whose attention the logs score; empty where none scores any."""
+    """Says whose attention the logs score, and where scores do not compare; empty where none scores
+    any."""
     _, _, metrics, setting = DECIDED_BY[0]
     values = _values(runs, metrics, setting)
     roles = set(values.values())
-    if len(roles) == 1:
-        return f"The queries of VAS ({setting}): {roles.pop()}."
-    return differences_note(runs, VAS_SECTION)
+    same = f"The queries of VAS ({setting}): {roles.pop()}." if len(roles) == 1 else ""
+    return " ".join(filter(None, (same, differences_note(runs, VAS_SECTION))))
 
 
 def differences_note(runs: Sequence[RunFolder], section: str) -> str:

@@ -67,6 +67,9 @@ def test_the_page_says_whose_attention_is_scored(tmp_path):
     both = "VAS does not compare, as agto.queries differs: user in plain, response in cured."
     assert page_of(tmp_path, user, response).count(both) == 2
     assert "agto.queries)" not in page_of(tmp_path, silent)
+    large = write_run(tmp_path / "large", lines, overrides=["data.max_pixels=262144"])
+    sizes = "VAS does not compare, as data.max_pixels differs: null in plain, 262144 in large."
+    assert page_of(tmp_path, user, large).count(f"{one} {sizes}") == 2
 
 
 def test_the_page_says_which_rewards_do_not_compare(tmp_path):

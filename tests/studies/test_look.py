@@ -154,8 +154,10 @@ def test_the_command_shows_two_models_side_by_side(world, tmp_path, capsys):
     assert set(result["rows"][0]["models"]) == {"base", "agto"}
     assert result["layers"] == [0, 2]
     assert len(result["rows"][0]["models"]["base"]["visual_mass_by_token"]) == 4
+    assert result["rows"][0]["models"]["base"]["num_image_tokens"] == 4
     page = (tmp_path / "look.html").read_text()
     assert page.count('class="model"') == 4
+    assert page.count("; 4 image tokens</p>") == 4
     assert capsys.readouterr().out.rstrip().endswith("look.json, look.html")
 
 
