@@ -93,12 +93,14 @@ class RowMasses:
         return AttentionShape(self.layers, self.num_heads)
 
     def sizes(self) -> dict[str, Any]:
-        """Numbers of rows, queries, layers and heads, and the indices of the layers, for the
-        JSON."""
+        """Numbers of rows, queries, keys, layers and heads, and the indices of the layers, for
+        the JSON."""
         return {
             "rows": len(self.rows),
             "rows_without_image": self.num_without_image,
             "num_queries": int(self.counts.sum()),
+            "num_image_tokens": int(self.num_keys[:, 0].sum()),
+            "num_system_tokens": int(self.num_keys[:, 1].sum()),
             "layers": len(self.layers),
             "layer_indices": list(self.layers),
             "heads": self.num_heads,

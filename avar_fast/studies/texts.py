@@ -21,7 +21,8 @@ def data_text(collected: RowMasses, intervention: Mapping[str, Any]) -> str:
     """Says how many queries, rows, layers and heads were read, and how attention was changed."""
     left_out, layers = collected.num_without_image, collected.layers
     read = (
-        f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows;"
+        f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows with"
+        f" {int(collected.num_keys[:, 0].sum())} image tokens;"
         f" {len(layers)} layers ({in_words(layers)}) of {collected.num_heads} heads"
         + (f"; {left_out} rows without an image left out" if left_out else "")
     )

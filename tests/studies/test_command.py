@@ -46,6 +46,7 @@ def test_score_writes_the_same_json_and_picture_twice(world, tmp_path, capsys):
     assert set(files(tmp_path / "a")) == {"score.json", "score.png"}
     result = json.loads((tmp_path / "a" / "score.json").read_text())
     assert result["rows"] == 6
+    assert result["num_image_tokens"] == 6 * 4
     assert result["bootstrap"]["seed"] == 0
     assert torch.tensor(result["by_head"]["log_ratio"]["value"]).shape == (4, 4)
     assert torch.tensor(result["by_layer"]["share"]["low"]).shape == (4,)
@@ -54,6 +55,7 @@ def test_score_writes_the_same_json_and_picture_twice(world, tmp_path, capsys):
     masses = sum(overall[kind]["value"] for kind in ("text", "visual", "system"))
     assert masses == pytest.approx(1.0, abs=1e-5)
     said = capsys.readouterr().out
+    assert "of 6 rows with 24 image tokens; 4 layers" in said
     assert "log_ratio" in said
     assert "Attention was changed" not in said
 
