@@ -132,7 +132,7 @@ def require_layers(path: str, layers: Iterable[int] | None) -> None:
     """
     with naming_model(path):
         text = family_at(path)[1].text_config
-    subset("layers", layers, frozenset(attention_layers(text)))
+    subset(f"layers of {path}", layers, frozenset(attention_layers(text)))
 
 
 def flash_attn_serves(dtype: torch.dtype, device: torch.device) -> bool:

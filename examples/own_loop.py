@@ -63,7 +63,11 @@ def main(model_path, rows_path, size=4, learning_rate=1e-5):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        vas = visual_attention_score(recording.mass, queries, key_types=recording.key_types)
+        # Tokens of the turn's header, before the image, see none of it.
+        queries &= aa.sees_image(recording.key_types)
+        vas = visual_attention_score(
+            recording.mass, queries, eps=1e-6, key_types=recording.key_types
+        )
         history.append((loss.item(), parts.enhance.item(), vas.item()))
         print("loss {:.3f}  AGTO's first term {:.3f}  VAS {:.3f}".format(*history[-1]))
     return history

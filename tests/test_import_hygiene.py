@@ -17,6 +17,7 @@ PACKAGE = ROOT / "avar_fast"
 # A part may import parts of a lower number, and itself.
 LAYERS = {
     "bootstrap": 0,
+    "characters": 0,
     "extras": 0,
     "missing": 0,
     "journal": 0,

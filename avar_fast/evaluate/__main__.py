@@ -11,7 +11,6 @@ from ..extras import needs
 with needs("avar_fast.evaluate"):
     from ..bootstrap import Bootstrap
     from ..rollout import RolloutError
-    from ..tables import markdown
     from .arguments import add_common, chosen_of, numbers, open_tasks, rollout_of, settings_of
     from .command import Model, evaluate_to
     from .compare import compare, comparison_text
@@ -20,7 +19,7 @@ with needs("avar_fast.evaluate"):
     from .result import read_result
     from .settings import INTERVENTIONS
     from .sweep import sweep
-    from .table import score_table
+    from .table import side_by_side
 
 INTERRUPTED = 130
 USAGE = """Benchmarks of a model with its Visual Attention Score, comparisons and sweeps.
@@ -100,6 +99,12 @@ def _compare(arguments: Sequence[str]) -> int:
             "--confidence must lie between 0 and 1, --resamples be at least 1 and --seed at least"
             f" 0; got {options.confidence}, {options.resamples}, {options.seed}."
         )
+    given = (options.a.resolve(), options.b.resolve())
+    if options.out is not None and options.out.resolve() in given:
+        raise ValueError(
+            f"--out must be a new file; {options.out} is one of the results, which would be lost."
+            " Name another."
+        )
     bootstrap = Bootstrap(options.confidence, options.resamples, options.seed)
     comparison = compare(read_result(options.a), read_result(options.b), bootstrap, options.shared)
     if options.out is not None:
@@ -116,11 +121,12 @@ def _table(arguments: Sequence[str]) -> int:
     parser.add_argument("results", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     results = [read_result(path) for path in options.results]
-    print(markdown(score_table([(result.path, result.scores) for result in results])))
+    print(side_by_side(results))
     return 0
 
 
 def _page(arguments: Sequence[str]) -> int:
+    from ..report.document import require_page
     from .page import write_predictions
 
     parser = _parser(
@@ -129,6 +135,7 @@ def _page(arguments: Sequence[str]) -> int:
     parser.add_argument("result", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
+    require_page(options.out)
     write_predictions(options.out, read_result(options.result))
     print(options.out)
     return 0

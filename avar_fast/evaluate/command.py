@@ -50,6 +50,13 @@ class Model:
         attach(loaded.model, loaded.tokenizer)
         return loaded
 
+    def pixels(self, settings: Settings) -> list[int]:
+        """The least and the most pixels of an image, as the model sees it. Scores of models that
+        see images of other sizes do not compare."""
+        limits = (settings.min_pixels, settings.max_pixels)
+        size = load_processors(str(self.name["path"]), *limits).image_processor.size
+        return [size["shortest_edge"], size["longest_edge"]]
+
     def answerer(self, settings: Settings, batch_size: int) -> Answerer:
         """Makes an answerer with the engine of ``rollout``.
 
@@ -114,6 +121,7 @@ def evaluate_to(
         "earlier_projects": earlier,
         "model": model.name,
         "settings": settings.as_dict(),
+        "pixels": model.pixels(settings),
         "judge": None if judge is None else judge.name,
         "identity": run_identity,
         "batch_size": batch_size,

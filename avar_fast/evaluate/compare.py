@@ -130,8 +130,12 @@ def comparison_text(comparison: dict[str, Any]) -> str:
 
 
 def _differing(a: Result, b: Result) -> dict[str, list[Any]]:
-    """{setting: [value in A, value in B]} of the settings that differ."""
-    sides = [result.head.get("settings", {}) for result in (a, b)]
+    """{setting: [value in A, value in B]} of the settings that differ, and of the limits of images
+    that both results name."""
+    sides = [dict(result.head.get("settings", {})) for result in (a, b)]
+    if "pixels" in a.head and "pixels" in b.head:
+        for side, result in zip(sides, (a, b), strict=True):
+            side["pixels"] = result.head["pixels"]
     pairs = {name: [side.get(name) for side in sides] for name in {**sides[0], **sides[1]}}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 

@@ -3,6 +3,7 @@
 import html
 from pathlib import Path
 
+from ..characters import visible
 from ..report import figures
 from ..report.document import html_table, write_page
 from .prediction import Prediction
@@ -54,4 +55,5 @@ def _prediction(prediction: Prediction) -> str:
 
 
 def _cut(text: str) -> str:
+    text = visible(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text)} characters)"

@@ -17,6 +17,7 @@ from .command import Model, evaluate_once
 from .judge.arguments import judge_of
 from .ranks import Ranks
 from .result import Result, read_result
+from .settings import intervention_text
 from .table import columns_of
 
 Point = dict[str, float]
@@ -79,7 +80,9 @@ def _write(folder: Path, results: list[tuple[Point, Result]]) -> None:
         line = [f"{value:g}" for value in point.values()]
         line += [f"{scores[column]:.1f}" for column in columns]
         lines.append(line + [f"{vas[t][form]:.4g}" if vas[t] else "-" for t, form in vas_columns])
-    text = markdown(lines)
+    point, result = results[0]
+    shared = {k: v for k, v in result.head["settings"].items() if k not in point}
+    text = "\n\n".join(filter(None, (markdown(lines), intervention_text(shared))))
     (folder / "sweep.json").write_text(json.dumps(points, indent=1) + "\n")
     (folder / "sweep.md").write_text(text + "\n")
     print(text)

@@ -107,9 +107,8 @@ def notes(result_name: str, summaries: Mapping[str, BenchmarkSummary]) -> list[s
         for name, s in summaries.items()
         if (more := {part: value for part, value in s.scores.items() if "=" not in part})
     ]
-    partial = [name for name, s in summaries.items() if s.num_published not in (None, s.num)]
-    if partial:
-        lines.append(f"{result_name} has only a part of {', '.join(partial)}.")
+    if part := part_note(result_name, summaries):
+        lines.append(part)
     unread = [name for name, s in summaries.items() if s.num_unread]
     if unread:
         lines.append(f"Questions of {', '.join(unread)} could not be asked and count as wrong.")
@@ -120,6 +119,28 @@ def notes(result_name: str, summaries: Mapping[str, BenchmarkSummary]) -> list[s
             " of difference from prompts and rules alone; compare models under one evaluation."
         )
     return lines
+
+
+def part_note(result_name: str, summaries: Mapping[str, BenchmarkSummary]) -> str:
+    """Names the benchmarks of which a result has not all questions; empty if there are none."""
+    partial = [name for name, s in summaries.items() if s.num_published not in (None, s.num)]
+    return f"{result_name} has only a part of {', '.join(partial)}." if partial else ""
+
+
+def side_by_side(results: Sequence[Result]) -> str:
+    """The table of several results, and below it why scores in it may not compare."""
+    lines = []
+    for name in dict.fromkeys(name for result in results for name in result.benchmarks):
+        having = [result for result in results if name in result.benchmarks]
+        if len({result.benchmarks[name].digest for result in having}) > 1:
+            counts = ", ".join(f"{r.path} has {r.benchmarks[name].num}" for r in having)
+            lines.append(f"{name}: the questions differ ({counts}), so the scores do not compare.")
+    for result in results:
+        lines.append(part_note(str(result.path), result.benchmarks))
+        changed = intervention_text(result.head.get("settings", {}))
+        lines.append(changed and f"{result.path}: {changed}")
+    table = markdown(score_table([(result.path, result.scores) for result in results]))
+    return "\n\n".join(filter(None, (table, "\n".join(filter(None, lines)))))
 
 
 def judge_note(name: str, judge: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ with needs("avar_fast.lab.demo"):
         NUM_TOLD,
         Models,
         load_attached,
+        logging_responses,
         make_data,
         make_test,
         measure,
@@ -154,7 +155,7 @@ def train_base(out: Path, seed: int) -> float:
         for stretch in range(STRETCHES):
             run = replace(MORE if stretch else BASE, key=f"base-{draw}-{stretch}", start=before)
             say(run.title)
-            seconds += train(run, out, data, seed)
+            seconds += train(logging_responses(run), out, data, seed)
             accuracy = score_walks(load_attached(out, run.key), walks_of(out, CLEAN))["late"]
             say(f"of clean walks it reads {accuracy:.3f} of the later steps")
             if accuracy >= READS:

@@ -5,6 +5,7 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .runs import checkpoint, say, train_here
 from .steps import predict_digits
 from .study_folder import write_whole
 from .walk_hints import hint_digits
+from .walk_runs import WalkRun
 from .walk_story import walk_steps
 from .world import DEFAULT_SYSTEM
 
@@ -60,10 +62,16 @@ def training_data(out: Path, key: str) -> Path:
     return out / "data" / RUNS[key].data / "train.jsonl"
 
 
+def logging_responses(run: WalkRun) -> WalkRun:
+    """The run whose log has the score of the response's tokens, whatever AGTO's queries are. It
+    changes nothing else: curves of other queries would not compare."""
+    return replace(run, settings=(*run.settings, "agto.queries=response"))
+
+
 def train_and_measure(out: Path, key: str, seed: int) -> None:
     """Trains a model in this process and measures it."""
     started = time.perf_counter()
-    train_here(RUNS[key], out, training_data(out, key), seed)
+    train_here(logging_responses(RUNS[key]), out, training_data(out, key), seed)
     measure(out, key, time.perf_counter() - started)
 
 

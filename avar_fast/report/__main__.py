@@ -8,6 +8,7 @@ from pathlib import Path
 from ..extras import needs
 
 with needs("avar_fast.report"):
+    from .document import require_page
     from .run_folder import RunFolder, read_run
     from .run_page import write_runs
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the page, PAGE.html")
     options = parser.parse_args(arguments)
     try:
-        _require_file(options.out)
+        require_page(options.out)
         runs = _read(options.runs)
         for note in (note for run in runs for note in run.notes):
             print(f"note: {note}", file=sys.stderr)
@@ -42,21 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(options.out)
-
-
-def _require_file(out: Path) -> None:
-    """Refuses a folder, and files that are no pages: a log would be lost."""
-    if out.is_dir():
-        raise ValueError(
-            f"--out must be an HTML file; {out} is a folder. Use --out {out / 'report.html'}"
-        )
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(
-            f"--out must end in .html; got {out}. Use --out {out.with_suffix('.html')}"
-        )
-    above = next(path for path in out.absolute().parents if path.exists())
-    if not above.is_dir():
-        raise ValueError(f"--out must be in a folder; got {out}, and {above} is a file.")
 
 
 def _read(texts: Sequence[str]) -> list[RunFolder]:

@@ -70,6 +70,24 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
     )
 
 
+def require_page(out: Path) -> None:
+    """Raises ValueError unless ``--out`` can be a page.
+
+    A folder cannot be one. A file of another kind, such as a log or a result, would be lost.
+    """
+    if out.is_dir():
+        raise ValueError(
+            f"--out must be an HTML file; {out} is a folder. Use --out {out / 'report.html'}"
+        )
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(
+            f"--out must end in .html; got {out}. Use --out {out.with_suffix('.html')}"
+        )
+    above = next(path for path in out.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise ValueError(f"--out must be in a folder; got {out}, and {above} is a file.")
+
+
 def html_table(lines: Sequence[Sequence[str]]) -> str:
     """A table of plain text, in a box that scrolls by itself. The first line is the header; columns
     of numbers are aligned to the right."""

@@ -14,23 +14,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..characters import visible
 from .response_maps import ResponseMaps
 
-LONGEST_SIDE = 768  # pixels of an image on the page
+LONGEST_SIDE = 768  # pixels of an image in the page
+SHOWN_SIDES = 160, 640  # pixels of the longer side of an image on the screen, least and most
+THINNEST = 16  # pixels on the screen: a strip of one pixel has tokens too
 SHARES = (("image", 1), ("system turn", 2), ("text", 0))
 """Curves of the chart, from the bottom up, and their key types."""
 STYLE = """
 .row { padding: 1em 0; }
 .models { display: flex; flex-wrap: wrap; gap: 2em; }
 .model { flex: 1 1 340px; min-width: 0; max-width: 640px; }
-.seen { position: relative; display: inline-block; max-width: 100%; line-height: 0; }
-.seen img { max-width: 100%; display: block; image-rendering: pixelated; min-width: 160px; }
+.seen { position: relative; display: inline-block; max-width: 100%; line-height: 0;
+margin: 0 8px 8px 0; vertical-align: top; }
+.seen img { max-width: 100%; height: auto; display: block; image-rendering: pixelated; }
 .heat { position: absolute; inset: 0; display: grid; }
 .heat i { background: #ff3b00; }
 .tokens { line-height: 1.9; overflow-wrap: anywhere; white-space: pre-wrap; }
 .tokens span { cursor: pointer; border-bottom: 3px solid; border-radius: 2px; }
 .tokens span:focus, .tokens span:hover, .tokens .on { outline: 2px solid #1b6ca8; }
 .chart { width: 100%; height: 90px; display: block; }
+.key span { white-space: nowrap; }
 .key b { display: inline-block; width: .8em; height: .8em; border-radius: 2px; }
 .key b { margin: 0 .3em 0 1em; }
 .share-0 { fill: #9aa5b1; background: #9aa5b1; } .share-1 { fill: #e4572e; background: #e4572e; }
@@ -76,11 +81,13 @@ def look_parts(title: str, intro: str, rows: Sequence[Mapping[str, ResponseMaps]
         rows: per row {name of the model: its answer and maps}.
     """
     head = f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>"
-    key = "".join(f'<b class="share-{kind}"></b>{name}' for name, kind in SHARES)
+    key = "".join(f'<span><b class="share-{kind}"></b>{name}</span> ' for name, kind in SHARES)
     how = (
         '<p class="key">Point at a token of an answer, or use the arrow keys, to see what it looked'
-        " at when it was written; the line under it is its attention to the image. The chart shows"
-        f" the shares of attention along the answer:{key}</p>"
+        " at when it was written; the line under it is its attention to the image. Red compares"
+        " parts of the images and tokens of one answer: the most attention is the reddest, however"
+        " little it is. The numbers and the chart tell how little. The chart shows the shares of"
+        f" attention along the answer: {key}</p>"
     )
     body = [_row(number, models) for number, models in enumerate(rows, start=1)]
     return [f"<style>{STYLE}</style>", head, how, *body, f"<script>{SCRIPT}</script>"]
@@ -88,11 +95,11 @@ def look_parts(title: str, intro: str, rows: Sequence[Mapping[str, ResponseMaps]
 
 def _row(number: int, models: Mapping[str, ResponseMaps]) -> str:
     first = next(iter(models.values()))
-    answer = "" if first.answer is None else f" (answer: {html.escape(first.answer)})"
+    answer = "" if first.answer is None else f" (answer: <bdi>{_escape(first.answer)}</bdi>)"
     blocks = "".join(_model(name, maps) for name, maps in models.items())
-    question = html.escape(first.question.strip())
+    question = _escape(first.question.strip())
     return (
-        f'<section class="row"><h2>{number}. {question}{answer}</h2>'
+        f'<section class="row"><h2>{number}. <bdi>{question}</bdi>{answer}</h2>'
         f'<div class="models">{blocks}</div></section>'
     )
 
@@ -108,22 +115,27 @@ def _model(name: str, maps: ResponseMaps) -> str:
     looks = (maps.masses[:, 1] / strongest).tolist()
     tokens = "".join(
         f'<span tabindex="0" style="border-color:rgb(228 87 46 / {look:.2f})">'
-        f"{html.escape(piece) or '&middot;'}</span>"
+        f"{_escape(piece) or '&middot;'}</span>"
         for piece, look in zip(maps.pieces, looks, strict=True)
     )
     return (
         f'<div class="model"><h3>{html.escape(name)}</h3>'
         f"{''.join(_seen(image, one / strongest_mean) for image, one in images)}"
-        f'<p class="note">mean over the answer: {", ".join(shares)}</p>'
-        f'<p class="tokens">{html.escape(maps.opened)}{tokens}</p>{_chart(maps.masses)}'
+        f'<p class="note">mean over the answer: {", ".join(shares)}; {maps.num_image_tokens} image'
+        " tokens</p>"
+        f'<p class="tokens">{_escape(maps.opened)}{tokens}</p>{_chart(maps.masses)}'
         f'<script type="application/json">{_json(data)}</script></div>'
     )
 
 
 def _note(piece: str, mass: Tensor) -> str:
     shares = ", ".join(f"{100 * float(mass[kind]):.1f} % {name}" for name, kind in SHARES)
-    label = piece.strip() or ("a space" if piece else "part of a character")
-    return f"{label}: {shares}"
+    blank = "a line break" if "\n" in piece else "a space" if piece else "part of a character"
+    return f"{visible(piece.strip()) or blank}: {shares}"
+
+
+def _escape(text: str) -> str:
+    return html.escape(visible(text))
 
 
 def _seen(image: Image.Image, one: Tensor) -> str:
@@ -133,9 +145,18 @@ def _seen(image: Image.Image, one: Tensor) -> str:
     cells = "".join(f'<i style="opacity:{0.85 * float(x):.3f}"></i>' for x in mean.flatten())
     grid = f"grid-template:repeat({rows},1fr)/repeat({columns},1fr)"
     return (
-        f'<div class="seen"><img alt="the image of the question" src="{_image_data(image)}">'
+        f'<div class="seen"><img alt="the image of the question" style="{_size(image)}"'
+        f' src="{_image_data(image)}">'
         f'<div class="heat" style="{grid}">{cells}</div></div>'
     )
+
+
+def _size(image: Image.Image) -> str:
+    """The size on the screen. Small images are enlarged, and strips are made wider."""
+    longest, (least, most) = max(image.size), SHOWN_SIDES
+    scale = min(max(longest, least), most) / longest
+    width, height = (max(round(scale * side), THINNEST) for side in image.size)
+    return f"width:{width}px;aspect-ratio:{width}/{height}"
 
 
 def _image_data(image: Image.Image) -> str:

@@ -54,6 +54,7 @@ TITLES = {
     "rows_skipped": "rows skipped as unusable",
     "rows_dropped": "rows dropped as overlong",
 }
+SCORES = ("vas_ratio", "vas_log_ratio", "vas_share")
 VAS_SECTION = "Visual Attention Score"
 SECTIONS = {
     "Loss and accuracy": ("loss", "lm_loss", "eval_loss", "accuracy", "eval_accuracy"),

@@ -10,8 +10,8 @@ from .entry import ReportEntry
 
 CURVES = (
     ("lm_loss", "language-model loss"),
-    ("vas_log_ratio", "VAS, log ratio (training batches)"),
-    ("vas_share", "VAS, share (training batches)"),
+    ("vas_log_ratio", "VAS, log ratio (responses of training batches)"),
+    ("vas_share", "VAS, share (responses of training batches)"),
     ("accuracy", "accuracy of sampled completions"),
     ("reward_visual", "visual reward (VARS)"),
 )
@@ -33,7 +33,7 @@ def write_report(
         intro: plain text below it.
         story: HTML before the table.
         table: header and lines.
-        entries: the models of the figures.
+        entries: the models of the figures; their logs have the score of the responses' tokens.
     """
     logs = {e.name: e.log for e in entries if e.log}
     tables = {e.name: (e.vas_layers, e.vas_table["log_ratio"]) for e in entries}
@@ -46,7 +46,8 @@ def write_report(
             '<p class="note">VAS: mean over layers, heads and the user\'s text tokens of visual'
             " over system attention mass. The plain ratio explodes where system mass nears zero"
             " (eps 1e-6 bounds it), so read the log ratio and the share, visual / (visual +"
-            " system), beside it.</p>"
+            " system), beside it. The curves of training are those of the responses' tokens: scores"
+            " of different queries do not compare.</p>"
         ),
         f"<h2>Training</h2>{figures.curves(logs, CURVES)}" if logs else "",
         (

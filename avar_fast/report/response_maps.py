@@ -1,12 +1,11 @@
 """Where a model looks while it writes each token of its answer."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import record_attention, record_maps
 from ..data import Encoder, Row, Sample, prompt_inputs
@@ -38,6 +37,11 @@ class ResponseMaps:
     """What the chat template wrote before the first token."""
     answer: str | None
     """The row's own answer."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Models that see an image in other numbers of tokens do not compare in its mass."""
+        return sum(one[0].numel() for one in self.maps)
 
     @property
     def response(self) -> str:
@@ -138,14 +142,3 @@ def _pieces(ids: list[int], decode: Callable[[list[int]], str]) -> list[str]:
     if pieces:
         pieces[-1] += decode(ids)[len(before) :]  # a character that was never completed
     return pieces
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; the model's mode is put back."""
-    mode = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(mode)

@@ -13,6 +13,7 @@ from ..config.grpo import VISUAL, reward_label
 from ..journal import whole_lines
 
 RECIPE, LOG, COMPLETIONS = "recipe.yaml", "log.jsonl", "completions.jsonl"
+MANIFEST = "manifest.json"  # every checkpoint has one
 OF_COMPLETION = {
     "step": int,
     "row": str,
@@ -80,7 +81,7 @@ def read_run(name: str, path: Path) -> RunFolder:
             f"RUN must be the folder of a training run (train.output_dir); {path} does not exist."
             " Give an existing folder."
         )
-    if not path.is_dir() or not (path / RECIPE).is_file() or (path / "manifest.json").is_file():
+    if not path.is_dir() or not (path / RECIPE).is_file() or (path / MANIFEST).is_file():
         raise ValueError(
             f"RUN must be the folder of a training run (train.output_dir) with {RECIPE} and {LOG};"
             f" {path} is {_what_it_is(path)}"
@@ -107,7 +108,10 @@ def read_run(name: str, path: Path) -> RunFolder:
         for file in (LOG, COMPLETIONS)
         if _is_cut_off(path / file)
     ]
-    return RunFolder(name, path, text, flat_settings(tree), log, notes)
+    settings = flat_settings(tree)
+    if settings.get("stage") == "grpo" and not (path / COMPLETIONS).is_file():
+        notes.append(f"{path / COMPLETIONS} does not exist; the page shows no completions.")
+    return RunFolder(name, path, text, settings, log, notes)
 
 
 def _what_it_is(path: Path) -> str:
@@ -115,9 +119,14 @@ def _what_it_is(path: Path) -> str:
     if not path.is_dir():
         return "a file. Give its folder."
     whole = path.resolve()
-    if (path / "manifest.json").is_file():
+    if (path / MANIFEST).is_file():
         return f"a checkpoint. Give the folder of its run, {whole.parent.parent}."
-    inside = sorted(f.parent.name for f in path.glob(f"*/{RECIPE}"))
+    if (path / LOG).is_file():
+        return f"one without {RECIPE}. Copy it from a checkpoint of the run."
+    if path.name == "checkpoints" and (path.parent / RECIPE).is_file():
+        return f"where its checkpoints are. Give the folder of the run, {whole.parent}."
+    folders = (f.parent for f in path.glob(f"*/{RECIPE}"))
+    inside = sorted(f.name for f in folders if not (f / MANIFEST).is_file())
     if inside:
         return f"none. Give one of the runs in it: {', '.join(inside)}."
     return "none. Give the train.output_dir of a run that has started."

@@ -8,19 +8,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ..characters import visible
 from . import figures
 from .completions import Record, choose
 from .document import html_table, write_page
+from .meaning import differences_note, queries_note
 from .metrics import BY_LAYER, VAS_SECTION, sections_of, with_step_times
 from .run_folder import RunFolder
 
 NONE = "-"
 LONGEST = 3000  # characters of a text that the page shows of a completion or prompt
 LEFT_OUT = ("train.output_dir",)  # settings that always differ
-VAS_NOTE = (
-    "Means over heads and over the queries of training batches; in stage grpo, over the tokens of"
-    " completions. The score by head needs the checkpoint: python -m avar_fast.studies score"
-    " RUN/latest --data ROWS --out DIR"
+LAYERS_NOTE = (
+    "Means over heads and queries; in stage grpo, over the tokens of completions. The score by head"
+    " needs the checkpoint: python -m avar_fast.studies score RUN/latest --data ROWS --out DIR"
 )
 
 
@@ -37,12 +38,14 @@ def write_runs(path: Path, runs: Sequence[RunFolder]) -> None:
     names = ", ".join(run.name for run in runs)
     title = f"Training run{'s' if len(runs) > 1 else ''}: {names}"
     logs = {run.name: with_step_times(run.log) for run in runs}
+    others = (differences_note(runs, section) for section in ("AGTO", "Rewards"))
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         html_table(summary_table(runs, logs)),
-        *(f'<p class="note">{html.escape(note)}</p>' for run in runs for note in run.notes),
+        _note(" ".join(filter(None, (queries_note(runs), *others)))),
+        *(_note(note) for run in runs for note in run.notes),
         _differences(runs),
-        *_curves(logs),
+        *_curves(runs, logs),
         *(_completions(run) for run in runs),
         "<h2>Recipes</h2>",
         *(
@@ -120,6 +123,10 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>' if text else ""
+
+
 def _differences(runs: Sequence[RunFolder]) -> str:
     if len(runs) < 2:
         return ""
@@ -128,8 +135,8 @@ def _differences(runs: Sequence[RunFolder]) -> str:
     return f"<h2>What differs between the recipes</h2>{found}"
 
 
-def _curves(logs: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Sections of curves, and a table of the metrics that never change."""
+def _curves(runs: Sequence[RunFolder], logs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Sections of curves, and a table of the metrics that have one value in each run."""
     keys = dict.fromkeys(key for log in logs.values() for line in log for key in line)
     parts, constant = [], [["metric", *logs]]
     for section, metrics in sections_of(keys).items():
@@ -143,18 +150,20 @@ def _curves(logs: dict[str, list[dict[str, Any]]]) -> list[str]:
                     [f"{title} ({key})", *(number(v.pop()) if v else NONE for v in values)]
                 )
         if drawn:
-            parts.append(f"<h2>{section}</h2>{figures.curves(logs, drawn)}")
+            is_vas = section == VAS_SECTION
+            note = queries_note(runs) if is_vas else differences_note(runs, section)
+            parts.append(f"<h2>{section}</h2>{_note(note)}{figures.curves(logs, drawn)}")
         if section == VAS_SECTION and (maps := _vas_maps(logs)):
             parts.append(maps)
     if len(constant) > 1:
-        parts.append(f"<h2>Metrics that stay the same</h2>{html_table(constant)}")
+        parts.append(f"<h2>Metrics with one value</h2>{html_table(constant)}")
     return parts
 
 
 def _vas_maps(logs: dict[str, list[dict[str, Any]]]) -> str:
     """The score by layer over the steps; empty if no run has logged it."""
     maps = "".join(figures.layers_over_steps(logs, key, title) for key, title in BY_LAYER)
-    return f'<h2>VAS by layer</h2><p class="note">{VAS_NOTE}</p>{maps}' if maps else ""
+    return f'<h2>VAS by layer</h2><p class="note">{LAYERS_NOTE}</p>{maps}' if maps else ""
 
 
 def _distinct(log: list[dict[str, Any]], key: str) -> set[float]:
@@ -200,7 +209,7 @@ def _card(record: Record, titles: list[str]) -> str:
 def _cut(text: str) -> str:
     """A text whose control characters are visible. A long one keeps its start and its end, where
     the answer is."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    shown = visible(text)
     if len(shown) <= LONGEST:
         return shown
     half = LONGEST // 2

@@ -39,7 +39,7 @@ with needs("avar_fast.studies"):
     from .heads import rank_heads
     from .look import Looked, rows_with_images, write_look
     from .masses import AttentionShape, collect, lacks_answer
-    from .points import Point, read_point
+    from .points import Point, differing_settings, read_point, require_same_questions
     from .score import summarize
 
 Result = tuple[dict[str, Any], str]
@@ -109,15 +109,21 @@ def correlate_points(options: argparse.Namespace) -> Result:
     """Correlates score and accuracy of finished results, or of models that it evaluates."""
     require_three(len(options.points))
     points = _points(options)
+    require_same_questions(points)
+    differing = differing_settings(points)
     correlations = correlate(points, options.confidence)
     plots.plot_correlation(options.out / "correlate.png", points, correlations)
     result = {
-        "points": [asdict(point) for point in points],
+        "points": [
+            {"name": point.name, "accuracy": point.accuracy, "vas": point.vas} for point in points
+        ],
+        "differing": differing,
         "confidence": options.confidence,
         "correlations": [correlation.as_dict() for correlation in correlations],
         "paper": PAPER,
     }
-    return result, texts.correlation_text(correlations, len(points), options.confidence)
+    text = texts.correlation_text(correlations, len(points), options.confidence, differing)
+    return result, text
 
 
 def heads(options: argparse.Namespace) -> Result:

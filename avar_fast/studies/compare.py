@@ -107,7 +107,7 @@ def compare(
 
     Raises:
         ValueError: there are fewer than two checkpoints, names repeat, or the checkpoints differ in
-            layers, heads, rows or queries.
+            layers, heads, rows, queries, or in the numbers of image or system tokens.
     """
     bootstrap = bootstrap or Bootstrap()
     require_names(names)
@@ -121,6 +121,7 @@ def compare(
                 f" {int(base.counts.sum())} of {len(base.rows)}. Compare models of one tokenizer,"
                 " chat template and image processor."
             )
+        _require_same_keys(names[0], base, name, other)
     shifts = tuple(
         _shift(name, base, other, threshold, bootstrap, num_moves)
         for name, other in zip(names[1:], others, strict=True)
@@ -146,6 +147,26 @@ def require_same_shape(
         raise ValueError(
             "checkpoints must have attention in the same layers, with equally many heads, to be"
             f" compared; {base} has {base_shape}, and {name} has {shape}. Score them one by one."
+        )
+
+
+def _require_same_keys(base_name: str, base: RowMasses, name: str, other: RowMasses) -> None:
+    """Raises ValueError if two checkpoints see rows with other numbers of image or system tokens.
+    A checkpoint keeps the pixel limits of its training; a base model has its own."""
+    ours, theirs = base.num_keys.sum(0).tolist(), other.num_keys.sum(0).tolist()
+    images, systems = (base.num_keys != other.num_keys).any(0).tolist()
+    if images:
+        raise ValueError(
+            "checkpoints must see the same image tokens to be compared, as more of them have more"
+            f" mass; {name} sees {theirs[0]} in {len(other.rows)} rows and {base_name} {ours[0]}."
+            " Their image processors have other limits: set them for both with --min-pixels and"
+            " --max-pixels."
+        )
+    if systems:
+        raise ValueError(
+            "checkpoints must read the same system turns to be compared; those of"
+            f" {name} have {theirs[1]} tokens in {len(other.rows)} rows and those of {base_name}"
+            f" {ours[1]}. Compare models of one tokenizer and chat template."
         )
 
 

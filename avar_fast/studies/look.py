@@ -29,6 +29,7 @@ class Looked:
                     name: {
                         "response": maps.response,
                         "num_tokens": len(maps.pieces),
+                        "num_image_tokens": maps.num_image_tokens,
                         "text_mass": float(maps.masses[:, 0].mean()),
                         "visual_mass": float(maps.masses[:, 1].mean()),
                         "system_mass": float(maps.masses[:, 2].mean()),

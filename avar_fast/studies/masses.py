@@ -80,6 +80,9 @@ class RowMasses:
     """(rows, positions) numbers of queries in each part of the row's queries."""
     by_position: Tensor
     """(rows, positions, layers, QUANTITIES) sums over queries of means over heads."""
+    num_keys: Tensor
+    """(rows, 2) numbers of image tokens and of tokens of the system turn. Scores of other numbers
+    do not compare: where attention is even, twice the image tokens have twice the mass."""
 
     @property
     def num_heads(self) -> int:
@@ -90,12 +93,14 @@ class RowMasses:
         return AttentionShape(self.layers, self.num_heads)
 
     def sizes(self) -> dict[str, Any]:
-        """Numbers of rows, queries, layers and heads, and the indices of the layers, for the
-        JSON."""
+        """Numbers of rows, queries, keys, layers and heads, and the indices of the layers, for
+        the JSON."""
         return {
             "rows": len(self.rows),
             "rows_without_image": self.num_without_image,
             "num_queries": int(self.counts.sum()),
+            "num_image_tokens": int(self.num_keys[:, 0].sum()),
+            "num_system_tokens": int(self.num_keys[:, 1].sum()),
             "layers": len(self.layers),
             "layer_indices": list(self.layers),
             "heads": self.num_heads,
@@ -138,10 +143,8 @@ def collect(
         for batch in image_batches(loaded, rows, settings, with_target, purpose, name):
             parts.append(_read(loaded.model, batch, tokens, settings, layers))
             where += batch.rows
-    counts, by_head, position_counts, by_position = (torch.cat(p) for p in zip(*parts, strict=True))
-    return RowMasses(
-        tuple(where), len(rows) - len(where), layers, counts, by_head, position_counts, by_position
-    )
+    sums = (torch.cat(part) for part in zip(*parts, strict=True))
+    return RowMasses(tuple(where), len(rows) - len(where), layers, *sums)
 
 
 def image_batches(
@@ -208,8 +211,8 @@ def _read(
     tokens: SpecialTokens,
     settings: MassSettings,
     layers: tuple[int, ...],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Reads one batch and returns (counts, by_head, position_counts, by_position), as in
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Reads one batch and returns (counts, by_head, position_counts, by_position, num_keys), as in
     ``RowMasses``."""
     with record_attention(model, layers) as recording:
         model(**batch.inputs, use_cache=False, logits_to_keep=1)
@@ -236,6 +239,7 @@ def _read(
         torch.stack(by_head, dim=1),
         position_counts.double().view(num_rows, num_positions),
         torch.stack(by_position, dim=1).view(num_rows, num_positions, len(by_position), -1),
+        torch.stack([(types == kind).sum(1) for kind in (KeyType.VISUAL, KeyType.SYSTEM)], 1).cpu(),
     )
 
 

@@ -2,7 +2,8 @@
 knows its format."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +20,10 @@ class Point:
     """Mean score of the benchmarks, from 0 to 1."""
     vas: dict[str, float]
     """{form: VAS}, means over the benchmarks."""
+    questions: dict[str, str | None] = field(default_factory=dict)
+    """{benchmark: digest of its questions}; None where the result has none."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of the evaluation, and the limits of images."""
 
 
 def read_point(name: str, path: Path) -> Point:
@@ -63,7 +68,42 @@ def point_of(name: str, result: Any, where: str) -> Point:
         scores.append(summary["score"])
         for form in FORMS:
             vas[form].append(scores_by_form[form])
-    return Point(name, fmean(scores), {form: fmean(values) for form, values in vas.items()})
+    return Point(
+        name,
+        fmean(scores),
+        {form: fmean(values) for form, values in vas.items()},
+        {benchmark: summary.get("digest") for benchmark, summary in benchmarks.items()},
+        (result.get("settings") or {}) | {k: result[k] for k in ("pixels",) if k in result},
+    )
+
+
+def require_same_questions(points: Sequence[Point]) -> None:
+    """Raises ValueError if points are of other benchmarks than the first, or of other questions:
+    models of different tests have no common order."""
+    first = points[0]
+    for point in points[1:]:
+        names = (", ".join(p.questions) for p in (first, point))
+        if set(point.questions) != set(first.questions):
+            ours, theirs = names
+            raise ValueError(
+                f"results must be of the same benchmarks to be correlated; {first.name} has {ours},"
+                f" {point.name} {theirs}. Evaluate all models on the same."
+            )
+        for benchmark, digest in point.questions.items():
+            expected = first.questions[benchmark]
+            if None not in (expected, digest) and digest != expected:
+                raise ValueError(
+                    f"results must answer the same questions to be correlated; those of {benchmark}"
+                    f" differ between {first.name} and {point.name}. Evaluate all models on the"
+                    " same rows."
+                )
+
+
+def differing_settings(points: Sequence[Point]) -> dict[str, list[Any]]:
+    """{setting: its value in each point} of the settings that are not the same in all."""
+    names = dict.fromkeys(name for point in points for name in point.settings)
+    values = {name: [point.settings.get(name) for point in points] for name in names}
+    return {name: each for name, each in values.items() if any(v != each[0] for v in each)}
 
 
 def _keys(result: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..attention.contexts import in_words
 from ..bootstrap import Estimate
+from ..characters import visible
 from ..evaluate.settings import intervention_text
 from ..tables import markdown
 from ..vas.score import FORMS
@@ -20,7 +21,8 @@ def data_text(collected: RowMasses, intervention: Mapping[str, Any]) -> str:
     """Says how many queries, rows, layers and heads were read, and how attention was changed."""
     left_out, layers = collected.num_without_image, collected.layers
     read = (
-        f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows;"
+        f"{int(collected.counts.sum())} queries of {len(collected.rows)} rows with"
+        f" {int(collected.num_keys[:, 0].sum())} image tokens;"
         f" {len(layers)} layers ({in_words(layers)}) of {collected.num_heads} heads"
         + (f"; {left_out} rows without an image left out" if left_out else "")
     )
@@ -69,9 +71,13 @@ def comparison_text(comparison: VasComparison) -> str:
 
 
 def correlation_text(
-    correlations: Sequence[Correlation], num_points: int, confidence: float
+    correlations: Sequence[Correlation],
+    num_points: int,
+    confidence: float,
+    differing: Mapping[str, Sequence[Any]],
 ) -> str:
-    """Table of the coefficients, with the paper's in the last line."""
+    """Table of the coefficients, with the paper's in the last line, and the settings of the
+    evaluations that differ."""
     header = ["score", "n", "Pearson", "p", "Spearman", "p"]
     lines = [header]
     for correlation in correlations:
@@ -85,6 +91,9 @@ def correlation_text(
         f"Intervals: {100 * confidence:g} %. The paper's line: {PAPER['source']}, {PAPER['note']}."
         " p-values take points as independent, which checkpoints of one run are not."
     )
+    if differing:
+        each = "; ".join(f"{name} {', '.join(map(str, v))}" for name, v in differing.items())
+        note += f"\nThe evaluations differ in their settings: {each}."
     return f"{markdown(lines)}\n\n{note}"
 
 
@@ -121,6 +130,7 @@ def look_text(looked: Looked) -> str:
     for where, models in zip(looked.where, looked.answers, strict=True):
         for name, maps in models.items():
             mass, text = float(maps.masses[:, 1].mean()), " ".join(maps.response.split())
+            text = visible(text, kept="")
             cut = text if len(text) <= 60 else f"{text[:57]}..."
             lines.append([where, name, str(len(maps.pieces)), f"{mass:.3f}", cut.replace("|", "/")])
     return markdown(lines)

@@ -34,7 +34,8 @@ def visual_attention_score(
     Args:
         mass: {layer: (B, L, H, 3)} or any form ``as_layers`` takes.
         query_mask: (B, L), true for the queries U; in the paper the user's text tokens
-            (``query_mask(..., role="user")``).
+            (``query_mask(..., role="user")``). Queries before the image see none of it; the
+            programs leave them out with ``sees_image``.
         eps: added to the system mass (ratio), to both masses (log ratio), or to their sum (share);
             the paper has none.
         form: "ratio" for visual / system, as in the paper; "log_ratio" for its logarithm; "share"

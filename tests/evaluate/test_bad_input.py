@@ -293,7 +293,7 @@ def test_a_sweep_names_missing_layers_before_its_first_point(tmp_path, model, ca
     rows = write_rows(tmp_path, WorldConfig(), "test", 1, seed=0)
     given = ["sweep", model, f"--data={rows}", f"--out={tmp_path / 'sweep'}", "--dtype=float32"]
     assert main([*given, "--visual-scale=1,2", "--layers=4"]) == 1
-    assert "layers must be a non-empty subset of 0..3; got [4]" in capsys.readouterr().err
+    assert "must be a non-empty subset of 0..3; got [4]" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()
 
 

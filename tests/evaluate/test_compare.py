@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,12 +149,14 @@ def test_command_compares_files(tmp_path, capsys):
     for name, rights in (("a", [True, False] * 4), ("b", [True] * 8)):
         group = predictions("mmstar", rights)
         head = HEAD | {"settings": {"style": "tags", "visual_scale": 1 if name == "a" else 1.15}}
+        head |= {"pixels": [784, 50176 if name == "a" else 262144]}
         write_json(tmp_path / f"{name}.json", head, {"mmstar": summary()}, group)
     files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     assert main(["compare", *files, f"--out={tmp_path / 'c.json'}", "--seed=4"]) == 0
     said = capsys.readouterr().out
     assert "seed 4" in said
     assert "visual_scale: A 1, B 1.15" in said
+    assert "pixels: A [784, 50176], B [784, 262144]" in said
     assert "style" not in said
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["benchmarks"]["mmstar"]["score"]["difference"] == 50
@@ -168,6 +171,40 @@ def test_command_compares_files(tmp_path, capsys):
     assert "its format is 1, this program reads 2" in said
     assert main(["compare", files[0], str(tmp_path / "none.json")]) == 1
     assert main(["compare", *files, "--confidence=2"]) == 1
+
+
+def test_the_table_says_which_scores_do_not_compare(tmp_path, capsys):
+    summaries = {
+        "a": {"rows": replace(summary(), num=40), "mmstar": replace(summary(), num_published=1)},
+        "b": {"rows": replace(summary(), num=2, digest="other")},
+        "c": {"mmstar": replace(summary(), num_published=1500)},
+    }
+    for name, found in summaries.items():
+        changed = {"visual_scale": 1.15} if name == "c" else {}
+        write_json(tmp_path / f"{name}.json", HEAD | {"settings": changed}, found, [])
+    files = [str(tmp_path / f"{name}.json") for name in summaries]
+    assert main(["table", *files]) == 0
+    notes = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    a, b, c = files
+    assert notes == [
+        f"rows: the questions differ ({a} has 40, {b} has 2), so the scores do not compare.",
+        f"{c} has only a part of mmstar.",
+        f"{c}: Attention was changed: visual_scale 1.15.",
+    ]
+    assert main(["table", files[0], files[0]]) == 0
+    assert "\n\n" not in capsys.readouterr().out
+
+
+def test_a_page_or_a_comparison_does_not_replace_a_result(tmp_path, capsys):
+    result = tmp_path / "r.json"
+    write_json(result, HEAD, {"mmstar": summary()}, predictions("mmstar", [True, False]))
+    before = result.read_bytes()
+    assert main(["page", str(result), f"--out={result}"]) == 1
+    said = capsys.readouterr().err
+    assert f"--out must end in .html; got {result}. Use --out {tmp_path / 'r.html'}" in said
+    assert main(["compare", str(result), str(result), f"--out={result}"]) == 1
+    assert "is one of the results, which would be lost. Name another." in capsys.readouterr().err
+    assert result.read_bytes() == before
 
 
 def test_the_commit_is_the_projects_own(tmp_path):

@@ -152,6 +152,15 @@ def test_a_sweep_goes_on_where_it_was_left(world, tmp_path, capsys):
     assert "max_new_tokens = 2; this run has 3" in capsys.readouterr().err
 
 
+def test_a_sweep_names_what_all_its_points_share(world, tmp_path, capsys):
+    given = ["sweep", *arguments(world, tmp_path), "--limit=1", "--visual-scale=1,1.5"]
+    given += ["--max-new-tokens=1", "--form=weights", "--layers=0-1"]
+    assert main(given) == 0
+    told = "Attention was changed: layers [0, 1], form weights."
+    assert capsys.readouterr().out.endswith(f"\n\n{told}\n")
+    assert (tmp_path / "sweep.md").read_text().endswith(f"\n\n{told}\n")
+
+
 def test_an_intervention_changes_what_is_said_and_its_layers_count(world, tmp_path, capsys):
     outs = [tmp_path / f"{i}.json" for i in range(3)]
     flags = ([], ["--visual-bias=8"], ["--visual-bias=8", "--layers=0-1,3"])
@@ -161,6 +170,7 @@ def test_an_intervention_changes_what_is_said_and_its_layers_count(world, tmp_pa
         assert ("Attention was changed: visual_bias 8" in capsys.readouterr().out) == bool(more)
     plain, all_layers, some = (read_result(out) for out in outs)
     assert some.head["settings"]["layers"] == [0, 1, 3]
+    assert some.head["pixels"] == [784, 50176]  # those of the lab's image processor
     said = [[p.completion for p in r.predictions] for r in (plain, all_layers)]
     assert said[0] != said[1]
     shares = [r.benchmarks["rows"].vas["share"] for r in (plain, some, all_layers)]

@@ -4,9 +4,16 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
+from avar_fast.attention import attach
+from avar_fast.bootstrap import Bootstrap
+from avar_fast.data import load_rows
 from avar_fast.lab.model import save_base
+from avar_fast.loading import load
+from avar_fast.studies.masses import QUANTITIES, MassSettings, collect
+from avar_fast.studies.score import summarize
 
 from .clients import processor
 
@@ -76,10 +83,19 @@ def test_trainer(model_path, rows_file, tmp_path, adapters):
     assert (tmp_path / saved).exists()
 
 
+def score_of_first_rows(path, rows_file, count):
+    """VAS as ``python -m avar_fast.studies score`` has it."""
+    loaded = load(path, torch.float32, torch.device("cpu"))
+    attach(loaded.model, loaded.tokenizer)
+    masses = collect(loaded, load_rows(str(rows_file), limit=count), MassSettings(), "own")
+    return summarize(masses, Bootstrap()).overall[QUANTITIES.index("ratio")].value
+
+
 def test_own_loop(model_path, rows_file):
+    score = score_of_first_rows(model_path, rows_file, 4)
     history = main_of("own_loop")(model_path, str(rows_file), size=4, learning_rate=1e-3)
     losses, enhance, vas = zip(*history, strict=True)
     assert len(history) == 2
     assert losses[1] < losses[0]
     assert enhance[1] < enhance[0]
-    assert all(value > 0 for value in vas)
+    assert vas[0] == pytest.approx(score, rel=1e-4)

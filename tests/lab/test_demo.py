@@ -71,6 +71,15 @@ def test_cold_starts_differ_in_what_their_titles_say():
     assert not recipe_of("slow").agto.enabled
 
 
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_every_log_scores_the_same_queries(run):
+    """The page draws the scores of all training runs in one figure."""
+    logged = demo_parts.logging_responses(run)
+    recipe = load_recipe(CONFIGS / logged.recipe, list(logged.settings))
+    assert recipe.agto.queries == "response"
+    assert replace(recipe.agto, queries="user") == replace(recipe_of(run.key).agto, queries="user")
+
+
 def test_the_two_runs_of_grpo_differ_in_vars_alone():
     plain, vars_ = recipe_of("grpo"), recipe_of("vars")
     assert plain.optim == vars_.optim
@@ -160,6 +169,8 @@ def test_a_small_demo_alone(tmp_path, monkeypatch, capsys):
     assert page.count("<svg") > 3 * 3 * STEPS
     assert BASE.title in page
     assert (out / "base").readlink().name == "base-1-1"
+    for key in runs:
+        assert "  queries: response" in (out / key / "recipe.yaml").read_text(), key
     monkeypatch.setattr(demo, "score_walks", lambda *_: {"late": 0.1})
     monkeypatch.setattr(demo, "DRAWS", 1)
     with pytest.raises(SystemExit, match="is at 10%, the last of 1 draws of its weights. Take"):

@@ -3,6 +3,8 @@
 import random
 
 import pytest
+import torch
+from PIL import Image
 
 pytest.importorskip("matplotlib")
 
@@ -16,6 +18,8 @@ from avar_fast.lab.walk_story import Step, story
 from avar_fast.lab.world import write_rows
 from avar_fast.report import write_report
 from avar_fast.report.document import write_page
+from avar_fast.report.look_page import look_parts
+from avar_fast.report.response_maps import ResponseMaps
 from avar_fast.report.run_folder import read_run
 from avar_fast.report.run_page import write_runs
 
@@ -124,6 +128,22 @@ def test_pages(tmp_path, make, num_images, width, scheme):
     assert seen["titles"] > seen["pictures"]
     assert width - 20 <= seen["width"] <= width
     assert seen["back"] == {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 19, 24)"}[scheme]
+
+
+@VIEWS
+def test_the_page_of_look(tmp_path, width, scheme):
+    """Two models, two images, one of them a strip; a question and tokens without a space."""
+    sides = ((3, 4), (6, 1))
+    images = [Image.new("RGB", size) for size in ((900, 700), (1, 200))]
+    maps = [torch.full((9, *side), 0.01) for side in sides]
+    masses, pieces = torch.tensor([[0.5, 0.18, 0.32]] * 9), [LONG] * 8 + ["\n"]
+    answer = ResponseMaps(images, maps, masses, [0] * 9, pieces, 9, LONG, "<think>", LONG)
+    parts = look_parts("Where the answer looks", "2 rows", [{"base": answer, LONG: answer}])
+    write_page(tmp_path / "look.html", "look", parts)
+    seen = look(tmp_path / "look.html", tmp_path, width, scheme)
+    assert seen["problems"] == []
+    assert seen["images"] == 4
+    assert seen["titles"] == 4
 
 
 FAULTS = {

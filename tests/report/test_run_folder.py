@@ -74,6 +74,19 @@ def test_a_checkpoint_is_no_run(run, tmp_path):
     for path in (saved, run / "latest"):
         said = error_of(path, "--out", tmp_path / "p.html")
         assert f"is a checkpoint. Give the folder of its run, {run}." in said
+    said = error_of(saved.parent, "--out", tmp_path / "p.html")
+    assert f"is where its checkpoints are. Give the folder of the run, {run}." in said
+    (run / "recipe.yaml").unlink()
+    said = error_of(run, "--out", tmp_path / "p.html")
+    assert "is one without recipe.yaml. Copy it from a checkpoint of the run." in said
+
+
+def test_completions_that_are_gone_are_told(tmp_path, capsys):
+    run = write_run(tmp_path / "run", LOSSES, "lab-grpo-vars")
+    main([str(run), "--out", str(tmp_path / "p.html")])
+    note = f"{run / 'completions.jsonl'} does not exist; the page shows no completions."
+    assert note in capsys.readouterr().err
+    assert note in (tmp_path / "p.html").read_text()
 
 
 @pytest.mark.parametrize("there", [True, False])

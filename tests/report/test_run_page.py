@@ -55,6 +55,56 @@ def test_runs_share_a_figure_and_keep_their_colors(tmp_path):
     assert len(dots_of(figure_of(page, "vas_share"), 1)) == 2
 
 
+def test_the_page_says_whose_attention_is_scored(tmp_path):
+    """Scores of the user's tokens and of the response's can differ by any factor, so curves of both
+    in one figure would say nothing."""
+    lines = [{"vas_share": 0.1}, {"vas_share": 0.2}]
+    user = write_run(tmp_path / "plain", lines)
+    response = write_run(tmp_path / "cured", lines, overrides=["agto.queries=response"])
+    silent = write_run(tmp_path / "silent", [{"loss": 1.0}], overrides=["agto.queries=all"])
+    one = "The queries of VAS (agto.queries): user."
+    assert page_of(tmp_path, user, silent).count(one) == 2  # with the numbers and with the curves
+    both = "VAS: no comparison, as agto.queries differs: user in plain, response in cured."
+    assert page_of(tmp_path, user, response).count(both) == 2
+    assert "agto.queries)" not in page_of(tmp_path, silent)
+    large = write_run(tmp_path / "large", lines, overrides=["data.max_pixels=262144"])
+    sizes = "VAS: no comparison, as data.max_pixels differs: null in plain, 262144 in large."
+    assert page_of(tmp_path, user, large).count(f"{one} {sizes}") == 2
+
+
+def test_the_page_says_which_rewards_do_not_compare(tmp_path):
+    lines = [{"reward": 0.1, "reward_visual": 0.1}, {"reward": 0.2, "reward_visual": 0.2}]
+    ratio, share = (
+        write_run(tmp_path / form, lines, "lab-grpo-vars", [f"grpo.visual_form={form}"])
+        for form in ("ratio", "share")
+    )
+    told = "The visual reward: no comparison, as grpo.visual_form differs: ratio in ratio, share"
+    page = page_of(tmp_path, ratio, share)
+    assert page.count(told) == 2
+    assert "grpo.rewards differs" not in page
+    plain = write_run(tmp_path / "plain", [{"reward": 1.0}, {"reward": 2.0}], "lab-grpo")
+    page = html.unescape(page_of(tmp_path, share, plain))
+    assert 'as grpo.rewards differs: {"exact": 1.0, "visual": 0.3, "format": 0.1} in share' in page
+    assert "The visual reward: no" not in page
+
+
+def test_the_page_says_which_terms_and_shares_do_not_compare(tmp_path):
+    terms = [{"agto_enhance": 1.0}, {"agto_enhance": 2.0}]
+    image, text = (
+        write_run(tmp_path / keys, terms, overrides=[f"agto.enhance_keys={keys}"])
+        for keys in ("image", "text")
+    )
+    told = "The terms of AGTO: no comparison, as agto.enhance_keys differs: image in image, text"
+    assert page_of(tmp_path, image, text).count(told) == 2
+    shares = [{"visual_share": 0.1}, {"visual_share": 0.2}]
+    every, some = (
+        write_run(tmp_path / name, shares, "lab-grpo", [f"grpo.visual_layers={layers}"])
+        for name, layers in (("every", "null"), ("some", "[1]"))
+    )
+    told = "visual_share: no comparison, as grpo.visual_layers differs: null in every, [1] in some"
+    assert page_of(tmp_path, every, some).count(told) == 2
+
+
 def test_every_logged_metric_is_on_the_page(tmp_path):
     changing = ("loss", "agto_enhance", "reward_my_rule", "vas_ratio", "of_a_later_version")
     steady = {"lr": 0.25, "rows_skipped": 7.0, "mfu": None}
@@ -64,7 +114,7 @@ def test_every_logged_metric_is_on_the_page(tmp_path):
     page = page_of(tmp_path, run)
     for key in changing:
         figure_of(page, key)
-    same = page.partition("Metrics that stay the same")[2]
+    same = page.partition("Metrics with one value")[2]
     cells = re.findall(r"<tr><td>([^<]*\((\w+)\))</td><td[^>]*>([^<]*)</td>", same)
     shown = {key: value for _, key, value in cells}
     assert (shown["lr"], shown["rows_skipped"], shown["mfu"]) == ("0.25", "7", "-")

@@ -46,6 +46,7 @@ def test_score_writes_the_same_json_and_picture_twice(world, tmp_path, capsys):
     assert set(files(tmp_path / "a")) == {"score.json", "score.png"}
     result = json.loads((tmp_path / "a" / "score.json").read_text())
     assert result["rows"] == 6
+    assert result["num_image_tokens"] == 6 * 4
     assert result["bootstrap"]["seed"] == 0
     assert torch.tensor(result["by_head"]["log_ratio"]["value"]).shape == (4, 4)
     assert torch.tensor(result["by_layer"]["share"]["low"]).shape == (4,)
@@ -54,6 +55,7 @@ def test_score_writes_the_same_json_and_picture_twice(world, tmp_path, capsys):
     masses = sum(overall[kind]["value"] for kind in ("text", "visual", "system"))
     assert masses == pytest.approx(1.0, abs=1e-5)
     said = capsys.readouterr().out
+    assert "of 6 rows with 24 image tokens; 4 layers" in said
     assert "log_ratio" in said
     assert "Attention was changed" not in said
 
@@ -96,6 +98,24 @@ def test_heads_ranks_all_of_them(world, tmp_path, capsys):
     assert f"| {layer}.{head} " in said
     assert "Rank correlation" in said
     assert (tmp_path / "heads.png").stat().st_size > 1000
+
+
+def test_models_that_see_images_of_other_sizes_are_not_compared(world, tmp_path):
+    """The same weights, and a checkpoint's own pixel limits. Four times the image tokens have four
+    times the mass where attention is even, so the checkpoint seemed to look more."""
+    large = tmp_path / "large"
+    shutil.copytree(world / "model-0", large)
+    processor = json.loads((large / "preprocessor_config.json").read_text())
+    processor["size"] = {"shortest_edge": 112 * 112, "longest_edge": 112 * 112}
+    (large / "preprocessor_config.json").write_text(json.dumps(processor))
+    given = ("compare", f"base={world / 'model-0'}", f"large={large}", "--data")
+    given = (*given, world / "rows" / "test.jsonl", *FAST, "--out", tmp_path / "out")
+    message = "large sees 96 in 6 rows and base 24.*--min-pixels and --max-pixels"
+    with pytest.raises(SystemExit, match=message):
+        run(*given)
+    run(*given, "--min-pixels", 12544, "--max-pixels", 12544)
+    (shift,) = json.loads((tmp_path / "out" / "compare.json").read_text())["shifts"]
+    assert shift["overall"]["log_ratio"]["value"] == 0
 
 
 def test_correlate_takes_results(tmp_path, capsys):

@@ -31,8 +31,9 @@ def collected(rise=0.0, noise=0.0, head=(3, 0), of_head=0.0, layers=LAYERS, seed
     by_head = means * counts[:, None, None, None]
     rows = tuple(f"row {i}" for i in range(ROWS))
     return RowMasses(
-        rows, 0, layers, counts, by_head, counts[:, None], by_head.mean(dim=2)[:, None]
-    )
+        rows, 0, layers, counts, by_head, counts[:, None], by_head.mean(dim=2)[:, None],
+        torch.tensor([[4, 9]] * ROWS),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ import pytest
 
 from avar_fast.studies.correlate import PAPER, correlate
 from avar_fast.studies.plots import kind_of
-from avar_fast.studies.points import Point, point_of, read_point
+from avar_fast.studies.points import (
+    Point,
+    differing_settings,
+    point_of,
+    read_point,
+    require_same_questions,
+)
 
 VAS = {"ratio": 2.0, "log_ratio": 0.5, "share": 0.6}
 
@@ -90,7 +96,37 @@ def test_points_that_do_not_differ_are_refused():
 def test_a_point_is_read_from_an_evaluation(tmp_path):
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"benchmarks": {"rows": {"score": 0.75, "vas": VAS, "num": 4}}}))
-    assert read_point("mine", path) == Point("mine", 0.75, VAS)
+    assert read_point("mine", path) == Point("mine", 0.75, VAS, {"rows": None})
+
+
+def result(name, digests, **settings):
+    benchmarks = {b: {"score": 0.5, "vas": VAS, "digest": d} for b, d in digests.items()}
+    return point_of(name, {"benchmarks": benchmarks, "settings": settings}, name)
+
+
+def test_results_of_other_questions_are_refused():
+    """Accuracy on an easy test and on a hard one say nothing of the models."""
+    require_same_questions([result(n, {"rows": "1", "mmstar": d}) for n, d in ("a2", "b2")])
+    require_same_questions([result("a", {"rows": "1"}), result("b", {"rows": None})])
+    with pytest.raises(ValueError, match=r"those of rows differ between a and c. Evaluate all"):
+        require_same_questions([result(n, {"rows": d}) for n, d in ("a1", "b1", "c2")])
+    with pytest.raises(ValueError, match=r"a has rows, b rows, mmstar. Evaluate all models"):
+        require_same_questions(
+            [result("a", {"rows": "1"}), result("b", {"rows": "1", "mmstar": "2"})]
+        )
+
+
+def test_limits_of_images_that_differ_are_told():
+    summaries = {"rows": {"score": 0.5, "vas": VAS}}
+    limits = ([784, 50176], [784, 50176], [784, 262144])
+    points = [point_of("x", {"benchmarks": summaries, "pixels": each}, "x") for each in limits]
+    assert differing_settings(points) == {"pixels": list(limits)}
+
+
+def test_settings_that_differ_are_told():
+    scales = (1.0, 1.5, 1.5)
+    points = [result("x", {"rows": "1"}, visual_scale=scale, limit=None) for scale in scales]
+    assert differing_settings(points) == {"visual_scale": [1.0, 1.5, 1.5]}
 
 
 def test_a_point_of_several_benchmarks_is_their_mean():

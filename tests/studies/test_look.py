@@ -72,15 +72,15 @@ def test_chosen_layers_are_averaged(tmp_path):
         pass
 
 
-def an_answer(pieces, steps=None):
+def an_answer(pieces, size=(84, 56), question="<image>Add <b>1</b>"):
     from PIL import Image
 
     count = len(pieces)
     maps = torch.rand(count, 2, 3, generator=torch.Generator().manual_seed(0)) / 12
     visual = maps.flatten(1).sum(1)
     masses = torch.stack([0.7 * (1 - visual), visual, 0.3 * (1 - visual)], dim=1)
-    image = Image.new("RGB", (84, 56))
-    texts = ("<image>Add <b>1</b>", "<think>", "7")
+    image = Image.new("RGB", size)
+    texts = (question, "<think>", "7")
     return ResponseMaps([image], [maps], masses, [0] * count, pieces, count, *texts)
 
 
@@ -100,6 +100,33 @@ def test_the_page_holds_every_map_and_no_foreign_markup():
     assert (levels / 255 * top - answer.maps[0]).abs().max() <= top / 500
     assert len(data["notes"]) == 3
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_text_that_turns_direction_turns_no_text_of_the_page():
+    answer = an_answer(["3\u202e", "\u05e9\u05dc\u05d5\u05dd", "\n"], question="Add\u202e 1")
+    page = "".join(look_parts("Title", "intro", [{"base": answer}]))
+    assert "\u202e" not in page
+    assert "\\u202e" not in page  # as JSON has it
+    assert "<bdi>Add\ufffd 1</bdi> (answer: <bdi>7</bdi>)" in page
+    assert "\u05e9\u05dc\u05d5\u05dd" in page
+    assert '"a line break: ' in page
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((84, 56), (160, 107)),
+        ((1, 200), (16, 200)),
+        ((200, 1), (200, 16)),
+        ((3000, 2000), (640, 427)),
+        ((1, 1), (160, 160)),
+        ((40, 6000), (16, 640)),
+    ],
+)
+def test_images_of_any_size_fit_the_screen(size, shown):
+    page = "".join(look_parts("Title", "intro", [{"base": an_answer(["3"], size=size)}]))
+    width, height = shown
+    assert f"width:{width}px;aspect-ratio:{width}/{height}" in page
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +154,10 @@ def test_the_command_shows_two_models_side_by_side(world, tmp_path, capsys):
     assert set(result["rows"][0]["models"]) == {"base", "agto"}
     assert result["layers"] == [0, 2]
     assert len(result["rows"][0]["models"]["base"]["visual_mass_by_token"]) == 4
+    assert result["rows"][0]["models"]["base"]["num_image_tokens"] == 4
     page = (tmp_path / "look.html").read_text()
     assert page.count('class="model"') == 4
+    assert page.count("; 4 image tokens</p>") == 4
     assert capsys.readouterr().out.rstrip().endswith("look.json, look.html")
 
 
@@ -137,7 +166,7 @@ def test_the_command_shows_two_models_side_by_side(world, tmp_path, capsys):
     [
         (["a", "b", "c"], [], "one model, or two with names of their own; got a, b, c"),
         (["x=a", "x=b"], [], "two with names of their own; got x, x. Write NAME=PATH"),
-        (["model"], ["--layers", "9"], "layers must be a non-empty subset of 0..3"),
+        (["model"], ["--layers", "9"], "layers of model must be a non-empty subset of 0..3"),
         (["model"], ["--layers", "x"], "--layers must be like 0-7,12; got 'x'"),
         (["model"], ["--data", "no.jsonl"], "--data must be an existing file; no.jsonl is not"),
     ],

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ...characters import visible
 from ...config.grpo import reward_label
 from ..run import Run
 from ..tracker import cut_back
@@ -91,7 +92,7 @@ def table(step: int, records: list[dict[str, Any]]) -> str:
 def _shortened(text: str) -> str:
     """A text on one line. A long text keeps its start and its end, where the answer is. Control
     characters are replaced, because a terminal would obey them."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    line = visible(" ".join(text.split()), kept="")
     if len(line) <= TEXT_SHOWN:
         return line
     half = TEXT_SHOWN // 2
