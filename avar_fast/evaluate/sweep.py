@@ -83,6 +83,7 @@ def _write(folder: Path, results: list[tuple[Point, Result]]) -> None:
     point, result = results[0]
     shared = {k: v for k, v in result.head["settings"].items() if k not in point}
     text = "\n\n".join(filter(None, (markdown(lines), intervention_text(shared))))
-    (folder / "sweep.json").write_text(json.dumps(points, indent=1) + "\n")
+    whole = {"settings": shared, "points": points}
+    (folder / "sweep.json").write_text(json.dumps(whole, indent=1) + "\n")
     (folder / "sweep.md").write_text(text + "\n")
     print(text)

@@ -19,6 +19,8 @@ from .run_folder import RunFolder
 NONE = "-"
 LONGEST = 3000  # characters of a text that the page shows of a completion or prompt
 LEFT_OUT = ("train.output_dir",)  # settings that always differ
+UNUSED = {"sft": ("grpo", "rollout")}
+"""{stage: sections of the recipe that it does not read}"""
 LAYERS_NOTE = (
     "Means over heads and queries; in stage grpo, over the tokens of completions. The score by head"
     " needs the checkpoint: python -m avar_fast.studies score RUN/latest --data ROWS --out DIR"
@@ -109,8 +111,8 @@ def differing_settings(runs: Sequence[RunFolder]) -> list[list[str]]:
 
 
 def _setting(run: RunFolder, key: str) -> str:
-    """A setting as YAML; a dash where the run's recipe lacks it."""
-    if key not in run.settings:
+    """A setting as YAML; a dash where the run's recipe lacks it or its stage does not use it."""
+    if key not in run.settings or key.partition(".")[0] in UNUSED.get(run.stage, ()):
         return NONE
     value = run.settings[key]
     return value if isinstance(value, str) else json.dumps(value, default=str)

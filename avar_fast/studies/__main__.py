@@ -157,7 +157,8 @@ def look(options: argparse.Namespace) -> Result:
         del loaded
     looked = Looked([row.where for row in rows], answers)
     which = "all layers with attention" if layers is None else f"layers {options.layers}"
-    intro = f"{len(rows)} rows of {options.data}; mean over the heads of {which}."
+    count = "The first row" if len(rows) == 1 else f"The first {len(rows)} rows"
+    intro = f"{count} with an image of {options.data}; mean over the heads of {which}."
     write_look(options.out, looked, intro)
     result = {
         "models": dict(options.models),

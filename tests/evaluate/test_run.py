@@ -136,7 +136,8 @@ def test_a_sweep_goes_on_where_it_was_left(world, tmp_path, capsys):
     given += ["--system-scale=1,0.6", "--max-new-tokens=2"]
     assert main(given) == 0
     table = capsys.readouterr().out
-    points = json.loads((tmp_path / "sweep.json").read_text())
+    written = json.loads((tmp_path / "sweep.json").read_text())
+    points = written["points"]
     assert [p["point"] for p in points] == [
         {"visual_scale": v, "system_scale": s} for v in (1, 1.5) for s in (1, 0.6)
     ]
@@ -157,6 +158,9 @@ def test_a_sweep_names_what_all_its_points_share(world, tmp_path, capsys):
     given += ["--max-new-tokens=1", "--form=weights", "--layers=0-1"]
     assert main(given) == 0
     told = "Attention was changed: layers [0, 1], form weights."
+    settings = json.loads((tmp_path / "sweep.json").read_text())["settings"]
+    assert (settings["form"], settings["layers"]) == ("weights", [0, 1])
+    assert "visual_scale" not in settings
     assert capsys.readouterr().out.endswith(f"\n\n{told}\n")
     assert (tmp_path / "sweep.md").read_text().endswith(f"\n\n{told}\n")
 

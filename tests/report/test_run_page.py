@@ -174,6 +174,17 @@ def test_differing_settings(tmp_path):
     assert "The recipes are the same." in page_of(tmp_path, first, _copy(first, tmp_path / "c"))
 
 
+def test_settings_that_a_stage_does_not_use_are_no_difference(tmp_path):
+    runs = [
+        write_run(tmp_path / name, [{"loss": 1.0}], overrides=[f"grpo.temperature={name}"])
+        for name in ("0.5", "0.7")
+    ]
+    sampling = write_run(tmp_path / "grpo", [{"loss": 1.0}], "lab-grpo", ["grpo.temperature=0.9"])
+    assert len(differing_settings([read_run(run.name, run) for run in runs])) == 1
+    lines = differing_settings([read_run(run.name, run) for run in (runs[0], sampling)])
+    assert ["grpo.temperature", "-", "0.9"] in lines
+
+
 def _copy(run, to):
     to.mkdir()
     for name in ("recipe.yaml", "log.jsonl"):
