@@ -74,9 +74,7 @@ def test_three_points_say_nothing_of_the_interval_and_perfect_order_is_no_error(
     assert perfect.pearson.value == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(
-    ("number", "p"), [(3, 2 / 6), (4, 2 / 24), (5, 2 / 120), (9, 2 / 362_880)]
-)
+@pytest.mark.parametrize(("number", "p"), [(3, 2 / 6), (4, 2 / 24), (5, 2 / 120), (9, 2 / 362_880)])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_few_points_in_perfect_order_can_be_chance(number, p, sign):
     """scipy's p-value is 0 there, and its normal interval a point; of n! orders two are perfect."""
