@@ -144,6 +144,11 @@ def read_results(out: Path, pairs: dict[str, list[Pair]]) -> dict[str, Arms]:
                     f"error: every arm of the {tower} tower must have two finished runs for an"
                     f" interval; {lacking} has fewer. Run the study without --page."
                 )
+            if len(set.intersection(*map(set, arms.values()))) < 2:
+                sys.exit(
+                    f"error: two bases and seeds of the {tower} tower must have finished runs of"
+                    " every arm, for paired differences. Run the study without --page."
+                )
     return results
 
 

@@ -12,6 +12,7 @@ from .walk_study_tables import (
     arms_table,
     bases_table,
     comparisons_table,
+    correlated_runs,
     correlations_table,
     doses_table,
     findings,
@@ -92,8 +93,9 @@ def write_page(
         means_table(titles, scarce, VAS),
         "",
         "Pearson correlation of score and late accuracy over the finished models of the scarce"
-        f" tower ({sum(map(len, scarce.values()))} runs): over all, between arms (their means), and"
-        " within arms (each run less the mean of its arm).",
+        f" tower ({sum(map(len, correlated_runs(scarce)))} runs): over all, between arms (their"
+        " means), and within arms (each run less the mean of its arm). Within an arm the runs still"
+        " differ in their base models.",
         "",
         correlations_table(scarce),
         "",
