@@ -10,7 +10,7 @@ from ..evaluate.provenance import short_version
 from ..tables import markdown, mean_and_deviation
 from .ablation_arms import ARMS, BASE, BESIDE, RUNGS, SLOW
 from .ablation_parts import Results, Scores
-from .paired import paired_difference
+from .paired import MANY, paired_difference
 
 PRIMARY = "wrong"
 REFERENCE = "plain"
@@ -64,7 +64,7 @@ def write_page(out: Path, results: Results, setup: str, command: str) -> str:
         "## What came out",
         "",
         "Accuracy with wrong hints, each rung against the one before, and AGTO against slow"
-        " learning, paired by seed, with a 95 % t interval:",
+        f" learning, paired by seed, with a 95 % t interval. {MANY}",
         "",
         *findings(results),
         "",

@@ -8,7 +8,7 @@ from ..evaluate.provenance import processor, short_version
 from ..tables import markdown, mean_and_deviation
 from .hint_arms import ARMS, CEILING, QUERIES, HintArm, arm_key
 from .hint_study_parts import Results, Scores
-from .paired import paired_difference
+from .paired import MANY, paired_difference
 from .world import HINT_PLACES
 
 PREDICTION = (
@@ -60,7 +60,7 @@ def write_page(
         *verdicts(results),
         "",
         "Difference in accuracy with wrong hints between suppression and no AGTO, by the turn of"
-        " the hint, paired by seed, with a 95 % t interval:",
+        f" the hint, paired by seed, with a 95 % t interval. {MANY}",
         "",
         prediction_table(results),
         "",

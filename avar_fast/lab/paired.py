@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from scipy import stats
 
 CONFIDENCE = 0.95
+MANY = (
+    "No interval is corrected for the number of comparisons: where nothing differs, about one in"
+    " twenty does not hold zero. `No difference shown` does not say that there is none."
+)
+"""For a page with many intervals."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..evaluate.provenance import processor, short_version
+from .paired import MANY
 from .walk_study_plots import plot_arms, plot_doses, plot_scores, plot_steps
 from .walk_study_tables import (
     PLAIN,
@@ -49,7 +50,7 @@ def write_page(
         "Late accuracy against `plain`, with scarce heads, paired, with 95 % t intervals. The first"
         " interval is over runs. Runs of one base model are alike, so it says little about other"
         " base models. The second is over the base models' means, and does; of few of them it"
-        " shows only differences that are nearly the same in each.",
+        f" shows only differences that are nearly the same in each. {MANY}",
         "",
         *findings(titles, scarce),
         "",
