@@ -21,7 +21,7 @@ with needs("avar_fast.lab.ablation"):
     from .ablation_report import write_page
     from .processes import make_all
     from .study_command import command_line, need_runs, parse_study, study_parser
-    from .study_folder import enter_folder
+    from .study_folder import enter_folder, only_study
 
 MARKER = "ablation.json"  # settings of the study that made the folder
 PRELOADED = ("avar_fast.lab.ablation_parts", "avar_fast.train.grpo")
@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out
     enter_folder(out, MARKER, settings())
     if not options.page:
-        run_all(out, options.seeds, options.jobs)
+        with only_study(out, MARKER):
+            run_all(out, options.seeds, options.jobs)
     results = read_results(out, options.seeds)
     need_runs(results)
     command = command_line(parser)

@@ -1,7 +1,6 @@
 """The parts of the ablation: data, base models, cold starts and runs of GRPO. Each is kept once it
 is whole, and a part that trains needs a process of its own."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from .ablation_scores import score
 from .curriculum import write_curriculum
 from .model import save_base
 from .runs import checkpoint
-from .study_folder import make_whole, train_whole, write_whole
+from .study_folder import make_whole, read_whole, train_whole, write_whole
 from .world import write_rows
 
 FIRST_SEED = 100  # pilots had smaller ones
@@ -83,7 +82,7 @@ def read_results(out: Path, seeds: int) -> Results:
     """The finished runs of the seeds from 0 on, the base models among them."""
     return {
         one.key: {
-            seed: json.loads(_scored(out, seed, one.key).read_text())
+            seed: read_whole(_scored(out, seed, one.key))
             for seed in range(seeds)
             if _scored(out, seed, one.key).exists()
         }

@@ -1,5 +1,6 @@
 """The page of the ablation: what was run, what came out, tables and a picture."""
 
+import math
 import os
 import statistics
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from ..evaluate.provenance import short_version
 from ..tables import markdown, mean_and_deviation
 from .ablation_arms import ARMS, BASE, BESIDE, RUNGS, SLOW
 from .ablation_parts import Results, Scores
-from .paired import paired_difference
+from .paired import MANY, paired_difference
 
 PRIMARY = "wrong"
 REFERENCE = "plain"
@@ -23,12 +24,12 @@ ANSWERS = (
 )
 ATTENTION = (
     ("VAS user, log ratio", "vas_user_log_ratio"),
-    ("share", "vas_user_share"),
+    ("VAS user, share", "vas_user_share"),
     ("VAS response, log ratio", "vas_response_log_ratio"),
-    ("share", "vas_response_share"),
+    ("VAS response, share", "vas_response_share"),
     ("visual mass, user", "visual_user"),
-    ("response", "visual_response"),
-    ("first digit", "visual_digit"),
+    ("visual mass, response", "visual_response"),
+    ("visual mass, first digit", "visual_digit"),
     ("system mass, first digit", "system_digit"),
 )
 COMPARED = (
@@ -63,7 +64,7 @@ def write_page(out: Path, results: Results, setup: str, command: str) -> str:
         "## What came out",
         "",
         "Accuracy with wrong hints, each rung against the one before, and AGTO against slow"
-        " learning, paired by seed, with a 95 % t interval:",
+        f" learning, paired by seed, with a 95 % t interval. {MANY}",
         "",
         *findings(results),
         "",
@@ -95,7 +96,8 @@ def write_page(out: Path, results: Results, setup: str, command: str) -> str:
         "",
         "On the models' own responses to questions with wrong hints: VAS and visual mass of the"
         " queries of the user turn and of the response, and the masses where the first digit of"
-        " the response is predicted. The system turn holds the hint.",
+        " the response is predicted. The system turn holds the hint. A model whose responses have"
+        " no digit has no such masses and is left out there.",
         "",
         means_table(results, ATTENTION),
     ]
@@ -119,8 +121,15 @@ def means_table(results: Results, columns: Sequence[tuple[str, str]]) -> str:
 
 
 def _mean(runs: dict[int, Scores], score: str) -> str:
-    values = [scores[score] for scores in runs.values()]
-    return mean_and_deviation(values) if len(values) > 1 else f"{values[0]:.3f}"
+    values = list(_known(runs, score).values())
+    if len(values) > 1:
+        return mean_and_deviation(values)
+    return "".join(f"{value:.3f}" for value in values)
+
+
+def _known(runs: dict[int, Scores], score: str) -> dict[int, float]:
+    """A score by seed, of the seeds that have it: it is NaN where nothing could be measured."""
+    return {seed: of[score] for seed, of in runs.items() if not math.isnan(of[score])}
 
 
 def differences_table(results: Results, references: dict[str, str]) -> str:
@@ -153,10 +162,10 @@ def findings(results: Results) -> list[str]:
 def _paired(
     results: Results, key: str, reference: str, score: str
 ) -> tuple[list[float], list[float]]:
-    """A score of two runs, of the seeds that both have."""
-    runs, others = results[key], results[reference]
+    """A score of two runs, of the seeds for which both have it."""
+    runs, others = _known(results[key], score), _known(results[reference], score)
     both = sorted(runs.keys() & others.keys())
-    return [runs[seed][score] for seed in both], [others[seed][score] for seed in both]
+    return [runs[seed] for seed in both], [others[seed] for seed in both]
 
 
 def _difference(values: list[float], others: list[float]) -> str:

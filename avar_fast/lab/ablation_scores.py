@@ -13,13 +13,15 @@ from ..data import Encoder, Row, Rows, Sample
 from ..evaluate import Settings, evaluate_rows
 from ..evaluate.prediction import Prediction
 from ..loading import Loaded
+from ..vas import FORMS
 from .ablation_arms import MAX_NEW_TOKENS
-from .role_scores import record_rows, vas_by_role
+from .role_scores import ROLES, record_rows, vas_by_role
 from .steps import predict_digits
 from .world import DEFAULT_SYSTEM
 
 BATCH_SIZE = 100
 MASSES = {"visual": KeyType.VISUAL, "system": KeyType.SYSTEM}
+_MASS_NAMES = tuple(f"{of_keys}_{at}" for of_keys in MASSES for at in (*ROLES, "digit"))
 
 
 def score(loaded: Loaded, tests: dict[str, Rows]) -> dict[str, float]:
@@ -63,8 +65,11 @@ def attention(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
         Of the queries of each role, ``user`` and ``response``: ``vas_{role}_{form}``,
         ``visual_{role}`` and ``system_{role}`` (masses); of the query that predicts the first digit
         of each target: ``visual_digit`` and ``system_digit``, NaN if no target has a digit. All are
-        means over layers, heads and queries that see the image.
+        means over layers, heads and queries that see the image, and NaN without rows.
     """
+    if not rows:
+        scores = [f"vas_{role}_{form}" for role in ROLES for form in FORMS]
+        return dict.fromkeys((*scores, *_MASS_NAMES), math.nan)
     encoder, samples, recording, queries = record_rows(loaded, rows)
     scores = vas_by_role(recording, queries)
     for role, chosen in queries.items():

@@ -1,7 +1,6 @@
 """The parts of the demo: data, and models that are trained and measured. A part that trains needs a
 process of its own."""
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from .demo_runs import (
 )
 from .runs import checkpoint, say, train_here
 from .steps import predict_digits
-from .study_folder import write_whole
+from .study_folder import read_whole, write_whole
 from .walk_hints import hint_digits
 from .walk_runs import WalkRun
 from .walk_story import walk_steps
@@ -162,4 +161,4 @@ def score_walks(loaded: Loaded, rows: Rows) -> dict[str, Any]:
 
 def read_models(out: Path, keys: Sequence[str]) -> Models:
     """What was measured of some models, in this order."""
-    return {key: json.loads((out / f"{key}.json").read_text()) for key in keys}
+    return {key: read_whole(out / f"{key}.json", out) for key in keys}

@@ -7,7 +7,6 @@ times the steps join those of the demo. The plain models are also tested under i
 without training. What is finished is kept, and more seeds may join it. The page is demo.md.
 """
 
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ with needs("avar_fast.lab.demo_study"):
     from .demo_study_page import Seeds, write_page
     from .runs import read_recipes
     from .study_command import command_line, parse_study, study_parser
-    from .study_folder import enter_folder, make_whole, write_whole
+    from .study_folder import enter_folder, make_whole, only_study, read_whole, write_whole
 
 MARKER = "demo-study.json"  # settings of the study that made the folder
 INTERVENTIONS: dict[str, dict[str, Any]] = {
@@ -63,8 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out
     enter_folder(out, MARKER, settings())
     if not options.page:
-        for seed in range(options.seeds):
-            make_whole(out / f"seed-{seed}", partial(run_seed, seed=seed, jobs=options.jobs))
+        with only_study(out, MARKER):
+            for seed in range(options.seeds):
+                make_whole(out / f"seed-{seed}", partial(run_seed, seed=seed, jobs=options.jobs))
     results = read_results(out, options.seeds)
     if len(results) < 2:
         parser.error(
@@ -107,7 +107,7 @@ def read_results(out: Path, seeds: int) -> Seeds:
     return {
         seed: {
             "models": read_models(folder, list(RUNS)),
-            "interventions": json.loads((folder / "interventions.json").read_text()),
+            "interventions": read_whole(folder / "interventions.json", folder),
         }
         for seed, folder in folders.items()
         if folder.exists()

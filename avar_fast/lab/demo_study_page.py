@@ -27,7 +27,7 @@ from .demo_runs import (
     STEPS,
     WRONG,
 )
-from .paired import PairedDifference, paired_difference
+from .paired import MANY, PairedDifference, paired_difference
 from .runs import CONFIGS
 
 Seeds = dict[int, dict[str, Any]]
@@ -80,7 +80,8 @@ def write_page(out: Path, results: Seeds, command: str) -> str:
         "",
         "## What came out",
         "",
-        f"Share of {PRIMARY} that are right with wrong hints, against `{RUNS[PLAIN.key].title}`:",
+        f"Share of {PRIMARY} that are right with wrong hints, against `{RUNS[PLAIN.key].title}`,"
+        f" paired by seed, with a 95 % t interval. {MANY}",
         "",
         *_findings(results),
         "",
@@ -144,6 +145,7 @@ def _setup() -> str:
             f"- Tests: {NUM_TEST} walks on held-out handwriting, the same with wrong hints, with"
             " none and with right ones. The true steps before each step are given, but for `whole"
             " walks`, which are written greedily.",
+            f"- Primary endpoint: the share of {PRIMARY} that are right, with wrong hints.",
             "- Boards, contrast and noise were chosen after a look at pilots, of other seeds but"
             " for those on larger boards (LOG.md). On 2 x 2 boards, the later steps that were"
             " right, of plain, AGTO and ceiling: 0.63, 0.91 and not run at contrast 0.5 and noise"

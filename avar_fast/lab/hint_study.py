@@ -30,7 +30,7 @@ with needs("avar_fast.lab.hint_study"):
     from .hint_study_report import write_page
     from .processes import make_all
     from .study_command import command_line, parse_study, study_parser
-    from .study_folder import enter_folder
+    from .study_folder import enter_folder, only_study
 
 MARKER = "hint-study.json"  # settings of the study that made the folder
 PRELOADED = ("avar_fast.lab.hint_study_parts",)
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out
     enter_folder(out, MARKER, settings())
     if not options.page:
-        run_all(out, options.seeds, options.jobs)
+        with only_study(out, MARKER):
+            run_all(out, options.seeds, options.jobs)
     elif not (out / "base.json").exists():
         parser.error("--page needs a study with a base model; run it without --page first.")
     command = command_line(parser)

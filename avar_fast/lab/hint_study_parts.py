@@ -1,7 +1,7 @@
 """The parts of the hint study: data, the base model, and trained and scored arms. Each is kept once
 it is whole, and a part that trains needs a process of its own."""
 
-import json
+import contextlib
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .hint_arms import ABSENT, ARMS, BASE, BASE_DATA, CEILING, DATA, NUM_TEST, T
 from .hint_scores import attach_with_hints, score_hints
 from .model import save_base
 from .runs import checkpoint
-from .study_folder import make_whole, read_lines, train_whole, write_whole
+from .study_folder import make_whole, read_lines, read_whole, train_whole, write_whole
 from .world import HINT_PLACES
 
 FIRST_SEED = 1_000  # of the data of cold starts; the base model has 0
@@ -58,7 +58,7 @@ def run_arm(out: Path, seed: int, key: str) -> None:
         return
     folder = scored.parent
     folder.mkdir(exist_ok=True)
-    if not (folder / BASE.key).is_symlink():
+    with contextlib.suppress(FileExistsError):  # another arm may have made it just now
         (folder / BASE.key).symlink_to(Path("..") / BASE.key)
     (arm,) = (arm for arm in ARMS if arm.key == key)
     if not (folder / key).exists():
@@ -77,13 +77,13 @@ def read_results(out: Path, seeds: int) -> Results:
     for key, runs in results.items():
         for seed in range(seeds):
             if (scored := _scored(out, seed, key)).exists():
-                runs[seed] = json.loads(scored.read_text())["scores"]
+                runs[seed] = read_whole(scored)["scores"]
     return results
 
 
 def read_base(out: Path) -> dict[str, Scores]:
     """{place of the hints in the tests: scores of the base model}"""
-    return json.loads((out / "base.json").read_text())["scores"]
+    return read_whole(out / "base.json")["scores"]
 
 
 def _scored(out: Path, seed: int, key: str) -> Path:

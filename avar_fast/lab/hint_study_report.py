@@ -8,7 +8,7 @@ from ..evaluate.provenance import processor, short_version
 from ..tables import markdown, mean_and_deviation
 from .hint_arms import ARMS, CEILING, QUERIES, HintArm, arm_key
 from .hint_study_parts import Results, Scores
-from .paired import paired_difference
+from .paired import MANY, paired_difference
 from .world import HINT_PLACES
 
 PREDICTION = (
@@ -60,7 +60,7 @@ def write_page(
         *verdicts(results),
         "",
         "Difference in accuracy with wrong hints between suppression and no AGTO, by the turn of"
-        " the hint, paired by seed, with a 95 % t interval:",
+        f" the hint, paired by seed, with a 95 % t interval. {MANY}",
         "",
         prediction_table(results),
         "",
@@ -194,29 +194,42 @@ def verdicts(results: Results) -> list[str]:
     """A line for each kind of queries: whether the prediction came out for suppression alone."""
     lines = []
     for queries in QUERIES:
-        system, user = (
-            [*_by_place(results, "suppress", queries)[place].values()]
-            for place in ("system", "user")
-        )
-        lines.append(f"- Suppression, {queries} queries: {_verdict(system, user)}.")
+        by_place = _by_place(results, "suppress", queries)
+        lines.append(f"- Suppression, {queries} queries: {_verdict(**by_place)}.")
     return lines
 
 
-def _verdict(system: list[float], user: list[float]) -> str:
-    """What the differences to no AGTO say, with hints in the system turn and in the user turn."""
-    if min(len(system), len(user)) < 2:
+def _verdict(system: dict[int, float], user: dict[int, float]) -> str:
+    """What the differences to no AGTO say, with hints in the system turn and in the user turn.
+
+    That one interval holds zero and the other does not is no difference between the turns, so their
+    difference has an interval of its own.
+    """
+    between = paired(system, user)
+    if min(len(system), len(user), len(between)) < 2:
         return "not decided, because an interval needs two runs of each arm"
-    of_system, of_user = (paired_difference(x, [0.0] * len(x)) for x in (system, user))
+    of_system, of_user, of_both = (
+        paired_difference(x, [0.0] * len(x))
+        for x in ([*system.values()], [*user.values()], between)
+    )
     if of_user.low > 0:
         return "the prediction did not come out: better with the hint in the user turn"
-    if of_system.low > 0:
-        return (
-            "the prediction came out: better with the hint in the system turn, and not shown to be"
-            " better with it in the user turn"
-        )
     if of_system.high < 0:
         return "the prediction did not come out: worse with the hint in the system turn"
-    return "the prediction is not shown: with the hint in the system turn the interval holds zero"
+    if of_system.low <= 0:
+        return (
+            "the prediction is not shown: with the hint in the system turn the interval holds zero"
+        )
+    better = (
+        "better with the hint in the system turn, and not shown to be better with it in the user"
+        " turn"
+    )
+    if of_both.low > 0:
+        return f"the prediction came out: {better}; the difference between the turns is shown too"
+    return (
+        f"the prediction is not shown: {better}, but the interval of the difference between the"
+        " turns holds zero"
+    )
 
 
 def plot_arms(path: Path, results: Results) -> None:

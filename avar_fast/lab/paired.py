@@ -1,6 +1,7 @@
 """Statistics over runs that are paired: each value of an arm has one of the reference arm, from the
 same base model, data and order."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,11 @@ from dataclasses import dataclass
 from scipy import stats
 
 CONFIDENCE = 0.95
+MANY = (
+    "No interval is corrected for the number of comparisons: where nothing differs, about one in"
+    " twenty does not hold zero. `No difference shown` does not say that there is none."
+)
+"""For a page with many intervals."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,18 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Pa
     """The mean of ``values - reference`` with its 95 % t interval.
 
     Raises:
-        ValueError: there are fewer than two pairs, or the numbers of values differ.
+        ValueError: there are fewer than two pairs, the numbers of values differ, or a value is not
+            finite.
     """
     if len(values) != len(reference) or len(values) < 2:
         raise ValueError(
             "values and reference must be paired, two or more of each; got"
             f" {len(values)} and {len(reference)}. Run more seeds."
+        )
+    if not all(map(math.isfinite, (*values, *reference))):
+        raise ValueError(
+            f"values and reference must be finite; got {[*values]} and {[*reference]}. Leave out"
+            " the pairs without a value."
         )
     differences = [value - other for value, other in zip(values, reference, strict=True)]
     count = len(differences)

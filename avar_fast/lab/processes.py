@@ -22,7 +22,8 @@ PRELOADED = (
 def make_all(
     title: str, tasks: Sequence[Callable[[], None]], jobs: int, preloaded: Sequence[str] = ()
 ) -> None:
-    """Runs the tasks, so many at a time. Exits the program after the first that fails.
+    """Runs the tasks, so many at a time. Exits the program after the first that fails, or when it
+    is interrupted; a task ends with the program.
 
     Args:
         title: of the tasks, for the bar.
@@ -51,11 +52,25 @@ def make_all(
             for done in progress(pool.map(run, tasks), desc=title, total=len(tasks)):
                 if not done:
                     sys.exit(f"error: {title}: a part failed; its message is above.")
+        except KeyboardInterrupt:
+            sys.exit(f"error: {title}: interrupted.")
         finally:
             stopped.set()
 
 
 def _quietly(task: Callable[[], None]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
-    task()
+    try:
+        task()
+    except KeyboardInterrupt:  # the program says so
+        sys.exit(130)
+
+
+def _end_with_parent() -> None:
+    """A program that is killed leaves no part behind that would go on writing into its folder."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -2,6 +2,7 @@
 the recipes in configs/."""
 
 import contextlib
+import json
 import os
 import runpy
 import shutil
@@ -16,6 +17,7 @@ from typing import TextIO
 import yaml
 from tqdm import tqdm
 
+from ..config import load_recipe
 from .curriculum import Phase
 from .world import WorldConfig
 
@@ -111,7 +113,27 @@ def train(run: TrainingRun, out: Path, data: Path, seed: int, num_ranks: int = N
         sys.exit(
             f"error: {run.title} failed with exit code {done.returncode}; its messages are above."
         )
+    need_all_steps(run, out / run.key)
     return time.perf_counter() - started
+
+
+def need_all_steps(run: TrainingRun, made: Path) -> None:
+    """Exits the program where a run ended before its last step.
+
+    A trainer that receives SIGTERM saves what it has and ends as if it were done.
+
+    Args:
+        run: the run.
+        made: its folder.
+    """
+    steps = load_recipe(CONFIGS / run.recipe, list(run.settings)).train.steps
+    *_, last = (made / "log.jsonl").read_text().splitlines()
+    done = json.loads(last)["step"]
+    if done < steps:
+        sys.exit(
+            f"error: {run.title} was stopped at step {done} of {steps}; the same command trains it"
+            " anew."
+        )
 
 
 def train_here(run: TrainingRun, out: Path, data: Path, seed: int) -> None:

@@ -21,6 +21,7 @@ import shutil
 import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -36,10 +37,22 @@ with needs("avar_fast.lab.study"):
     from ..loading import load
     from .curriculum import Phase, write_curriculum
     from .model import save_base
-    from .runs import CHAIN, MAX_NEW_TOKENS, MIXED, ONE_DIGIT, TrainingRun, checkpoint, say, train
+    from .runs import (
+        CHAIN,
+        MAX_NEW_TOKENS,
+        MIXED,
+        ONE_DIGIT,
+        TrainingRun,
+        checkpoint,
+        read_recipes,
+        say,
+        train,
+    )
+    from .study_folder import enter_folder, only_study, read_whole, write_whole
     from .study_report import write_study
     from .world import DEFAULT_SYSTEM, WorldConfig
 
+MARKER = "shortcut-study.json"  # settings of the study that made the folder
 RHO = 0.7
 # The base model meets hints that are as good as random, in chains: it can read past them.
 HINTED = WorldConfig(style="chain", open=True, shortcut=0.05)
@@ -95,12 +108,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.seeds < 2:
         parser.error(f"--seeds must be at least 2, for a deviation; got {options.seeds}.")
     out = options.out.resolve()
-    _make_base(out / "base")
+    enter_folder(out, MARKER, settings())
     folders = [out / f"seed-{seed}" for seed in range(options.seeds)]
     # A process that never ran torch's threads: forked ones of another could hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-        results = list(pool.map(run_seed, range(options.seeds), folders))
+    with only_study(out, MARKER):
+        _make_base(out / "base")
+        with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
+            results = list(pool.map(run_seed, range(options.seeds), folders))
     titles = {run.key: run.title for run in (BASE, *RUNS)}
     command = "python -m avar_fast.lab.study " + " ".join(sys.argv[1:])
     curves = {
@@ -110,6 +125,17 @@ def main(arguments: list[str] | None = None) -> None:
     }
     page = options.docs or options.out
     print(write_study(page, titles, results, curves, RHO, NUM_TEST, command))
+
+
+def settings() -> dict:
+    """All that decides the results of a seed; studies with other settings share no folder."""
+    return {
+        "recipes": read_recipes({run.recipe for run in (BASE, *RUNS)}),
+        "runs": [[run.key, run.recipe, run.start, *run.settings] for run in (BASE, *RUNS)],
+        "sight": [asdict(phase) for phase in SIGHT],
+        "hints": [asdict(phase) for phase in HINTS],
+        "tests": [*TESTS, NUM_TEST],
+    }
 
 
 def _make_base(out: Path) -> None:
@@ -143,8 +169,8 @@ def run_seed(seed: int, out: Path) -> dict[str, dict[str, dict[str, float]]]:
                 shutil.rmtree(out / run.key, ignore_errors=True)
                 train(run, out, out / "data" / "train.jsonl", seed, num_ranks=1)
             scores = {test: _measure(out, run.key, test) for test in TESTS}
-            scored.write_text(json.dumps(scores, indent=1))
-        results[run.key] = json.loads(scored.read_text())
+            write_whole(scored, scores)
+        results[run.key] = read_whole(scored)
     return results
 
 

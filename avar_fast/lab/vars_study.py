@@ -18,7 +18,7 @@ from ..extras import needs
 with needs("avar_fast.lab.vars_study"):
     from .processes import make_all
     from .study_command import command_line, need_runs, parse_study, study_parser
-    from .study_folder import enter_folder
+    from .study_folder import enter_folder, only_study
     from .vars_arms import ARMS, settings, setup
     from .vars_study_parts import (
         make_data,
@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out
     enter_folder(out, MARKER, settings())
     if not options.page:
-        run_all(out, options.seeds, options.jobs)
+        with only_study(out, MARKER):
+            run_all(out, options.seeds, options.jobs)
     results = read_results(out, options.seeds)
     need_runs(results)
     titles = {arm.key: arm.title for arm in ARMS}

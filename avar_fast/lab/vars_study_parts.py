@@ -1,14 +1,13 @@
 """The parts of the VARS study: data, base models, cold starts and runs of GRPO. Each is kept once
 it is whole, and a part that trains needs a process of its own."""
 
-import json
 from functools import partial
 from pathlib import Path
 
 from ..data import load_rows
 from .curriculum import Phase, write_curriculum
 from .model import save_base
-from .study_folder import make_whole, train_whole, write_whole
+from .study_folder import make_whole, read_whole, train_whole, write_whole
 from .style_curves import Seeds, read_curves
 from .vars_arms import ARMS, CLEAN, CLEAN_ROWS, COLD, DATA, READER, TOWER
 from .walk_runs import MORE, WalkRun
@@ -60,7 +59,7 @@ def read_results(out: Path, seeds: int) -> dict[str, Seeds]:
     """{arm: its finished runs}."""
     return {
         arm.key: {
-            seed: json.loads(_read(out, seed, arm.key).read_text())
+            seed: read_whole(_read(out, seed, arm.key))
             for seed in range(seeds)
             if _read(out, seed, arm.key).exists()
         }

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..extras import needs
@@ -33,9 +33,11 @@ with needs("avar_fast.lab.vas_study"):
         TUNE,
         TrainingRun,
         checkpoint,
+        read_recipes,
         say,
         train,
     )
+    from .study_folder import enter_folder, only_study
     from .text_only import write_text_rows
 
 MARKER = "vas-study.json"  # settings of the study that made the folder
@@ -65,14 +67,27 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--seeds must be at least 2, for a deviation; got {options.seeds}.")
     started = time.perf_counter()
     out = options.out.resolve()
-    _enter_folder(out, {"ranks": options.ranks})  # more seeds may join a study
-    _train_all(out, options.seeds, options.ranks)
-    text = "\n".join(
-        f"## {title}\n\n{text}" for title, text in _studies(out, options.seeds).items()
-    )
+    enter_folder(out, MARKER, settings(options.ranks))  # more seeds may join a study
+    with only_study(out, MARKER):
+        _train_all(out, options.seeds, options.ranks)
+        found = _studies(out, options.seeds)
+    text = "\n".join(f"## {title}\n\n{text}" for title, text in found.items())
     (out / "study.md").write_text(text)
     minutes = (time.perf_counter() - started) / 60
     print(f"{text}\n{minutes:.1f} minutes; {out / 'study.md'}")
+
+
+def settings(num_ranks: int) -> dict:
+    """All that decides the results of a seed; studies with other settings share no folder."""
+    runs = (BASE, *STARTS)
+    data = {"base": CURRICULUM, "tune": TUNE, "test": TEST}
+    return {
+        "ranks": num_ranks,
+        "recipes": read_recipes({run.recipe for run in runs}),
+        "runs": [[run.key, run.recipe, run.start, *run.settings] for run in runs],
+        "checkpoints": [BASE_EVERY, START_EVERY],
+        "data": {name: [asdict(phase) for phase in phases] for name, phases in data.items()},
+    }
 
 
 def _studies(out: Path, num_seeds: int) -> dict[str, str]:
@@ -143,18 +158,6 @@ def _over_seeds(out: Path, num_seeds: int) -> str:
         verdicts = ", ".join(shift["verdict"] for shift in shifts)
         lines.append([run.key, *map(mean_and_deviation, (*rises, last)), verdicts])
     return f"{markdown(lines)}\n\nMean and deviation over seeds; verdicts in their order.\n"
-
-
-def _enter_folder(out: Path, settings: dict[str, int]) -> None:
-    marker = out / MARKER
-    if marker.is_file():
-        if json.loads(marker.read_text()) != settings:
-            sys.exit(f"error: {out} holds a study with {marker.read_text()}. Name another --out.")
-        return
-    if out.exists() and any(out.iterdir()):
-        sys.exit(f"error: --out must be a new folder; {out} holds other files. Name another.")
-    out.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(settings))
 
 
 def _train_all(out: Path, num_seeds: int, num_ranks: int) -> None:

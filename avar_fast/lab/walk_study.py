@@ -17,7 +17,7 @@ from ..extras import needs
 with needs("avar_fast.lab.walk_study"):
     from .processes import make_all
     from .study_command import command_line, parse_study, study_parser
-    from .study_folder import enter_folder
+    from .study_folder import enter_folder, only_study
     from .walk_arms import ARMS, STRETCHES, TESTS, TOWERS, settings, setup
     from .walk_study_parts import (
         make_base_data,
@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
         for tower, seeds in (("scarce", options.seeds), ("plenty", options.control_seeds))
     }
     if not options.page:
-        run_all(out, pairs, options.jobs)
+        with only_study(out, MARKER):
+            run_all(out, pairs, options.jobs)
     titles = {arm.key: arm.title for arm in ARMS}
     results = read_results(out, pairs)
     command = command_line(parser)

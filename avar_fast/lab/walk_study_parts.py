@@ -1,7 +1,7 @@
 """The parts of the walk study: data, base models, and trained and scored arms. Each is kept once it
 is whole, and a part that trains needs a process of its own."""
 
-import json
+import contextlib
 import sys
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from .dose import score_doses
 from .model import save_base
 from .runs import checkpoint
 from .steps import score_steps
-from .study_folder import make_whole, read_lines, train_whole, write_whole
+from .study_folder import make_whole, read_lines, read_whole, train_whole, write_whole
 from .walk_arms import ARMS, DOSE_ROWS, READS, STRETCHES, TESTS, TOWERS
 from .walk_runs import BASE, DATA, MORE, WalkRun
 from .walk_scores import score_model
@@ -109,7 +109,7 @@ def run_arm(out: Path, tower: str, pair: Pair, key: str) -> None:
     _, seed = pair
     folder = scored.parent
     folder.mkdir(exist_ok=True)
-    if not (folder / BASE.key).is_symlink():
+    with contextlib.suppress(FileExistsError):  # another arm may have made it just now
         (folder / BASE.key).symlink_to(Path("..") / BASE.key)
     (run,) = (arm for arm in ARMS if arm.key == key)
     if not (folder / key).exists():
@@ -134,7 +134,7 @@ def read_results(out: Path, pairs: dict[str, list[Pair]]) -> dict[str, Arms]:
         for key, runs in arms.items():
             for pair in pairs[tower]:
                 if (scored := _scored(out, tower, pair, key)).exists():
-                    runs[pair] = json.loads(scored.read_text())
+                    runs[pair] = read_whole(scored)
         counts = {key: len(runs) for key, runs in arms.items()}
         if tower == "scarce" or any(counts.values()):
             results[tower] = arms
@@ -143,6 +143,11 @@ def read_results(out: Path, pairs: dict[str, list[Pair]]) -> dict[str, Arms]:
                 sys.exit(
                     f"error: every arm of the {tower} tower must have two finished runs for an"
                     f" interval; {lacking} has fewer. Run the study without --page."
+                )
+            if len(set.intersection(*map(set, arms.values()))) < 2:
+                sys.exit(
+                    f"error: two bases and seeds of the {tower} tower must have finished runs of"
+                    " every arm, for paired differences. Run the study without --page."
                 )
     return results
 

@@ -26,8 +26,11 @@ def plot_arms(path: Path, titles: dict[str, str], results: dict[str, Arms]) -> N
         for place, key in enumerate(shown):
             if key not in arms:
                 continue
-            late = {pair: run["scores"]["late_accuracy"] for pair, run in arms[key].items()}
-            dots = [late[pair] - plain[pair]["scores"]["late_accuracy"] for pair in late]
+            late = [
+                {pair: run["scores"]["late_accuracy"] for pair, run in runs.items()}
+                for runs in (arms[key], plain)
+            ]
+            dots = [late[0][pair] - late[1][pair] for pair in late[0].keys() & late[1].keys()]
             axis.plot(dots, [place] * len(dots), "o", color="tab:blue", alpha=0.35)
             found = difference(arms[key], plain)
             axis.errorbar(

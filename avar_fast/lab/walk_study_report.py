@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..evaluate.provenance import processor, short_version
+from .paired import MANY
 from .walk_study_plots import plot_arms, plot_doses, plot_scores, plot_steps
 from .walk_study_tables import (
     PLAIN,
@@ -12,6 +13,7 @@ from .walk_study_tables import (
     arms_table,
     bases_table,
     comparisons_table,
+    correlated_runs,
     correlations_table,
     doses_table,
     findings,
@@ -48,7 +50,7 @@ def write_page(
         "Late accuracy against `plain`, with scarce heads, paired, with 95 % t intervals. The first"
         " interval is over runs. Runs of one base model are alike, so it says little about other"
         " base models. The second is over the base models' means, and does; of few of them it"
-        " shows only differences that are nearly the same in each.",
+        f" shows only differences that are nearly the same in each. {MANY}",
         "",
         *findings(titles, scarce),
         "",
@@ -92,8 +94,9 @@ def write_page(
         means_table(titles, scarce, VAS),
         "",
         "Pearson correlation of score and late accuracy over the finished models of the scarce"
-        f" tower ({sum(map(len, scarce.values()))} runs): over all, between arms (their means), and"
-        " within arms (each run less the mean of its arm).",
+        f" tower ({sum(map(len, correlated_runs(scarce)))} runs): over all, between arms (their"
+        " means), and within arms (each run less the mean of its arm). Within an arm the runs still"
+        " differ in their base models.",
         "",
         correlations_table(scarce),
         "",

@@ -1,5 +1,6 @@
 """The tables of the walk study."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -52,9 +53,13 @@ def values(runs: Runs, endpoint: str) -> list[float]:
 
 def difference(runs: Runs, reference: Runs, endpoint: str = "late_accuracy") -> PairedDifference:
     """Paired difference over the pairs that both have."""
-    both = runs.keys() & reference.keys()
-    of_both = [{pair: arm[pair] for pair in both} for arm in (runs, reference)]
-    return paired_difference(*(values(arm, endpoint) for arm in of_both))
+    return paired_difference(*(values(arm, endpoint) for arm in _common((runs, reference))))
+
+
+def _common(arms: Sequence[Runs]) -> list[Runs]:
+    """The runs of each arm that belong to a pair of base and seed which all these arms have."""
+    pairs = set.intersection(*(set(runs) for runs in arms))
+    return [{pair: runs[pair] for pair in pairs} for runs in arms]
 
 
 def base_means(runs: Runs, reference: Runs) -> dict[int, tuple[float, float]]:
@@ -97,10 +102,8 @@ def arms_table(titles: dict[str, str], arms: Arms) -> str:
             found = difference(runs, arms[PLAIN])
             compared = f"{found:+.3f}"
             if gap.low > 0:
-                common = [
-                    values({pair: arms[arm][pair] for pair in runs}, "late_accuracy")
-                    for arm in (key, PLAIN, CEILING)
-                ]
+                three = [arms[arm] for arm in (key, PLAIN, CEILING)]
+                common = [values(arm, "late_accuracy") for arm in _common(three)]
                 share = f"{share_of_gap(*common):.0%}"
         first, *others = (mean_and_deviation(values(runs, name)) for _, name in ENDPOINTS)
         losses = [statistics.mean(runs[pair]["log"]["lm_loss"][-LAST:]) for pair in sorted(runs)]
@@ -165,19 +168,27 @@ def means_table(titles: dict[str, str], arms: Arms, columns: Sequence[tuple[str,
     return markdown(lines)
 
 
+def correlated_runs(arms: Arms) -> list[Runs]:
+    """The runs that correlations are over: those of pairs that every arm has. Base models differ as
+    much as arms, so means over different ones would not be those of the arms."""
+    return _common([*arms.values()])
+
+
 def correlations_table(arms: Arms) -> str:
-    """Pearson's coefficient of each score with late accuracy."""
+    """Pearson's coefficient of each score with late accuracy; empty where there is none."""
     lines = [["", "over all", "between arms", "within arms"]]
-    late = [values(runs, "late_accuracy") for runs in arms.values()]
+    common = correlated_runs(arms)
+    late = [values(runs, "late_accuracy") for runs in common]
     for name, endpoint in CORRELATED:
-        scores = [values(runs, endpoint) for runs in arms.values()]
-        lines.append([name, *(f"{r:.2f}" for r in correlations(scores, late))])
+        scores = [values(runs, endpoint) for runs in common]
+        cells = ("" if math.isnan(r) else f"{r:.2f}" for r in correlations(scores, late))
+        lines.append([name, *cells])
     return markdown(lines)
 
 
 def correlations(scores: list[list[float]], late: list[list[float]]) -> tuple[float, float, float]:
     """Pearson's coefficient over all runs, of the means of the arms, and of the runs less these
-    means.
+    means; NaN where the score or the accuracy is constant.
 
     Args:
         scores, late: a list per arm, with a value per run.
@@ -188,10 +199,16 @@ def correlations(scores: list[list[float]], late: list[list[float]]) -> tuple[fl
 
     means = [[statistics.mean(arm) for arm in arms] for arms in (scores, late)]
     return (
-        statistics.correlation(flat(scores, False), flat(late, False)),
-        statistics.correlation(*means),
-        statistics.correlation(flat(scores, True), flat(late, True)),
+        _pearson(flat(scores, False), flat(late, False)),
+        _pearson(*means),
+        _pearson(flat(scores, True), flat(late, True)),
     )
+
+
+def _pearson(x: list[float], y: list[float]) -> float:
+    if min(len({*x}), len({*y})) < 2:
+        return math.nan
+    return statistics.correlation(x, y)
 
 
 def doses_table(runs: Runs) -> str:

@@ -4,6 +4,7 @@ intervals and p-values."""
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ PAPER = {
     "n": 10,
     "note": "their models and benchmarks; n follows from r and p of a two-sided t test",
 }
+
+EXACT = 8  # points up to which all orders are counted: 8! are 40,320
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class Correlation:
     """Pearson's coefficient. The interval uses Fisher's transformation."""
     spearman: Coefficient
     """Spearman's coefficient. The interval uses Fisher's transformation with the variance of Bonett
-    and Wright (2000), (1 + rho^2 / 2) / (n - 3)."""
+    and Wright (2000), (1 + rho^2 / 2) / (n - 3). A perfect order, where that transformation is
+    infinite, has the lower end of an order with two neighbors swapped. The p-value is exact for few
+    points, as few points can be in perfect order by chance."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,10 +108,29 @@ def spearman(x: np.ndarray, y: np.ndarray, confidence: float) -> Coefficient:
     rho, n = float(result.statistic), len(x)
     if n == 3:  # no degree of freedom is left
         low, high = -1.0, 1.0
-    elif 1 - abs(rho) < 1e-9:  # Fisher's transformation is infinite at +-1
-        low = high = rho
+    elif 1 - abs(rho) < 1e-9:
+        swapped = 1 - 12 / (n * (n**2 - 1))
+        low, high = _fisher(swapped, n, confidence)[0], 1.0
+        low, high = (low, high) if rho > 0 else (-high, -low)
     else:
-        spread = math.sqrt((1 + rho**2 / 2) / (n - 3))
-        half_width = float(stats.norm.ppf((1 + confidence) / 2)) * spread
-        low, high = math.tanh(math.atanh(rho) - half_width), math.tanh(math.atanh(rho) + half_width)
-    return Coefficient(rho, low, high, float(result.pvalue))
+        low, high = _fisher(rho, n, confidence)
+    return Coefficient(rho, low, high, _chance(x, y, float(result.pvalue)))
+
+
+def _fisher(rho: float, n: int, confidence: float) -> tuple[float, float]:
+    """The ends of the interval of a rank correlation between -1 and 1."""
+    spread = math.sqrt((1 + rho**2 / 2) / (n - 3))
+    half_width = float(stats.norm.ppf((1 + confidence) / 2)) * spread
+    return math.tanh(math.atanh(rho) - half_width), math.tanh(math.atanh(rho) + half_width)
+
+
+def _chance(x: np.ndarray, y: np.ndarray, approximate: float) -> float:
+    """The two-sided p-value of a rank correlation: the share of orders of ``y`` that agree with
+    ``x``, or disagree, as much. Many points have the approximate one, which is 0 in a perfect
+    order; two orders of all are perfect."""
+    if len(x) > EXACT:
+        return max(approximate, 2 / math.factorial(len(x)))
+    ranks = [stats.rankdata(values) for values in (x, y)]
+    first, second = (rank - rank.mean() for rank in ranks)
+    orders = np.array(list(permutations(range(len(x)))))
+    return float((np.abs(second[orders] @ first) > abs(second @ first) - 1e-9).mean())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -208,6 +209,16 @@ def test_a_response_without_a_digit_has_no_mass_there(folder, chains):
     assert 0 < found["visual_response"] < 1
 
 
+def test_without_responses_there_is_no_attention(folder, chains):
+    """A model may end every response at once; its scores have the usual names."""
+    _, rows = chains
+    loaded = load(str(folder), torch.float32)
+    attach(loaded.model, loaded.tokenizer)
+    found = attention(loaded, [])
+    assert all(math.isnan(value) for value in found.values())
+    assert found.keys() == attention(loaded, [rows["vard"][0]]).keys()
+
+
 def test_hints_that_are_followed_are_counted(tmp_path, monkeypatch):
     """Of four questions with wrong hints: right, the hint, another digit, no answer at all."""
     tests = {
@@ -313,6 +324,22 @@ def test_the_page_of_one_run_has_no_intervals(tmp_path):
     page = (tmp_path / "ablation.md").read_text()
     assert "against VARD chains: no interval from fewer than two pairs, +0.250." in page
     assert "[+" not in page
+
+
+def test_a_score_that_a_model_lacks_is_left_out_with_its_pair(tmp_path):
+    """Seed 1 of AGTO has no digit in any response. VARD chains have .5 there, and AGTO .7 and .9:
+    differences .2 and .4, whose t interval of one degree of freedom is 12.7062 * .1 wide each
+    way."""
+    results = invented(3)
+    for seed, value in ((0, 0.7), (1, math.nan), (2, 0.9)):
+        results["agto"][seed]["visual_digit"] = value
+    for seed in range(3):
+        results["vars"][seed]["system_digit"] = math.nan
+    write_page(tmp_path, results, "The setup.", "the command")
+    page = (tmp_path / "ablation.md").read_text()
+    assert "nan" not in page
+    assert "+0.300 [-0.971, +1.571]" in page
+    assert "0.800 \u00b1 0.141" in page
 
 
 def quick_chains(out, world, pool, seed):

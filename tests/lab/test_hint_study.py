@@ -232,7 +232,9 @@ def test_the_page_compares_each_arm_with_none_of_its_turn(tmp_path):
     assert "the command" in page
     assert PREDICTION in page
     assert "+0.400 [+0.152, +0.648]" in page
-    assert "- Suppression, response queries: the prediction came out" in page
+    (line,) = (x for x in page.splitlines() if x.startswith("- Suppression, response queries"))
+    assert "the prediction came out: better with the hint in the system turn" in line
+    assert line.endswith("; the difference between the turns is shown too.")
     assert "- Suppression, user queries: the prediction is not shown" in page
     lines = (x for x in page.splitlines() if x.startswith("| suppress, response queries"))
     cells = [cell.strip() for cell in next(lines).strip("|").split("|")]
@@ -246,6 +248,11 @@ def test_the_page_compares_each_arm_with_none_of_its_turn(tmp_path):
         ({"user_suppress_response": [0.1, 0.1]}, "better with the hint in the user turn"),
         ({"system_suppress_response": [-0.1, -0.1]}, "worse with the hint in the system turn"),
         ({"system_suppress_response": [-0.1, 0.3]}, "not shown"),
+        # Better by .3 in the system turn; by -.2 and .6, on average .2, in the user turn.
+        (
+            {"system_suppress_response": [0.3, 0.3], "user_suppress_response": [-0.2, 0.6]},
+            "the interval of the difference between the turns holds zero",
+        ),
     ],
 )
 def test_a_prediction_that_fails_is_told(tmp_path, higher, verdict):

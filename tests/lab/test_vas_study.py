@@ -118,7 +118,7 @@ def test_folders_of_others_are_left_alone(tmp_path, quick):
         vas_study.main(["--out", str(tmp_path)])
     out = tmp_path / "study"
     vas_study.main(["--out", str(out), "--ranks", "1"])
-    with pytest.raises(SystemExit, match='holds a study with {"ranks": 1'):
+    with pytest.raises(SystemExit, match="holds a study with other ranks"):
         vas_study.main(["--out", str(out), "--ranks", "2"])
     assert json.loads((out / vas_study.MARKER).read_text())["ranks"] == 1
     with pytest.raises(SystemExit):

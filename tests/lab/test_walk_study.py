@@ -46,6 +46,15 @@ def test_values_without_partners_are_refused(reference):
         paired_difference([0.5] if len(reference) == 1 else [0.5, 0.6], reference)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_no_difference(value):
+    """NaN is neither above nor below zero, and is no "no difference shown"."""
+    with pytest.raises(ValueError, match="must be finite.*Leave out"):
+        paired_difference([0.5, value], [0.4, 0.5])
+    with pytest.raises(ValueError, match="must be finite"):
+        paired_difference([0.4, 0.5], [0.5, value])
+
+
 def test_the_share_of_the_gap_is_from_the_means():
     assert share_of_gap([0.5, 0.7], [0.4, 0.6], [0.8, 1.0]) == pytest.approx(0.25)
     with pytest.raises(ValueError, match="must differ in their means"):
@@ -59,6 +68,14 @@ def test_a_correlation_between_arms_need_not_be_one_within():
     assert between == pytest.approx(1)
     assert within == pytest.approx(-1)
     assert overall == pytest.approx((100 - 4) / (100 + 4))
+
+
+def test_a_constant_column_has_no_correlation():
+    overall, between, within = correlations([[1.0, 1.0], [2.0, 2.0]], [[0.1, 0.2], [0.3, 0.4]])
+    assert overall == pytest.approx(0.2 / math.sqrt(0.05))
+    assert between == pytest.approx(1)
+    assert math.isnan(within)
+    assert all(map(math.isnan, correlations([[1.0, 1.0]] * 2, [[0.1, 0.2], [0.3, 0.4]])))
 
 
 def recipe_of(key):
@@ -376,6 +393,33 @@ def test_the_page_of_an_unfinished_study_has_what_is_finished(tmp_path, capsys):
     with pytest.raises(
         SystemExit, match=r"plenty tower must have two finished runs.*ceiling \(0\)"
     ):
+        walk_study.main(["--out", str(tmp_path), "--page"])
+
+
+def test_an_arm_that_is_ahead_of_plain_is_compared_where_both_are_finished(tmp_path):
+    """AGTO has runs of pairs that plain or the ceiling lack. It gains .1 wherever plain has a run;
+    of the gap, .4, that is a quarter. The pair (2, 0), far above, counts in the mean alone."""
+    pairs = [(0, 0), (1, 0)]
+    arms = {
+        key: {pair: result(0.2 + pair[0] / 10 + {"ceiling": 0.4}.get(key, 0.0)) for pair in pairs}
+        for key in RUNS
+    }
+    arms["enhance"] = {pair: result(0.3 + pair[0] / 10) for pair in pairs}
+    arms["enhance"][2, 0] = result(0.9)
+    table = write_page(tmp_path, TITLES, {"scarce": arms}, setup(), "the command")
+    (line,) = (line for line in table.splitlines() if TITLES["enhance"] in line)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1] == "3"
+    assert cells[3:5] == ["+0.100 [+0.100, +0.100]", "25%"]
+    page = (tmp_path / "walk-study.md").read_text()
+    assert f"({2 * len(RUNS)} runs)" in page  # of the pairs that every arm has
+
+
+def test_runs_that_share_no_pairs_are_one_clear_error(tmp_path):
+    enter(tmp_path)
+    write_results(tmp_path, "scarce", RUNS.keys() - {"slow"}, [(0, 0), (1, 0), (2, 0)])
+    write_results(tmp_path, "scarce", ["slow"], [(0, 1), (1, 0), (2, 1)])
+    with pytest.raises(SystemExit, match="two bases and seeds of the scarce tower must have"):
         walk_study.main(["--out", str(tmp_path), "--page"])
 
 

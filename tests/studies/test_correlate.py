@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from avar_fast.studies.correlate import PAPER, correlate
+from avar_fast.studies.correlate import PAPER, correlate, spearman
 from avar_fast.studies.plots import kind_of
 from avar_fast.studies.points import (
     Point,
@@ -77,7 +78,36 @@ def test_three_points_say_nothing_of_the_interval_and_perfect_order_is_no_error(
     assert (got.spearman.low, got.spearman.high) == (-1.0, 1.0)
     perfect = by_form(correlate(points(np.arange(5.0), np.arange(5.0) / 5)))["log_ratio"]
     assert perfect.pearson.value == pytest.approx(1.0)
-    assert [perfect.spearman.low, perfect.spearman.high] == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize(("number", "p"), [(3, 2 / 6), (4, 2 / 24), (5, 2 / 120), (9, 2 / 362_880)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_few_points_in_perfect_order_can_be_chance(number, p, sign):
+    """scipy's p-value is 0 there, and its normal interval a point; of n! orders two are perfect."""
+    x = np.arange(float(number))
+    found = spearman(x, sign * x**3, 0.95)
+    assert found.value == pytest.approx(sign)
+    assert found.p == pytest.approx(p)
+    near, far = sorted([sign * found.low, sign * found.high], reverse=True)
+    assert near == pytest.approx(1)
+    if number == 3:
+        assert far == pytest.approx(-1)
+    else:  # that of the order with two neighbors swapped
+        rho = stats.spearmanr(x, [1.0, 0.0, *x[2:]])[0]
+        reach = 1.9599640 * math.sqrt((1 + rho**2 / 2) / (number - 3))
+        assert far == pytest.approx(math.tanh(math.atanh(rho) - reach))
+
+
+def test_the_p_value_of_few_points_with_ties_is_that_of_all_orders():
+    x, y = np.array([1.0, 1, 2, 2, 3, 5]), np.array([1.0, 2, 2, 3, 3, 3])
+    exact = stats.permutation_test(
+        (x,),
+        lambda a: abs(stats.spearmanr(a, y)[0]),
+        permutation_type="pairings",
+        alternative="greater",
+    )
+    assert spearman(x, y, 0.95).p == pytest.approx(exact.pvalue)
+    assert spearman(-x, y, 0.95).p == pytest.approx(exact.pvalue)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
