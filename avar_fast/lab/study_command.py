@@ -38,12 +38,18 @@ def study_parser(
 def parse_study(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Reads the options. Exits the program where a count is below one."""
+    """Reads the options. Exits the program where a count is below one, or a page is asked of a
+    folder that is not there."""
     options = parser.parse_args(arguments)
     for name in ("seeds", "jobs"):
         if (number := getattr(options, name)) < 1:
             parser.error(f"--{name} must be at least 1; got {number}.")
     options.out = options.out.resolve()
+    if options.page and not options.out.is_dir():
+        parser.error(
+            f"--page needs the folder of a study; {options.out} is none. Check --out, or run the"
+            " study without --page."
+        )
     return options
 
 

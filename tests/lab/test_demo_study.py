@@ -93,7 +93,7 @@ def test_finished_seeds_are_read_and_unfinished_ones_are_not(tmp_path):
 )
 def test_too_few_seeds_are_refused(tmp_path, capsys, arguments, words):
     with pytest.raises(SystemExit):
-        demo_study.main(["--out", str(tmp_path / "study"), *arguments])
+        demo_study.main(["--out", str(tmp_path), *arguments])
     assert words in capsys.readouterr().err
 
 

@@ -195,7 +195,7 @@ def test_a_folder_of_other_settings_is_one_clear_error(tmp_path, monkeypatch):
 )
 def test_bad_options_are_refused(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        hint_study.main([*arguments, "--out", str(tmp_path / "study")])
+        hint_study.main([*arguments, "--out", str(tmp_path)])
     assert message in capsys.readouterr().err
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from avar_fast.lab import runs, study, study_folder
 from avar_fast.lab.runs import TrainingRun
+from avar_fast.lab.study_command import parse_study, study_parser
 from avar_fast.lab.study_folder import enter_folder, only_study, read_whole
 
 MARKER = "a-study.json"
@@ -40,6 +41,14 @@ def test_a_damaged_result_is_named_with_what_to_delete(tmp_path, text):
         read_whole(tmp_path / "plain.json")
     with pytest.raises(SystemExit, match=rf"Delete {tmp_path}, and run"):
         read_whole(tmp_path / "plain.json", tmp_path)
+
+
+def test_a_page_of_a_mistyped_folder_makes_none(tmp_path, capsys):
+    parser = study_parser("hint_study", None, "hint-study.md", seeds=5)
+    with pytest.raises(SystemExit):
+        parse_study(parser, ["--out", str(tmp_path / "mistyped"), "--page"])
+    assert f"{tmp_path / 'mistyped'} is none. Check --out" in capsys.readouterr().err
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_a_file_is_no_folder(tmp_path):
