@@ -122,6 +122,8 @@ def test_a_study_that_ends_leaves_no_part_behind(tmp_path, signal_number):
     program = subprocess.Popen(
         [sys.executable, str(tmp_path / "program.py"), str(written)],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell's command in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 100
     while not written.exists() and time.monotonic() < deadline:
@@ -131,7 +133,7 @@ def test_a_study_that_ends_leaves_no_part_behind(tmp_path, signal_number):
         program.kill()
     else:
         os.killpg(program.pid, signal_number)
-    _, said = program.communicate()
+    _, said = program.communicate(timeout=60)
     deadline = time.monotonic() + 20
     while size_after(written, 0.0) != size_after(written, 0.5):
         assert time.monotonic() < deadline, "a part goes on"
