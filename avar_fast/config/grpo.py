@@ -68,8 +68,8 @@ class GrpoConfig:
     visual_clip: float | None = None
     """Largest absolute value of VARS, before its weight. Null does not clip, as in the paper."""
     visual_layers: tuple[int, ...] | None = None
-    """Text layers whose masses VARS reads, by their index in the model, from 0. Null takes all that
-    have attention, as in the paper."""
+    """Text layers whose masses VARS and ``visual_share`` in the log read, by their index in the
+    model, from 0. Null takes all that have attention, as in the paper."""
     loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
     """Form of the policy loss: GRPO (arXiv 2402.03300), Dr. GRPO (2503.20783), DAPO (2503.14476),
     GSPO (2507.18071) or CISPO (2506.13585)."""
