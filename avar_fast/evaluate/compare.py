@@ -15,6 +15,7 @@ from .benchmark import ByQuestion
 from .benchmarks import BENCHMARKS, PARTS
 from .prediction import Prediction
 from .result import Result
+from .settings import differing_settings
 
 BATCH = 256  # resamples that are computed together
 OVERALL = "overall"
@@ -136,8 +137,7 @@ def _differing(a: Result, b: Result) -> dict[str, list[Any]]:
     if "pixels" in a.head and "pixels" in b.head:
         for side, result in zip(sides, (a, b), strict=True):
             side["pixels"] = result.head["pixels"]
-    pairs = {name: [side.get(name) for side in sides] for name in {**sides[0], **sides[1]}}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return differing_settings(sides)
 
 
 def _cells(difference: dict[str, float], form: str) -> list[str]:

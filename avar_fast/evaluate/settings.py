@@ -1,7 +1,7 @@
 """The settings of a run that change predictions. A run can only be resumed with the same ones."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -125,6 +125,13 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
         return values | {"layers": None if self.layers is None else list(self.layers)}
+
+
+def differing_settings(sides: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """{setting: its value on each side} of the settings that are not the same on all sides."""
+    names = dict.fromkeys(name for side in sides for name in side)
+    values = {name: [side.get(name) for side in sides] for name in names}
+    return {name: each for name, each in values.items() if any(v != each[0] for v in each)}
 
 
 def intervention_text(settings: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """The parts of the hint study: data, the base model, and trained and scored arms. Each is kept once
 it is whole, and a part that trains needs a process of its own."""
 
-import contextlib
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from .hint_arms import ABSENT, ARMS, BASE, BASE_DATA, CEILING, DATA, NUM_TEST, T
 from .hint_scores import attach_with_hints, score_hints
 from .model import save_base
 from .runs import checkpoint
-from .study_folder import make_whole, read_lines, read_whole, train_whole, write_whole
+from .study_folder import link_above, make_whole, read_lines, read_whole, train_whole, write_whole
 from .world import HINT_PLACES
 
 FIRST_SEED = 1_000  # of the data of cold starts; the base model has 0
@@ -58,8 +57,7 @@ def run_arm(out: Path, seed: int, key: str) -> None:
         return
     folder = scored.parent
     folder.mkdir(exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # another arm may have made it just now
-        (folder / BASE.key).symlink_to(Path("..") / BASE.key)
+    link_above(folder, BASE.key)
     (arm,) = (arm for arm in ARMS if arm.key == key)
     if not (folder / key).exists():
         train_whole(arm, folder, _seed_data(out, seed, arm.place), seed)

@@ -79,6 +79,12 @@ def make_whole(path: Path, make: Callable[[Path], object]) -> None:
     making.rename(path)
 
 
+def link_above(folder: Path, name: str) -> None:
+    """Makes ``folder/name`` a link to what the folder above calls so, unless it is there."""
+    with contextlib.suppress(FileExistsError):  # another part may have made it just now
+        (folder / name).symlink_to(Path("..") / name)
+
+
 def write_whole(path: Path, result: dict) -> None:
     """Writes a JSON file; under another name until it is whole."""
     unfinished = _unfinished(path)

@@ -1,7 +1,6 @@
 """The parts of the walk study: data, base models, and trained and scored arms. Each is kept once it
 is whole, and a part that trains needs a process of its own."""
 
-import contextlib
 import sys
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from .dose import score_doses
 from .model import save_base
 from .runs import checkpoint
 from .steps import score_steps
-from .study_folder import make_whole, read_lines, read_whole, train_whole, write_whole
+from .study_folder import link_above, make_whole, read_lines, read_whole, train_whole, write_whole
 from .walk_arms import ARMS, DOSE_ROWS, READS, STRETCHES, TESTS, TOWERS
 from .walk_runs import BASE, DATA, MORE, WalkRun
 from .walk_scores import score_model
@@ -109,8 +108,7 @@ def run_arm(out: Path, tower: str, pair: Pair, key: str) -> None:
     _, seed = pair
     folder = scored.parent
     folder.mkdir(exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # another arm may have made it just now
-        (folder / BASE.key).symlink_to(Path("..") / BASE.key)
+    link_above(folder, BASE.key)
     (run,) = (arm for arm in ARMS if arm.key == key)
     if not (folder / key).exists():
         train_whole(run, folder, _pair_data(out, pair, run.data), seed)

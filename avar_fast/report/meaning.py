@@ -1,18 +1,16 @@
 """Settings that decide what a metric of the log measures: runs that differ in one do not compare in
 that metric."""
 
-import json
 from collections.abc import Sequence
 
 from .metrics import SCORES, VAS_SECTION
-from .run_folder import RunFolder
+from .run_folder import RunFolder, setting_text
 
 QUERIES = "agto.queries"
 # More image tokens have more mass, and so has a longer system turn.
 INPUTS = ("data.min_pixels", "data.max_pixels", "data.system_prompt")
-VAS = (*SCORES, *(f"eval_{score}" for score in SCORES))
 DECIDED_BY = (
-    (VAS_SECTION, "VAS", VAS, (QUERIES, "agto.layers", *INPUTS)),
+    (VAS_SECTION, "VAS", SCORES, (QUERIES, "agto.layers", *INPUTS)),
     (VAS_SECTION, "visual_share", ("visual_share",), ("grpo.visual_layers", *INPUTS)),
     (
         "AGTO",
@@ -34,7 +32,7 @@ DECIDED_BY = (
 def queries_note(runs: Sequence[RunFolder]) -> str:
     """Says whose attention the logs score, and where scores do not compare; empty where none scores
     any."""
-    roles = set(_values(runs, VAS, QUERIES).values())
+    roles = set(_values(runs, SCORES, QUERIES).values())
     same = f"The queries of VAS ({QUERIES}): {roles.pop()}." if len(roles) == 1 else ""
     return " ".join(filter(None, (same, differences_note(runs, VAS_SECTION))))
 
@@ -55,11 +53,7 @@ def differences_note(runs: Sequence[RunFolder], section: str) -> str:
 def _values(runs: Sequence[RunFolder], metrics: Sequence[str], setting: str) -> dict[str, str]:
     """{run: the setting's value, as the recipe has it} of the runs that have logged a metric."""
     return {
-        run.name: _text(run.settings.get(setting))
+        run.name: setting_text(run.settings.get(setting))
         for run in runs
         if any(metric in line for line in run.log for metric in metrics)
     }
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)

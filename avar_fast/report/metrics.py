@@ -54,14 +54,14 @@ TITLES = {
     "rows_skipped": "rows skipped as unusable",
     "rows_dropped": "rows dropped as overlong",
 }
-SCORES = ("vas_ratio", "vas_log_ratio", "vas_share")
+SCORES = tuple(
+    f"{of}vas_{form}" for of in ("", "eval_") for form in ("ratio", "log_ratio", "share")
+)
+"""The score in its forms, of training batches and of held-out rows."""
 VAS_SECTION = "Visual Attention Score"
 SECTIONS = {
     "Loss and accuracy": ("loss", "lm_loss", "eval_loss", "accuracy", "eval_accuracy"),
-    VAS_SECTION: (
-        "vas_ratio", "vas_log_ratio", "vas_share",
-        "eval_vas_ratio", "eval_vas_log_ratio", "eval_vas_share", "visual_share",
-    ),
+    VAS_SECTION: (*SCORES, "visual_share"),
     "AGTO": (
         "agto_enhance", "agto_suppress", "agto_alpha", "agto_beta", "agto_samples", "agto_skipped",
     ),

@@ -114,6 +114,11 @@ def read_run(name: str, path: Path) -> RunFolder:
     return RunFolder(name, path, text, settings, log, notes)
 
 
+def setting_text(value: object) -> str:
+    """The value of a setting as a recipe has it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
 def _what_it_is(path: Path) -> str:
     """What a path that is no run is instead, and the remedy."""
     if not path.is_dir():

@@ -1,7 +1,6 @@
 """The page of training runs: summary, differing settings, curves, completions, recipes."""
 
 import html
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from .completions import Record, choose
 from .document import html_table, write_page
 from .meaning import differences_note, queries_note
 from .metrics import BY_LAYER, VAS_SECTION, sections_of, with_step_times
-from .run_folder import RunFolder
+from .run_folder import RunFolder, setting_text
 
 NONE = "-"
 LONGEST = 3000  # characters of a text that the page shows of a completion or prompt
@@ -114,8 +113,7 @@ def _setting(run: RunFolder, key: str) -> str:
     """A setting as YAML; a dash where the run's recipe lacks it or its stage does not use it."""
     if key not in run.settings or key.partition(".")[0] in UNUSED.get(run.stage, ()):
         return NONE
-    value = run.settings[key]
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return setting_text(run.settings[key])
 
 
 def number(value: float) -> str:

@@ -23,6 +23,7 @@ with needs("avar_fast.studies"):
     from ..evaluate.benchmarks.rows import OwnRows
     from ..evaluate.command import Model, evaluate_once
     from ..evaluate.ranks import Ranks, local_device
+    from ..evaluate.settings import differing_settings
     from ..evaluate.tasks import EvalTask
     from ..loading import Loaded, load, require_layers, require_model
     from ..missing import AS_OPTIONS
@@ -39,7 +40,7 @@ with needs("avar_fast.studies"):
     from .heads import rank_heads
     from .look import Looked, rows_with_images, write_look
     from .masses import AttentionShape, collect, lacks_answer
-    from .points import Point, differing_settings, read_point, require_same_questions
+    from .points import Point, read_point, require_same_questions
     from .score import summarize
 
 Result = tuple[dict[str, Any], str]
@@ -110,7 +111,7 @@ def correlate_points(options: argparse.Namespace) -> Result:
     require_three(len(options.points))
     points = _points(options)
     require_same_questions(points)
-    differing = differing_settings(points)
+    differing = differing_settings([point.settings for point in points])
     correlations = correlate(points, options.confidence)
     plots.plot_correlation(options.out / "correlate.png", points, correlations)
     result = {

@@ -99,13 +99,6 @@ def require_same_questions(points: Sequence[Point]) -> None:
                 )
 
 
-def differing_settings(points: Sequence[Point]) -> dict[str, list[Any]]:
-    """{setting: its value in each point} of the settings that are not the same in all."""
-    names = dict.fromkeys(name for point in points for name in point.settings)
-    values = {name: [point.settings.get(name) for point in points] for name in names}
-    return {name: each for name, each in values.items() if any(v != each[0] for v in each)}
-
-
 def _keys(result: Any) -> str:
     if not isinstance(result, dict):
         return f"a {type(result).__name__}"

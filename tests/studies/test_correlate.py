@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from avar_fast.evaluate.settings import differing_settings
 from avar_fast.studies.correlate import PAPER, correlate, spearman
 from avar_fast.studies.plots import kind_of
 from avar_fast.studies.points import (
     Point,
-    differing_settings,
     point_of,
     read_point,
     require_same_questions,
@@ -150,13 +150,15 @@ def test_limits_of_images_that_differ_are_told():
     summaries = {"rows": {"score": 0.5, "vas": VAS}}
     limits = ([784, 50176], [784, 50176], [784, 262144])
     points = [point_of("x", {"benchmarks": summaries, "pixels": each}, "x") for each in limits]
-    assert differing_settings(points) == {"pixels": list(limits)}
+    assert differing_settings([point.settings for point in points]) == {"pixels": list(limits)}
 
 
 def test_settings_that_differ_are_told():
     scales = (1.0, 1.5, 1.5)
     points = [result("x", {"rows": "1"}, visual_scale=scale, limit=None) for scale in scales]
-    assert differing_settings(points) == {"visual_scale": [1.0, 1.5, 1.5]}
+    assert differing_settings([point.settings for point in points]) == {
+        "visual_scale": [1.0, 1.5, 1.5]
+    }
 
 
 def test_a_point_of_several_benchmarks_is_their_mean():
